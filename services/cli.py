@@ -1,0 +1,263 @@
+"""The command line: `nextclick COMMAND`. Reads the settings, wires, and reports errors."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from shared.errors import CheckpointError, ConfigurationError, NextclickError
+from shared.settings import Settings, environment_names
+
+if TYPE_CHECKING:  # importing it imports torch: seconds that most commands need not wait
+    from shared.registry import Registry
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Streaming session recommender: clicks in on Kafka, next-click recommendations out.",
+)
+topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics.")
+models_app = typer.Typer(no_args_is_help=True, help="The model registry.")
+app.add_typer(topics_app, name="topics")
+app.add_typer(models_app, name="models")
+
+console = Console(soft_wrap=True)
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(help="How long; 0 = until Ctrl-C.", min=0)] = 60,
+    rate: Annotated[float, typer.Option(help="Clicks per second.", min=0.1)] = 200,
+    workers: Annotated[int, typer.Option(help="Worker processes.", min=1, max=8)] = 1,
+    json: Annotated[Path | None, typer.Option(help="Write the summary here.")] = None,
+) -> None:
+    """Run everything on this machine: embedded Kafka and Redis, simulator, worker, trainer.
+
+    Example: nextclick demo --seconds 60 --rate 200 --json out.json
+    """
+    from services import demo
+
+    if json is not None and not json.absolute().parent.is_dir():
+        raise ConfigurationError(f"--json {json}: the folder does not exist")
+    Settings.from_environment()
+    demo.run(demo.Options(seconds or None, rate, workers, json and json.absolute()), console)
+
+
+@app.command()
+def simulate(
+    rate: Annotated[float, typer.Option(help="Clicks per second.", min=0.1)] = 200,
+    seconds: Annotated[float, typer.Option(help="How long; 0 = for ever.", min=0)] = 0,
+    log: Annotated[
+        Path | None, typer.Option(help="Write a Parquet log here instead of publishing.")
+    ] = None,
+    interactions: Annotated[int, typer.Option(help="Length of the log.", min=1)] = 200_000,
+    generator: Annotated[
+        str, typer.Option(help="Of the log: source (exact) or fast (same law).")
+    ] = "source",
+    seed: Annotated[int, typer.Option(help="Seed of the traffic.")] = 43,
+    world_seed: Annotated[int, typer.Option(help="Seed of products and shoppers.")] = 42,
+) -> None:
+    """Let simulated shoppers click: live onto Kafka, or into a log file.
+
+    Example: nextclick simulate --rate 200 --seconds 60
+    Example: nextclick simulate --log clicks.parquet --interactions 200000 --generator fast
+    """
+    from services.simulator import publish
+    from services.simulator.world import World
+
+    settings, stop = _start("simulate")
+    world = World(world_seed)
+    if log is not None:
+        if generator not in ("source", "fast"):
+            raise ConfigurationError(f"--generator {generator}: use source or fast")
+        if generator == "source":
+            clicks = world.source_clicks(interactions)
+        else:
+            clicks = world.fast_clicks(interactions, seed)
+        now_ms = int(datetime.now(UTC).timestamp() * 1000)
+        frame = publish.click_frame(clicks, now_ms, rate, seed)
+        try:
+            frame.to_parquet(log, index=False)
+        except OSError as error:
+            raise ConfigurationError(f"--log {log} cannot be written ({error})") from None
+        console.print(f"{len(frame):,} clicks written to {log}")
+        return
+
+    from shared.kafka import Publisher, ensure_topics
+
+    ensure_topics(settings.kafka, [settings.kafka.clicks_topic])
+    sent = publish.publish_live(
+        world,
+        Publisher(settings.kafka),
+        settings.kafka.clicks_topic,
+        rate=rate,
+        seconds=seconds or None,
+        seed=seed,
+        stop=stop,
+    )
+    logging.getLogger("nextclick").info("%d clicks sent", sent)
+
+
+@app.command()
+def worker() -> None:
+    """Answer every click with a recommendation.
+
+    Example: NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 nextclick worker
+    """
+    from services.worker import main as worker_main
+
+    settings, stop = _start("worker")
+    worker_main.run(settings, stop)
+
+
+@app.command()
+def trainer(
+    once: Annotated[
+        bool, typer.Option("--once", help="Catch up, retrain once, exit: for cron.")
+    ] = False,
+) -> None:
+    """Collect clicks into the event log and retrain; publish what passes the gate.
+
+    Example: nextclick trainer --once
+    """
+    from trainer import main as trainer_main
+
+    settings, stop = _start("trainer")
+    trainer_main.run(settings, stop, once=once)
+
+
+@app.command()
+def settings() -> None:
+    """List every setting with its value here.
+
+    Example: nextclick settings
+    """
+    import os
+
+    Settings.from_environment()
+    table = Table("variable", "value", "meaning")
+    for name, (default, description) in environment_names().items():
+        masked = "…" if name.endswith(("REDIS__URL", "CLIENT_CONFIG")) else os.environ.get(name)
+        table.add_row(name, masked if name in os.environ else default, description)
+    console.print(table)
+
+
+@topics_app.command("create")
+def topics_create() -> None:
+    """Create the topics that are missing; never alter one that exists.
+
+    Example: nextclick topics create
+    """
+    from shared.kafka import ensure_topics
+
+    kafka = Settings.from_environment().kafka
+    wanted = [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic]
+    created = ensure_topics(kafka, wanted)
+    for topic in wanted:
+        console.print(f"{topic}: {'created' if topic in created else 'exists, left as it is'}")
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """List the versions, oldest first; * is current.
+
+    Example: nextclick models list
+    """
+    registry = _registry()
+    pointer = registry.pointer()
+    table = Table("", "version", "created", "parent", "HR@10", "clicks")
+    for version in registry.versions():
+        mark = "*" if pointer and pointer.version == version else ""
+        try:
+            manifest = registry.manifest(version)
+        except CheckpointError as error:
+            table.add_row(mark, version, "broken", str(error), "", "")
+            continue
+        table.add_row(
+            mark,
+            version,
+            manifest.created_at,
+            manifest.parent or "–",
+            f"{manifest.metrics.get('test_hr@10', float('nan')):.4f}",
+            f"{manifest.training.get('clicks', 0):,}",
+        )
+    console.print(table)
+
+
+@models_app.command("show")
+def models_show(version: str) -> None:
+    """Print the manifest of a version.
+
+    Example: nextclick models show 20260131T120000-3fa2
+    """
+    typer.echo(_registry().manifest(version).model_dump_json(indent=2))
+
+
+@models_app.command("promote")
+def models_promote(version: str) -> None:
+    """Make a version current; running workers swap to it within seconds.
+
+    Example: nextclick models promote 20260131T120000-3fa2
+    """
+    _registry().promote(version)
+    console.print(f"current: {version}")
+
+
+@models_app.command("rollback")
+def models_rollback() -> None:
+    """Make the version current that was before.
+
+    Example: nextclick models rollback
+    """
+    console.print(f"current: {_registry().rollback()}")
+
+
+def _registry() -> Registry:
+    from shared.registry import Registry
+
+    return Registry(Settings.from_environment().registry.url)
+
+
+def _start(name: str) -> tuple[Settings, threading.Event]:
+    """Read the settings, set logging up, and turn SIGTERM and SIGINT into an event."""
+    settings = Settings.from_environment()
+    logging.basicConfig(
+        level=settings.log_level,
+        format=f"%(asctime)s {name} %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return settings, stop
+
+
+@contextlib.contextmanager
+def _errors_as_one_line() -> Iterator[None]:
+    try:
+        yield
+    except NextclickError as error:
+        typer.echo(f"nextclick: {error}", err=True)
+        raise SystemExit(2) from None
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    with _errors_as_one_line():
+        app()
+
+
+if __name__ == "__main__":
+    main()

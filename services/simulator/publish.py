@@ -1,0 +1,120 @@
+"""Simulated clicks into a log, or live onto Kafka at an honest pace."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+
+from services.simulator.world import Clicks, World
+from shared.kafka import Publisher
+from shared.messages import OutMessage
+from shared.patience import Patience
+from shared.schemas import Click
+
+log = logging.getLogger(__name__)
+
+SHORTEST_WAIT = 0.001
+"""Seconds; clicks due within it are sent together."""
+
+_REPORT_SECONDS = 10.0
+
+
+def uuid7(timestamp_ms: int, randomness: bytes) -> str:
+    """Make a time-ordered UUID (RFC 9562, version 7) from a time and ten random bytes."""
+    value = (timestamp_ms << 80) | int.from_bytes(randomness)
+    value = value & ~(0xF << 76) | (7 << 76)
+    value = value & ~(0b11 << 62) | (0b10 << 62)
+    return str(uuid.UUID(int=value))
+
+
+def click_frame(clicks: Clicks, last_timestamp_ms: int, rate: float, seed: int) -> pd.DataFrame:
+    """Date simulated clicks as if they had come at `rate` a second until `last_timestamp_ms`.
+
+    Returns columns event_id, user_id, item_id, timestamp: the event log's.
+    """
+    n = len(clicks.users)
+    ages_ms = (np.arange(n)[::-1] * 1000.0 / rate).astype(np.int64)
+    timestamps = last_timestamp_ms - ages_ms
+    randomness = np.random.default_rng(seed).bytes(10 * n)
+    return pd.DataFrame(
+        {
+            "event_id": [
+                uuid7(int(timestamp), randomness[10 * i : 10 * i + 10])
+                for i, timestamp in enumerate(timestamps)
+            ],
+            "user_id": clicks.users.astype(str),
+            "item_id": clicks.items.astype(str),
+            "timestamp": timestamps,
+        }
+    )
+
+
+def publish_live(
+    world: World,
+    publisher: Publisher,
+    topic: str,
+    *,
+    rate: float,
+    seconds: float | None,
+    seed: int,
+    stop: threading.Event,
+    clock: Callable[[], float] = time.time,
+) -> int:
+    """Publish clicks at `rate` a second, for `seconds` or until `stop`; returns how many.
+
+    Open loop: click i is due at start + i/rate whatever happened before, and its timestamp is
+    the time it was *due*. If Kafka or this process falls behind, the delay shows up in every
+    latency measured from the timestamp instead of being hidden by a slower schedule.
+    """
+    patiently = Patience(stop, log)
+    shoppers = _one_by_one(world.traffic(seed))
+    rng = np.random.default_rng(seed)
+    patiently(publisher.connect)
+    start = clock()
+    reported = start
+    sent = 0
+    while not stop.is_set():
+        now = clock()
+        elapsed = now - start
+        if seconds is not None:
+            elapsed = min(elapsed, seconds)
+        due = int(elapsed * rate)
+        if due > sent:
+            messages = [
+                _message(topic, user, item, start + i / rate, rng)
+                for i, (user, item) in zip(range(sent, due), shoppers, strict=False)
+            ]
+            publisher.send(messages)
+            sent = due
+        if now - reported >= _REPORT_SECONDS:
+            reported = now
+            late_ms = 1000 * (clock() - start - sent / rate)
+            log.info("%d clicks sent, %.0f/s, %.0f ms late", sent, sent / elapsed, late_ms)
+        if seconds is not None and now - start >= seconds:
+            break
+        stop.wait(max(SHORTEST_WAIT, start + (sent + 1) / rate - clock()))
+    patiently(publisher.wait_acknowledged)
+    return sent
+
+
+def _one_by_one(chunks: Iterator[Clicks]) -> Iterator[tuple[int, int]]:
+    pairs = (zip(chunk.users.tolist(), chunk.items.tolist(), strict=True) for chunk in chunks)
+    return itertools.chain.from_iterable(pairs)
+
+
+def _message(topic: str, user: int, item: int, due: float, rng: np.random.Generator) -> OutMessage:
+    timestamp = int(due * 1000)
+    click = Click(
+        event_id=uuid7(timestamp, rng.bytes(10)),
+        user_id=str(user),
+        item_id=str(item),
+        timestamp=timestamp,
+    )
+    return OutMessage(topic, click.user_id.encode(), click.model_dump_json().encode())

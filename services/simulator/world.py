@@ -1,0 +1,126 @@
+"""The Zooplus world: who clicks what, and the best that anyone could predict. Pure.
+
+50 products in five categories, 1,000 users with one of four personas. An *interaction* is a
+uniformly random user meeting a uniformly random product; it becomes a *click* with the
+probability that the user's persona has for the product's category. There is no order in this
+world: given the persona, clicks are independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+CATEGORIES = ("Fish Supplies", "Cat Food", "Dog Food", "Dog Toy", "Cat Toy")
+CLICK_PROBABILITY = {
+    #                   Fish  CatFood DogFood DogToy CatToy   (in the order of CATEGORIES)
+    "new_puppy_parent": (0.02, 0.10, 0.40, 0.50, 0.05),
+    "cat_connoisseur": (0.05, 0.55, 0.05, 0.02, 0.45),
+    "budget_shopper": (0.20, 0.40, 0.25, 0.15, 0.20),
+    "fish_hobbyist": (0.60, 0.10, 0.02, 0.02, 0.08),
+}
+PERSONAS = tuple(CLICK_PROBABILITY)
+
+_CHUNK = 1_000_000
+"""Interactions drawn at once by the fast generator: bounds memory at any length."""
+
+
+class Clicks(NamedTuple):
+    """Clicks in the order they happen; all of shape [N]."""
+
+    interactions: IntArray
+    """Index of the interaction that became the click."""
+    users: IntArray
+    """0 .. users-1."""
+    items: IntArray
+    """Product ids, 1 .. products."""
+
+
+class World:
+    """The products, the users, and the law by which they click; all fixed by `seed`."""
+
+    def __init__(self, seed: int = 42, products: int = 50, users: int = 1000) -> None:
+        """Draw the world. `products` is a multiple of the number of categories."""
+        rng = np.random.default_rng(seed)
+        labels = [c for c in CATEGORIES for _ in range(products // len(CATEGORIES))]
+        shuffled = rng.permutation(labels)
+        drawn = [str(rng.choice(PERSONAS)) for _ in range(users)]
+        self._state_after_setup = rng.bit_generator.state
+
+        self.products = products
+        self.users = users
+        self.category: IntArray = np.array([CATEGORIES.index(c) for c in shuffled])
+        """Shape [products], index into CATEGORIES of product id 1, 2, …"""
+        self.persona: IntArray = np.array([PERSONAS.index(p) for p in drawn])
+        """Shape [users], index into PERSONAS."""
+        table = np.array([CLICK_PROBABILITY[p] for p in PERSONAS])
+        self.click_probability: FloatArray = table[:, self.category]
+        """Shape [personas, products]: P(click | persona meets product)."""
+        self.next_click: FloatArray = self.click_probability / self.click_probability.sum(
+            axis=1, keepdims=True
+        )
+        """Shape [personas, products]: P(the next click is on this product | persona)."""
+
+    def source_clicks(self, interactions: int) -> Clicks:
+        """Draw in the source's order, one interaction at a time, so its log is reproduced exactly.
+
+        The generator goes on from where it stood after drawing the world, as in the source.
+        """
+        rng = np.random.default_rng()
+        rng.bit_generator.state = self._state_after_setup
+        probability = self.click_probability[self.persona]  # [users, products]
+        kept: list[tuple[int, int, int]] = []
+        for i in range(interactions):
+            user = int(rng.integers(0, self.users))
+            item = int(rng.integers(1, self.products + 1))
+            if rng.binomial(1, probability[user, item - 1]):
+                kept.append((i, user, item))
+        columns = np.array(kept, np.int64).reshape(-1, 3)
+        return Clicks(columns[:, 0], columns[:, 1], columns[:, 2])
+
+    def fast_clicks(self, interactions: int, seed: int) -> Clicks:
+        """Draw the same law vectorised: millions of interactions a second, another stream."""
+        parts = []
+        done = 0
+        for chunk in self.traffic(seed):
+            wanted = chunk.interactions < interactions
+            parts.append(Clicks(*(column[wanted] for column in chunk)))
+            done += _CHUNK
+            if done >= interactions:
+                break
+        return Clicks(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def traffic(self, seed: int) -> Iterator[Clicks]:
+        """Draw clicks for ever, a chunk at a time; the same seed gives the same clicks."""
+        rng = np.random.default_rng(seed)
+        flat = self.click_probability[self.persona].ravel().astype(np.float32)
+        done = 0
+        while True:
+            pair = rng.integers(0, self.users * self.products, _CHUNK, dtype=np.int32)
+            clicked = np.flatnonzero(rng.random(_CHUNK, dtype=np.float32) < flat[pair])
+            users, items = np.divmod(pair[clicked].astype(np.int64), self.products)
+            yield Clicks(clicked + done, users, items + 1)
+            done += _CHUNK
+
+    def next_click_given_history(self, histories: IntArray) -> FloatArray:
+        """Compute the Bayes-optimal P(next click | history): the ceiling for any recommender.
+
+        histories: shape [B, L], product ids, 0 = padding. Returns shape [B, products]. The
+        persona's posterior from the history (prior: its share of the users), then the mixture
+        of the personas' next-click laws.
+        """
+        log_law = np.concatenate(
+            [np.zeros((len(PERSONAS), 1)), np.log(self.next_click)], axis=1
+        )  # column 0: padding says nothing
+        prior = np.bincount(self.persona, minlength=len(PERSONAS)) / self.users
+        log_posterior = np.log(prior) + log_law[:, histories].sum(axis=2).T  # [B, personas]
+        posterior = np.exp(log_posterior - log_posterior.max(axis=1, keepdims=True))
+        posterior /= posterior.sum(axis=1, keepdims=True)
+        mixture: FloatArray = posterior @ self.next_click
+        return mixture

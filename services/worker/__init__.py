@@ -1,0 +1,1 @@
+"""The session worker: one click in, one recommendation out."""

@@ -1,0 +1,132 @@
+"""Which model serves: a background thread follows the registry's pointer and swaps.
+
+A new version is fetched, checked, loaded and warmed here, beside the serving thread. Only then
+is the one reference `model` replaced; the worker reads it once per batch, so no click is
+dropped, and none is scored by a half-loaded model. Whatever fails, the old model stays.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shared import metrics
+from shared.checkpoint import Checkpoint
+from shared.errors import CheckpointError, Unavailable
+from shared.patience import REMIND_SECONDS
+from shared.registry import Registry
+from shared.scorer import Scorer
+
+log = logging.getLogger(__name__)
+
+_WARM_UP_BATCHES = (1, 32, 256)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A scorer and the name of the version it came from."""
+
+    version: str
+    scorer: Scorer
+
+
+class ModelSlot:
+    """Holds the served model and keeps it up to date."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        make_scorer: Callable[[Checkpoint], Scorer],
+        poll_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._make_scorer = make_scorer
+        self._poll_seconds = poll_seconds
+        self._clock = clock
+        self._model: ServedModel | None = None
+        self._given_up: set[str] = set()
+        self._complained: float | None = None
+        self._crash: BaseException | None = None
+        self._stop = threading.Event()
+        self._first = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="model-slot", daemon=True)
+
+    @property
+    def model(self) -> ServedModel | None:
+        """The model to score the next batch with; None until the first one is there.
+
+        Raises what crashed the watching thread, if a bug did.
+        """
+        if self._crash is not None:
+            raise self._crash
+        return self._model
+
+    def start(self) -> None:
+        """Begin to follow the pointer."""
+        self._thread.start()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the first model; True once it is there."""
+        return self._first.wait(timeout)
+
+    def stop(self) -> None:
+        """End the watching thread."""
+        self._stop.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Look at the pointer once, and swap if it names another version that can serve."""
+        try:
+            pointer = self._registry.pointer()
+            if pointer is None:
+                self._complain(
+                    f"the registry {self._registry.url} has no model yet; "
+                    "`nextclick trainer --once` publishes the first"
+                )
+                return
+            served = self._model.version if self._model else None
+            if pointer.version == served or pointer.version in self._given_up:
+                return
+            self._swap(pointer.version)
+            self._complained = None
+        except Unavailable as error:
+            self._complain(str(error))
+        except CheckpointError as error:  # the pointer itself is unreadable
+            self._complain(str(error))
+
+    def _swap(self, version: str) -> None:
+        try:
+            scorer = self._make_scorer(self._registry.load(version))
+            for size in _WARM_UP_BATCHES:
+                scorer.recommend([[scorer.vocabulary.item_ids[0]]] * size)
+        except (CheckpointError, RuntimeError) as error:  # RuntimeError: torch, out of memory, …
+            metrics.SWAP_FAILURES.inc()
+            self._given_up.add(version)  # its bytes will not get better
+            kept = f"keeping {self._model.version}" if self._model else "there is no older one"
+            log.error("model %s cannot serve, %s: %s", version, kept, error)
+            return
+        self._model = ServedModel(version, scorer)
+        self._given_up.clear()
+        self._first.set()
+        metrics.SWAPS.inc()
+        metrics.MODEL_LOADED.set_to_current_time()
+        log.info("serving model %s", version)
+
+    def _complain(self, text: str) -> None:
+        now = self._clock()
+        if self._complained is None or now - self._complained >= REMIND_SECONDS:
+            log.warning("%s", text)
+            self._complained = now
+
+    def _watch(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self.check()
+                self._stop.wait(self._poll_seconds)
+        except BaseException as error:  # a bug: hand it to the serving thread, which crashes
+            self._crash = error
+            self._first.set()

@@ -1,0 +1,1 @@
+"""What services and trainer have in common: contracts, model, ports."""

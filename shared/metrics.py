@@ -1,0 +1,29 @@
+"""Prometheus metrics, each defined once; served when a metrics port is set."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+CLICKS = Counter("nextclick_clicks", "Valid clicks read")
+RECOMMENDATIONS = Counter("nextclick_recommendations", "Recommendations acknowledged by Kafka")
+DEAD_LETTERS = Counter("nextclick_dead_letters", "Messages that are not clicks", ["reason"])
+FALLBACKS = Counter("nextclick_fallbacks", "Answers by popularity instead of the model", ["reason"])
+BATCH_SIZE = Histogram(
+    "nextclick_batch_size", "Messages in a micro-batch", buckets=[1, 2, 4, 8, 16, 32, 64, 128, 256]
+)
+CLICK_TO_ACKNOWLEDGED = Histogram(
+    "nextclick_click_to_acknowledged_seconds",
+    "From a click's timestamp until its recommendation was acknowledged",
+    buckets=[0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30, 300],
+)
+SWAPS = Counter("nextclick_swaps", "Models swapped in, the first one included")
+SWAP_FAILURES = Counter("nextclick_swap_failures", "Models that could not be loaded")
+RETRAINS = Counter("nextclick_retrains", "Retrainings by outcome", ["outcome"])
+LOGGED_CLICKS = Counter("nextclick_logged_clicks", "Clicks made durable in the event log")
+MODEL_LOADED = Gauge("nextclick_model_loaded_timestamp", "When the served model was swapped in")
+
+
+def serve_metrics(port: int) -> None:
+    """Serve /metrics on `port` from a background thread; 0 = do not."""
+    if port:
+        start_http_server(port)

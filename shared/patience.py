@@ -1,0 +1,58 @@
+"""Waiting for what time heals."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from shared.errors import Unavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 5.0
+REMIND_SECONDS = 60.0
+
+
+class Stopped(Exception):
+    """The process was asked to stop while it waited; work in hand is left uncommitted."""
+
+
+class Patience:
+    """Calls an action until it works: backs off, and says so at once and then once a minute."""
+
+    def __init__(
+        self,
+        stop: threading.Event,
+        log: logging.Logger,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stop = stop
+        self._log = log
+        self._clock = clock
+
+    def __call__(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return action(...), called again while it raises Unavailable.
+
+        Raises Stopped if `stop` is set meanwhile.
+        """
+        delay = FIRST_DELAY
+        said: float | None = None
+        while True:
+            try:
+                result = action(*args, **kwargs)
+            except Unavailable as error:
+                if said is None or self._clock() - said >= REMIND_SECONDS:
+                    self._log.warning("waiting: %s", error)
+                    said = self._clock()
+                if self._stop.wait(delay):
+                    raise Stopped from None
+                delay = min(2 * delay, LONGEST_DELAY)
+            else:
+                if said is not None:
+                    self._log.info("going on")
+                return result

@@ -1,0 +1,226 @@
+"""The model registry: a folder, or any fsspec URL, of versions with a pointer.
+
+    <url>/<version>/model.safetensors, vocabulary.json, manifest.json
+    <url>/current.json          {"version": …, "history": [older …], "changed_at": …}
+
+A version appears whole or not at all, and the pointer is replaced last and atomically, so a
+reader never sees half a model, whenever the writer dies. On a local disk a version is written
+under a temporary name, fsynced and renamed; on an object store, where a single object is
+written atomically but a folder is not, its manifest is written last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from shared import checkpoint as checkpoints
+from shared.checkpoint import MANIFEST, Checkpoint, Manifest
+from shared.errors import CheckpointError, ConfigurationError, Unavailable
+
+POINTER = "current.json"
+_HISTORY_KEPT = 50
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """Which version is served, and which were before it (the newest last)."""
+
+    version: str
+    history: list[str]
+
+
+class Registry:
+    """Publishes, lists, promotes and loads model versions."""
+
+    def __init__(self, url: str) -> None:
+        """Open the registry at `url`; nothing is read or written yet.
+
+        Raises ConfigurationError if no fsspec implementation serves the URL.
+        """
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            raise ConfigurationError(
+                f"NEXTCLICK_REGISTRY__URL = {url!r}: {error}; "
+                "use a folder, or a URL whose fsspec package is installed"
+            ) from None
+        self.url = url
+        self._local = isinstance(self._fs, LocalFileSystem)
+
+    def check_writable(self) -> None:
+        """Raise Unavailable now rather than after a long fit, if nothing can be written."""
+        probe = self._path(f".probe-{secrets.token_hex(4)}")
+        with self._explained("write"):
+            self._fs.makedirs(self._root, exist_ok=True)
+            self._fs.pipe_file(probe, b"")
+            self._fs.rm_file(probe)
+
+    def publish(self, checkpoint: Checkpoint, now: datetime | None = None) -> str:
+        """Write a new version and point to it; returns its name.
+
+        Names sort by time and carry four random hex digits, so two trainers cannot collide.
+        Raises Unavailable if the registry cannot be written.
+        """
+        now = now or datetime.now(UTC)
+        version = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+        files = checkpoints.to_files(checkpoint, version, now.isoformat(timespec="seconds"))
+        with self._explained("write"):
+            if self._local:
+                self._write_folder(Path(self._root), version, files)
+            else:
+                for name, content in files.items():  # the manifest is last
+                    self._fs.pipe_file(self._path(version, name), content)
+        self.promote(version)
+        return version
+
+    def pointer(self) -> Pointer | None:
+        """Which version is current; None if nothing was published yet.
+
+        Raises Unavailable if that cannot be found out, CheckpointError if it is unreadable.
+        """
+        try:
+            with self._explained("read"):
+                content = json.loads(self._fs.cat_file(self._path(POINTER)))
+                return Pointer(str(content["version"]), [str(v) for v in content["history"]])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{POINTER} in the registry {self.url} is unreadable ({error}); "
+                "`nextclick models promote VERSION` writes it anew"
+            ) from None
+
+    def load(self, version: str) -> Checkpoint:
+        """Read a version and check it.
+
+        Raises CheckpointError if it is missing or broken, Unavailable if it cannot be read.
+        """
+        manifest = self.manifest(version)
+        files = {}
+        for name in (checkpoints.WEIGHTS, checkpoints.VOCABULARY):
+            try:
+                with self._explained("read"):
+                    files[name] = self._fs.cat_file(self._path(version, name))
+            except FileNotFoundError:
+                raise CheckpointError(f"version {version}: {name} is missing") from None
+        files[MANIFEST] = manifest.model_dump_json().encode()
+        return checkpoints.from_files(files, version)
+
+    def manifest(self, version: str) -> Manifest:
+        """Read what a version says of itself; raises as `load` does."""
+        if PurePosixPath(version).name != version or version in ("", ".", ".."):
+            raise CheckpointError(f"{version!r} is not a version name")
+        try:
+            with self._explained("read"):
+                content = self._fs.cat_file(self._path(version, MANIFEST))
+        except (FileNotFoundError, NotADirectoryError):
+            raise CheckpointError(
+                f"version {version} is not in the registry {self.url}; "
+                "`nextclick models list` shows what is"
+            ) from None
+        return checkpoints.parse_manifest(content, version)
+
+    def versions(self) -> list[str]:
+        """All complete versions, oldest first."""
+        with self._explained("read"):
+            found = self._fs.glob(self._path("*", MANIFEST))
+        names = [PurePosixPath(path).parent.name for path in found]
+        return sorted(name for name in names if not name.startswith("."))
+
+    def promote(self, version: str) -> None:
+        """Point to a version that is in the registry, after checking that it loads."""
+        self.load(version)
+        try:
+            old = self.pointer()
+        except CheckpointError:
+            old = None  # an unreadable pointer is what promoting mends
+        if old is not None and old.version == version:
+            return
+        history = [] if old is None else [*old.history, old.version][-_HISTORY_KEPT:]
+        self._write_pointer(Pointer(version, history))
+
+    def rollback(self) -> str:
+        """Point to the version that was current before, and return it.
+
+        Raises CheckpointError if there is none.
+        """
+        old = self.pointer()
+        if old is None or not old.history:
+            raise CheckpointError(f"the registry {self.url} has no earlier version to go back to")
+        *history, version = old.history
+        self.load(version)
+        self._write_pointer(Pointer(version, history))
+        return version
+
+    def _write_pointer(self, pointer: Pointer) -> None:
+        content = json.dumps(
+            {
+                "version": pointer.version,
+                "history": pointer.history,
+                "changed_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+        ).encode()
+        with self._explained("write"):
+            if self._local:
+                temporary = Path(self._root) / f".{POINTER}.{secrets.token_hex(4)}"
+                _write_durably(temporary, content)
+                temporary.replace(Path(self._root) / POINTER)
+                _sync_folder(Path(self._root))
+            else:
+                self._fs.pipe_file(self._path(POINTER), content)
+
+    @staticmethod
+    def _write_folder(root: Path, version: str, files: dict[str, bytes]) -> None:
+        temporary = root / f".{version}.tmp"
+        temporary.mkdir(parents=True)
+        try:
+            for name, content in files.items():
+                _write_durably(temporary / name, content)
+            _sync_folder(temporary)
+            temporary.rename(root / version)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _sync_folder(root)
+
+    def _path(self, *parts: str) -> str:
+        return "/".join((self._root, *parts))
+
+    @contextlib.contextmanager
+    def _explained(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            if verb == "read":
+                raise
+            raise Unavailable(f"cannot {verb} the registry {self.url}: no such folder") from None
+        except OSError as error:
+            raise Unavailable(
+                f"cannot {verb} the registry {self.url} ({error}); check NEXTCLICK_REGISTRY__URL"
+            ) from None
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

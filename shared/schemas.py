@@ -1,0 +1,89 @@
+"""The messages on the topics: JSON on the wire, pydantic models here.
+
+Unknown extra fields are ignored, so producers may evolve first; anything missing or ill-typed
+raises BadClick with a reason fit for a metric label.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
+
+from shared.errors import BadClick
+
+MAX_CLICK_BYTES = 65_536
+"""A click is a few hundred bytes; anything longer than this is a mistake or an attack."""
+
+LATEST_TIMESTAMP = 253_402_300_799_999
+"""9999-12-31T23:59:59.999Z in epoch milliseconds; also far below 2**53, exact as a double."""
+
+
+def _integer_to_text(value: object) -> object:
+    # Shops often have integer ids. A bool is an int to Python but not to JSON.
+    return str(value) if type(value) is int else value
+
+
+Identifier = Annotated[str, BeforeValidator(_integer_to_text), Field(min_length=1, max_length=128)]
+EpochMillis = Annotated[StrictInt, Field(ge=0, le=LATEST_TIMESTAMP)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Click(_Message):
+    """One click of one user on one item, as on the topic `clicks` (key = user_id)."""
+
+    event_id: str = Field(min_length=1, max_length=64)
+    user_id: Identifier
+    item_id: Identifier
+    timestamp: EpochMillis
+    """Event time, epoch milliseconds."""
+    event_type: str = Field("click", min_length=1, max_length=64)
+    schema_version: Literal[1] = 1
+
+
+class ScoredItem(_Message):
+    """One item of a recommendation."""
+
+    item_id: str
+    score: float
+    """The model's estimate of P(this is the next click | history), over the whole catalogue."""
+
+
+class Recommendation(_Message):
+    """The answer to one click, as on the topic `recommendations` (key = user_id)."""
+
+    event_id: str
+    """Of the click that this answers; the consumer's key to drop duplicates."""
+    user_id: str
+    items: list[ScoredItem]
+    """Best first."""
+    model_version: str
+    history: list[str]
+    """The exact item ids that were scored, oldest first, the click itself last."""
+    click_timestamp: int
+    scored_at: int
+    fallback: Literal["cold_start", "unknown_items"] | None = None
+    """None, or why popularity answered instead of the model."""
+    schema_version: Literal[1] = 1
+
+
+def decode_click(value: bytes | None) -> Click:
+    """Turn the value of a message on the clicks topic into a Click.
+
+    Raises BadClick, whose reason is "empty", "oversized", "not_json" or "invalid".
+    """
+    if not value:
+        raise BadClick("empty", "the message has no value")
+    if len(value) > MAX_CLICK_BYTES:
+        raise BadClick("oversized", f"{len(value)} bytes; a click has at most {MAX_CLICK_BYTES}")
+    try:
+        return Click.model_validate_json(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        if first["type"] == "json_invalid":
+            raise BadClick("not_json", first["msg"]) from None
+        field = ".".join(str(part) for part in first["loc"]) or "message"
+        raise BadClick("invalid", f"{field}: {first['msg']}") from None

@@ -1,0 +1,116 @@
+"""Histories in, ranked items out: the one scoring path of worker, trainer and tests.
+
+On the CPU a recommendation is *bit for bit* a function of (model version, history): matrix
+kernels may differ in the last bit with the number of rows, so batches are padded to a multiple
+of ROWS, from which on the kernels were found (and are tested) not to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from shared.checkpoint import Checkpoint
+from shared.errors import CheckpointError
+from shared.schemas import ScoredItem
+from shared.windows import HISTORY_LENGTH, IntArray, windows
+
+ROWS = 8
+
+Fallback = Literal["cold_start", "unknown_items"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The best items for one history."""
+
+    items: list[ScoredItem]
+    fallback: Fallback | None
+
+
+class Scorer:
+    """Scores the whole catalogue of one checkpoint on one device."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, top_k: int) -> None:
+        """Move the model to `device`, precompute its target half, and try it once.
+
+        Raises CheckpointError if the trial gives anything but finite scores of the right shape.
+        """
+        self.vocabulary = checkpoint.vocabulary
+        self.device = device
+        self._model = checkpoint.model.to(device).eval()
+        self._top_k = min(top_k, len(self.vocabulary))
+        with torch.inference_mode():
+            self._target_half = self._model.target_half()
+        self._popular = self._rank_by_popularity(checkpoint.popularity)
+        self._try_once()
+
+    def recommend(self, histories: list[list[str]]) -> list[Ranking]:
+        """Rank the catalogue for each history (item ids, oldest first): top k, best first.
+
+        One forward pass for all. A history that is empty, or holds only items that the model
+        never saw, gets the popular items and says so.
+        """
+        if not histories:
+            return []
+        rows = self.vocabulary.rows([item for history in histories for item in history])
+        ends = np.cumsum([len(history) for history in histories])
+        batch = windows(rows, np.r_[0, ends[:-1]], ends)
+        known = np.flatnonzero(batch.any(axis=1))
+        rankings = [
+            Ranking(self._popular, "unknown_items" if history else "cold_start")
+            for history in histories
+        ]
+        if len(known):
+            scores, columns = self._top(batch[known])
+            ids = self.vocabulary.item_ids
+            for i, row_scores, row_columns in zip(known, scores, columns, strict=True):
+                rankings[i] = Ranking(
+                    [
+                        ScoredItem.model_construct(item_id=ids[column], score=score)
+                        for score, column in zip(row_scores, row_columns, strict=True)
+                    ],
+                    None,
+                )
+        return rankings
+
+    def log_probabilities(self, batch: IntArray) -> torch.Tensor:
+        """log P(next click = item | history) for windows [B, HISTORY_LENGTH]: shape [B, items].
+
+        Every window holds at least one known item.
+        """
+        padded = np.concatenate([batch, np.repeat(batch[:1], -len(batch) % ROWS, axis=0)])
+        with torch.inference_mode():
+            logits = self._model(torch.from_numpy(padded).to(self.device), self._target_half)
+            return torch.log_softmax(logits, dim=1)[: len(batch)]
+
+    def _top(self, batch: IntArray) -> tuple[list[list[float]], list[list[int]]]:
+        best = torch.topk(self.log_probabilities(batch), self._top_k, dim=1)
+        scores = best.values.exp().tolist()
+        return [[_rounded(s) for s in row] for row in scores], best.indices.tolist()
+
+    def _rank_by_popularity(self, popularity: IntArray) -> list[ScoredItem]:
+        order = np.argsort(-popularity, kind="stable")[: self._top_k]
+        total = max(1, int(popularity.sum()))
+        return [
+            ScoredItem(
+                item_id=self.vocabulary.item_ids[i], score=_rounded(float(popularity[i]) / total)
+            )
+            for i in order
+        ]
+
+    def _try_once(self) -> None:
+        trial = np.zeros((ROWS, HISTORY_LENGTH), np.int64)
+        trial[:, -1] = 1
+        trial[1:, :] = len(self.vocabulary)
+        scores = self.log_probabilities(trial)
+        if scores.shape != (ROWS, len(self.vocabulary)) or not torch.isfinite(scores).all():
+            raise CheckpointError("the model's scores are not finite numbers, one for every item")
+
+
+def _rounded(score: float) -> float:
+    """Six significant digits: all that float32 carries and half the bytes on the topic."""
+    return float(f"{score:.6g}")

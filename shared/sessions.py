@@ -1,0 +1,183 @@
+"""Session state: the last HISTORY_LENGTH items of every user, appended to idempotently.
+
+`SessionStore` is the port, `RedisSessions` the real one, `MemorySessions` the same in a
+dictionary for tests and offline use; one contract suite (tests/contract) runs on both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Protocol
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from shared.errors import ConfigurationError, Unavailable
+from shared.schemas import Click
+from shared.windows import HISTORY_LENGTH, starts_new_session
+
+ENTRIES_KEPT = 32
+"""Clicks remembered per user. More than HISTORY_LENGTH, so that a replay finds its click."""
+
+MAX_UNCOMMITTED_CLICKS_PER_USER = ENTRIES_KEPT - HISTORY_LENGTH
+"""The most clicks of one user that may be appended before their offsets are committed.
+
+A crash replays uncommitted clicks; up to this many, each is still held together with the whole
+history it was answered from, so the replay is exact. The worker cuts its batches by it.
+"""
+
+
+class SessionStore(Protocol):
+    """Keeps each user's recent clicks."""
+
+    def append(self, clicks: Sequence[Click]) -> list[list[str]]:
+        """Append the clicks in order; return each one's history, oldest first, itself last.
+
+        Idempotent by event_id: a click already held is not appended again, and its history is
+        the one of its first time. Raises Unavailable if the store cannot be reached; then any
+        prefix of the clicks may have been appended, and calling again with all of them is right.
+        """
+        ...
+
+
+def event_digest(event_id: str) -> bytes:
+    """Eight bytes that stand for an event id (any length) among one user's last entries."""
+    return hashlib.blake2b(event_id.encode(), digest_size=8).digest()
+
+
+class RedisSessions:
+    """Session state in Redis or Valkey: one list per user, one Lua call per click, one pipeline."""
+
+    def __init__(
+        self, url: str, *, key_prefix: str, gap_ms: int, ttl_seconds: int, timeout_seconds: float
+    ) -> None:
+        """Prepare the client; it connects at the first call.
+
+        Raises ConfigurationError if `url` is no Redis URL.
+        """
+        try:
+            self._redis = redis.Redis.from_url(
+                url,
+                socket_timeout=timeout_seconds,
+                socket_connect_timeout=timeout_seconds,
+                retry=Retry(NoBackoff(), 1),
+                protocol=2,
+            )
+        except ValueError as error:
+            raise ConfigurationError(
+                f"NEXTCLICK_REDIS__URL is no Redis URL ({error}); "
+                "use redis://host:port/db, rediss://… or unix://…"
+            ) from None
+        self._key_prefix = key_prefix.encode()
+        self._script = resources.files("shared").joinpath("sessions.lua").read_text()
+        self._sha = hashlib.sha1(self._script.encode()).hexdigest()
+        self._constants = (gap_ms, ttl_seconds, HISTORY_LENGTH, ENTRIES_KEPT)
+
+    def append(self, clicks: Sequence[Click]) -> list[list[str]]:
+        """See SessionStore.append. One round trip, whatever the number of clicks."""
+        try:
+            try:
+                raw = self._append_all(clicks)
+            except redis.exceptions.NoScriptError:  # a fresh or restarted server
+                self._redis.script_load(self._script)
+                raw = self._append_all(clicks)
+        except redis.exceptions.AuthenticationError as error:
+            raise ConfigurationError(
+                f"Redis refused the login ({error}); check the password in NEXTCLICK_REDIS__URL"
+            ) from None
+        except (
+            redis.exceptions.ConnectionError,
+            redis.exceptions.TimeoutError,
+            redis.exceptions.ReadOnlyError,
+            redis.exceptions.OutOfMemoryError,
+        ) as error:
+            raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None
+        return [[item.decode() for item in history] for history in raw]
+
+    def ping(self) -> None:
+        """Raise Unavailable, or ConfigurationError if it is the password, unless Redis answers."""
+        try:
+            self._redis.ping()
+        except redis.exceptions.AuthenticationError as error:
+            raise ConfigurationError(
+                f"Redis refused the login ({error}); check the password in NEXTCLICK_REDIS__URL"
+            ) from None
+        except redis.exceptions.RedisError as error:
+            raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._redis.close()
+
+    def _append_all(self, clicks: Sequence[Click]) -> list[list[bytes]]:
+        gap, ttl, history_length, kept = self._constants
+        pipeline = self._redis.pipeline(transaction=False)
+        for click in clicks:
+            pipeline.evalsha(
+                self._sha,
+                1,
+                self._key_prefix + click.user_id.encode(),
+                event_digest(click.event_id),
+                click.item_id,
+                click.timestamp,
+                gap,
+                ttl,
+                history_length,
+                kept,
+            )
+        return pipeline.execute()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    digest: bytes
+    item_id: str
+    clock: int
+    """Newest event time seen from the user so far, ms."""
+    length: int
+    """How many items its history has."""
+
+
+class MemorySessions:
+    """The same store in a dictionary of this process; `clock` (seconds) drives the expiry."""
+
+    def __init__(
+        self, *, gap_ms: int, ttl_seconds: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._gap_ms = gap_ms
+        self._ttl_seconds = ttl_seconds
+        self._clock = clock
+        self._users: dict[str, tuple[float, list[_Entry]]] = {}
+
+    def append(self, clicks: Sequence[Click]) -> list[list[str]]:
+        """See SessionStore.append."""
+        return [self._append(click) for click in clicks]
+
+    def _append(self, click: Click) -> list[str]:
+        expires, entries = self._users.get(click.user_id, (0.0, []))
+        if expires <= self._clock():
+            entries = []
+        digest = event_digest(click.event_id)
+        for position in reversed(range(len(entries))):
+            if entries[position].digest == digest:
+                return self._history(entries, position)
+
+        length, clock = 1, click.timestamp
+        if entries:
+            last = entries[-1]
+            if not starts_new_session(last.clock, click.timestamp, self._gap_ms):
+                length = min(last.length + 1, HISTORY_LENGTH)
+            clock = max(last.clock, click.timestamp)
+        entries = [*entries, _Entry(digest, click.item_id, clock, length)][-ENTRIES_KEPT:]
+        self._users[click.user_id] = (self._clock() + self._ttl_seconds, entries)
+        return self._history(entries, len(entries) - 1)
+
+    @staticmethod
+    def _history(entries: list[_Entry], position: int) -> list[str]:
+        first = max(0, position - entries[position].length + 1)
+        return [entry.item_id for entry in entries[first : position + 1]]

@@ -1,0 +1,164 @@
+"""All settings, read once from the environment: `NEXTCLICK_` + section + `__` + name.
+
+One frozen object; unknown names are refused, so a typo cannot pass silently. Only the wiring
+points (`cli`, `demo`, each service's `main`) read it; everything else takes plain arguments.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from shared.errors import ConfigurationError
+
+PREFIX = "NEXTCLICK_"
+NESTING = "__"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(_Section):
+    """Where Kafka is and what the topics are called."""
+
+    bootstrap_servers: str = Field("localhost:9092", min_length=1, description="host:port, …")
+    client_config: dict[str, Any] = Field(
+        default_factory=dict,
+        repr=False,  # may hold sasl.password
+        description="JSON object passed through to librdkafka (SASL, TLS, …)",
+    )
+    clicks_topic: str = Field("clicks", description="clicks in")
+    recommendations_topic: str = Field("recommendations", description="recommendations out")
+    dlq_topic: str = Field("clicks.dlq", description="messages that are not clicks")
+    partitions: int = Field(8, ge=1, description="partitions of topics that we create")
+    replication_factor: int = Field(1, ge=1, description="replicas of topics that we create")
+    retention_hours: float = Field(168, gt=0, description="retention of topics that we create")
+
+
+class RedisSettings(_Section):
+    """Where the session state lives."""
+
+    url: SecretStr = Field(
+        SecretStr("redis://localhost:6379/0"), description="redis://, rediss:// or unix:// URL"
+    )
+    key_prefix: str = Field("nextclick:session:", description="before the user id in every key")
+    timeout_seconds: float = Field(5.0, gt=0, description="connect and answer within")
+
+
+class SessionSettings(_Section):
+    """What counts as one session; worker and trainer must agree, so it is one setting."""
+
+    gap_seconds: float = Field(
+        1800, ge=0, description="event time without a click that ends a session; 0 = never"
+    )
+    ttl_seconds: int = Field(86_400, ge=1, description="wall time after which Redis forgets a user")
+
+
+class RegistrySettings(_Section):
+    """Where model versions are published."""
+
+    url: str = Field("registry", min_length=1, description="folder or any fsspec URL")
+    poll_seconds: float = Field(1.0, gt=0, description="how often workers look at the pointer")
+
+
+class WorkerSettings(_Section):
+    """How the worker serves."""
+
+    group_id: str = Field("nextclick-worker", min_length=1, description="Kafka consumer group")
+    guarantee: Literal["at_least_once"] = Field(
+        "at_least_once", description="delivery guarantee; answers carry the click's event_id"
+    )
+    max_batch: int = Field(256, ge=1, description="clicks in one micro-batch at most")
+    top_k: int = Field(10, ge=1, description="items in a recommendation")
+    torch_threads: int = Field(1, ge=1, description="threads of one forward pass")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 = off")
+
+
+class TrainerSettings(_Section):
+    """When and how the model is retrained."""
+
+    group_id: str = Field("nextclick-trainer", min_length=1, description="Kafka consumer group")
+    event_log: str = Field("event_log", min_length=1, description="folder of Parquet files")
+    every_seconds: float = Field(3600, gt=0, description="retrain after so long …")
+    every_clicks: int = Field(100_000, ge=1, description="… or after so many new clicks")
+    min_clicks: int = Field(1000, ge=1, description="do not train on fewer clicks than this")
+    window_clicks: int = Field(2_000_000, ge=1, description="train on the newest so many clicks")
+    flush_seconds: float = Field(5.0, gt=0, description="write the event log at least so often")
+    preset: str = Field("default", description="model and fit preset: default or source")
+    max_epochs: int = Field(0, ge=0, description="cap on epochs; 0 = the preset's")
+    max_fit_seconds: float = Field(600, gt=0, description="cap on one fit")
+    seed: int = Field(42, description="seed of initialisation and shuffling")
+    torch_threads: int = Field(0, ge=0, description="threads of a fit; 0 = all cores")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 = off")
+
+
+class Settings(BaseSettings):
+    """The one settings object of a process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter=NESTING, frozen=True, extra="forbid"
+    )
+
+    device: str = Field("auto", description="auto (MPS, CUDA, CPU in that order), or a torch name")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="logging")
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    session: SessionSettings = SessionSettings()
+    registry: RegistrySettings = RegistrySettings()
+    worker: WorkerSettings = WorkerSettings()
+    trainer: TrainerSettings = TrainerSettings()
+
+    @classmethod
+    def settings_customise_sources(  # type: ignore[override]
+        cls, settings_cls: Any, **_: Any
+    ) -> tuple[Any, ...]:
+        """Take values from the environment alone: one source per setting."""
+        return (EnvSettingsSource(settings_cls),)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read and check all settings.
+
+        Raises ConfigurationError that names the environment variable and what is wrong with it.
+        """
+        names = environ if environ is not None else os.environ
+        unknown = [n for n in names if n.startswith(PREFIX) and n not in environment_names()]
+        if unknown:
+            raise ConfigurationError(
+                f"unknown setting {', '.join(sorted(unknown))}; "
+                "docs/configuration.md lists every setting"
+            )
+        try:
+            return cls()
+        except ValidationError as error:
+            raise ConfigurationError(_one_line(error)) from None
+        except ValueError as error:  # an object-valued setting that is not JSON
+            raise ConfigurationError(f"{error}; this setting takes a JSON object") from None
+
+
+def environment_names() -> dict[str, tuple[str, str]]:
+    """Map every environment variable to its default (as text) and its description."""
+    names: dict[str, tuple[str, str]] = {}
+    for field_name, field in Settings.model_fields.items():
+        if isinstance(field.default, _Section):
+            for name, inner in type(field.default).model_fields.items():
+                default = getattr(field.default, name)
+                shown = default.get_secret_value() if isinstance(default, SecretStr) else default
+                key = f"{PREFIX}{field_name}{NESTING}{name}".upper()
+                names[key] = (str(shown), inner.description or "")
+        else:
+            names[f"{PREFIX}{field_name}".upper()] = (str(field.default), field.description or "")
+    return names
+
+
+def _one_line(error: ValidationError) -> str:
+    return "; ".join(
+        f"{PREFIX}{NESTING.join(str(part) for part in e['loc'])}".upper()
+        + f" = {e['input']!r}: {e['msg']}"
+        for e in error.errors(include_url=False)
+    )

@@ -1,0 +1,1 @@
+"""The trainer: logged clicks in, a better checkpoint in the registry out."""

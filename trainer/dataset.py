@@ -1,0 +1,168 @@
+"""Logged clicks → sessions, windows and a temporal split. Pure.
+
+Training and evaluation see exactly what serving will see: `shared.windows` cuts both.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from shared.checkpoint import Vocabulary
+from shared.windows import PADDING, IntArray, session_starts, windows
+
+
+class Split(IntEnum):
+    """Where a click belongs: each user's newest clicks are held out for the test."""
+
+    TRAIN = 0
+    VALIDATION = 1
+    TEST = 2
+
+
+@dataclass(frozen=True)
+class ClickLog:
+    """Clicks grouped by user, each user's in stream order; arrays of shape [N]."""
+
+    users: IntArray
+    items: IntArray
+    """Index into item_ids."""
+    starts: IntArray
+    """Index of the first click of the click's session."""
+    split: IntArray
+    """A Split for every click."""
+    item_ids: list[str]
+    first_timestamp: int
+    last_timestamp: int
+
+    def ids_in(self, split: Split) -> list[str]:
+        """The items clicked in one split, in the order in which they first appear."""
+        used = self.items[self.split == split]
+        first = np.sort(np.unique(used, return_index=True)[1])
+        return [self.item_ids[i] for i in used[first]]
+
+    def counts(self, vocabulary: Vocabulary) -> IntArray:
+        """Clicks of each vocabulary item outside the test split: shape [len(vocabulary)]."""
+        rows = vocabulary.rows(self.item_ids)[self.items[self.split != Split.TEST]]
+        return np.bincount(rows, minlength=len(vocabulary) + 1)[1:]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Windows and the click that followed each."""
+
+    histories: IntArray
+    """Shape [M, HISTORY_LENGTH], rows of one vocabulary."""
+    targets: IntArray
+    """Shape [M], rows; PADDING where the vocabulary lacks the item (always a miss)."""
+    labels: npt.NDArray[np.float64] | None = None
+    """Shape [M], 1 = clicked, 0 = sampled; None: all clicked."""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, index: IntArray) -> Samples:
+        """The samples at `index`, in that order."""
+        labels = None if self.labels is None else self.labels[index]
+        return Samples(self.histories[index], self.targets[index], labels)
+
+
+def click_log(
+    frame: pd.DataFrame, gap_ms: int, validation: float = 0.1, test: float = 0.1
+) -> ClickLog:
+    """Group, sessionise and split a log.
+
+    frame: columns user_id, item_id, timestamp; rows in stream order. `validation` and `test`
+    are the shares of each user's clicks: the newest are the test, those before them the
+    validation.
+    """
+    users, _ = pd.factorize(frame["user_id"])
+    items, item_ids = pd.factorize(frame["item_id"])
+    timestamps = frame["timestamp"].to_numpy(np.int64)
+    order = np.argsort(users, kind="stable")
+    users, items, timestamps = users[order], items[order], timestamps[order]
+    return ClickLog(
+        users=users,
+        items=items,
+        starts=session_starts(users, timestamps, gap_ms),
+        split=_temporal_split(users, validation, test),
+        item_ids=[str(item) for item in item_ids],
+        first_timestamp=int(timestamps.min(initial=2**62)),
+        last_timestamp=int(timestamps.max(initial=0)),
+    )
+
+
+def _temporal_split(users: IntArray, validation: float, test: float) -> IntArray:
+    """Shape [N] of Split. users: shape [N], grouped."""
+    _, first, count = np.unique(users, return_index=True, return_counts=True)
+    position = np.arange(len(users)) - np.repeat(first, count)
+    size = np.repeat(count, count)
+    from_end = size - position  # 1 = the user's newest click
+    held_out = np.ceil(size * test)
+    before = np.ceil(size * (test + validation))
+    split = np.full(len(users), Split.TRAIN, np.int64)
+    split[from_end <= before] = Split.VALIDATION
+    split[from_end <= held_out] = Split.TEST
+    return split
+
+
+def samples(log: ClickLog, split: Split, vocabulary: Vocabulary) -> Samples:
+    """All windows whose next click lies in `split`, in the rows of one vocabulary.
+
+    Histories reach back into earlier splits, as they do when serving. A window without a
+    single known item is kept in the test (it counts as a miss) and dropped in training.
+    """
+    rows = vocabulary.rows(log.item_ids)[log.items] if len(log.items) else log.items
+    index = np.arange(len(rows))
+    chosen = index[(log.split == split) & (index > log.starts)]
+    histories = windows(rows, log.starts[chosen], chosen)
+    targets = rows[chosen]
+    if split != Split.TEST:
+        useful = histories.any(axis=1) & (targets != PADDING)
+        histories, targets = histories[useful], targets[useful]
+    return Samples(histories, targets)
+
+
+def sample_negatives(
+    targets: IntArray, per_target: int, items: int, rng: np.random.Generator
+) -> IntArray:
+    """Draw uniform catalogue rows that are never the row's target: shape [M, per_target].
+
+    targets: shape [M], no PADDING. Needs items ≥ 2.
+    """
+    draws = rng.integers(1, items, (len(targets), per_target))
+    return draws + (draws >= targets[:, None])  # skips the target: uniform over the other rows
+
+
+def source_samples(log: ClickLog, vocabulary: Vocabulary, rng: np.random.Generator) -> Samples:
+    """Build the source's own training table: every window of the log, and its labelled twin.
+
+    Each window appears once with the item that followed (label 1) and once with a uniformly
+    random item (label 0), which now and then *is* the target: kept as the source has it.
+    """
+    everything = replace(log, split=np.full(len(log.items), Split.TRAIN))
+    positive = samples(everything, Split.TRAIN, vocabulary)
+    negatives = rng.integers(1, len(vocabulary) + 1, len(positive))
+    return Samples(
+        np.concatenate([positive.histories, positive.histories]),
+        np.concatenate([positive.targets, negatives]),
+        np.repeat([1.0, 0.0], len(positive)),
+    ).take(rng.permutation(2 * len(positive)))
+
+
+def random_split(
+    table: Samples, rng: np.random.Generator, validation: float = 0.2
+) -> tuple[Samples, Samples]:
+    """Split rows at random into training and validation, as the source does.
+
+    It leaks: most validation rows have their twin, same history and other label, in training.
+    Kept to reproduce the source's figures; never used to judge a model that serves.
+    """
+    order = rng.permutation(len(table))
+    held_out = math.ceil(len(table) * validation)
+    return table.take(order[held_out:]), table.take(order[:held_out])

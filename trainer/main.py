@@ -1,0 +1,195 @@
+"""The trainer process: collect clicks into the event log, retrain when due.
+
+One flat loop and one thread. While a fit runs, clicks wait on Kafka; the loop catches up
+afterwards. The consumer is alone in its group in most shops, and its poll interval allows for
+any fit.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from shared import metrics
+from shared.device import select_device
+from shared.errors import BadClick, ConfigurationError
+from shared.kafka import ClickConsumer, ensure_topics
+from shared.messages import Message
+from shared.patience import Patience, Stopped
+from shared.registry import Registry
+from shared.schemas import decode_click
+from shared.settings import Settings, TrainerSettings
+from trainer.event_log import EventLog
+from trainer.presets import preset
+from trainer.retrain import FitLimits, Outcome, retrain
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+FLUSH_MESSAGES = 20_000
+
+
+@dataclass
+class Collector:
+    """Moves clicks from the topic into the event log: files first, then offsets."""
+
+    consumer: ClickConsumer
+    event_log: EventLog
+    patiently: Patience
+    flush_seconds: float
+    clock: Callable[[], float] = time.monotonic
+    new_clicks: int = 0
+    """Clicks logged since the last retraining."""
+    _waiting: list[Message] = field(default_factory=list)
+    _flushed_at: float | None = None
+
+    def step(self) -> None:
+        """Read what is there and write it out when it is due."""
+        self._waiting += self.consumer.poll(FLUSH_MESSAGES, POLL_SECONDS)
+        if self._flushed_at is None:
+            self._flushed_at = self.clock()
+        due = self.clock() - self._flushed_at >= self.flush_seconds
+        if due or len(self._waiting) >= FLUSH_MESSAGES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Make everything read so far durable, then commit its offsets."""
+        self._flushed_at = self.clock()
+        by_partition: dict[int, list[Message]] = {}
+        for message in self._waiting:
+            by_partition.setdefault(message.partition, []).append(message)
+        for partition, messages in by_partition.items():
+            rows = [row for message in messages if (row := _row(message)) is not None]
+            self.patiently(
+                self.event_log.append, partition, messages[0].offset, messages[-1].offset, rows
+            )
+            self.new_clicks += len(rows)
+            metrics.LOGGED_CLICKS.inc(len(rows))
+        if self._waiting:
+            self.patiently(self.consumer.commit, self._waiting)
+        self._waiting = []
+
+
+def _row(message: Message) -> tuple[str, str, str, int] | None:
+    try:
+        click = decode_click(message.value)
+    except BadClick:  # the worker dead-letters it
+        return None
+    return click.event_id, click.user_id, click.item_id, click.timestamp
+
+
+def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Outcome | None:
+    """Collect and retrain until `stop` is set; with `once`, catch up, retrain once, return.
+
+    Raises ConfigurationError or Unavailable if Kafka, the event log, the registry or the device
+    is not usable at the start.
+    """
+    ours = settings.trainer
+    torch.set_num_threads(ours.torch_threads or os.cpu_count() or 1)
+    device = select_device(settings.device)
+    recipe = preset(ours.preset)
+    registry = Registry(settings.registry.url)
+    registry.check_writable()
+    event_log = EventLog(ours.event_log)
+    ensure_topics(settings.kafka, [settings.kafka.clicks_topic])
+    metrics.serve_metrics(ours.metrics_port)
+
+    def retrain_now() -> Outcome | None:
+        held = event_log.count()
+        if held < ours.min_clicks:
+            log.info("%d clicks logged, too few to train on (want %d)", held, ours.min_clicks)
+            return None
+        log.info("retraining on %d clicks", min(held, ours.window_clicks))
+        outcome = retrain(
+            event_log.read(newest=ours.window_clicks),
+            registry,
+            recipe,
+            FitLimits(ours.seed, ours.max_epochs, ours.max_fit_seconds),
+            gap_ms=int(settings.session.gap_seconds * 1000),
+            device=device,
+            stopped=stop.is_set,
+        )
+        if outcome is not None:
+            published = outcome.version is not None
+            metrics.RETRAINS.labels("published" if published else "refused").inc()
+            verdict = f"published {outcome.version}" if published else "refused the candidate"
+            log.info("%s after %.1f s: %s", verdict, outcome.seconds, outcome.reason)
+        return outcome
+
+    consumer = ClickConsumer(
+        settings.kafka,
+        settings.kafka.clicks_topic,
+        ours.group_id,
+        seek=lambda partitions: _starts(event_log, consumer, partitions),
+        in_no_hurry=True,
+    )
+    collector = Collector(consumer, event_log, Patience(stop, log), ours.flush_seconds)
+    try:
+        if once:
+            _catch_up(collector, stop)
+            return None if stop.is_set() else retrain_now()
+        _collect_and_retrain(collector, ours, retrain_now, stop)
+        collector.flush()
+    except Stopped:
+        log.info("stopped while waiting; what was read but not logged will be read again")
+    finally:
+        consumer.close()
+    return None
+
+
+def _collect_and_retrain(
+    collector: Collector,
+    ours: TrainerSettings,
+    retrain_now: Callable[[], Outcome | None],
+    stop: threading.Event,
+) -> None:
+    last = time.monotonic()
+    while not stop.is_set():
+        collector.step()
+        waited = time.monotonic() - last >= ours.every_seconds and collector.new_clicks > 0
+        if waited or collector.new_clicks >= ours.every_clicks:
+            collector.flush()
+            collector.new_clicks = 0
+            retrain_now()
+            last = time.monotonic()
+
+
+def _catch_up(collector: Collector, stop: threading.Event) -> None:
+    """Log every click that is on the topic now."""
+    ends = collector.consumer.high_watermarks()
+    missing = {p for p, end in ends.items() if end > (collector.event_log.next_offset(p) or 0)}
+    while missing and not stop.is_set():
+        collector.step()
+        collector.flush()
+        missing = {p for p in missing if (collector.event_log.next_offset(p) or 0) < ends[p]}
+
+
+def _starts(
+    event_log: EventLog, consumer: ClickConsumer, partitions: Sequence[int]
+) -> dict[int, int]:
+    """Where reading goes on: after what the log holds.
+
+    Raises ConfigurationError if the log holds offsets that the topic does not have: it belongs
+    to another topic, or the topic was made anew.
+    """
+    ends = consumer.high_watermarks()
+    starts = {}
+    for partition in partitions:
+        offset = event_log.next_offset(partition)
+        if offset is None:
+            starts[partition] = 0
+        elif offset > ends.get(partition, 0):
+            raise ConfigurationError(
+                f"the event log {event_log.folder} is ahead of the topic (partition {partition}: "
+                f"{offset} > {ends.get(partition, 0)}), so it was written from another topic; "
+                "set NEXTCLICK_TRAINER__EVENT_LOG to an empty folder, or move the old one away"
+            )
+        else:
+            starts[partition] = offset
+    return starts

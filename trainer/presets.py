@@ -1,0 +1,86 @@
+"""Named recipes: the shape of the model and how it is fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.bst import BSTConfig
+from shared.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One recipe."""
+
+    name: str
+    feedforward: int
+    loss: Literal["cross_entropy", "bce"]
+    """cross_entropy: the target against the catalogue; bce: clicked or not, per candidate."""
+    negatives: int
+    """Sampled items per target. For cross_entropy, catalogues up to this size are not sampled
+    at all: the target competes with every item."""
+    learning_rate: float
+    warm_learning_rate: float
+    """Peak rate when the fit starts from a champion instead of from nothing."""
+    batch_size: int
+    epochs: int
+    patience: int
+    """Stop after so many epochs without a better validation HR@10."""
+    embed_dim: int = 64
+    heads: int = 4
+    layers: int = 2
+    tower: int = 128
+    dropout: float = 0.2
+    weight_decay: float = 0.01
+
+    def config(self, items: int) -> BSTConfig:
+        """The model's shape for a catalogue of `items`."""
+        return BSTConfig(
+            items=items,
+            embed_dim=self.embed_dim,
+            heads=self.heads,
+            layers=self.layers,
+            feedforward=self.feedforward,
+            tower=self.tower,
+            dropout=self.dropout,
+        )
+
+
+DEFAULT = Preset(
+    name="default",
+    feedforward=128,
+    loss="cross_entropy",
+    negatives=512,
+    learning_rate=2e-3,
+    warm_learning_rate=5e-4,
+    batch_size=512,
+    epochs=12,
+    patience=3,
+)
+
+SOURCE = Preset(
+    # The source's model and loss: feed-forward 2048 (torch's default), one negative per click.
+    name="source",
+    feedforward=2048,
+    loss="bce",
+    negatives=1,
+    learning_rate=1e-3,
+    warm_learning_rate=3e-4,
+    batch_size=256,
+    epochs=10,
+    patience=3,
+    weight_decay=0.0,
+)
+
+PRESETS = {preset.name: preset for preset in (DEFAULT, SOURCE)}
+
+
+def preset(name: str) -> Preset:
+    """Look a preset up; raises ConfigurationError that lists them."""
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise ConfigurationError(
+            f"NEXTCLICK_TRAINER__PRESET = {name!r} is not a preset; use one of {', '.join(PRESETS)}"
+        ) from None

@@ -1,0 +1,181 @@
+"""One retraining: event log → candidate → gate → registry.
+
+Nothing but the last step touches what workers see, so a refused, stopped or crashed retraining
+changes nothing for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pandas as pd
+import torch
+
+from shared.bst import BST
+from shared.checkpoint import Checkpoint, Vocabulary
+from shared.errors import CheckpointError
+from shared.registry import Registry
+from trainer import gate
+from trainer.dataset import ClickLog, Split, click_log, samples
+from trainer.evaluate import Evaluation, evaluate_model, evaluate_popularity
+from trainer.fit import fit
+from trainer.presets import Preset
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FitLimits:
+    """What bounds a fit, and its seed."""
+
+    seed: int
+    max_epochs: int = 0
+    max_seconds: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a retraining ended."""
+
+    version: str | None
+    """The published version, or None if the gate refused."""
+    reason: str
+    seconds: float
+
+
+def retrain(
+    frame: pd.DataFrame,
+    registry: Registry,
+    preset: Preset,
+    limits: FitLimits,
+    *,
+    gap_ms: int,
+    device: torch.device,
+    stopped: Callable[[], bool] = lambda: False,
+    progress: bool = True,
+) -> Outcome | None:
+    """Fit a candidate on a log, judge it against the champion, publish it or say why not.
+
+    frame: as EventLog.read gives it. Returns None if `stopped` turned true meanwhile.
+    """
+    began = time.monotonic()
+    data = click_log(frame, gap_ms)
+    name, champion = current_champion(registry)
+    candidate = fit_candidate(
+        data, champion, name, preset, limits, device=device, stopped=stopped, progress=progress
+    )
+    if stopped():
+        return None
+
+    decision, metrics = judge(data, candidate, champion, device)
+    seconds = time.monotonic() - began
+    if not decision.publish:
+        return Outcome(None, decision.reason, seconds)
+    candidate.metrics.update(metrics)
+    return Outcome(registry.publish(candidate), decision.reason, seconds)
+
+
+def current_champion(registry: Registry) -> tuple[str | None, Checkpoint | None]:
+    """The served version and its checkpoint; (None, None) if there is none that loads."""
+    try:
+        pointer = registry.pointer()
+        if pointer is None:
+            return None, None
+        return pointer.version, registry.load(pointer.version)
+    except CheckpointError as error:
+        log.error("starting from nothing, the champion cannot be loaded: %s", error)
+        return None, None
+
+
+def fit_candidate(
+    data: ClickLog,
+    champion: Checkpoint | None,
+    parent: str | None,
+    preset: Preset,
+    limits: FitLimits,
+    *,
+    device: torch.device,
+    stopped: Callable[[], bool] = lambda: False,
+    progress: bool = True,
+) -> Checkpoint:
+    """Fit a model on the training split, starting from the champion if its shape allows."""
+    known = champion.vocabulary if champion else Vocabulary([])
+    vocabulary = known.extended(data.ids_in(Split.TRAIN))
+    torch.manual_seed(limits.seed)
+    model = BST(preset.config(len(vocabulary)))
+    warm = champion is not None and _warm_start(model, champion)
+    curve = fit(
+        model,
+        samples(data, Split.TRAIN, vocabulary),
+        samples(data, Split.VALIDATION, vocabulary),
+        preset,
+        seed=limits.seed,
+        device=device,
+        warm=warm,
+        max_epochs=limits.max_epochs,
+        max_seconds=limits.max_seconds,
+        stopped=stopped,
+        progress=progress,
+    )
+    return Checkpoint(
+        model=model,
+        vocabulary=vocabulary,
+        popularity=data.counts(vocabulary),
+        preset=preset.name,
+        parent=parent,
+        metrics={"validation_hr@10": max(epoch.validation_hr10 for epoch in curve)},
+        training={
+            "clicks": len(data.items),
+            "users": int(data.users.max(initial=-1)) + 1,
+            "items": len(data.item_ids),
+            "first_click": _iso(data.first_timestamp),
+            "last_click": _iso(data.last_timestamp),
+            "warm_start": warm,
+            "seed": limits.seed,
+            "epochs": curve[-1].epoch,
+            "fit_seconds": round(curve[-1].seconds, 1),
+        },
+    )
+
+
+def judge(
+    data: ClickLog, candidate: Checkpoint, champion: Checkpoint | None, device: torch.device
+) -> tuple[gate.Decision, dict[str, float]]:
+    """Rank the newest slice with candidate, champion and popularity, and ask the gate."""
+
+    def evaluation(checkpoint: Checkpoint) -> Evaluation:
+        return evaluate_model(checkpoint, samples(data, Split.TEST, checkpoint.vocabulary), device)
+
+    of_candidate = evaluation(candidate)
+    of_champion = evaluation(champion) if champion else None
+    of_popularity = evaluate_popularity(
+        candidate.popularity, samples(data, Split.TEST, candidate.vocabulary)
+    )
+    decision = gate.decide(of_candidate, of_champion, of_popularity)
+    metrics = {f"test_{name}": value for name, value in of_candidate.metrics().items()}
+    metrics["test_popularity_hr@10"] = of_popularity.metrics()["hr@10"]
+    return decision, metrics
+
+
+def _warm_start(model: BST, champion: Checkpoint) -> bool:
+    """Copy the champion's weights, item by item; False if its shape is another."""
+    items = model.config.items
+    if champion.model.config.model_copy(update={"items": items}) != model.config:
+        log.warning("the champion has another shape than the preset: starting from nothing")
+        return False
+    weights = model.state_dict()
+    for name, value in champion.model.state_dict().items():
+        if name == "item_embedding.weight":  # the vocabulary only ever grows at its end
+            weights[name][: len(value)] = value
+        else:
+            weights[name] = value
+    model.load_state_dict(weights)
+    return True
+
+
+def _iso(epoch_ms: int) -> str:
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="seconds")
