@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -172,8 +172,10 @@ class ClickConsumer:
         return messages
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self.assignment |= {p.partition for p in partitions}
-        log.info("assigned partitions %s", sorted(p.partition for p in partitions))
+        ours = {p.partition for p in partitions}
+        self.assignment |= ours
+        self._given_up -= ours  # given up and got back within one poll: what follows is ours
+        log.info("assigned partitions %s", sorted(ours))
         if self._seek is not None:
             starts = self._seek([p.partition for p in partitions])
             for partition in partitions:
@@ -416,7 +418,8 @@ def _message(raw: RawMessage) -> Message:
     assert topic is not None
     assert partition is not None
     assert offset is not None
-    return Message(topic, partition, offset, raw.key(), raw.value())
+    headers = cast(list[tuple[str, bytes]], raw.headers() or [])
+    return Message(topic, partition, offset, raw.key(), raw.value(), tuple(headers))
 
 
 def _away(settings: KafkaSettings, error: KafkaException) -> Unavailable:

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import torch
+from confluent_kafka.admin import AdminClient
+
+from shared import processes
+from shared.settings import PREFIX, KafkaSettings
+from tests.backend import Backend, choose, running
+
+Launch = Callable[..., subprocess.Popen[bytes]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in [n for n in os.environ if n.startswith(PREFIX)]:
+        del os.environ[name]  # the developer's own settings are none of the tests' business
+    torch.set_num_threads(1)
+    config.stash[_KIND] = choose()
+
+
+_KIND = pytest.StashKey[str]()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"Kafka and Redis: {config.stash[_KIND]}"
+
+
+@pytest.fixture(scope="session")
+def backend(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Backend]:
+    with running(request.config.stash[_KIND], tmp_path_factory.mktemp("servers")) as started:
+        yield started
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no other test uses, for topics, groups and keys."""
+    return uuid.uuid4().hex[:12]
+
+
+@pytest.fixture
+def kafka(backend: Backend, name: str) -> Iterator[KafkaSettings]:
+    """Kafka with topics of this test's own, deleted afterwards."""
+    settings = KafkaSettings(
+        bootstrap_servers=backend.bootstrap_servers,
+        clicks_topic=f"clicks-{name}",
+        recommendations_topic=f"recommendations-{name}",
+        dlq_topic=f"clicks.dlq-{name}",
+        partitions=4,
+    )
+    yield settings
+    admin = AdminClient({"bootstrap.servers": backend.bootstrap_servers})
+    mine = [topic for topic in admin.list_topics(timeout=10).topics if topic.endswith(name)]
+    for future in admin.delete_topics(mine).values() if mine else ():
+        future.result()
+
+
+@pytest.fixture
+def key_prefix(backend: Backend, name: str) -> Iterator[str]:
+    """A key prefix of this test's own; its keys are deleted afterwards."""
+    prefix = f"test:{name}:"
+    yield prefix
+    client = redis.Redis.from_url(backend.redis_url)
+    for key in client.scan_iter(match=f"{prefix}*", count=1000):
+        client.delete(key)
+    client.close()
+
+
+@pytest.fixture
+def environ(
+    backend: Backend, kafka: KafkaSettings, key_prefix: str, name: str, tmp_path: Path
+) -> dict[str, str]:
+    """The environment that points the services at this test's own everything."""
+    return {
+        **os.environ,
+        f"{PREFIX}DEVICE": "cpu",
+        f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": backend.bootstrap_servers,
+        f"{PREFIX}KAFKA__CLICKS_TOPIC": kafka.clicks_topic,
+        f"{PREFIX}KAFKA__RECOMMENDATIONS_TOPIC": kafka.recommendations_topic,
+        f"{PREFIX}KAFKA__DLQ_TOPIC": kafka.dlq_topic,
+        f"{PREFIX}KAFKA__PARTITIONS": str(kafka.partitions),
+        f"{PREFIX}REDIS__URL": backend.redis_url,
+        f"{PREFIX}REDIS__KEY_PREFIX": key_prefix,
+        f"{PREFIX}REGISTRY__URL": str(tmp_path / "registry"),
+        f"{PREFIX}REGISTRY__POLL_SECONDS": "0.1",
+        f"{PREFIX}WORKER__GROUP_ID": f"worker-{name}",
+        f"{PREFIX}TRAINER__GROUP_ID": f"trainer-{name}",
+        f"{PREFIX}TRAINER__EVENT_LOG": str(tmp_path / "event_log"),
+    }
+
+
+@pytest.fixture
+def launch(environ: dict[str, str], tmp_path: Path) -> Iterator[Launch]:
+    """Start `nextclick ARGUMENTS`, logging to ARGUMENT-N.log; none outlives the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str, **overrides: str) -> subprocess.Popen[bytes]:
+        process = processes.spawn(
+            [sys.executable, "-m", "services.cli", *arguments],
+            tmp_path / f"{arguments[0]}-{len(started)}.log",
+            environ={**environ, **overrides},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Callable[[str], str]:
+    """Everything that the processes started with one command have logged."""
+
+    def read(command: str) -> str:
+        return "".join(path.read_text() for path in sorted(tmp_path.glob(f"{command}-*.log")))
+
+    return read

@@ -1,0 +1,234 @@
+"""The contract of the session store, on every implementation."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shared.checkpoint import Vocabulary
+from shared.errors import ConfigurationError, Unavailable
+from shared.schemas import Click
+from shared.sessions import (
+    ENTRIES_KEPT,
+    MAX_UNCOMMITTED_CLICKS_PER_USER,
+    MemorySessions,
+    RedisSessions,
+    SessionStore,
+)
+from shared.windows import HISTORY_LENGTH
+from tests.backend import Backend
+from trainer.dataset import Split, click_log, samples
+
+GAP_MS = 1_800_000
+MakeStore = Callable[..., SessionStore]
+
+
+def click(item: str, at: int = 0, user: str = "u", event_id: str | None = None) -> Click:
+    return Click(event_id=event_id or uuid.uuid4().hex, user_id=user, item_id=item, timestamp=at)
+
+
+@pytest.fixture(params=["memory", "redis"])
+def make_store(request: pytest.FixtureRequest, backend: Backend, key_prefix: str) -> MakeStore:
+    def make(gap_ms: int = GAP_MS, ttl_seconds: int = 3600) -> SessionStore:
+        if request.param == "memory":
+            return MemorySessions(gap_ms=gap_ms, ttl_seconds=ttl_seconds)
+        return redis_store(backend, key_prefix, gap_ms, ttl_seconds)
+
+    return make
+
+
+def redis_store(backend: Backend, prefix: str, gap_ms: int, ttl_seconds: int) -> RedisSessions:
+    return RedisSessions(
+        backend.redis_url,
+        key_prefix=prefix,
+        gap_ms=gap_ms,
+        ttl_seconds=ttl_seconds,
+        timeout_seconds=5,
+    )
+
+
+def test_history_grows_in_order_and_holds_the_last_ten(make_store: MakeStore) -> None:
+    histories = make_store().append([click(str(i), at=i) for i in range(15)])
+    for i, history in enumerate(histories):
+        assert history == [str(j) for j in range(max(0, i - HISTORY_LENGTH + 1), i + 1)]
+
+
+def test_one_batch_or_one_call_per_click_is_the_same(make_store: MakeStore) -> None:
+    clicks = [click(str(i), user=f"u{i % 3}") for i in range(30)]
+    store = make_store()
+    one_by_one = [store.append([c])[0] for c in clicks]
+    renamed = [c.model_copy(update={"user_id": c.user_id + "'"}) for c in clicks]
+    assert store.append(renamed) == one_by_one
+
+
+def test_nothing_appended_nothing_returned(make_store: MakeStore) -> None:
+    assert make_store().append([]) == []
+
+
+def test_users_do_not_mix(make_store: MakeStore) -> None:
+    histories = make_store().append([click("1", user="a"), click("2", user="b")])
+    assert histories == [["1"], ["2"]]
+
+
+def test_applying_again_returns_the_first_history_and_changes_nothing(
+    make_store: MakeStore,
+) -> None:
+    store = make_store()
+    clicks = [click(str(i), at=i) for i in range(ENTRIES_KEPT)]
+    first = store.append(clicks)
+    replayed = MAX_UNCOMMITTED_CLICKS_PER_USER
+    assert store.append(clicks[-replayed:]) == first[-replayed:]
+    assert store.append([click("next", at=99)])[0][-2:] == [str(ENTRIES_KEPT - 1), "next"]
+
+
+def test_a_pause_longer_than_the_gap_starts_a_new_session(make_store: MakeStore) -> None:
+    store = make_store()
+    histories = store.append(
+        [click("1", at=0), click("2", at=GAP_MS), click("3", at=2 * GAP_MS + 1)]
+    )
+    assert histories == [["1"], ["1", "2"], ["3"]]
+
+
+def test_gap_zero_never_ends_a_session(make_store: MakeStore) -> None:
+    histories = make_store(gap_ms=0).append([click("1", at=0), click("2", at=10**12)])
+    assert histories[-1] == ["1", "2"]
+
+
+def test_a_late_click_neither_reorders_nor_splits(make_store: MakeStore) -> None:
+    store = make_store()
+    histories = store.append(
+        [click("1", at=2 * GAP_MS), click("late", at=0), click("3", at=2 * GAP_MS + 1)]
+    )
+    assert histories[-1] == ["1", "late", "3"]
+
+
+@pytest.mark.parametrize(
+    "text", ["a:b", "{tag}", "ü", "\x00", "\U0001f415", " ", "*", "x" * 128, "'; FLUSHALL"]
+)
+def test_any_text_is_just_text(make_store: MakeStore, text: str) -> None:
+    store = make_store()
+    assert store.append([click(text, user=text, event_id=text[:64])]) == [[text]]
+    assert store.append([click("2", user=text)]) == [[text, "2"]]
+
+
+clicks_of_few_users = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b"]),  # user
+        st.integers(0, 12),  # event: few, so that some come again
+        st.sampled_from(["1", "2", "3"]),  # item
+        st.integers(0, 6).map(lambda half_gaps: half_gaps * GAP_MS // 2),
+    ),
+    max_size=60,
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(drawn=clicks_of_few_users, cut=st.integers(0, 60))
+def test_redis_and_memory_agree_on_everything(
+    backend: Backend, key_prefix: str, drawn: list[tuple[str, int, str, int]], cut: int
+) -> None:
+    clicks = [
+        Click(event_id=f"{user}{event}", user_id=user, item_id=item, timestamp=at)
+        for user, event, item, at in drawn
+    ]
+    memory = MemorySessions(gap_ms=GAP_MS, ttl_seconds=60)
+    real = redis_store(backend, f"{key_prefix}{uuid.uuid4().hex}:", GAP_MS, 60)
+    for batch in (clicks[:cut], clicks[cut:]):
+        assert real.append(batch) == memory.append(batch)
+    real.close()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    drawn=st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b", "c"]),
+            st.sampled_from(["1", "2", "3", "4"]),
+            st.integers(0, 8).map(lambda half_gaps: half_gaps * GAP_MS // 2),
+        ),
+        min_size=1,
+        max_size=50,
+    )
+)
+def test_training_sees_exactly_the_histories_that_serving_saw(
+    drawn: list[tuple[str, str, int]],
+) -> None:
+    """No skew: a click's training window is the history that its user had just been served."""
+    clicks = [click(item, at=at, user=user) for user, item, at in drawn]
+    served: dict[str, list[str]] = {}
+    expected = []
+    store = MemorySessions(gap_ms=GAP_MS, ttl_seconds=3600)
+    for c in clicks:
+        before = served.get(c.user_id)
+        (history,) = store.append([c])
+        served[c.user_id] = history
+        if len(history) > 1:  # not the first of its session: `before` predicts it
+            assert before is not None
+            expected.append((before, c.item_id))
+
+    frame = pd.DataFrame([c.model_dump() for c in clicks])
+    log = click_log(frame, GAP_MS, validation=0.0, test=0.0)
+    vocabulary = Vocabulary([]).extended(log.item_ids)
+    trained = samples(log, Split.TRAIN, vocabulary)
+    ids = np.array(["", *vocabulary.item_ids])
+    got = [
+        ([str(i) for i in ids[row[row > 0]]], str(ids[target]))
+        for row, target in zip(trained.histories, trained.targets, strict=True)
+    ]
+    assert sorted(got) == sorted(expected)
+
+
+def test_memory_forgets_after_the_ttl() -> None:
+    now = [0.0]
+    store = MemorySessions(gap_ms=0, ttl_seconds=10, clock=lambda: now[0])
+    store.append([click("1")])
+    now[0] = 9.9
+    assert store.append([click("2")]) == [["1", "2"]]
+    now[0] = 19.9
+    assert store.append([click("3")]) == [["3"]]
+
+
+def test_redis_keys_expire_so_memory_is_bounded(backend: Backend, key_prefix: str) -> None:
+    store = redis_store(backend, key_prefix, GAP_MS, ttl_seconds=77)
+    store.append([click(str(i)) for i in range(100)])
+    raw = redis.Redis.from_url(backend.redis_url)
+    assert 70 < raw.ttl(f"{key_prefix}u") <= 77
+    assert raw.llen(f"{key_prefix}u") == ENTRIES_KEPT
+    raw.close()
+    store.close()
+
+
+def test_the_script_comes_back_after_the_server_forgot_it(
+    backend: Backend, key_prefix: str
+) -> None:
+    store = redis_store(backend, key_prefix, GAP_MS, 60)
+    store.append([click("1")])
+    raw = redis.Redis.from_url(backend.redis_url)
+    raw.script_flush()
+    raw.close()
+    assert store.append([click("2")]) == [["1", "2"]]
+    store.close()
+
+
+def test_an_unreachable_redis_is_unavailable_and_says_which_setting() -> None:
+    store = RedisSessions(
+        "redis://127.0.0.1:1/0", key_prefix="x", gap_ms=0, ttl_seconds=1, timeout_seconds=0.5
+    )
+    with pytest.raises(Unavailable, match="NEXTCLICK_REDIS__URL"):
+        store.append([click("1")])
+    with pytest.raises(Unavailable, match="NEXTCLICK_REDIS__URL"):
+        store.ping()
+
+
+def test_a_url_that_is_none_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigurationError, match="NEXTCLICK_REDIS__URL"):
+        RedisSessions("http://nowhere", key_prefix="x", gap_ms=0, ttl_seconds=1, timeout_seconds=1)

@@ -1,0 +1,263 @@
+"""The worker as a real process against real Kafka and Redis."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from shared.kafka import LagMonitor, TopicReader, ensure_topics
+from shared.registry import Registry
+from shared.settings import KafkaSettings
+from tests.conftest import Launch
+from tests.integration.traffic import Answers, Shop, check, make_clicks, publish_model
+from tests.waiting import until
+
+Logs = Callable[[str], str]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    return tmp_path / "registry"
+
+
+@pytest.fixture
+def answers(kafka: KafkaSettings) -> Iterator[Answers]:
+    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    reader = Answers(kafka)
+    yield reader
+    reader.close()
+
+
+@pytest.fixture
+def shop(kafka: KafkaSettings, answers: Answers) -> Shop:
+    return Shop(kafka)
+
+
+def test_every_click_is_answered_once_while_the_model_is_swapped(
+    kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch, logs: Logs
+) -> None:
+    clicks = make_clicks(3000)
+    first = publish_model(registry, seed=1)
+    launch("worker")
+
+    shop.send(clicks[:1000])
+    answers.wait_for({c.event_id for c in clicks[:1000]})
+    second = publish_model(registry, seed=2)
+    for start in range(1000, 2000, 20):  # in mid-stream, not between two streams
+        shop.send(clicks[start : start + 20])
+    until(lambda: f"serving model {second}" in logs("worker"), "the swap")
+    shop.send(clicks[2000:])
+    got = answers.wait_for({c.event_id for c in clicks})
+
+    assert Counter(a.event_id for a in got) == Counter(c.event_id for c in clicks)
+    check(clicks, got, registry)
+    in_order_of_scoring = sorted(got, key=lambda a: a.scored_at)
+    runs = [
+        version for version, _ in itertools.groupby(a.model_version for a in in_order_of_scoring)
+    ]
+    assert runs == [first, second]
+    unknown = [a for a in got if a.fallback == "unknown_items"]
+    assert unknown
+    assert all(set(a.history) == {"unheard-of"} for a in unknown)
+
+
+def test_a_killed_worker_loses_nothing_and_repeats_itself_exactly(
+    kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch
+) -> None:
+    clicks = make_clicks(4000, seed=3)
+    publish_model(registry, seed=1)
+    shop.send(clicks)
+    for answered_before_the_kill in (1, 900, 2200):
+        worker = launch("worker")
+        until(lambda n=answered_before_the_kill: len(answers.read()) > n, "some answers")
+        worker.kill()
+        worker.wait()
+    launch("worker")
+    got = answers.wait_for({c.event_id for c in clicks})
+
+    check(clicks, got, registry)  # the repeated ones too: same history, same list
+    assert {a.event_id for a in got} == {c.event_id for c in clicks}
+
+
+def test_lost_offsets_replay_recent_clicks_with_the_same_answers(
+    kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch, name: str
+) -> None:
+    """Offsets go back by fewer clicks per user than the sessions remember."""
+    clicks = make_clicks(600, users=60, seed=4)
+    publish_model(registry, seed=1)
+    shop.send(clicks)
+    worker = launch("worker")
+    answers.wait_for({c.event_id for c in clicks})
+    worker.terminate()
+    assert worker.wait(30) == 0
+    _rewind(kafka, f"worker-{name}", by=50)
+
+    launch("worker")
+    until(lambda: len(answers.read()) >= len(clicks) + 50, "the replay")
+    check(clicks, answers.seen, registry)
+
+
+def test_sigterm_finishes_commits_and_leaves(
+    kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch, name: str
+) -> None:
+    clicks = make_clicks(2000, seed=5)
+    publish_model(registry, seed=1)
+    shop.send(clicks)
+    worker = launch("worker")
+    until(lambda: len(answers.read()) > 100, "some answers")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+
+    done = len(answers.read())
+    monitor = LagMonitor(kafka, kafka.clicks_topic, f"worker-{name}")
+    assert monitor.lag() == len(clicks) - done
+    monitor.close()
+    launch("worker")
+    got = answers.wait_for({c.event_id for c in clicks})
+    assert Counter(a.event_id for a in got) == Counter(c.event_id for c in clicks)
+    check(clicks, got, registry)
+
+
+def test_workers_come_and_go_while_clicks_flow(
+    kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch, logs: Logs
+) -> None:
+    clicks = make_clicks(3000, seed=6)
+    publish_model(registry, seed=1)
+    first = launch("worker")
+    shop.send(clicks[:500])
+    answers.wait_for({c.event_id for c in clicks[:500]})
+    launch("worker")
+    for start in range(500, 2500, 50):
+        shop.send(clicks[start : start + 50])
+        answers.read()
+    until(lambda: logs("worker").count("assigned partitions") >= 2, "a rebalance")
+    first.terminate()
+    assert first.wait(30) == 0
+    shop.send(clicks[2500:])
+    got = answers.wait_for({c.event_id for c in clicks})
+    check(clicks, got, registry)
+
+
+def test_a_hot_user_is_replayed_exactly_too(
+    kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch
+) -> None:
+    clicks = make_clicks(1500, users=1, seed=7)
+    publish_model(registry, seed=1)
+    shop.send(clicks)
+    worker = launch("worker")
+    until(lambda: len(answers.read()) > 300, "some answers")
+    worker.kill()
+    worker.wait()
+    launch("worker")
+    got = answers.wait_for({c.event_id for c in clicks})
+    check(clicks, got, registry)
+
+
+def test_what_is_no_click_becomes_a_dead_letter_and_the_stream_goes_on(
+    kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch
+) -> None:
+    good = make_clicks(20, seed=8)
+    bad: list[tuple[bytes | None, str]] = [
+        (None, "empty"),
+        (b"", "empty"),
+        (b"not json", "not_json"),
+        (b"\xff\xfe\x00", "not_json"),
+        (b"[" * 5000, "not_json"),
+        (b"{}", "invalid"),
+        (b'{"event_id":"e","user_id":"u","item_id":"i"}', "invalid"),
+        (b'{"event_id":"e","user_id":"u","item_id":true,"timestamp":1}', "invalid"),
+        (b'{"event_id":"e","user_id":"u","item_id":"i","timestamp":"now"}', "invalid"),
+        (b'{"event_id":"e","user_id":"","item_id":"i","timestamp":1}', "invalid"),
+        (b"x" * 950_000, "oversized"),
+    ]
+    publish_model(registry, seed=1)
+    launch("worker")
+    shop.send_raw([(b"key", value) for value, _ in bad])
+    shop.send(good)
+    got = answers.wait_for({c.event_id for c in good})
+    check(good, got, registry)
+
+    letters = _read_with_headers(kafka, kafka.dlq_topic, len(bad))
+    assert Counter(headers["error_class"] for _, _, headers in letters) == Counter(
+        reason for _, reason in bad
+    )
+    assert all(
+        key == b"key" and headers["topic"] == kafka.clicks_topic for key, _, headers in letters
+    )
+    values = [value for _, value, headers in letters if headers["error_class"] != "oversized"]
+    assert sorted(v or b"" for v in values) == sorted(v or b"" for v, r in bad if r != "oversized")
+    (cut,) = [(value, h) for _, value, h in letters if h["error_class"] == "oversized"]
+    assert cut[0] == b"x" * 900_000
+    assert cut[1]["original_bytes"] == "950000"
+
+
+def test_a_broken_model_is_refused_and_the_old_one_goes_on(
+    kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch, logs: Logs
+) -> None:
+    clicks = make_clicks(300, seed=9)
+    old = publish_model(registry, seed=1)
+    launch("worker")
+    shop.send(clicks[:100])
+    answers.wait_for({c.event_id for c in clicks[:100]})
+
+    broken = publish_model(registry, seed=2)
+    until(lambda: f"serving model {broken}" in logs("worker"), "the swap")
+    Registry(str(registry)).rollback()
+    until(lambda: logs("worker").count(f"serving model {old}") == 2, "the rollback")
+    weights = registry / broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    pointer = registry / "current.json"
+    pointer.write_text(pointer.read_text().replace(old, broken))
+    until(lambda: f"model {broken} cannot serve, keeping {old}" in logs("worker"), "the refusal")
+    shop.send(clicks[100:])
+    got = answers.wait_for({c.event_id for c in clicks})
+    assert {
+        a.model_version for a in got if a.event_id not in {c.event_id for c in clicks[:100]}
+    } == {old}
+    assert logs("worker").count("cannot serve") == 1  # said once, not once a poll
+
+
+def test_a_worker_without_a_model_waits_for_the_first(
+    kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch, logs: Logs
+) -> None:
+    clicks = make_clicks(10, seed=10)
+    shop.send(clicks)
+    launch("worker")
+    until(lambda: "has no model yet" in logs("worker"), "the worker says what it waits for")
+    assert answers.read() == []
+    publish_model(registry, seed=1)
+    answers.wait_for({c.event_id for c in clicks})
+
+
+def _rewind(kafka: KafkaSettings, group: str, by: int) -> None:
+    """Take back the newest `by` committed offsets of a group, spread over its partitions."""
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": group})
+    partitions = [TopicPartition(kafka.clicks_topic, p) for p in range(kafka.partitions)]
+    committed = consumer.committed(partitions, timeout=10)
+    for i in range(by):
+        committed[i % len(committed)].offset -= 1
+    consumer.commit(offsets=committed, asynchronous=False)
+    consumer.close()
+
+
+def _read_with_headers(
+    kafka: KafkaSettings, topic: str, count: int
+) -> list[tuple[bytes | None, bytes | None, dict[str, str]]]:
+    reader = TopicReader(kafka, [topic])
+    found: list[tuple[bytes | None, bytes | None, dict[str, str]]] = []
+
+    def read() -> bool:
+        for message in reader.poll(timeout=0.2):
+            headers = {name: value.decode() for name, value in message.headers}
+            found.append((message.key, message.value, headers))
+        return len(found) >= count
+
+    until(read, f"{count} dead letters")
+    reader.close()
+    return found

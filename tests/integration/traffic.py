@@ -1,0 +1,126 @@
+"""Clicks for the tests, the answers to them, and what the answers should have been."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from shared.bst import BST, BSTConfig
+from shared.checkpoint import Checkpoint, Vocabulary
+from shared.kafka import Publisher, TopicReader
+from shared.messages import OutMessage
+from shared.registry import Registry
+from shared.schemas import Click, Recommendation
+from shared.scorer import Scorer
+from shared.sessions import MemorySessions
+from shared.settings import KafkaSettings
+from tests.waiting import until
+
+ITEMS = 50
+
+
+def publish_model(registry: Path, seed: int) -> str:
+    """Publish a model with random weights: what it recommends is arbitrary but fixed."""
+    torch.manual_seed(seed)
+    model = BST(BSTConfig(items=ITEMS, embed_dim=16, heads=2, layers=1, feedforward=32, tower=16))
+    vocabulary = Vocabulary([str(i) for i in range(1, ITEMS + 1)])
+    popularity = np.arange(ITEMS, 0, -1)
+    return Registry(str(registry)).publish(
+        Checkpoint(model.eval(), vocabulary, popularity, "test", None, {}, {})
+    )
+
+
+def make_clicks(count: int, users: int = 40, seed: int = 0) -> list[Click]:
+    """Clicks a second apart, now and then half an hour apart, some on an item nobody knows."""
+    rng = np.random.default_rng(seed)
+    at = 1_700_000_000_000
+    clicks = []
+    for i in range(count):
+        at += 2_000_000 if rng.random() < 0.002 else 1000
+        item = "unheard-of" if rng.random() < 0.02 else str(rng.integers(1, ITEMS + 1))
+        clicks.append(
+            Click(
+                event_id=f"event-{seed}-{i}",
+                user_id=f"user-{rng.integers(users)}",
+                item_id=item,
+                timestamp=at,
+            )
+        )
+    return clicks
+
+
+class Shop:
+    """Produces clicks."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._topic = kafka.clicks_topic
+        self._publisher = Publisher(kafka)
+
+    def send(self, clicks: Sequence[Click]) -> None:
+        """Produce clicks and wait until Kafka has them."""
+        self.send_raw([(c.user_id.encode(), c.model_dump_json().encode()) for c in clicks])
+
+    def send_raw(self, messages: Sequence[tuple[bytes | None, bytes | None]]) -> None:
+        """Produce keys and values, whatever they are."""
+        self._publisher.send(OutMessage(self._topic, key, value) for key, value in messages)
+        self._publisher.wait_acknowledged()
+
+
+@dataclass
+class Answers:
+    """Reads the recommendations topic from its beginning."""
+
+    kafka: KafkaSettings
+    seen: list[Recommendation] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._reader = TopicReader(self.kafka, [self.kafka.recommendations_topic])
+
+    def read(self) -> list[Recommendation]:
+        """Everything answered so far."""
+        while messages := self._reader.poll(timeout=0.2):
+            self.seen += [Recommendation.model_validate_json(m.value or b"") for m in messages]
+        return self.seen
+
+    def wait_for(self, event_ids: set[str], seconds: float = 60.0) -> list[Recommendation]:
+        """Wait until each of these clicks is answered."""
+        until(
+            lambda: event_ids <= {answer.event_id for answer in self.read()},
+            f"{len(event_ids)} clicks answered",
+            seconds,
+        )
+        return self.seen
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def expected_histories(clicks: Sequence[Click]) -> dict[str, list[str]]:
+    """The history of every click in a run that nothing ever interrupts."""
+    store = MemorySessions(gap_ms=1_800_000, ttl_seconds=86_400)
+    histories = store.append(clicks)
+    return {c.event_id: history for c, history in zip(clicks, histories, strict=True)}
+
+
+def check(clicks: Sequence[Click], answers: Sequence[Recommendation], registry: Path) -> None:
+    """Check every answer: to a click that was sent, from the right history, recomputable."""
+    by_id = {c.event_id: c for c in clicks}
+    histories = expected_histories(clicks)
+    by_version: dict[str, list[Recommendation]] = defaultdict(list)
+    for answer in answers:
+        asked = by_id[answer.event_id]
+        assert answer.user_id == asked.user_id
+        assert answer.click_timestamp == asked.timestamp
+        assert answer.history == histories[answer.event_id]
+        by_version[answer.model_version].append(answer)
+    for version, theirs in by_version.items():
+        scorer = Scorer(Registry(str(registry)).load(version), torch.device("cpu"), top_k=10)
+        for answer in theirs:  # one at a time: the batch it was scored in must not matter
+            (again,) = scorer.recommend([answer.history])
+            assert answer.items == again.items
+            assert answer.fallback == again.fallback
