@@ -69,6 +69,7 @@ def run(options: Options, console: Console) -> None:
     Raises NextclickError if a process dies or the summary is not clean.
     """
     folder = Path(tempfile.mkdtemp(prefix="nextclick-demo-"))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "torch")  # else torch litters /tmp
     try:
         with _servers(folder, console) as environ:
             _run(options, console, folder, environ)

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 REQUEST_SECONDS = 10.0
 """How long one request to the cluster may take before it counts as unavailable."""
 
+SESSION_TIMEOUT_MS = 10_000
+"""Without a heartbeat for so long a member counts as dead and others take its partitions."""
+
 _PROMPT = {
     # With anything unread at hand, ask for more after 5 ms, not at once: the pieces get larger,
     # the requests fewer, and what is read ahead stays within a few pieces.
@@ -95,12 +98,15 @@ class ClickConsumer:
         group_id: str,
         *,
         seek: Callable[[Sequence[int]], dict[int, int]] | None = None,
+        instance_id: str = "",
         in_no_hurry: bool = False,
     ) -> None:
         """Join the group.
 
         `seek`, given the partitions just assigned, may name offsets to start from instead of
-        the committed ones. `in_no_hurry` is for a reader to whom half a second is nothing, and
+        the committed ones. With an `instance_id` the membership is static (KIP-345): whoever
+        joins under it next, say after a crash, takes the partitions over at once; without one
+        the group waits SESSION_TIMEOUT_MS for the dead. `in_no_hurry` is for a reader to whom half a second is nothing, and
         who may not poll for hours: it reads in large pieces.
         """
         self._settings = settings
@@ -115,6 +121,8 @@ class ClickConsumer:
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": SESSION_TIMEOUT_MS,
+                **({"group.instance.id": instance_id} if instance_id else {}),
                 **(_IN_NO_HURRY if in_no_hurry else _PROMPT),
                 **_client_config(settings),
             },

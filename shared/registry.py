@@ -204,7 +204,10 @@ class Registry:
         except (FileNotFoundError, NotADirectoryError):
             if verb == "read":
                 raise
-            raise Unavailable(f"cannot {verb} the registry {self.url}: no such folder") from None
+            raise Unavailable(
+                f"cannot {verb} the registry {self.url}: no such folder; "
+                "check NEXTCLICK_REGISTRY__URL"
+            ) from None
         except OSError as error:
             raise Unavailable(
                 f"cannot {verb} the registry {self.url} ({error}); check NEXTCLICK_REGISTRY__URL"

@@ -70,6 +70,9 @@ class WorkerSettings(_Section):
     """How the worker serves."""
 
     group_id: str = Field("nextclick-worker", min_length=1, description="Kafka consumer group")
+    instance_id: str = Field(
+        "", description="stable name within the group: a restart takes over at once (KIP-345)"
+    )
     guarantee: Literal["at_least_once"] = Field(
         "at_least_once", description="delivery guarantee; answers carry the click's event_id"
     )
@@ -83,6 +86,9 @@ class TrainerSettings(_Section):
     """When and how the model is retrained."""
 
     group_id: str = Field("nextclick-trainer", min_length=1, description="Kafka consumer group")
+    instance_id: str = Field(
+        "", description="stable name within the group: a restart takes over at once (KIP-345)"
+    )
     event_log: str = Field("event_log", min_length=1, description="folder of Parquet files")
     every_seconds: float = Field(3600, gt=0, description="retrain after so long …")
     every_clicks: int = Field(100_000, ge=1, description="… or after so many new clicks")

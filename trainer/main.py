@@ -127,6 +127,7 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
         settings.kafka.clicks_topic,
         ours.group_id,
         seek=lambda partitions: _starts(event_log, consumer, partitions),
+        instance_id=ours.instance_id,
         in_no_hurry=True,
     )
     collector = Collector(consumer, event_log, Patience(stop, log), ours.flush_seconds)

@@ -53,7 +53,12 @@ def run(settings: Settings, stop: threading.Event) -> None:
             pass
         if stop.is_set():
             return
-        consumer = ClickConsumer(kafka, kafka.clicks_topic, settings.worker.group_id)
+        consumer = ClickConsumer(
+            kafka,
+            kafka.clicks_topic,
+            settings.worker.group_id,
+            instance_id=settings.worker.instance_id,
+        )
         log.info("answering clicks from %s on %s", kafka.clicks_topic, device)
         try:
             Worker(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from shared.kafka import LagMonitor, TopicReader, ensure_topics
 from shared.registry import Registry
-from shared.settings import KafkaSettings
+from shared.settings import PREFIX, KafkaSettings
 from tests.conftest import Launch
 from tests.integration.traffic import Answers, Shop, check, make_clicks, publish_model
 from tests.waiting import until
@@ -67,18 +68,23 @@ def test_every_click_is_answered_once_while_the_model_is_swapped(
     assert all(set(a.history) == {"unheard-of"} for a in unknown)
 
 
+# The embedded broker never expels a dead member; with a name the next worker is its heir.
+SLOW_AND_NAMED = {f"{PREFIX}WORKER__INSTANCE_ID": "w", f"{PREFIX}WORKER__MAX_BATCH": "8"}
+
+
 def test_a_killed_worker_loses_nothing_and_repeats_itself_exactly(
     kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch
 ) -> None:
-    clicks = make_clicks(4000, seed=3)
+    clicks = make_clicks(6000, seed=3)
     publish_model(registry, seed=1)
     shop.send(clicks)
-    for answered_before_the_kill in (1, 900, 2200):
-        worker = launch("worker")
-        until(lambda n=answered_before_the_kill: len(answers.read()) > n, "some answers")
+    for answered_before_the_kill in (1, 1500, 3000):
+        worker = launch("worker", **SLOW_AND_NAMED)
+        until(lambda n=answered_before_the_kill: len(answers.peek()) > n, "some answers")
         worker.kill()
         worker.wait()
-    launch("worker")
+        assert len({a.event_id for a in answers.read()}) < len(clicks), "killed too late to matter"
+    launch("worker", **SLOW_AND_NAMED)
     got = answers.wait_for({c.event_id for c in clicks})
 
     check(clicks, got, registry)  # the repeated ones too: same history, same list
@@ -133,13 +139,17 @@ def test_workers_come_and_go_while_clicks_flow(
     shop.send(clicks[:500])
     answers.wait_for({c.event_id for c in clicks[:500]})
     launch("worker")
-    for start in range(500, 2500, 50):
-        shop.send(clicks[start : start + 50])
-        answers.read()
-    until(lambda: logs("worker").count("assigned partitions") >= 2, "a rebalance")
+    owned = re.compile(r"assigned partitions \[\d")
+    rest = iter(clicks[500:])
+
+    def send_some_and_see() -> bool:  # the rebalance happens in mid-stream
+        shop.send(list(itertools.islice(rest, 5)))
+        return len(owned.findall(logs("worker"))) >= 3  # at first, and each its half
+
+    until(send_some_and_see, "partitions for both workers")
     first.terminate()
     assert first.wait(30) == 0
-    shop.send(clicks[2500:])
+    shop.send(list(rest))
     got = answers.wait_for({c.event_id for c in clicks})
     check(clicks, got, registry)
 
@@ -147,14 +157,16 @@ def test_workers_come_and_go_while_clicks_flow(
 def test_a_hot_user_is_replayed_exactly_too(
     kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch
 ) -> None:
-    clicks = make_clicks(1500, users=1, seed=7)
+    clicks = make_clicks(4000, users=1, seed=7)
     publish_model(registry, seed=1)
     shop.send(clicks)
-    worker = launch("worker")
-    until(lambda: len(answers.read()) > 300, "some answers")
+    named = {f"{PREFIX}WORKER__INSTANCE_ID": "w"}
+    worker = launch("worker", **named)
+    until(lambda: len(answers.peek()) > 100, "some answers")
     worker.kill()
     worker.wait()
-    launch("worker")
+    assert len({a.event_id for a in answers.read()}) < len(clicks), "killed too late to matter"
+    launch("worker", **named)
     got = answers.wait_for({c.event_id for c in clicks})
     check(clicks, got, registry)
 

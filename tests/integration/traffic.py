@@ -81,10 +81,18 @@ class Answers:
     def __post_init__(self) -> None:
         self._reader = TopicReader(self.kafka, [self.kafka.recommendations_topic])
 
+    def peek(self) -> list[Recommendation]:
+        """What has been answered, as far as it is here already."""
+        messages = self._reader.poll(timeout=0.05)
+        self.seen += [Recommendation.model_validate_json(m.value or b"") for m in messages]
+        return self.seen
+
     def read(self) -> list[Recommendation]:
         """Everything answered so far."""
-        while messages := self._reader.poll(timeout=0.2):
-            self.seen += [Recommendation.model_validate_json(m.value or b"") for m in messages]
+        before = -1
+        while len(self.seen) > before:
+            before = len(self.seen)
+            self.peek()
         return self.seen
 
     def wait_for(self, event_ids: set[str], seconds: float = 60.0) -> list[Recommendation]:

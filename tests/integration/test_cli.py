@@ -1,0 +1,155 @@
+"""What a person gets who types: help, one clear line for a mistake, exit code 2."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from shared.settings import PREFIX, KafkaSettings
+from tests.integration.traffic import publish_model
+
+
+def nextclick(
+    environ: dict[str, str], *arguments: str, **overrides: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "services.cli", *arguments],
+        env={**environ, "COLUMNS": "200", **overrides},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def refused(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line that an error leaves."""
+    assert result.returncode == 2, result
+    lines = result.stderr.strip().splitlines()
+    assert lines[-1].startswith("nextclick: "), result.stderr
+    assert "Traceback" not in result.stderr
+    return lines[-1]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["demo"],
+        ["simulate"],
+        ["worker"],
+        ["trainer"],
+        ["settings"],
+        ["topics", "create"],
+        ["models", "list"],
+        ["models", "show"],
+        ["models", "promote"],
+        ["models", "rollback"],
+    ],
+)
+def test_every_command_shows_an_example(environ: dict[str, str], command: list[str]) -> None:
+    result = nextclick(environ, *command, "--help")
+    assert result.returncode == 0
+    assert f"nextclick {' '.join(command)}" in result.stdout
+
+
+def test_an_unknown_setting_is_refused_by_name(environ: dict[str, str]) -> None:
+    line = refused(nextclick(environ, "worker", **{f"{PREFIX}WORKER__TOPK": "5"}))
+    assert "NEXTCLICK_WORKER__TOPK" in line
+    assert "docs/configuration.md" in line
+
+
+def test_a_wrong_value_is_refused_by_name(environ: dict[str, str]) -> None:
+    line = refused(nextclick(environ, "worker", **{f"{PREFIX}WORKER__TOP_K": "many"}))
+    assert "NEXTCLICK_WORKER__TOP_K = 'many'" in line
+    line = refused(nextclick(environ, "worker", **{f"{PREFIX}KAFKA__CLIENT_CONFIG": "{"}))
+    assert "JSON" in line
+
+
+def test_an_unknown_device_is_refused(environ: dict[str, str]) -> None:
+    line = refused(nextclick(environ, "worker", **{f"{PREFIX}DEVICE": "cuda:7"}))
+    assert "NEXTCLICK_DEVICE = 'cuda:7'" in line
+
+
+def test_an_unreachable_redis_is_named(environ: dict[str, str]) -> None:
+    url = "redis://127.0.0.1:1/0"
+    line = refused(nextclick(environ, "worker", **{f"{PREFIX}REDIS__URL": url}))
+    assert "NEXTCLICK_REDIS__URL" in line
+
+
+def test_an_unreachable_kafka_is_named(environ: dict[str, str]) -> None:
+    nowhere = {f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    line = refused(nextclick(environ, "topics", "create", **nowhere))
+    assert "NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS" in line
+
+
+def test_an_option_that_librdkafka_does_not_know_is_named(environ: dict[str, str]) -> None:
+    wrong = {f"{PREFIX}KAFKA__CLIENT_CONFIG": '{"no.such.option": 1}'}
+    line = refused(nextclick(environ, "topics", "create", **wrong))
+    assert "NEXTCLICK_KAFKA__CLIENT_CONFIG" in line
+    assert "no.such.option" in line
+
+
+def test_an_unwritable_registry_or_event_log_is_named(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    below = str(tmp_path / "file" / "below")
+    line = refused(nextclick(environ, "trainer", **{f"{PREFIX}REGISTRY__URL": below}))
+    assert "NEXTCLICK_REGISTRY__URL" in line
+    line = refused(nextclick(environ, "trainer", **{f"{PREFIX}TRAINER__EVENT_LOG": below}))
+    assert "NEXTCLICK_TRAINER__EVENT_LOG" in line
+
+
+def test_an_unknown_preset_lists_the_known(environ: dict[str, str]) -> None:
+    line = refused(nextclick(environ, "trainer", **{f"{PREFIX}TRAINER__PRESET": "best"}))
+    assert "default" in line
+    assert "source" in line
+
+
+def test_topics_are_created_once_and_then_left(
+    environ: dict[str, str], kafka: KafkaSettings
+) -> None:
+    first = nextclick(environ, "topics", "create")
+    assert first.stdout.count("created") == 3, first
+    again = nextclick(environ, "topics", "create")
+    assert again.stdout.count("left as it is") == 3, again
+    assert kafka.clicks_topic in again.stdout
+
+
+def test_models_can_be_listed_shown_promoted_and_rolled_back(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    assert nextclick(environ, "models", "list").returncode == 0  # an empty registry is no error
+    first = publish_model(tmp_path / "registry", seed=1)
+    second = publish_model(tmp_path / "registry", seed=2)
+    listed = nextclick(environ, "models", "list").stdout
+    assert first in listed
+    assert second in listed
+    assert f'"version": "{first}"' in nextclick(environ, "models", "show", first).stdout
+    assert first in nextclick(environ, "models", "rollback").stdout
+    assert "no earlier version" in refused(nextclick(environ, "models", "rollback"))
+    assert second in nextclick(environ, "models", "promote", second).stdout
+    assert "models list" in refused(nextclick(environ, "models", "promote", "nonsense"))
+
+
+def test_a_log_is_written_and_a_bad_path_refused(environ: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "clicks.parquet"
+    result = nextclick(environ, "simulate", "--log", str(path))
+    assert result.returncode == 0, result
+    assert len(pd.read_parquet(path)) == 42_027
+    nowhere = str(tmp_path / "no" / "folder" / "x.parquet")
+    assert "--log" in refused(
+        nextclick(environ, "simulate", "--log", nowhere, "--interactions", "1000")
+    )
+
+
+def test_settings_are_listed_without_secrets(environ: dict[str, str]) -> None:
+    secret = {f"{PREFIX}REDIS__URL": "redis://:hunter2@localhost/0"}
+    result = nextclick(environ, "settings", **secret)
+    assert result.returncode == 0, result
+    assert "NEXTCLICK_WORKER__TOP_K" in result.stdout
+    assert "hunter2" not in result.stdout

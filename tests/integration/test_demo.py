@@ -1,0 +1,61 @@
+"""The demo as its user runs it: from the start to Ctrl-C, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from shared import processes
+from tests.waiting import until
+
+
+def test_the_demo_swaps_answers_everything_and_cleans_up(tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    log = tmp_path / "demo.log"
+    out = tmp_path / "out.json"
+    demo = processes.spawn(
+        [sys.executable, "-m", "services.cli", "demo", "--seconds", "0", "--rate", "150", "--workers", "2", "--json", str(out)],
+        log,
+        environ={**os.environ, "TMPDIR": str(temporary)},
+    )
+    try:
+        until(
+            lambda: "swaps 1" in log.read_text() or demo.poll() is not None,
+            "a swap in the demo",
+            seconds=180,
+        )
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(90) == 0, log.read_text()[-3000:]
+    finally:
+        demo.kill()
+        demo.wait()
+
+    summary = json.loads(out.read_text())
+    assert summary["missing"] == 0
+    assert summary["dead_lettered"] == 0
+    assert summary["clicks_sent"] > 1000
+    assert summary["recommendations_received"] - summary["duplicates"] == summary["clicks_sent"]
+    assert summary["swaps"] >= 1
+    assert len(summary["model_versions"]) == summary["swaps"] + 1
+    rates = summary["hit_rate_at_10"]
+    assert rates["popularity"] < rates["model"] <= rates["ceiling"] + 0.03
+    assert set(summary["latency_ms"]) == {"p50", "p90", "p99"}
+    assert list(temporary.iterdir()) == []
+    assert _mentioning(str(temporary)) == []
+
+
+def _mentioning(text: str) -> list[str]:
+    """Command lines of running processes that contain `text`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = process.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if text in command and "pytest" not in command:
+            found.append(command)
+    return found

@@ -1,0 +1,130 @@
+"""The trainer as a real process."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from services.simulator.publish import click_frame
+from services.simulator.world import World
+from shared.kafka import ensure_topics
+from shared.registry import Registry
+from shared.schemas import Click
+from shared.settings import PREFIX, KafkaSettings
+from tests.conftest import Launch
+from tests.integration.traffic import Shop
+from tests.waiting import until
+from trainer.event_log import EventLog
+
+QUICK = {
+    f"{PREFIX}TRAINER__MAX_EPOCHS": "5",
+    f"{PREFIX}TRAINER__TORCH_THREADS": "1",
+    f"{PREFIX}TRAINER__FLUSH_SECONDS": "0.2",
+}
+
+
+def world_clicks(count: int, seed: int) -> list[Click]:
+    """Clicks of the simulated world: there is something in them to learn."""
+    clicks = World().fast_clicks(count * 6, seed)
+    frame = click_frame(clicks, 1_700_000_000_000, rate=200, seed=seed).head(count)
+    return [Click(**row) for row in frame.to_dict("records")]
+
+
+@pytest.fixture
+def event_log(tmp_path: Path) -> EventLog:
+    return EventLog(str(tmp_path / "event_log"))
+
+
+@pytest.fixture
+def shop(kafka: KafkaSettings) -> Shop:
+    ensure_topics(kafka, [kafka.clicks_topic])
+    return Shop(kafka)
+
+
+def test_once_logs_everything_publishes_and_exits(
+    shop: Shop, event_log: EventLog, launch: Launch, logs: Callable[[str], str], tmp_path: Path
+) -> None:
+    clicks = world_clicks(12_000, seed=1)
+    shop.send(clicks)
+    shop.send_raw([(b"u", b"not a click")])
+    assert launch("trainer", "--once", **QUICK).wait(120) == 0, logs("trainer")
+
+    held = event_log.read()
+    assert Counter(held["event_id"]) == Counter(c.event_id for c in clicks)
+    registry = Registry(str(tmp_path / "registry"))
+    pointer = registry.pointer()
+    assert pointer is not None, logs("trainer")
+    manifest = registry.manifest(pointer.version)
+    assert manifest.parent is None
+    assert manifest.training["clicks"] == len(clicks)
+    assert manifest.metrics["test_hr@10"] > manifest.metrics["test_popularity_hr@10"]
+
+    # Again, as cron would: the old clicks are not logged twice, the model starts from its parent.
+    more = world_clicks(1000, seed=2)
+    shop.send(more)
+    assert launch("trainer", "--once", **QUICK).wait(120) == 0, logs("trainer")
+    assert Counter(event_log.read()["event_id"]) == Counter(c.event_id for c in [*clicks, *more])
+    newest = registry.versions()[-1]
+    if newest == pointer.version:  # the gate may say no; then it says why
+        assert "refused the candidate" in logs("trainer")
+    else:
+        assert registry.manifest(newest).parent == pointer.version
+        assert registry.manifest(newest).training["warm_start"] is True
+
+
+def test_a_trainer_killed_while_it_collects_logs_each_click_once(
+    shop: Shop, event_log: EventLog, launch: Launch
+) -> None:
+    clicks = world_clicks(6000, seed=3)
+    collect_only = {
+        **QUICK,
+        f"{PREFIX}TRAINER__MIN_CLICKS": "1000000",
+        f"{PREFIX}TRAINER__INSTANCE_ID": "t",
+    }
+    shop.send(clicks[:3000])
+    first = launch("trainer", **collect_only)
+    until(lambda: event_log.count() > 0, "the first files")
+    first.kill()
+    first.wait()
+    shop.send(clicks[3000:])
+    second = launch("trainer", **collect_only)
+    until(lambda: event_log.count() >= len(clicks), "every click in the log")
+    second.terminate()
+    assert second.wait(30) == 0
+    assert Counter(event_log.read()["event_id"]) == Counter(c.event_id for c in clicks)
+
+
+def test_too_few_clicks_train_nothing(
+    shop: Shop, launch: Launch, logs: Callable[[str], str], tmp_path: Path
+) -> None:
+    shop.send(world_clicks(100, seed=4))
+    assert launch("trainer", "--once", **QUICK).wait(60) == 0
+    assert "100 clicks logged, too few to train on" in logs("trainer")
+    assert Registry(str(tmp_path / "registry")).pointer() is None
+
+
+def test_an_event_log_of_another_topic_is_refused(
+    shop: Shop, event_log: EventLog, launch: Launch, logs: Callable[[str], str]
+) -> None:
+    event_log.append(0, 0, 999_999, [("e", "u", "i", 1)])
+    shop.send(world_clicks(10, seed=5))
+    assert launch("trainer", "--once", **QUICK).wait(60) == 2
+    assert "NEXTCLICK_TRAINER__EVENT_LOG" in logs("trainer")
+
+
+def test_a_broken_champion_does_not_stop_the_trainer(
+    shop: Shop, launch: Launch, logs: Callable[[str], str], tmp_path: Path
+) -> None:
+    registry = tmp_path / "registry"
+    registry.mkdir()
+    (registry / "current.json").write_text(json.dumps({"version": "gone", "history": []}))
+    shop.send(world_clicks(12_000, seed=6))
+    assert launch("trainer", "--once", **QUICK).wait(120) == 0, logs("trainer")
+    assert "the champion cannot be loaded" in logs("trainer")
+    pointer = Registry(str(registry)).pointer()
+    assert pointer is not None
+    assert pointer.version != "gone"
