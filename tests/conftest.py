@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 import torch
@@ -23,6 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [n for n in os.environ if n.startswith(PREFIX)]:
         del os.environ[name]  # the developer's own settings are none of the tests' business
     torch.set_num_threads(1)
+    hypothesis.settings.register_profile("nextclick", deadline=None, derandomize=True)
+    hypothesis.settings.load_profile("nextclick")
     config.stash[_KIND] = choose()
 
 

@@ -129,9 +129,7 @@ clicks_of_few_users = st.lists(
 )
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=clicks_of_few_users, cut=st.integers(0, 60))
 def test_redis_and_memory_agree_on_everything(
     backend: Backend, key_prefix: str, drawn: list[tuple[str, int, str, int]], cut: int

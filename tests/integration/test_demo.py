@@ -17,8 +17,9 @@ def test_the_demo_swaps_answers_everything_and_cleans_up(tmp_path: Path) -> None
     temporary.mkdir()
     log = tmp_path / "demo.log"
     out = tmp_path / "out.json"
+    arguments = ["--seconds", "0", "--rate", "150", "--workers", "2", "--json", str(out)]
     demo = processes.spawn(
-        [sys.executable, "-m", "services.cli", "demo", "--seconds", "0", "--rate", "150", "--workers", "2", "--json", str(out)],
+        [sys.executable, "-m", "services.cli", "demo", *arguments],
         log,
         environ={**os.environ, "TMPDIR": str(temporary)},
     )

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.errors import BadClick
+from shared.schemas import MAX_CLICK_BYTES, Click, Recommendation, ScoredItem, decode_click
+
+GOOD = {"event_id": "e", "user_id": "u", "item_id": "i", "timestamp": 1}
+
+
+def encode(**changes: object) -> bytes:
+    return json.dumps({**GOOD, **changes}).encode()
+
+
+def test_a_click_gets_its_defaults() -> None:
+    click = decode_click(encode())
+    assert (click.event_type, click.schema_version) == ("click", 1)
+
+
+def test_integer_ids_become_text_and_unknown_fields_are_ignored() -> None:
+    click = decode_click(encode(user_id=7, item_id=10**30, colour="red", nested={"a": [1]}))
+    assert (click.user_id, click.item_id) == ("7", str(10**30))
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "empty"),
+        (b"", "empty"),
+        (b" " * (MAX_CLICK_BYTES + 1), "oversized"),
+        (b"{", "not_json"),
+        (b"\xff", "not_json"),
+        (b'{"event_id": NaN}', "invalid"),
+        (b"[" * 10_000, "not_json"),
+        (b"[1]", "invalid"),
+        (b'"text"', "invalid"),
+        (b"null", "invalid"),
+        (b'{"event_id":"\\ud800","user_id":"u","item_id":"i","timestamp":1}', "not_json"),
+        (b'{"event_id":"e","user_id":' + b"9" * 5000 + b',"item_id":"i","timestamp":1}', None),
+        (encode(event_id=""), "invalid"),
+        (encode(event_id="e" * 65), "invalid"),
+        (encode(event_id=5), "invalid"),
+        (encode(user_id=True), "invalid"),
+        (encode(user_id=1.5), "invalid"),
+        (encode(user_id=None), "invalid"),
+        (encode(item_id=""), "invalid"),
+        (encode(item_id="i" * 129), "invalid"),
+        (encode(item_id=["i"]), "invalid"),
+        (encode(timestamp="1"), "invalid"),
+        (encode(timestamp=1.0), "invalid"),
+        (encode(timestamp=True), "invalid"),
+        (encode(timestamp=-1), "invalid"),
+        (encode(timestamp=10**16), "invalid"),
+        (encode(timestamp=10**400), None),
+        (encode(schema_version=2), "invalid"),
+    ],
+)
+def test_what_is_no_click_says_why(value: bytes | None, reason: str | None) -> None:
+    with pytest.raises(BadClick) as caught:
+        decode_click(value)
+    assert reason is None or caught.value.reason == reason
+    assert str(caught.value)
+
+
+@pytest.mark.parametrize("field", GOOD)
+def test_a_missing_field_is_named(field: str) -> None:
+    value = json.dumps({k: v for k, v in GOOD.items() if k != field}).encode()
+    with pytest.raises(BadClick, match=field):
+        decode_click(value)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=5,
+)
+
+
+@given(
+    st.binary(max_size=200)
+    | st.dictionaries(st.sampled_from([*GOOD, "x"]), json_values).map(
+        lambda value: json.dumps(value).encode()
+    )
+)
+def test_any_bytes_are_a_click_or_a_bad_click(value: bytes) -> None:
+    try:
+        assert isinstance(decode_click(value), Click)
+    except BadClick as error:
+        reason = error.reason
+    else:
+        return
+    assert reason in {"empty", "oversized", "not_json", "invalid"}
+
+
+ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=64)
+
+
+@given(event=ids, user=ids, item=ids, at=st.integers(0, 10**13))
+def test_a_click_survives_the_wire(event: str, user: str, item: str, at: int) -> None:
+    click = Click(event_id=event, user_id=user, item_id=item, timestamp=at)
+    assert decode_click(click.model_dump_json().encode()) == click
+
+
+def test_a_recommendation_survives_the_wire() -> None:
+    answer = Recommendation(
+        event_id="e",
+        user_id="u",
+        items=[ScoredItem(item_id="1", score=0.0567245), ScoredItem(item_id="2", score=1e-9)],
+        model_version="v",
+        history=["1"],
+        click_timestamp=1,
+        scored_at=2,
+    )
+    assert Recommendation.model_validate_json(answer.model_dump_json()) == answer

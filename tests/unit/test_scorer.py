@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import shared.bst
+from shared.bst import BST, BSTConfig
+from shared.errors import CheckpointError
+from shared.scorer import Scorer
+from shared.windows import HISTORY_LENGTH
+from tests.unit.builders import CPU, checkpoint
+from trainer.presets import DEFAULT, SOURCE
+
+SCORER = Scorer(checkpoint(), CPU, top_k=10)
+
+
+def random_windows(count: int, items: int = 30, seed: int = 0) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(1, items + 1, (count, HISTORY_LENGTH))
+    for i, row in enumerate(rows):
+        row[: i % HISTORY_LENGTH] = 0
+    return torch.from_numpy(rows)
+
+
+@pytest.mark.parametrize("preset", [DEFAULT, SOURCE])
+def test_the_split_tower_is_the_tower_over_both_embeddings(preset: object) -> None:
+    torch.manual_seed(1)
+    model = BST(preset.config(30)).eval()  # type: ignore[attr-defined]
+    histories = random_windows(7)
+    with torch.inference_mode():
+        got = model(histories)
+        sessions = model.encode(histories)
+        for row in range(1, 31):
+            target = model.item_embedding(torch.full((7,), row))
+            hidden = torch.relu(model.tower_in(torch.cat([sessions, target], dim=1)))
+            expected = model.tower_out(hidden).squeeze(1)
+            assert torch.allclose(got[:, row - 1], expected, atol=1e-5)
+        candidates = torch.tensor([[3, 9]] * 7)
+        assert torch.allclose(
+            model.candidate_logits(histories, candidates), got[:, [2, 8]], atol=1e-5
+        )
+
+
+def test_padding_does_not_speak() -> None:
+    torch.manual_seed(1)
+    model = BST(BSTConfig(items=30)).eval()
+    histories = random_windows(10)
+    with torch.inference_mode():
+        before = model(histories)
+        model.item_embedding.weight[0] = 100.0
+        assert torch.allclose(model(histories), before, atol=1e-5)
+
+
+def test_order_matters() -> None:
+    one, other = SCORER.recommend([["1", "2", "3"], ["3", "2", "1"]])
+    assert one.items != other.items
+
+
+def test_a_large_catalogue_in_blocks_is_the_catalogue_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = checkpoint(items=100).model
+    histories = random_windows(8, items=100)
+    with torch.inference_mode():
+        whole = model(histories)
+        monkeypatch.setattr(shared.bst, "_BLOCK_ELEMENTS", 24 * 8 * 7)
+        assert torch.allclose(model(histories), whole, atol=1e-6)
+
+
+histories = st.lists(
+    st.integers(1, 32).map(str), min_size=1, max_size=12
+)  # 31 and 32 are unknown to the model
+
+
+@settings(max_examples=60)
+@given(batch=st.lists(histories, min_size=1, max_size=70), position=st.integers(0, 69))
+def test_an_answer_does_not_depend_on_the_batch_it_was_scored_in(
+    batch: list[list[str]], position: int
+) -> None:
+    """Bit for bit: what makes a replay after a crash repeat itself exactly."""
+    position %= len(batch)
+    (alone,) = SCORER.recommend([batch[position]])
+    assert SCORER.recommend(batch)[position] == alone
+
+
+@pytest.fixture
+def one_thread_afterwards() -> Iterator[None]:
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("one_thread_afterwards")
+def test_an_answer_does_not_depend_on_the_number_of_threads() -> None:
+    scorer = Scorer(replace(checkpoint(), model=BST(DEFAULT.config(30)).eval()), CPU, top_k=10)
+    batch = [[str(i) for i in row if i] for row in random_windows(64).tolist()]
+    torch.set_num_threads(1)
+    one = scorer.recommend(batch)
+    torch.set_num_threads(2)
+    assert scorer.recommend(batch) == one
+
+
+def test_answers_are_the_best_items_in_order() -> None:
+    (answer,) = SCORER.recommend([["4", "5"]])
+    scores = SCORER.log_probabilities(np.array([[0] * 8 + [4, 5]])).exp()[0]
+    assert scores.sum().item() == pytest.approx(1.0, abs=1e-5)
+    order = scores.argsort(descending=True)[:10]
+    assert [item.item_id for item in answer.items] == [str(int(i) + 1) for i in order]
+    assert [item.score for item in answer.items] == pytest.approx(scores[order].tolist(), rel=1e-5)
+    assert answer.fallback is None
+
+
+def test_without_anything_known_popularity_answers_and_says_so() -> None:
+    cold, unknown, known = SCORER.recommend([[], ["?", "??"], ["?", "3"]])
+    assert cold.fallback == "cold_start"
+    assert unknown.fallback == "unknown_items"
+    assert [item.item_id for item in cold.items] == [str(i) for i in range(1, 11)]
+    assert cold.items == unknown.items
+    assert known == SCORER.recommend([["3"]])[0]
+
+
+def test_no_histories_no_answers() -> None:
+    assert SCORER.recommend([]) == []
+
+
+def test_a_catalogue_smaller_than_k_is_ranked_whole() -> None:
+    (answer,) = Scorer(checkpoint(items=3), CPU, top_k=10).recommend([["1"]])
+    assert sorted(item.item_id for item in answer.items) == ["1", "2", "3"]
+
+
+def test_a_model_without_finite_scores_never_serves() -> None:
+    broken = checkpoint()
+    with torch.no_grad():
+        broken.model.tower_out.bias.fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="finite"):
+        Scorer(broken, CPU, top_k=10)

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.windows import HISTORY_LENGTH, session_starts, starts_new_session, windows
+
+
+@given(
+    rows=st.lists(st.integers(0, 5), max_size=40),
+    cuts=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=20),
+)
+def test_windows_are_the_last_known_items_left_padded(
+    rows: list[int], cuts: list[tuple[int, int]]
+) -> None:
+    n = len(rows)
+    ranges = [(min(a, b, n), min(max(a, b), n)) for a, b in cuts]
+    got = windows(
+        np.array(rows, np.int64),
+        np.array([a for a, _ in ranges], np.int64),
+        np.array([b for _, b in ranges], np.int64),
+    )
+    for row, (start, end) in zip(got, ranges, strict=True):
+        known = [r for r in rows[start:end][-HISTORY_LENGTH:] if r != 0]
+        assert row.tolist() == [0] * (HISTORY_LENGTH - len(known)) + known
+
+
+@given(
+    clicks=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 100)), max_size=60),
+    gap=st.sampled_from([0, 1, 10, 50]),
+)
+def test_vectorised_sessions_are_the_scalar_rule(clicks: list[tuple[int, int]], gap: int) -> None:
+    grouped = sorted(clicks, key=lambda c: c[0])  # stable: each user's order is kept
+    expected: list[int] = []
+    user, clock, start = None, 0, 0
+    for i, (who, at) in enumerate(grouped):
+        if who != user or starts_new_session(clock, at, gap):
+            start = i
+        clock = at if who != user else max(clock, at)
+        user = who
+        expected.append(start)
+    got = session_starts(
+        np.array([c[0] for c in grouped], np.int64),
+        np.array([c[1] for c in grouped], np.int64),
+        gap,
+    )
+    assert got.tolist() == expected
+
+
+def test_the_gap_itself_does_not_end_a_session() -> None:
+    assert not starts_new_session(0, 10, gap_ms=10)
+    assert starts_new_session(0, 11, gap_ms=10)
+    assert not starts_new_session(0, 10**12, gap_ms=0)
+    assert not starts_new_session(10**12, 0, gap_ms=10)
