@@ -178,6 +178,8 @@ def models_list() -> None:
     registry = _registry()
     pointer = registry.pointer()
     table = Table("", "version", "created", "parent", "HR@10", "clicks")
+    for column in table.columns[1:4]:
+        column.no_wrap = True  # a version that is cut short cannot be copied
     for version in registry.versions():
         mark = "*" if pointer and pointer.version == version else ""
         try:

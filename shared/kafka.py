@@ -104,22 +104,28 @@ class ClickConsumer:
         """Join the group.
 
         `seek`, given the partitions just assigned, may name offsets to start from instead of
-        the committed ones. With an `instance_id` the membership is static (KIP-345): whoever
-        joins under it next, say after a crash, takes the partitions over at once; without one
-        the group waits SESSION_TIMEOUT_MS for the dead. `in_no_hurry` is for a reader to whom half a second is nothing, and
-        who may not poll for hours: it reads in large pieces.
+        the committed ones.
+        With an `instance_id` the membership is static (KIP-345): whoever joins under it next,
+        say after a crash, takes the partitions over at once; without one the group waits
+        SESSION_TIMEOUT_MS for the dead.
+        `in_no_hurry` is for a reader to whom half a second is nothing, and who may not poll for
+        hours: it reads in large pieces.
         """
         self._settings = settings
         self._topic = topic
         self._seek = seek
         self._given_up: set[int] = set()
         self.assignment: set[int] = set()
+        """Partitions that are ours now."""
+        self.read_to_end: set[int] = set()
+        """Those of them whose end was reached since; kept up to date for who is in no hurry."""
         self._consumer = _client(
             Consumer,
             {
                 "group.id": group_id,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
+                "enable.partition.eof": in_no_hurry,
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": SESSION_TIMEOUT_MS,
                 **({"group.instance.id": instance_id} if instance_id else {}),
@@ -171,11 +177,13 @@ class ClickConsumer:
     def _kept(self, raws: Sequence[RawMessage]) -> list[Message]:
         messages = []
         for raw in raws:
-            error = raw.error()
+            error, partition = raw.error(), raw.partition()
             if error is None:
-                if raw.partition() not in self._given_up:
+                if partition not in self._given_up:
                     messages.append(_message(raw))
-            elif error.code() != KafkaError._PARTITION_EOF:
+            elif error.code() == KafkaError._PARTITION_EOF and partition is not None:
+                self.read_to_end.add(partition)
+            else:
                 self._complain(error)
         return messages
 
@@ -193,6 +201,7 @@ class ClickConsumer:
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         gone = {p.partition for p in partitions}
         self.assignment -= gone
+        self.read_to_end -= gone
         self._given_up |= gone
         log.info("gave up partitions %s", sorted(gone))
 

@@ -7,7 +7,6 @@ points (`cli`, `demo`, each service's `main`) read it; everything else takes pla
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -127,13 +126,13 @@ class Settings(BaseSettings):
         return (EnvSettingsSource(settings_cls),)
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
+    def from_environment(cls) -> Self:
         """Read and check all settings.
 
         Raises ConfigurationError that names the environment variable and what is wrong with it.
         """
-        names = environ if environ is not None else os.environ
-        unknown = [n for n in names if n.startswith(PREFIX) and n not in environment_names()]
+        known = environment_names()
+        unknown = [n for n in os.environ if n.startswith(PREFIX) and n not in known]
         if unknown:
             raise ConfigurationError(
                 f"unknown setting {', '.join(sorted(unknown))}; "

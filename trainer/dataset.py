@@ -37,6 +37,8 @@ class ClickLog:
     split: IntArray
     """A Split for every click."""
     item_ids: list[str]
+    user_ids: npt.NDArray[np.object_]
+    """Shape [users]: the id of each user number."""
     first_timestamp: int
     last_timestamp: int
 
@@ -81,8 +83,8 @@ def click_log(
     are the shares of each user's clicks: the newest are the test, those before them the
     validation.
     """
-    users, _ = pd.factorize(frame["user_id"])
-    items, item_ids = pd.factorize(frame["item_id"])
+    users, user_ids = pd.factorize(frame["user_id"].to_numpy(object))
+    items, item_ids = pd.factorize(frame["item_id"].to_numpy(object))
     timestamps = frame["timestamp"].to_numpy(np.int64)
     order = np.argsort(users, kind="stable")
     users, items, timestamps = users[order], items[order], timestamps[order]
@@ -92,19 +94,27 @@ def click_log(
         starts=session_starts(users, timestamps, gap_ms),
         split=_temporal_split(users, validation, test),
         item_ids=[str(item) for item in item_ids],
+        user_ids=user_ids,
         first_timestamp=int(timestamps.min(initial=2**62)),
         last_timestamp=int(timestamps.max(initial=0)),
     )
 
 
 def _temporal_split(users: IntArray, validation: float, test: float) -> IntArray:
-    """Shape [N] of Split. users: shape [N], grouped."""
-    _, first, count = np.unique(users, return_index=True, return_counts=True)
-    position = np.arange(len(users)) - np.repeat(first, count)
-    size = np.repeat(count, count)
-    from_end = size - position  # 1 = the user's newest click
-    held_out = np.ceil(size * test)
-    before = np.ceil(size * (test + validation))
+    """Shape [N] of Split. users: shape [N], grouped.
+
+    The shares hold over all users together: where a user's share is no whole number of clicks
+    it is rounded up for some and down for others, else users with a click or two would give all
+    of them to the test.
+    """
+    first_of_user = np.r_[True, users[1:] != users[:-1]][: len(users)]
+    number = np.cumsum(first_of_user) - 1
+    count = np.bincount(number)
+    first = np.flatnonzero(first_of_user)
+    from_end = (first + count)[number] - np.arange(len(users))  # 1 = the user's newest click
+    rounding = (np.arange(len(count)) * 0.6180339887498949) % 1.0  # evenly spread over [0, 1)
+    held_out = np.floor(count * test + rounding)[number]
+    before = np.floor(count * (test + validation) + rounding)[number]
     split = np.full(len(users), Split.TRAIN, np.int64)
     split[from_end <= before] = Split.VALIDATION
     split[from_end <= held_out] = Split.TEST

@@ -32,7 +32,8 @@ def decide(
 
     It must also beat the popularity list, unless the champion does not either: then anything
     not worse is welcome. Without a champion there is nothing to protect, but a first model that
-    is beaten by a popularity list is refused too.
+    is beaten by a popularity list is refused too. A candidate that ranks every case as the
+    champion does is no news, and refused.
     """
     new = candidate.hits(k)
     if len(new) == 0:
@@ -48,6 +49,8 @@ def decide(
             f", champion {old.mean():.4f} (difference {difference.mean():+.4f}, "
             f"standard error {standard_error:.4f}, {len(new)} cases)"
         )
+        if np.array_equal(candidate.ranks, champion.ranks):
+            return Decision(False, f"the candidate ranks exactly as the champion does: {numbers}")
         if difference.mean() < -NOISE * standard_error:
             return Decision(False, f"worse than the champion beyond noise: {numbers}")
         champion_beats_popularity = bool(old.mean() > popular_mean)

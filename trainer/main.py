@@ -162,13 +162,13 @@ def _collect_and_retrain(
 
 
 def _catch_up(collector: Collector, stop: threading.Event) -> None:
-    """Log every click that is on the topic now."""
-    ends = collector.consumer.high_watermarks()
-    missing = {p for p, end in ends.items() if end > (collector.event_log.next_offset(p) or 0)}
-    while missing and not stop.is_set():
+    """Log every click that is on our partitions now."""
+    consumer = collector.consumer
+    while not stop.is_set() and not (
+        consumer.assignment and consumer.assignment <= consumer.read_to_end
+    ):
         collector.step()
-        collector.flush()
-        missing = {p for p in missing if (collector.event_log.next_offset(p) or 0) < ends[p]}
+    collector.flush()
 
 
 def _starts(

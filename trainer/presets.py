@@ -26,7 +26,7 @@ class Preset:
     batch_size: int
     epochs: int
     patience: int
-    """Stop after so many epochs without a better validation HR@10."""
+    """Stop after so many epochs without a better validation loss."""
     embed_dim: int = 64
     heads: int = 4
     layers: int = 2
@@ -52,11 +52,11 @@ DEFAULT = Preset(
     feedforward=128,
     loss="cross_entropy",
     negatives=512,
-    learning_rate=2e-3,
+    learning_rate=3e-3,
     warm_learning_rate=5e-4,
     batch_size=512,
-    epochs=12,
-    patience=3,
+    epochs=6,
+    patience=2,
 )
 
 SOURCE = Preset(

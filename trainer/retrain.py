@@ -127,7 +127,7 @@ def fit_candidate(
         popularity=data.counts(vocabulary),
         preset=preset.name,
         parent=parent,
-        metrics={"validation_hr@10": max(epoch.validation_hr10 for epoch in curve)},
+        metrics={"validation_loss": min(epoch.validation_loss for epoch in curve)},
         training={
             "clicks": len(data.items),
             "users": int(data.users.max(initial=-1)) + 1,

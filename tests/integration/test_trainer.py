@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 from services.simulator.publish import click_frame
 from services.simulator.world import World
@@ -74,6 +75,23 @@ def test_once_logs_everything_publishes_and_exits(
     else:
         assert registry.manifest(newest).parent == pointer.version
         assert registry.manifest(newest).training["warm_start"] is True
+
+
+def test_once_ends_although_a_partition_ends_in_a_transaction_marker(
+    kafka: KafkaSettings, shop: Shop, event_log: EventLog, launch: Launch
+) -> None:
+    """A marker takes an offset but is no message: the last click is not at the very end."""
+    clicks = world_clicks(50, seed=7)
+    producer = Producer(
+        {"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": kafka.clicks_topic}
+    )
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    for c in clicks:
+        producer.produce(kafka.clicks_topic, c.model_dump_json(), c.user_id)
+    producer.commit_transaction(10)
+    assert launch("trainer", "--once", **QUICK).wait(60) == 0
+    assert event_log.count() == len(clicks)
 
 
 def test_a_trainer_killed_while_it_collects_logs_each_click_once(

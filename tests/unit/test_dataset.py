@@ -46,8 +46,16 @@ def test_each_users_newest_clicks_are_held_out() -> None:
         assert split.tolist() == [Split.TRAIN] * 16 + [Split.VALIDATION] * 2 + [Split.TEST] * 2
 
 
-def test_a_single_click_is_held_out_too_and_a_log_may_be_empty() -> None:
-    assert click_log(frame(("a", "1", 0)), gap_ms=0).split.tolist() == [Split.TEST]
+def test_users_with_few_clicks_share_the_held_out_clicks_among_them() -> None:
+    log = click_log(frame(*[(f"u{u}", str(i), i) for u in range(1000) for i in range(3)]), 0)
+    for split, share in ((Split.TRAIN, 0.8), (Split.VALIDATION, 0.1), (Split.TEST, 0.1)):
+        assert abs((log.split == split).mean() - share) < 0.01
+    for user in range(1000):
+        mine = log.split[log.users == user]
+        assert (np.diff(mine) >= 0).all()  # never training on what comes after the test
+
+
+def test_a_log_may_be_empty() -> None:
     empty = click_log(frame(), gap_ms=0)
     assert len(samples(empty, Split.TRAIN, Vocabulary([]))) == 0
 

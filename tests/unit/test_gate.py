@@ -53,3 +53,9 @@ def test_a_model_that_hits_nothing_is_never_published() -> None:
 
 def test_without_cases_nothing_is_published() -> None:
     assert not decide(hitting(0.5, cases=0), None, hitting(0.3, cases=0)).publish
+
+
+def test_a_candidate_that_is_the_champion_again_is_refused() -> None:
+    decision = decide(hitting(0.5), hitting(0.5), hitting(0.3))
+    assert not decision.publish
+    assert "exactly as the champion" in decision.reason

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.worker import handle
+from shared.errors import BadClick
+from shared.messages import Message
+from shared.schemas import Click, Recommendation, ScoredItem
+from shared.scorer import Ranking
+
+
+def message(value: bytes | None, offset: int = 7) -> Message:
+    return Message("clicks", 3, offset, b"key", value)
+
+
+def click_message(user: str, event: str, offset: int = 0) -> Message:
+    click = Click(event_id=event, user_id=user, item_id="i", timestamp=1)
+    return message(click.model_dump_json().encode(), offset)
+
+
+@given(users=st.lists(st.sampled_from(["a", "b", None]), max_size=80), limit=st.integers(1, 5))
+def test_parts_keep_the_order_and_the_limit(users: list[str | None], limit: int) -> None:
+    batch = handle.decode(
+        [
+            message(b"bad", i) if user is None else click_message(user, f"e{i}", i)
+            for i, user in enumerate(users)
+        ]
+    )
+    parts = list(handle.cut(batch, limit))
+    assert [read for part in parts for read in part] == batch
+    for part in parts:
+        assert part
+        clicks = Counter(r.outcome.user_id for r in part if isinstance(r.outcome, Click))
+        assert max(clicks.values(), default=0) <= limit
+
+
+def test_few_clicks_are_one_part() -> None:
+    batch = handle.decode([click_message(f"u{i % 50}", f"e{i}") for i in range(256)])
+    assert len(list(handle.cut(batch, 22))) == 1
+
+
+def test_decoding_keeps_the_reason() -> None:
+    good, bad = handle.decode([click_message("u", "e"), message(b"{")])
+    assert isinstance(good.outcome, Click)
+    assert isinstance(bad.outcome, BadClick)
+    assert handle.bad([good, bad]) == [(bad.message, bad.outcome)]
+
+
+def test_an_answer_carries_all_that_recomputing_it_takes() -> None:
+    click = Click(event_id="e", user_id="ü", item_id="2", timestamp=5)
+    ranking = Ranking([ScoredItem(item_id="3", score=0.5)], None)
+    answer = handle.recommendation(click, ["1", "2"], ranking, "v1", now_ms=9)
+    out = handle.answer_message("recommendations", answer)
+    assert (out.topic, out.key) == ("recommendations", "ü".encode())
+    assert Recommendation.model_validate_json(out.value or b"") == Recommendation(
+        event_id="e",
+        user_id="ü",
+        items=[ScoredItem(item_id="3", score=0.5)],
+        model_version="v1",
+        history=["1", "2"],
+        click_timestamp=5,
+        scored_at=9,
+    )
+
+
+@pytest.mark.parametrize("value", [None, b"", b"\xff\x00", b"x" * handle.MAX_DEAD_LETTER_BYTES])
+def test_a_dead_letter_is_the_message_itself_and_why(value: bytes | None) -> None:
+    letter = handle.dead_letter("clicks.dlq", message(value), BadClick("empty", "wh\ny"), 42)
+    assert (letter.topic, letter.key, letter.value) == ("clicks.dlq", b"key", value)
+    assert dict(letter.headers) == {
+        "topic": b"clicks",
+        "partition": b"3",
+        "offset": b"7",
+        "error_class": b"empty",
+        "error": b"wh\ny",
+        "time": b"42",
+    }
+
+
+def test_a_huge_dead_letter_is_cut_and_says_so() -> None:
+    value = b"x" * (handle.MAX_DEAD_LETTER_BYTES + 1)
+    letter = handle.dead_letter("clicks.dlq", message(value), BadClick("oversized", ""), 0)
+    assert letter.value == value[:-1]
+    assert dict(letter.headers)["original_bytes"] == str(len(value)).encode()

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from confluent_kafka import TopicPartition
+
+from shared.kafka import ClickConsumer
+from shared.settings import KafkaSettings
+
+
+class FakeMessage(SimpleNamespace):
+    """As much of a librdkafka message as a consumer looks at."""
+
+    def error(self) -> None:
+        return None
+
+    def topic(self) -> str:
+        return "clicks"
+
+    def partition(self) -> int:
+        return int(self.p)
+
+    def offset(self) -> int:
+        return int(self.o)
+
+    def key(self) -> None:
+        return None
+
+    value = headers = key
+
+
+def offsets_kept(given_up: list[int], got_back: list[int]) -> list[tuple[int, int]]:
+    """Which of the messages 0/5 and 1/6 a poll keeps, with a rebalance in its middle."""
+    consumer = ClickConsumer(KafkaSettings(bootstrap_servers="127.0.0.1:1"), "clicks", "g")
+
+    def poll_with_rebalance(timeout: float) -> FakeMessage:
+        consumer._on_revoke(None, [TopicPartition("clicks", p) for p in given_up])  # type: ignore[arg-type]
+        consumer._on_assign(None, [TopicPartition("clicks", p) for p in got_back])  # type: ignore[arg-type]
+        return FakeMessage(p=0, o=5)
+
+    consumer._consumer.close()
+    consumer._consumer = SimpleNamespace(
+        poll=poll_with_rebalance, consume=lambda n, timeout: [FakeMessage(p=1, o=6)]
+    )
+    return [(m.partition, m.offset) for m in consumer.poll(10, 0.1)]
+
+
+def test_messages_of_partitions_given_up_meanwhile_are_left_to_their_new_owner() -> None:
+    assert offsets_kept(given_up=[1], got_back=[]) == [(0, 5)]
+
+
+def test_messages_of_partitions_given_up_and_got_back_are_ours() -> None:
+    assert offsets_kept(given_up=[0, 1], got_back=[0]) == [(0, 5)]
+    assert offsets_kept(given_up=[0, 1], got_back=[0, 1]) == [(0, 5), (1, 6)]
