@@ -52,6 +52,7 @@ def demo(
     if json is not None and not json.absolute().parent.is_dir():
         raise ConfigurationError(f"--json {json}: the folder does not exist")
     Settings.from_environment()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
     demo.run(demo.Options(seconds or None, rate, workers, json and json.absolute()), console)
 
 

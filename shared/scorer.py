@@ -112,5 +112,5 @@ class Scorer:
 
 
 def _rounded(score: float) -> float:
-    """Six significant digits: all that float32 carries and half the bytes on the topic."""
+    """Six significant digits: about what float32 carries, in half the bytes on the topic."""
     return float(f"{score:.6g}")

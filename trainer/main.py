@@ -18,7 +18,7 @@ import torch
 
 from shared import metrics
 from shared.device import select_device
-from shared.errors import BadClick, ConfigurationError
+from shared.errors import BadClick, ConfigurationError, Unavailable
 from shared.kafka import ClickConsumer, ensure_topics
 from shared.messages import Message
 from shared.patience import Patience, Stopped
@@ -157,7 +157,10 @@ def _collect_and_retrain(
         if waited or collector.new_clicks >= ours.every_clicks:
             collector.flush()
             collector.new_clicks = 0
-            retrain_now()
+            try:
+                retrain_now()
+            except Unavailable as error:  # the registry: the next retraining tries again
+                log.error("this retraining is lost: %s", error)
             last = time.monotonic()
 
 

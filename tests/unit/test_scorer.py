@@ -89,6 +89,18 @@ def test_an_answer_does_not_depend_on_the_batch_it_was_scored_in(
     assert SCORER.recommend(batch)[position] == alone
 
 
+def test_nor_does_it_where_a_large_catalogue_is_scored_in_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The size of a block depends on the size of the batch; the answer must not."""
+    monkeypatch.setattr(shared.bst, "_BLOCK_ELEMENTS", 24 * 8 * 200)
+    scorer = Scorer(checkpoint(items=333), CPU, top_k=10)
+    batch = random_windows(64, items=333).numpy()
+    together = scorer.log_probabilities(batch)
+    for size in (1, 2, 7, 8, 9, 33):
+        assert torch.equal(scorer.log_probabilities(batch[:size]), together[:size])
+
+
 @pytest.fixture
 def one_thread_afterwards() -> Iterator[None]:
     yield
