@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,11 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
     try:
         services.start("trainer", ["trainer"], background=True)
         for i in range(options.workers):
-            services.start(f"worker-{i + 1}", ["worker"])
+            services.start(
+                f"worker-{i + 1}",
+                ["worker"],
+                {f"{PREFIX}KAFKA__CLIENT_CONFIG": json.dumps(embedded.WORKER_CLIENT_CONFIG)},
+            )
         simulate = ["simulate", "--rate", str(options.rate), "--seed", str(options.seed + 1)]
         if options.seconds is not None:
             simulate += ["--seconds", str(options.seconds)]
@@ -225,10 +230,19 @@ class _Services:
         self._environ = environ
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, arguments: list[str], background: bool = False) -> None:
+    def start(
+        self,
+        name: str,
+        arguments: list[str],
+        settings: Mapping[str, str] | None = None,
+        background: bool = False,
+    ) -> None:
         command = [sys.executable, "-m", "services.cli", *arguments]
         self._running[name] = processes.spawn(
-            command, self._folder / f"{name}.log", environ=self._environ, background=background
+            command,
+            self._folder / f"{name}.log",
+            environ={**self._environ, **(settings or {})},
+            background=background,
         )
 
     def check(self) -> None:
@@ -240,7 +254,8 @@ class _Services:
     def wait_for_partitions(self) -> None:
         """Wait until every consumer is up and owns partitions: only then clicks may start."""
         deadline = time.monotonic() + START_SECONDS
-        while not all("assigned partitions" in self._log(name) for name in self._running):
+        owning = re.compile(r"assigned partitions \[\d")
+        while not all(owning.search(self._log(name)) for name in self._running):
             self.check()
             if time.monotonic() > deadline:
                 raise NextclickError(f"not every process was ready within {START_SECONDS:.0f} s")

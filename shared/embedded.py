@@ -18,6 +18,10 @@ from shared.errors import ConfigurationError
 
 _START_SECONDS = 20.0
 
+WORKER_CLIENT_CONFIG = {"partition.assignment.strategy": "range"}
+"""For several workers on the embedded broker: it leaves a cooperative rebalance half done for as
+long as no clicks flow (measured: the newcomer owned nothing after 70 s; with range, 2 s)."""
+
 
 @dataclass
 class Server:

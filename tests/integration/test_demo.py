@@ -27,7 +27,7 @@ def test_the_demo_swaps_answers_everything_and_cleans_up(tmp_path: Path) -> None
         until(
             lambda: "swaps 1" in log.read_text() or demo.poll() is not None,
             "a swap in the demo",
-            seconds=180,
+            seconds=300,
         )
         demo.send_signal(signal.SIGINT)
         assert demo.wait(90) == 0, log.read_text()[-3000:]
