@@ -94,6 +94,11 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
     torch.set_num_threads(ours.torch_threads or os.cpu_count() or 1)
     device = select_device(settings.device)
     recipe = preset(ours.preset)
+    if recipe.sampling != "temporal":
+        raise ConfigurationError(
+            f"NEXTCLICK_TRAINER__PRESET = {ours.preset!r} trains on what it is tested with; "
+            "it reproduces the source's figures (make bench-quality) and serves nobody"
+        )
     registry = Registry(settings.registry.url)
     registry.check_writable()
     event_log = EventLog(ours.event_log)

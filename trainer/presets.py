@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from shared.bst import BSTConfig
@@ -33,6 +33,9 @@ class Preset:
     tower: int = 128
     dropout: float = 0.2
     weight_decay: float = 0.01
+    sampling: Literal["temporal", "source"] = "temporal"
+    """source: the source's own labelled table and random 80/20 split (dataset.source_samples).
+    It leaks, so it is for reproducing the source's figures and nothing else."""
 
     def config(self, items: int) -> BSTConfig:
         """The model's shape for a catalogue of `items`."""
@@ -73,7 +76,9 @@ SOURCE = Preset(
     weight_decay=0.0,
 )
 
-PRESETS = {preset.name: preset for preset in (DEFAULT, SOURCE)}
+SOURCE_TABLE = replace(SOURCE, name="source_table", sampling="source")
+
+PRESETS = {preset.name: preset for preset in (DEFAULT, SOURCE, SOURCE_TABLE)}
 
 
 def preset(name: str) -> Preset:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -20,7 +21,15 @@ from shared.checkpoint import Checkpoint, Vocabulary
 from shared.errors import CheckpointError
 from shared.registry import Registry
 from trainer import gate
-from trainer.dataset import ClickLog, Split, click_log, samples
+from trainer.dataset import (
+    ClickLog,
+    Samples,
+    Split,
+    click_log,
+    random_split,
+    samples,
+    source_samples,
+)
 from trainer.evaluate import Evaluation, evaluate_model, evaluate_popularity
 from trainer.fit import fit
 from trainer.presets import Preset
@@ -108,10 +117,11 @@ def fit_candidate(
     torch.manual_seed(limits.seed)
     model = BST(preset.config(len(vocabulary)))
     warm = champion is not None and _warm_start(model, champion)
+    train, validation = _training_data(data, vocabulary, preset, limits.seed)
     curve = fit(
         model,
-        samples(data, Split.TRAIN, vocabulary),
-        samples(data, Split.VALIDATION, vocabulary),
+        train,
+        validation,
         preset,
         seed=limits.seed,
         device=device,
@@ -140,6 +150,17 @@ def fit_candidate(
             "fit_seconds": round(curve[-1].seconds, 1),
         },
     )
+
+
+def _training_data(
+    data: ClickLog, vocabulary: Vocabulary, preset: Preset, seed: int
+) -> tuple[Samples, Samples]:
+    if preset.sampling == "source":
+        rng = np.random.default_rng(seed)
+        train, validation = random_split(source_samples(data, vocabulary, rng), rng)
+        assert validation.labels is not None
+        return train, validation.take(np.flatnonzero(validation.labels == 1))
+    return samples(data, Split.TRAIN, vocabulary), samples(data, Split.VALIDATION, vocabulary)
 
 
 def judge(

@@ -108,6 +108,8 @@ def test_an_unknown_preset_lists_the_known(environ: dict[str, str]) -> None:
     line = refused(nextclick(environ, "trainer", **{f"{PREFIX}TRAINER__PRESET": "best"}))
     assert "default" in line
     assert "source" in line
+    line = refused(nextclick(environ, "trainer", **{f"{PREFIX}TRAINER__PRESET": "source_table"}))
+    assert "NEXTCLICK_TRAINER__PRESET" in line
 
 
 def test_topics_are_created_once_and_then_left(

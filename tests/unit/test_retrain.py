@@ -10,7 +10,7 @@ import pytest
 from shared.registry import Registry
 from tests.unit.builders import CPU
 from trainer.dataset import click_log
-from trainer.presets import DEFAULT
+from trainer.presets import DEFAULT, preset
 from trainer.retrain import FitLimits, Outcome, current_champion, fit_candidate, retrain
 
 RECIPE = replace(
@@ -99,3 +99,13 @@ def test_a_retraining_that_changes_no_ranking_publishes_nothing(registry: Regist
     assert again is not None
     assert again.version is None
     assert registry.versions() == [first.version]
+
+
+def test_the_sources_table_and_random_split_are_a_preset() -> None:
+    assert preset("source_table").sampling == "source"
+    data = click_log(pattern_log(30), gap_ms=0)
+    recipe = replace(RECIPE, loss="bce", sampling="source", epochs=3)
+    candidate = fit_candidate(data, None, None, recipe, FitLimits(1), device=CPU, progress=False)
+    assert candidate.training["epochs"] == 3
+    again = fit_candidate(data, None, None, recipe, FitLimits(1), device=CPU, progress=False)
+    assert candidate.metrics == again.metrics

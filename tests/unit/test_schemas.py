@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import BadClick
-from shared.schemas import MAX_CLICK_BYTES, Click, Recommendation, ScoredItem, decode_click
+from shared.schemas import (
+    LATEST_TIMESTAMP,
+    MAX_CLICK_BYTES,
+    Click,
+    Recommendation,
+    ScoredItem,
+    decode_click,
+)
 
 GOOD = {"event_id": "e", "user_id": "u", "item_id": "i", "timestamp": 1}
 
@@ -114,5 +121,80 @@ def test_a_recommendation_survives_the_wire() -> None:
         history=["1"],
         click_timestamp=1,
         scored_at=2,
+    )
+    assert Recommendation.model_validate_json(answer.model_dump_json()) == answer
+
+
+def test_limits_are_inclusive() -> None:
+    longest = decode_click(encode(event_id="e" * 64, user_id="u" * 128, item_id="ü" * 128))
+    assert len(longest.item_id) == 128
+    assert decode_click(encode(timestamp=0)).timestamp == 0
+    assert decode_click(encode(timestamp=LATEST_TIMESTAMP)).timestamp == LATEST_TIMESTAMP
+    with pytest.raises(BadClick, match="timestamp"):
+        decode_click(encode(timestamp=LATEST_TIMESTAMP + 1))
+    padded = encode().ljust(MAX_CLICK_BYTES)
+    assert decode_click(padded).event_id == "e"
+    with pytest.raises(BadClick) as caught:
+        decode_click(padded + b" ")
+    assert caught.value.reason == "oversized"
+
+
+@pytest.mark.parametrize("event_type", ["", "t" * 65, 5, None])
+def test_an_event_type_is_a_short_text(event_type: object) -> None:
+    with pytest.raises(BadClick, match="event_type"):
+        decode_click(encode(event_type=event_type))
+    assert decode_click(encode(event_type="purchase")).event_type == "purchase"
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b'{"event_id":"e","user_id":' + b"9" * 5000 + b',"item_id":"i","timestamp":1}', "invalid"),
+        (b'{"event_id":"e","user_id":"u","item_id":"i","timestamp":1e3}', "invalid"),
+        (b'{"event_id":"e","user_id":"u","item_id":"i","timestamp":Infinity}', "invalid"),
+        (encode() + b"x", "not_json"),
+        (b"\xef\xbb\xbf" + encode(), "not_json"),
+        (encode().decode().encode("utf-16"), "not_json"),
+        (b'{"event_id":"\xff","user_id":"u","item_id":"i","timestamp":1}', "not_json"),
+        (encode()[:-1] + b',"x":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "not_json"),
+    ],
+)
+def test_odd_bytes_have_their_reason(value: bytes, reason: str) -> None:
+    with pytest.raises(BadClick) as caught:
+        decode_click(value)
+    assert caught.value.reason == reason
+
+
+def test_the_reason_names_the_field_or_else_the_message() -> None:
+    with pytest.raises(BadClick, match=r"^item_id: "):
+        decode_click(encode(item_id=True))
+    with pytest.raises(BadClick, match=r"^message: "):
+        decode_click(b"[1]")
+
+
+def test_the_reason_does_not_repeat_what_was_sent() -> None:
+    with pytest.raises(BadClick) as caught:
+        decode_click(encode(user_id=["very private"]))
+    assert "very private" not in str(caught.value)
+
+
+@given(
+    texts=st.lists(ids, max_size=4),
+    scores=st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=4),
+    fallback=st.sampled_from(["cold_start", "unknown_items", None]),
+    at=st.integers(0, LATEST_TIMESTAMP),
+)
+def test_any_recommendation_survives_the_wire(
+    texts: list[str], scores: list[float], fallback: str | None, at: int
+) -> None:
+    answer = Recommendation(
+        event_id="e",
+        user_id="u",
+        items=[ScoredItem(item_id="i", score=score) for score in scores],
+        model_version="v",
+        history=texts,
+        click_timestamp=at,
+        scored_at=at,
+        fallback=fallback,  # type: ignore[arg-type]
     )
     assert Recommendation.model_validate_json(answer.model_dump_json()) == answer

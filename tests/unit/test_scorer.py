@@ -15,7 +15,7 @@ from shared.errors import CheckpointError
 from shared.scorer import Scorer
 from shared.windows import HISTORY_LENGTH
 from tests.unit.builders import CPU, checkpoint
-from trainer.presets import DEFAULT, SOURCE
+from trainer.presets import DEFAULT, SOURCE, Preset
 
 SCORER = Scorer(checkpoint(), CPU, top_k=10)
 
@@ -149,5 +149,84 @@ def test_a_model_without_finite_scores_never_serves() -> None:
     broken = checkpoint()
     with torch.no_grad():
         broken.model.tower_out.bias.fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="finite"):
+        Scorer(broken, CPU, top_k=10)
+
+
+def test_the_promise_holds_for_a_catalogue_that_is_scored_in_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """How a catalogue is cut depends on the batch; the answers do not."""
+    scorer = Scorer(replace(checkpoint(300), model=BST(DEFAULT.config(300)).eval()), CPU, top_k=10)
+    batch = random_windows(64, items=300).numpy()
+    monkeypatch.setattr(shared.bst, "_BLOCK_ELEMENTS", 128 * 64 * 37)
+    alone = torch.cat([scorer.log_probabilities(batch[i : i + 1]) for i in range(64)])
+    for size in (2, 7, 8, 9, 33, 64):
+        assert torch.equal(scorer.log_probabilities(batch[:size]), alone[:size])
+
+
+@pytest.mark.parametrize("preset", [DEFAULT, SOURCE], ids=lambda p: p.name)
+def test_the_promise_holds_for_every_size_of_a_preset(preset: Preset) -> None:
+    scorer = Scorer(replace(checkpoint(), model=BST(preset.config(30)).eval()), CPU, top_k=10)
+    batch = random_windows(70).numpy()
+    alone = torch.cat([scorer.log_probabilities(batch[i : i + 1]) for i in range(70)])
+    for size in range(1, 71):
+        assert torch.equal(scorer.log_probabilities(batch[:size]), alone[:size])
+
+
+@given(
+    length=st.integers(0, 25),
+    unknown=st.lists(st.integers(0, 24), max_size=10),
+    seed=st.integers(0, 100),
+)
+def test_a_history_is_read_as_its_last_ten_clicks_without_the_unknown(
+    length: int, unknown: list[int], seed: int
+) -> None:
+    history = [str(i) for i in np.random.default_rng(seed).integers(1, 31, length)]
+    for position in unknown:
+        history[position : position + 1] = ["?"] * (position < length)
+    known = [item for item in history[-HISTORY_LENGTH:] if item != "?"]
+    (got,) = SCORER.recommend([history])
+    (expected,) = SCORER.recommend([known])
+    assert got.items == expected.items
+    assert (got.fallback is None) == bool(known)
+
+
+def test_scores_carry_six_digits_and_fall() -> None:
+    for answer in SCORER.recommend([["1"], ["2", "3"], []]):
+        scores = [item.score for item in answer.items]
+        assert scores == sorted(scores, reverse=True)
+        assert scores == [float(f"{score:.6g}") for score in scores]
+        assert len({item.item_id for item in answer.items}) == 10
+
+
+def test_popular_items_come_with_their_share_and_ties_in_the_catalogues_order() -> None:
+    ours = replace(checkpoint(items=4), popularity=np.array([2, 5, 2, 1]))
+    (answer,) = Scorer(ours, CPU, top_k=3).recommend([[]])
+    assert [(item.item_id, item.score) for item in answer.items] == [
+        ("2", 0.5),
+        ("1", 0.2),
+        ("3", 0.2),
+    ]
+
+
+def test_a_model_nobody_clicked_for_yet_can_serve() -> None:
+    ours = replace(checkpoint(items=4), popularity=np.zeros(4, np.int64))
+    (answer,) = Scorer(ours, CPU, top_k=3).recommend([[]])
+    assert [item.score for item in answer.items] == [0.0, 0.0, 0.0]
+
+
+def test_a_model_left_in_training_serves_without_dropout() -> None:
+    ours = checkpoint()
+    ours.model.train()
+    assert Scorer(ours, CPU, top_k=10).recommend([["4", "5"]]) == SCORER.recommend([["4", "5"]])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+@pytest.mark.parametrize("where", ["item_embedding.weight", "tower_in.weight"])
+def test_weights_that_overflow_never_serve(where: str, value: float) -> None:
+    broken = checkpoint()
+    with torch.no_grad():
+        broken.model.get_parameter(where).fill_(value)
     with pytest.raises(CheckpointError, match="finite"):
         Scorer(broken, CPU, top_k=10)

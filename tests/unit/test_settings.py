@@ -63,3 +63,83 @@ def test_every_setting_is_documented() -> None:
         assert f"`{name}`" in text
         assert default in text
         assert meaning in text
+
+
+def test_nothing_set_means_the_defaults() -> None:
+    settings = Settings.from_environment()
+    assert settings == Settings()
+    assert settings.kafka.bootstrap_servers == "localhost:9092"
+    assert settings.redis.url.get_secret_value() == "redis://localhost:6379/0"
+    assert settings.session.gap_seconds == 1800
+    assert settings.session.ttl_seconds == 86_400
+    assert (settings.worker.top_k, settings.worker.guarantee) == (10, "at_least_once")
+
+
+@pytest.mark.parametrize("name", environment_names())
+def test_every_name_takes_its_documented_default(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, environment_names()[name][0])
+    assert Settings.from_environment() == Settings()
+
+
+def test_the_least_values_that_make_sense_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEXTCLICK_WORKER__TOP_K", "1")
+    monkeypatch.setenv("NEXTCLICK_SESSION__GAP_SECONDS", "0")
+    settings = Settings.from_environment()
+    assert (settings.worker.top_k, settings.session.gap_seconds) == (1, 0)
+
+
+def test_all_unknown_names_are_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEXTCLICK_A", "1")
+    monkeypatch.setenv("NEXTCLICK_B__C", "1")
+    with pytest.raises(ConfigurationError, match="NEXTCLICK_A, NEXTCLICK_B__C"):
+        Settings.from_environment()
+
+
+def test_all_wrong_values_are_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEXTCLICK_WORKER__TOP_K", "x")
+    monkeypatch.setenv("NEXTCLICK_TRAINER__SEED", "y")
+    with pytest.raises(ConfigurationError, match=r"WORKER__TOP_K = 'x'.*TRAINER__SEED = 'y'"):
+        Settings.from_environment()
+
+
+@pytest.mark.parametrize("name", ["nextclick_devise", "Nextclick_Worker_Top_K"])
+def test_a_typo_in_small_letters_does_not_pass_silently(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Small letters are read, so they are checked too."""
+    monkeypatch.setenv("nextclick_worker__top_k", "3")
+    assert Settings.from_environment().worker.top_k == 3
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ConfigurationError, match=name):
+        Settings.from_environment()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NEXTCLICK_SESSION__GAP_SECONDS",  # milliseconds for Redis: int(inf) crashes the worker
+        "NEXTCLICK_KAFKA__RETENTION_HOURS",
+        "NEXTCLICK_REGISTRY__POLL_SECONDS",
+        "NEXTCLICK_REDIS__TIMEOUT_SECONDS",
+    ],
+)
+def test_a_time_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "inf")
+    with pytest.raises(ConfigurationError, match=name):
+        Settings.from_environment()
+
+
+@pytest.mark.parametrize(
+    "value", ["sasl.password=hunter2", '{"sasl.password": "hunter2"', '["hunter2"]', '"hunter2"']
+)
+def test_a_wrong_client_config_names_the_variable_and_keeps_the_secret(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("NEXTCLICK_KAFKA__CLIENT_CONFIG", value)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_environment()
+    assert "hunter2" not in str(caught.value)
+    assert "NEXTCLICK_KAFKA__CLIENT_CONFIG" in str(caught.value)
+    assert caught.value.__cause__ is None
