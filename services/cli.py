@@ -52,7 +52,9 @@ def demo(
     if json is not None and not json.absolute().parent.is_dir():
         raise ConfigurationError(f"--json {json}: the folder does not exist")
     Settings.from_environment()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
+    # Both end it as Ctrl-C does, also where a shell started it in the background with SIGINT off.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     demo.run(demo.Options(seconds or None, rate, workers, json and json.absolute()), console)
 
 
