@@ -11,8 +11,10 @@ whole catalogue is computed once per model (`target_half`).
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from shared.windows import HISTORY_LENGTH, PADDING
@@ -34,6 +36,12 @@ class BSTConfig(BaseModel):
     feedforward: int = Field(128, ge=1)
     tower: int = Field(128, ge=1)
     dropout: float = Field(0.2, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        if self.embed_dim % self.heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.embed_dim} dimensions")
+        return self
 
 
 class BST(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,6 +43,7 @@ class Manifest(BaseModel):
     preset: str
     model: BSTConfig
     metrics: dict[str, float]
+    """Finite numbers only: what could not be computed is left out."""
     training: dict[str, Any]
     """The log it was trained on: clicks, users, first and last event time, …"""
     files: dict[str, str]
@@ -100,7 +102,7 @@ def to_files(checkpoint: Checkpoint, version: str, created_at: str) -> dict[str,
         created_at=created_at,
         preset=checkpoint.preset,
         model=checkpoint.model.config,
-        metrics=checkpoint.metrics,
+        metrics={k: v for k, v in checkpoint.metrics.items() if math.isfinite(v)},
         training=checkpoint.training,
         files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     )
@@ -129,6 +131,9 @@ def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
     Raises CheckpointError for a missing, truncated or altered file, weights of another shape,
     a vocabulary of another size, or weights that are not finite.
     """
+    for name in (MANIFEST, WEIGHTS, VOCABULARY):
+        if name not in files:
+            raise CheckpointError(f"version {version}: {name} is missing")
     manifest = parse_manifest(files[MANIFEST], version)
     for name in (WEIGHTS, VOCABULARY):
         if hashlib.sha256(files[name]).hexdigest() != manifest.files.get(name):
@@ -136,23 +141,33 @@ def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
     try:
         tensors = safetensors.torch.load(files[WEIGHTS])
         item_ids = json.loads(files[VOCABULARY])
-        popularity = tensors.pop(_POPULARITY).numpy()
+        popularity = tensors.pop(_POPULARITY)
         model = BST(manifest.model)
         model.load_state_dict(tensors)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         summary = " ".join(str(error).split())[:300]
         raise CheckpointError(f"version {version}: {WEIGHTS} cannot be loaded: {summary}") from None
     items = manifest.model.items
-    if not isinstance(item_ids, list) or len(set(item_ids)) != items or len(popularity) != items:
-        raise CheckpointError(f"version {version}: {VOCABULARY} does not fit {items} items")
+    if not _are_item_ids(item_ids, items):
+        raise CheckpointError(f"version {version}: {VOCABULARY} does not list {items} item ids")
+    if popularity.dtype != torch.int64 or popularity.shape != (items,):
+        raise CheckpointError(f"version {version}: {_POPULARITY} is not one count for each item")
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise CheckpointError(f"version {version}: some weights are not finite")
     return Checkpoint(
         model=model.eval(),
         vocabulary=Vocabulary(item_ids),
-        popularity=popularity,
+        popularity=popularity.numpy(),
         preset=manifest.preset,
         parent=manifest.parent,
         metrics=manifest.metrics,
         training=manifest.training,
+    )
+
+
+def _are_item_ids(content: object, items: int) -> bool:
+    return (
+        isinstance(content, list)
+        and all(isinstance(item_id, str) for item_id in content)
+        and len(content) == len(set(content)) == items
     )

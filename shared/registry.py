@@ -95,6 +95,8 @@ class Registry:
                 return Pointer(str(content["version"]), [str(v) for v in content["history"]])
         except FileNotFoundError:
             return None
+        except NotADirectoryError as error:
+            raise Unavailable(self._complaint("read", error)) from None
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{POINTER} in the registry {self.url} is unreadable ({error}); "
@@ -119,7 +121,7 @@ class Registry:
 
     def manifest(self, version: str) -> Manifest:
         """Read what a version says of itself; raises as `load` does."""
-        if PurePosixPath(version).name != version or version in ("", ".", ".."):
+        if PurePosixPath(version).name != version or version in ("", ".", "..") or "\0" in version:
             raise CheckpointError(f"{version!r} is not a version name")
         try:
             with self._explained("read"):
@@ -134,8 +136,8 @@ class Registry:
     def versions(self) -> list[str]:
         """All complete versions, oldest first."""
         with self._explained("read"):
-            found = self._fs.glob(self._path("*", MANIFEST))
-        names = [PurePosixPath(path).parent.name for path in found]
+            found = map(PurePosixPath, self._fs.find(self._root, maxdepth=2))
+        names = [path.parent.name for path in found if path.name == MANIFEST]
         return sorted(name for name in names if not name.startswith("."))
 
     def promote(self, version: str) -> None:
@@ -204,14 +206,12 @@ class Registry:
         except (FileNotFoundError, NotADirectoryError):
             if verb == "read":
                 raise
-            raise Unavailable(
-                f"cannot {verb} the registry {self.url}: no such folder; "
-                "check NEXTCLICK_REGISTRY__URL"
-            ) from None
+            raise Unavailable(self._complaint(verb, "no such folder")) from None
         except OSError as error:
-            raise Unavailable(
-                f"cannot {verb} the registry {self.url} ({error}); check NEXTCLICK_REGISTRY__URL"
-            ) from None
+            raise Unavailable(self._complaint(verb, error)) from None
+
+    def _complaint(self, verb: str, why: object) -> str:
+        return f"cannot {verb} the registry {self.url} ({why}); check NEXTCLICK_REGISTRY__URL"
 
 
 def _write_durably(path: Path, content: bytes) -> None:

@@ -16,10 +16,11 @@ from shared.errors import ConfigurationError
 
 PREFIX = "NEXTCLICK_"
 NESTING = "__"
+_CLIENT_CONFIG = "NEXTCLICK_KAFKA__CLIENT_CONFIG"
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class KafkaSettings(_Section):
@@ -132,7 +133,8 @@ class Settings(BaseSettings):
         Raises ConfigurationError that names the environment variable and what is wrong with it.
         """
         known = environment_names()
-        unknown = [n for n in os.environ if n.startswith(PREFIX) and n not in known]
+        ours = [name for name in os.environ if name.upper().startswith(PREFIX)]
+        unknown = [name for name in ours if name.upper() not in known]
         if unknown:
             raise ConfigurationError(
                 f"unknown setting {', '.join(sorted(unknown))}; "
@@ -142,8 +144,8 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             raise ConfigurationError(_one_line(error)) from None
-        except ValueError as error:  # an object-valued setting that is not JSON
-            raise ConfigurationError(f"{error}; this setting takes a JSON object") from None
+        except ValueError:  # only this setting is read as JSON
+            raise ConfigurationError(f"{_CLIENT_CONFIG} is not a JSON object") from None
 
 
 def environment_names() -> dict[str, tuple[str, str]]:
@@ -162,8 +164,9 @@ def environment_names() -> dict[str, tuple[str, str]]:
 
 
 def _one_line(error: ValidationError) -> str:
-    return "; ".join(
-        f"{PREFIX}{NESTING.join(str(part) for part in e['loc'])}".upper()
-        + f" = {e['input']!r}: {e['msg']}"
-        for e in error.errors(include_url=False)
-    )
+    lines = []
+    for wrong in error.errors(include_url=False):
+        name = f"{PREFIX}{NESTING.join(str(part) for part in wrong['loc'])}".upper()
+        shown = "" if name.startswith(_CLIENT_CONFIG) else f" = {wrong['input']!r}"  # no secrets
+        lines.append(f"{name}{shown}: {wrong['msg']}")
+    return "; ".join(lines)

@@ -40,11 +40,11 @@ def session_starts(users: IntArray, timestamps: IntArray, gap_ms: int) -> IntArr
     opens = first_of_user.copy()
     if gap_ms > 0:
         # Running maximum per user: lift each user above all earlier ones, then take it globally.
-        span = int(timestamps.max() - timestamps.min()) + 1
-        lift = np.cumsum(first_of_user) * span
-        clock = np.maximum.accumulate(timestamps - timestamps.min() + lift)
-        opens[1:] |= (timestamps[1:] - timestamps.min() + lift[1:]) - clock[:-1] > gap_ms
-        opens |= first_of_user
+        # On ranks, not on times: users times the span of all times would overflow.
+        times, rank = np.unique(timestamps, return_inverse=True)
+        lift = np.cumsum(first_of_user) * len(times)
+        clock = times[np.maximum.accumulate(rank + lift) % len(times)]
+        opens[1:] |= timestamps[1:] - clock[:-1] > gap_ms
     return np.maximum.accumulate(np.where(opens, np.arange(n), 0))
 
 

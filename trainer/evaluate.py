@@ -85,8 +85,7 @@ def evaluate_model(checkpoint: Checkpoint, cases: Samples, device: torch.device)
     Windows without a known item are answered by popularity, as when serving.
     """
     scorer = Scorer(checkpoint, device, top_k=1)
-    total = max(1, int(checkpoint.popularity.sum()))
-    fallback = np.log((checkpoint.popularity + 0.5) / total)
+    fallback = _popularity_scores(checkpoint.popularity)
     parts = []
     for start in range(0, len(cases), _BATCH):
         histories = cases.histories[start : start + _BATCH]
@@ -100,13 +99,19 @@ def evaluate_model(checkpoint: Checkpoint, cases: Samples, device: torch.device)
 
 def evaluate_popularity(popularity: IntArray, cases: Samples) -> Evaluation:
     """Evaluate "the same most-clicked items for everybody"."""
-    # Equal counts are ordered by row, as the fallback list is, instead of all counting as misses.
-    scores = popularity - np.arange(len(popularity)) / (2.0 * len(popularity))
+    scores = _popularity_scores(popularity)
     parts = [
         (np.broadcast_to(scores, (len(targets), len(scores))), targets)
         for targets in np.array_split(cases.targets, max(1, len(cases) // _BATCH))
     ]
     return _combine(parts)
+
+
+def _popularity_scores(popularity: IntArray) -> FloatArray:
+    """Log shares of clicks; equal counts ordered by row, as the fallback list serves them."""
+    ordered = popularity + 0.5 - np.arange(len(popularity)) / (2.0 * len(popularity))
+    shares: FloatArray = ordered / ordered.sum()
+    return np.log(shares)
 
 
 def _combine(parts: list[tuple[FloatArray, IntArray]], seed: int = 0) -> Evaluation:

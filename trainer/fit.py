@@ -95,7 +95,6 @@ def fit(
         train_loss = torch.stack(losses).mean().item()
         seconds = time.monotonic() - began
         curve.append(Epoch(epoch, train_loss, validation_loss, hr10, seconds))
-        # .monotonic() - began))
         bar.set_postfix(loss=f"{train_loss:.3f}", hr10=f"{hr10:.3f}")
         if validation_loss < best_loss or len(validation) == 0:
             best_loss, best_epoch = validation_loss, epoch

@@ -73,6 +73,8 @@ def retrain(
     """
     began = time.monotonic()
     data = click_log(frame, gap_ms)
+    if reason := _nothing_to_learn(data):
+        return Outcome(None, reason, time.monotonic() - began)
     name, champion = current_champion(registry)
     candidate = fit_candidate(
         data, champion, name, preset, limits, device=device, stopped=stopped, progress=progress
@@ -86,6 +88,15 @@ def retrain(
         return Outcome(None, decision.reason, seconds)
     candidate.metrics.update(metrics)
     return Outcome(registry.publish(candidate), decision.reason, seconds)
+
+
+def _nothing_to_learn(data: ClickLog) -> str | None:
+    """Why no model can be fitted on a log, if so. Not an error: more clicks may come."""
+    if len(data.ids_in(Split.TRAIN)) < 2:
+        return "the log holds fewer than two items: there is nothing to choose between"
+    if not (np.arange(len(data.items)) > data.starts)[data.split == Split.TRAIN].any():
+        return "no session in the log has two clicks: there is no next click to learn from"
+    return None
 
 
 def current_champion(registry: Registry) -> tuple[str | None, Checkpoint | None]:

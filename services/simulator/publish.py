@@ -79,13 +79,12 @@ def publish_live(
     patiently(publisher.connect)
     start = clock()
     reported = start
+    end = float("inf") if seconds is None else start + seconds
     sent = 0
     while not stop.is_set():
         now = clock()
-        elapsed = now - start
-        if seconds is not None:
-            elapsed = min(elapsed, seconds)
-        due = int(elapsed * rate)
+        elapsed = min(now, end) - start
+        due = int(elapsed * rate + 1e-6)  # 0.29 s at 100/s are 29 clicks, not 28.99…
         if due > sent:
             messages = [
                 _message(topic, user, item, start + i / rate, rng)
@@ -97,9 +96,9 @@ def publish_live(
             reported = now
             late_ms = 1000 * (clock() - start - sent / rate)
             log.info("%d clicks sent, %.0f/s, %.0f ms late", sent, sent / elapsed, late_ms)
-        if seconds is not None and now - start >= seconds:
+        if now >= end:
             break
-        stop.wait(max(SHORTEST_WAIT, start + (sent + 1) / rate - clock()))
+        stop.wait(max(SHORTEST_WAIT, min(end, start + (sent + 1) / rate) - clock()))
     patiently(publisher.wait_acknowledged)
     return sent
 

@@ -12,7 +12,8 @@ from shared.schemas import Click, Recommendation, decode_click
 from shared.scorer import Ranking
 
 MAX_DEAD_LETTER_BYTES = 900_000
-"""Value bytes kept in a dead letter, so that it with its headers fits Kafka's default 1 MB."""
+"""Value bytes kept in a dead letter: with its key and headers it fits Kafka's default 1 MB."""
+MAX_DEAD_LETTER_KEY_BYTES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,11 @@ def answer_message(topic: str, answer: Recommendation) -> OutMessage:
 def dead_letter(topic: str, message: Message, error: BadClick, now_ms: int) -> OutMessage:
     """Wrap a message that is no click: its own bytes and key, and in the headers why and whence.
 
-    A value above MAX_DEAD_LETTER_BYTES is cut; the header `original_bytes` then says how long
-    it was.
+    A letter that Kafka refused would stop the worker for good, so a value and a key that are
+    too long are cut; the headers `original_bytes` and `original_key_bytes` then say how long
+    they were.
     """
-    value = message.value
+    key, value = message.key, message.value
     headers = {
         "topic": message.topic,
         "partition": str(message.partition),
@@ -96,8 +98,11 @@ def dead_letter(topic: str, message: Message, error: BadClick, now_ms: int) -> O
         "error": str(error)[:1000],
         "time": str(now_ms),
     }
+    if key is not None and len(key) > MAX_DEAD_LETTER_KEY_BYTES:
+        headers["original_key_bytes"] = str(len(key))
+        key = key[:MAX_DEAD_LETTER_KEY_BYTES]
     if value is not None and len(value) > MAX_DEAD_LETTER_BYTES:
         headers["original_bytes"] = str(len(value))
         value = value[:MAX_DEAD_LETTER_BYTES]
     encoded = tuple((name, text.encode("utf-8", "replace")) for name, text in headers.items())
-    return OutMessage(topic, message.key, value, encoded)
+    return OutMessage(topic, key, value, encoded)

@@ -48,7 +48,7 @@ class ModelSlot:
         self._poll_seconds = poll_seconds
         self._clock = clock
         self._model: ServedModel | None = None
-        self._given_up: set[str] = set()
+        self._given_up: str | None = None
         self._complained: float | None = None
         self._crash: BaseException | None = None
         self._stop = threading.Event()
@@ -89,7 +89,9 @@ class ModelSlot:
                 )
                 return
             served = self._model.version if self._model else None
-            if pointer.version == served or pointer.version in self._given_up:
+            if pointer.version != self._given_up:
+                self._given_up = None  # whoever points to it once more wants it tried once more
+            if pointer.version in (served, self._given_up):
                 return
             self._swap(pointer.version)
             self._complained = None
@@ -105,12 +107,11 @@ class ModelSlot:
                 scorer.recommend([[scorer.vocabulary.item_ids[0]]] * size)
         except (CheckpointError, RuntimeError) as error:  # RuntimeError: torch, out of memory, …
             metrics.SWAP_FAILURES.inc()
-            self._given_up.add(version)  # its bytes will not get better
+            self._given_up = version  # its bytes will not get better
             kept = f"keeping {self._model.version}" if self._model else "there is no older one"
             log.error("model %s cannot serve, %s: %s", version, kept, error)
             return
         self._model = ServedModel(version, scorer)
-        self._given_up.clear()
         self._first.set()
         metrics.SWAPS.inc()
         metrics.MODEL_LOADED.set_to_current_time()

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from shared.checkpoint import (
@@ -111,3 +112,93 @@ def test_a_vocabulary_only_grows_at_its_end() -> None:
 def test_a_checkpoint_says_what_it_came_from() -> None:
     child = to_files(replace(checkpoint(), parent="v0"), "v1", "now")
     assert from_files(child, "v1").parent == "v0"
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, VOCABULARY, MANIFEST])
+def test_a_missing_file_is_named(name: str) -> None:
+    rest = {other: content for other, content in files().items() if other != name}
+    with pytest.raises(CheckpointError, match=name):
+        from_files(rest, "v1")
+
+
+def test_a_file_that_the_manifest_does_not_list_is_refused() -> None:
+    bad = resigned(files(), files={})
+    with pytest.raises(CheckpointError, match=f"{WEIGHTS} does not match"):
+        from_files(bad, "v1")
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [*map(str, range(30)), "1"],
+        list(range(30)),
+        [["1"]] * 30,
+        [None, *map(str, range(29))],
+    ],
+    ids=["one too many, twice", "numbers", "lists", "a null"],
+)
+def test_a_vocabulary_of_anything_but_item_ids_is_refused(ids: object) -> None:
+    bad = resigned({**files(), VOCABULARY: json.dumps(ids).encode()})
+    with pytest.raises(CheckpointError, match=VOCABULARY):
+        from_files(bad, "v1")
+
+
+@pytest.mark.parametrize(
+    "shape", [{"heads": 3}, {"layers": 3}, {"tower": 25}, {"items": 29}, {"embed_dim": 18}]
+)
+def test_a_model_shape_that_is_not_that_of_the_weights_is_refused(shape: dict[str, int]) -> None:
+    model = {**json.loads(files()[MANIFEST])["model"], **shape}
+    with pytest.raises(CheckpointError, match="version v1"):
+        from_files(resigned(files(), model=model), "v1")
+
+
+@pytest.mark.parametrize(
+    "popularity",
+    [
+        torch.tensor(3),
+        torch.ones(29, dtype=torch.int64),
+        torch.ones(30, 2, dtype=torch.int64),
+        torch.full((30,), float("nan")),
+        torch.ones(30, dtype=torch.bfloat16),
+    ],
+    ids=["scalar", "short", "table", "nan", "bfloat16"],
+)
+def test_popularity_is_one_count_for_each_item(popularity: torch.Tensor) -> None:
+    tensors = safetensors.torch.load(files()[WEIGHTS])
+    tensors["popularity"] = popularity
+    with pytest.raises(CheckpointError, match="version v1"):
+        from_files(resigned({**files(), WEIGHTS: safetensors.torch.save(tensors)}), "v1")
+
+
+@pytest.mark.parametrize("lost", ["popularity", "tower_out.bias"])
+def test_a_tensor_that_is_missing_is_named(lost: str) -> None:
+    tensors = safetensors.torch.load(files()[WEIGHTS])
+    del tensors[lost]
+    with pytest.raises(CheckpointError, match=lost):
+        from_files(resigned({**files(), WEIGHTS: safetensors.torch.save(tensors)}), "v1")
+
+
+def test_a_manifest_with_fields_of_a_later_format_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="later"):
+        from_files(resigned(files(), later=1), "v1")
+
+
+def test_ids_are_kept_as_they_are_in_any_script() -> None:
+    ids = ["ü", "猫", "a b", '"', "\\", "\u2028", *map(str, range(24))]
+    written = to_files(replace(checkpoint(), vocabulary=Vocabulary(ids)), "v1", "now")
+    assert from_files(written, "v1").vocabulary.item_ids == ids
+    assert "猫".encode() in written[VOCABULARY]
+
+
+def test_a_metric_that_could_not_be_computed_does_not_spoil_the_version() -> None:
+    """An AUC without cases, a validation loss without validation: written is readable."""
+    written = replace(checkpoint(), metrics={"auc": float("nan"), "hr@10": 0.5})
+    assert from_files(to_files(written, "v1", "now"), "v1").metrics["hr@10"] == 0.5
+
+
+def test_writing_does_not_move_or_share_the_model() -> None:
+    ours = checkpoint()
+    read = from_files(to_files(ours, "v1", "now"), "v1")
+    with torch.no_grad():
+        read.model.tower_out.bias.fill_(9.0)
+    assert ours.model.tower_out.bias.item() != 9.0

@@ -5,11 +5,15 @@ from collections import Counter, defaultdict
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.simulator.world import World
 from shared.checkpoint import Vocabulary
+from shared.windows import HISTORY_LENGTH, starts_new_session
 from trainer.dataset import (
     ClickLog,
+    Samples,
     Split,
     click_log,
     random_split,
@@ -112,3 +116,117 @@ def test_the_sources_random_split_leaks(source_log: ClickLog) -> None:
         seen[tuple(row)][label] += 1
     with_twin = sum(tuple(row) in seen for row in validation.histories.tolist())
     assert with_twin / len(validation) > 0.75
+
+
+def naive_samples(
+    clicks: list[tuple[str, str, int]], log: ClickLog, gap: int, split: Split, known: list[str]
+) -> list[tuple[list[int], int]]:
+    """All windows and targets, one user and one click at a time."""
+    position = 0  # in the log, which is grouped by user
+    found = []
+    for user in dict.fromkeys(user for user, _, _ in clicks):
+        session: list[str] = []
+        clock: int | None = None
+        for _, item, at in (click for click in clicks if click[0] == user):
+            if clock is not None and starts_new_session(clock, at, gap):
+                session = []
+            clock = at if clock is None else max(clock, at)
+            if session and log.split[position] == split:
+                history = [known.index(i) + 1 for i in session[-HISTORY_LENGTH:] if i in known]
+                target = known.index(item) + 1 if item in known else 0
+                if split == Split.TEST or (history and target):
+                    found.append(([0] * (HISTORY_LENGTH - len(history)) + history, target))
+            session.append(item)
+            position += 1
+    return found
+
+
+@given(
+    clicks=st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from("pqrst"), st.integers(0, 60)),
+        max_size=60,
+    ),
+    gap=st.sampled_from([0, 5, 30]),
+    known=st.lists(st.sampled_from("pqrst"), unique=True),
+)
+def test_samples_are_those_of_a_naive_loop(
+    clicks: list[tuple[str, str, int]], gap: int, known: list[str]
+) -> None:
+    log = click_log(frame(*clicks), gap, validation=0.2, test=0.2)
+    for split in Split:
+        got = samples(log, split, Vocabulary(known))
+        pairs = list(zip(got.histories.tolist(), got.targets.tolist(), strict=True))
+        assert pairs == naive_samples(clicks, log, gap, split, known)
+        assert got.labels is None
+
+
+@given(
+    counts=st.lists(st.integers(1, 40), max_size=30),
+    validation=st.sampled_from([0.0, 0.1, 0.25]),
+    test=st.sampled_from([0.0, 0.1, 0.5]),
+)
+def test_every_user_keeps_time_and_share(counts: list[int], validation: float, test: float) -> None:
+    clicks = [(f"u{user}", "i", i) for user, n in enumerate(counts) for i in range(n)]
+    log = click_log(frame(*clicks), 0, validation, test)
+    for user, n in enumerate(counts):
+        mine = log.split[log.users == user]
+        assert (np.diff(mine) >= 0).all()
+        assert abs((mine == Split.TEST).sum() - n * test) < 1
+        assert abs((mine != Split.TRAIN).sum() - n * (test + validation)) < 1 + 1e-9
+    held_out = (log.split == Split.TEST).sum()
+    assert abs(held_out - sum(counts) * test) <= 2 + len(counts) * 0.1
+
+
+def test_a_log_is_grouped_by_user_in_stream_order() -> None:
+    clicks = [("b", "1", 5), ("a", "2", 9), ("b", "3", 1), ("a", "2", 7)] + [
+        ("c" if i % 2 else "a", str(i), 0) for i in range(40)
+    ]
+    log = click_log(frame(*clicks), gap_ms=0)
+    assert log.user_ids.tolist() == ["b", "a", "c"]
+    assert (log.first_timestamp, log.last_timestamp) == (0, 9)
+    for number, user in enumerate(log.user_ids):
+        mine = log.items[log.users == number]
+        expected = [item for who, item, _ in clicks if who == user]
+        assert [log.item_ids[i] for i in mine] == expected
+
+
+def test_an_items_split_is_that_of_its_clicks_and_counts_hold_training_and_validation() -> None:
+    log = click_log(frame(*[("a", f"i{9 - i}", i) for i in range(10)]), 0, 0.2, 0.2)
+    assert log.ids_in(Split.TRAIN) == ["i9", "i8", "i7", "i6", "i5", "i4"]
+    assert log.ids_in(Split.VALIDATION) == ["i3", "i2"]
+    assert log.ids_in(Split.TEST) == ["i1", "i0"]
+    assert log.counts(Vocabulary(["i0", "i3", "i9", "new"])).tolist() == [0, 1, 1, 0]
+
+
+def test_ids_appear_in_the_order_in_which_they_were_first_clicked() -> None:
+    log = click_log(frame(("a", "x", 0), ("b", "y", 1), ("a", "z", 2), ("b", "x", 3)), 0, 0.0, 0.0)
+    assert log.ids_in(Split.TRAIN) == ["x", "z", "y"]  # a's clicks come first
+    assert click_log(frame(("a", "z", 0), ("b", "y", 1)), 0, 0, 0).ids_in(Split.TRAIN) == ["z", "y"]
+
+
+def test_with_two_items_the_negative_is_the_other_one() -> None:
+    targets = np.array([1, 2, 2, 1])
+    negatives = sample_negatives(targets, 3, 2, np.random.default_rng(0))
+    assert (negatives == 3 - targets[:, None]).all()
+
+
+def test_the_sources_negatives_are_uniform_and_include_the_target(source_log: ClickLog) -> None:
+    vocabulary = Vocabulary([str(i) for i in range(1, 51)])
+    table = source_samples(source_log, vocabulary, np.random.default_rng(0))
+    assert table.labels is not None
+    negatives = table.targets[table.labels == 0]
+    counts = np.bincount(negatives, minlength=51)[1:]
+    expected = len(negatives) / 50
+    assert ((counts - expected) ** 2 / expected).sum() < 100  # 49 degrees: p < 0.00003
+    assert 0.4 < table.labels[:5000].mean() < 0.6  # shuffled
+
+
+def test_a_random_split_loses_and_doubles_nothing() -> None:
+    table = Samples(np.arange(70).reshape(7, 10), np.arange(7), np.arange(7.0))
+    train, validation = random_split(table, np.random.default_rng(0))
+    assert (len(train), len(validation)) == (5, 2)
+    assert sorted([*train.targets, *validation.targets]) == list(range(7))
+    for part in (train, validation):
+        assert part.labels is not None
+        assert part.labels.tolist() == part.targets.tolist()
+        assert (part.histories[:, 0] == 10 * part.targets).all()

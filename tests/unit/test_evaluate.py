@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import CheckpointError
+from shared.scorer import Scorer
 from tests.unit.builders import CPU, checkpoint
 from trainer.dataset import Samples
 from trainer.evaluate import (
@@ -80,3 +83,79 @@ def test_windows_without_a_known_item_are_answered_by_popularity() -> None:
 
 def test_no_cases_no_metrics_to_divide() -> None:
     assert len(evaluate_model(checkpoint(), cases([]), CPU).ranks) == 0
+
+
+@given(
+    scores=st.lists(st.integers(0, 4).map(float), min_size=1, max_size=12),
+    target=st.integers(0, 12),
+)
+def test_a_rank_counts_every_item_that_is_not_worse(scores: list[float], target: int) -> None:
+    target = min(target, len(scores))
+    (rank,) = ranks_of(np.array([scores]), np.array([target]))
+    others = [s for i, s in enumerate(scores, start=1) if i != target]
+    assert rank == (MISS if target == 0 else 1 + sum(s >= scores[target - 1] for s in others))
+
+
+def test_many_cases_are_ranked_as_each_would_be_alone() -> None:
+    """More than one batch, with windows that the model knows nothing of in between."""
+    rng = np.random.default_rng(0)
+    many = Samples(rng.integers(1, 31, (2500, 10)), rng.integers(0, 31, 2500))
+    many.histories[::7] = 0
+    ours = checkpoint()
+    ranks = evaluate_model(ours, many, CPU).ranks
+    scorer = Scorer(ours, CPU, top_k=1)
+    for i in (0, 1, 6, 1023, 1024, 1029, 2047, 2048, 2499):
+        target = int(many.targets[i])
+        if target == 0:
+            expected = MISS
+        elif i % 7 == 0:
+            expected = target  # the builder's popularity falls with the row
+        else:
+            (row,) = scorer.log_probabilities(many.histories[i : i + 1]).numpy()
+            expected = int((row >= row[target - 1]).sum())
+        assert ranks[i] == expected
+
+
+def test_many_cases_are_ranked_by_popularity_in_their_order() -> None:
+    targets = np.random.default_rng(0).integers(0, 31, 3000)
+    evaluation = evaluate_popularity(np.arange(30, 0, -1), cases(targets.tolist()))
+    assert evaluation.ranks.tolist() == [t or MISS for t in targets.tolist()]
+
+
+def test_equally_popular_items_are_ranked_as_they_are_served() -> None:
+    """The fallback list breaks ties by row, for the model's windows as for the popularity list."""
+    ours = replace(checkpoint(), popularity=np.full(30, 5))
+    unknown = cases([1, 2, 30], history=0)
+    served = [item.item_id for item in Scorer(ours, CPU, 30).recommend([["?"]])[0].items]
+    assert served == [str(i) for i in range(1, 31)]
+    assert evaluate_popularity(ours.popularity, unknown).ranks.tolist() == [1, 2, 30]
+    assert evaluate_model(ours, unknown, CPU).ranks.tolist() == [1, 2, 30]
+
+
+def test_the_auc_compares_with_items_other_than_the_target() -> None:
+    """The target always has the best score: it wins against any other item, never ties itself."""
+    scores = np.tile(np.array([1.0, 0.0, 0.0]), (500, 1))
+    assert evaluate_scores(scores, cases([1] * 500)).auc == 1.0
+
+
+def test_the_auc_looks_at_the_scores_of_the_same_case() -> None:
+    """Cases whose target the model cannot name are left out and shift nobody else's scores."""
+    targets = [0, 1, 2, 3] * 50
+    scores = np.zeros((200, 3))
+    for row, target in zip(scores, targets, strict=True):
+        row[target - 1] = 1.0 if target else 0.0
+        row += 10.0 if target == 0 else 0.0
+    assert evaluate_scores(scores, cases(targets)).auc == 1.0
+
+
+def test_without_anything_to_compare_there_is_no_auc() -> None:
+    assert np.isnan(evaluate_scores(np.ones((2, 1)), cases([1, 1])).auc)
+    assert np.isnan(evaluate_scores(np.ones((2, 5)), cases([0, 0])).auc)
+    assert np.isnan(auc_of(np.array([]), np.array([1.0])))
+
+
+def test_the_cuts_are_at_ten_and_twenty() -> None:
+    metrics = Evaluation(np.array([10, 11, 20, 21]), auc=0.5).metrics()
+    assert (metrics["hr@10"], metrics["hr@20"]) == (1 / 4, 3 / 4)
+    assert metrics["ndcg@10"] == pytest.approx(1 / np.log2(11) / 4)
+    assert metrics["mrr@20"] == pytest.approx((1 / 10 + 1 / 11 + 1 / 20) / 4)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, Unavailable
 from trainer.event_log import EventLog, Row
 
 
@@ -81,3 +81,79 @@ def test_a_folder_that_cannot_be_written_names_the_setting(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="NEXTCLICK_TRAINER__EVENT_LOG"):
         EventLog(str(tmp_path / "file" / "log"))
+
+
+def test_columns_are_the_schemas_also_of_an_empty_log(log: EventLog) -> None:
+    assert list(log.read().columns) == ["event_id", "user_id", "item_id", "timestamp"]
+    log.append(0, 0, 0, [("é", "ü", "猫", 2**53)])
+    frame = log.read()
+    assert frame.to_dict("records") == [
+        {"event_id": "é", "user_id": "ü", "item_id": "猫", "timestamp": 2**53}
+    ]
+    assert frame["timestamp"].dtype == "int64"
+
+
+def test_partitions_and_offsets_are_ordered_as_numbers(log: EventLog) -> None:
+    for i, (partition, offset) in enumerate([(10, 0), (2, 100), (2, 99), (2, 1000), (2, 9)]):
+        log.append(partition, offset, offset, rows(i))
+    assert ids(log.read()) == ["e4", "e2", "e1", "e3", "e0"]
+    assert log.next_offset(2) == 1001
+    assert log.next_offset(1) is None
+
+
+def test_the_next_offset_is_after_the_newest_file_whatever_was_written_last(log: EventLog) -> None:
+    for first, last in ((5, 9), (0, 4), (20, 29), (10, 19)):
+        log.append(0, first, last, rows(first))
+    assert log.next_offset(0) == 30
+
+
+def test_a_log_is_the_same_after_reopening(log: EventLog) -> None:
+    log.append(0, 0, 1, rows(1, 2))
+    again = EventLog(str(log.folder))
+    assert ids(again.read()) == ["e1", "e2"]
+    assert again.next_offset(0) == 2
+
+
+def test_the_same_event_in_two_partitions_or_imported_counts_once(log: EventLog) -> None:
+    columns = ["event_id", "user_id", "item_id", "timestamp"]
+    log.import_clicks(pd.DataFrame(rows(1, 2), columns=columns))
+    log.append(0, 0, 1, rows(2, 3))
+    log.append(1, 0, 1, rows(3, 4))
+    assert ids(log.read()) == ["e1", "e2", "e3", "e4"]
+
+
+def test_exactly_so_many_newest_are_read_also_when_times_tie(log: EventLog) -> None:
+    log.append(0, 0, 5, [(f"e{i}", "u", "i", 7) for i in range(6)])
+    for newest in (0, 1, 5, 6, 7):
+        assert len(log.read(newest=newest)) == min(newest, 6)
+
+
+def test_a_folder_that_goes_away_is_waited_for_and_leaves_no_debris(log: EventLog) -> None:
+    away = log.folder.rename(log.folder.parent / "away")
+    with pytest.raises(Unavailable, match="NEXTCLICK_TRAINER__EVENT_LOG"):
+        log.append(0, 0, 0, rows(1))
+    away.rename(log.folder)
+    log.append(0, 0, 0, rows(1))
+    assert ids(log.read()) == ["e1"]
+
+
+def test_a_write_that_dies_before_its_rename_adds_nothing(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    log.append(0, 0, 0, rows(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", full)
+        with pytest.raises(Unavailable, match="No space left"):
+            log.append(0, 1, 1, rows(2))
+    assert len(list(log.folder.iterdir())) == 1
+    assert log.next_offset(0) == 1
+
+
+def test_other_files_in_the_folder_are_left_alone(log: EventLog) -> None:
+    (log.folder / "notes.txt").write_text("mine")
+    EventLog(str(log.folder)).append(0, 0, 0, rows(1))
+    assert (log.folder / "notes.txt").read_text() == "mine"
+    assert log.count() == 1

@@ -59,3 +59,49 @@ def test_a_candidate_that_is_the_champion_again_is_refused() -> None:
     decision = decide(hitting(0.5), hitting(0.5), hitting(0.3))
     assert not decision.publish
     assert "exactly as the champion" in decision.reason
+
+
+def differing(gained: int, lost: int, cases: int = 1000) -> tuple[Evaluation, Evaluation]:
+    """A candidate and its champion, which hits half: so many hits more here, fewer there."""
+    champion = np.where(np.arange(cases) < cases // 2, 1, 100)
+    candidate = champion.copy()
+    candidate[:lost] = 100
+    candidate[cases // 2 : cases // 2 + gained] = 1
+    return Evaluation(candidate, 0.5), Evaluation(champion, 0.5)
+
+
+def test_noise_is_two_standard_errors() -> None:
+    """101 cases changed sides: 15 lost on balance are 1.5 standard errors, 25 are 2.5."""
+    candidate, champion = differing(gained=43, lost=58)
+    assert decide(candidate, champion, hitting(0.3)).publish
+    candidate, champion = differing(gained=38, lost=63)
+    decision = decide(candidate, champion, hitting(0.3))
+    assert not decision.publish
+    assert "difference -0.0250, standard error 0.0100, 1000 cases" in decision.reason
+
+
+def test_more_cases_make_the_same_difference_certain() -> None:
+    few, many = differing(10, 13, cases=200), differing(1000, 1300, cases=20_000)
+    assert decide(*few, hitting(0.3, cases=200)).publish
+    assert not decide(*many, hitting(0.3, cases=20_000)).publish
+
+
+def test_beaten_by_the_popularity_list_that_the_champion_beats_is_refused() -> None:
+    candidate, champion, popularity = hitting(0.308, seed=1), hitting(0.31, seed=2), hitting(0.309)
+    decision = decide(candidate, champion, popularity)
+    assert not decision.publish
+    assert "no better than the popularity list" in decision.reason
+    assert decide(candidate, champion, hitting(0.307)).publish
+
+
+def test_one_case_is_judged_too() -> None:
+    hit, miss = Evaluation(np.array([1]), 0.5), Evaluation(np.array([50]), 0.5)
+    assert decide(hit, None, miss).publish
+    assert decide(hit, miss, miss).publish
+    assert not decide(miss, hit, miss).publish
+
+
+def test_k_decides_what_a_hit_is() -> None:
+    third, sixth = Evaluation(np.array([3] * 9), 0.5), Evaluation(np.array([6] * 9), 0.5)
+    assert decide(third, None, sixth, k=5).publish
+    assert not decide(third, None, sixth, k=10).publish

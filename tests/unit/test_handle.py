@@ -86,3 +86,41 @@ def test_a_huge_dead_letter_is_cut_and_says_so() -> None:
     letter = handle.dead_letter("clicks.dlq", message(value), BadClick("oversized", ""), 0)
     assert letter.value == value[:-1]
     assert dict(letter.headers)["original_bytes"] == str(len(value)).encode()
+
+
+def test_an_error_text_of_any_length_and_letters_fits_a_header() -> None:
+    letter = handle.dead_letter("d", message(b"?"), BadClick("invalid", "\ud800" + "é" * 5000), 0)
+    error = dict(letter.headers)["error"].decode()
+    assert error == "?" + "é" * 999
+
+
+def test_a_message_without_a_key_stays_without_one() -> None:
+    bare = Message("clicks", 0, 0, None, b"?")
+    assert handle.dead_letter("d", bare, BadClick("not_json", "x"), 0).key is None
+
+
+@pytest.mark.parametrize("key", [0, 1000, 100_000, 500_000, 999_000])
+def test_a_dead_letter_always_fits_a_kafka_message(key: int) -> None:
+    """Also where the key is huge: a letter that Kafka refuses would stop the worker for good."""
+    big = Message("clicks", 0, 0, b"k" * key, b"v" * (1_040_000 - key))
+    letter = handle.dead_letter("d", big, BadClick("oversized", "é" * 5000), 0)
+    size = len(letter.key or b"") + len(letter.value or b"")
+    size += sum(len(name) + len(value) + 10 for name, value in letter.headers)
+    assert size < 1_000_000  # librdkafka's message.max.bytes
+
+
+def test_an_answer_says_why_the_model_did_not_decide() -> None:
+    click = Click(event_id="e", user_id="u", item_id="2", timestamp=5)
+    answer = handle.recommendation(click, ["2"], Ranking([], "unknown_items"), "v1", now_ms=9)
+    assert answer.fallback == "unknown_items"
+
+
+def test_a_part_begins_anew_for_everybody() -> None:
+    """Two users' clicks in turn: the cut for one resets the count of the other."""
+    batch = handle.decode([click_message("ab"[i % 2], f"e{i}", i) for i in range(12)])
+    assert [len(part) for part in handle.cut(batch, 2)] == [4, 4, 4]
+
+
+def test_nothing_is_cut_from_nothing() -> None:
+    assert list(handle.cut([], 3)) == []
+    assert handle.decode([]) == []

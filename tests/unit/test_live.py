@@ -52,3 +52,36 @@ def test_a_hit_is_a_next_click_that_was_on_the_list() -> None:
 def test_nothing_seen_nothing_claimed() -> None:
     live = Live(rivals={})
     assert (live.missing, live.swaps, live.latency_ms(), live.hit_rates()) == (0, 0, {}, {})
+
+
+def test_a_repeated_answer_is_not_judged_or_timed_again() -> None:
+    live = Live(rivals={})
+    first = answer("1", "u", "a", "b")
+    live.add_answers([first, first, answer("2", "u", "b", "c"), first], [110, 999, 120, 999])
+    assert (live.judged, live.hits["model"], live.duplicates) == (1, 1, 2)
+    assert live.latencies_ms == [10, 20]
+    live.add_answers([answer("3", "u", "c", "d")], [130])  # judged by answer 2, not by a repeat
+    assert (live.judged, live.hits["model"]) == (2, 2)
+
+
+def test_an_answer_may_be_seen_before_its_click() -> None:
+    live = Live(rivals={})
+    live.add_answers([answer("1", "u", "a", "b")], [110])
+    live.add_clicks(["1", "2"])
+    live.add_clicks(["2"])  # a second reading of the topic
+    assert live.missing == 1
+
+
+def test_the_newest_latencies_are_those_that_came_last() -> None:
+    live = Live(rivals={})
+    for i, arrived in enumerate([1100, 1100, 110, 130]):
+        live.add_answers([answer(str(i), f"u{i}", "a", "b")], [arrived])
+    assert live.latency_ms(newest=2) == {"p50": 20.0, "p90": 28.0, "p99": 29.8}
+    assert live.latency_ms()["p99"] > 900
+
+
+def test_the_click_judged_is_the_last_of_the_history() -> None:
+    live = Live(rivals={})
+    later = answer("2", "u", "x", "z").model_copy(update={"history": ["b", "x"]})
+    live.add_answers([answer("1", "u", "a", "b"), later], [110, 120])
+    assert live.hit_rates() == {"model": 0.0}

@@ -5,10 +5,11 @@ import logging
 import pytest
 
 from services.worker.model_slot import ModelSlot
+from shared import metrics
 from shared.checkpoint import Checkpoint
 from shared.errors import CheckpointError, Unavailable
 from shared.registry import Pointer
-from shared.scorer import Scorer
+from shared.scorer import Ranking, Scorer
 from tests.unit.builders import CPU, checkpoint
 
 
@@ -119,3 +120,104 @@ def test_a_bug_in_the_thread_crashes_the_serving_thread(
     slot.stop()
     with pytest.raises(ZeroDivisionError):
         _ = slot.model
+
+
+def test_a_registry_that_goes_away_while_loading_is_asked_again(
+    registry: FakeRegistry, slot: ModelSlot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.current = "v1"
+    slot.check()
+    registry.current = "v2"
+
+    def away(version: str) -> Checkpoint:
+        raise Unavailable("registry away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "load", away)
+        slot.check()
+        assert served(slot) == "v1"
+    slot.check()
+    assert served(slot) == "v2"
+
+
+def test_a_version_that_is_promoted_again_is_tried_again(
+    registry: FakeRegistry, slot: ModelSlot
+) -> None:
+    """v2 failed, say for want of memory; the operator rolls back, makes room, promotes it."""
+    registry.broken = {"v2"}
+    for registry.current in ("v1", "v2", "v1"):
+        slot.check()
+    registry.broken = set()
+    registry.current = "v2"
+    slot.check()
+    assert served(slot) == "v2"
+
+
+def test_a_first_model_that_is_broken_is_no_model(
+    registry: FakeRegistry, slot: ModelSlot, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry.current, registry.broken = "v1", {"v1"}
+    slot.check()
+    assert served(slot) is None
+    assert not slot.wait(0)
+    assert "there is no older one" in caplog.text
+    registry.current = "v2"
+    slot.check()
+    assert slot.wait(0)
+
+
+def test_an_outage_is_said_again_after_a_minute(
+    registry: FakeRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    times = [0.0]
+    slot = ModelSlot(registry, lambda c: Scorer(c, CPU, 3), 0.01, clock=lambda: times[0])  # type: ignore[arg-type]
+    registry.away = True
+    for times[0] in (0, 1, 59, 60, 61, 119, 120):
+        slot.check()
+    assert [r.message for r in caplog.records] == ["registry away"] * 3
+
+
+def test_without_any_model_it_says_what_to_do(
+    slot: ModelSlot, caplog: pytest.LogCaptureFixture
+) -> None:
+    slot.check()
+    assert "nextclick trainer --once" in caplog.text
+
+
+def test_swaps_and_failures_are_counted(registry: FakeRegistry, slot: ModelSlot) -> None:
+    def counted() -> tuple[float, float]:
+        return metrics.SWAPS._value.get(), metrics.SWAP_FAILURES._value.get()
+
+    before = counted()
+    registry.broken = {"v2"}
+    for registry.current in ("v1", "v1", "v2", "v2", "v3"):
+        slot.check()
+    after = counted()
+    assert (after[0] - before[0], after[1] - before[1]) == (2, 1)
+
+
+def test_a_model_is_warmed_up_before_it_serves(registry: FakeRegistry) -> None:
+    sizes: list[int] = []
+
+    class Watched(Scorer):
+        def recommend(self, histories: list[list[str]]) -> list[Ranking]:
+            assert served(slot) is None  # nobody is served by a model that is still cold
+            sizes.append(len(histories))
+            return super().recommend(histories)
+
+    slot = ModelSlot(registry, lambda c: Watched(c, CPU, 3), 0.01)  # type: ignore[arg-type]
+    registry.current = "v1"
+    slot.check()
+    assert served(slot) == "v1"
+    assert 1 in sizes
+    assert max(sizes) == 256
+
+
+def test_the_thread_follows_until_it_is_stopped(registry: FakeRegistry, slot: ModelSlot) -> None:
+    registry.current = "v1"
+    slot.start()
+    assert slot.wait(10)
+    slot.stop()
+    registry.current = "v2"
+    assert served(slot) == "v1"
+    assert not slot._thread.is_alive()

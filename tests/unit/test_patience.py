@@ -64,3 +64,49 @@ def test_only_what_time_heals_is_waited_for() -> None:
 
     with pytest.raises(ConfigurationError):
         Patience(Waiting(), logging.getLogger("test"))(misconfigured)
+
+
+def test_it_backs_off_by_doubling_up_to_five_seconds() -> None:
+    stop = Waiting()
+    waits: list[float | None] = []
+    original = stop.wait
+
+    def wait(timeout: float | None = None) -> bool:
+        waits.append(timeout)
+        return original(timeout)
+
+    stop.wait = wait  # type: ignore[method-assign]
+    Patience(stop, logging.getLogger("test"))(failing(9), "x")  # type: ignore[arg-type]
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+
+
+def test_each_call_begins_patiently_and_says_so_anew(caplog: pytest.LogCaptureFixture) -> None:
+    stop = Waiting()
+    patiently = Patience(stop, logging.getLogger("test"), clock=lambda: stop.now)
+    for _ in range(2):
+        patiently(failing(2), "x")  # type: ignore[arg-type]
+    assert stop.now == pytest.approx(2 * (0.1 + 0.2))
+    assert [r.message for r in caplog.records if r.levelno == logging.WARNING] == [
+        "waiting: Redis is away"
+    ] * 2
+
+
+def test_what_works_is_done_even_after_a_stop() -> None:
+    """A batch in hand is finished: only waiting is cut short."""
+    stop = Waiting()
+    stop.set()
+    assert Patience(stop, logging.getLogger("test"))(failing(0), "x") == "x"  # type: ignore[arg-type]
+    assert stop.now == 0
+
+
+def test_arguments_are_passed_on_at_every_attempt() -> None:
+    seen = []
+
+    def action(a: int, *, b: int) -> int:
+        seen.append((a, b))
+        if len(seen) < 3:
+            raise Unavailable("away")
+        return a + b
+
+    assert Patience(Waiting(), logging.getLogger("test"))(action, 1, b=2) == 3
+    assert seen == [(1, 2)] * 3

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import uuid
 from collections.abc import Iterable
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.simulator.publish import click_frame, publish_live, uuid7
 from services.simulator.world import World
@@ -20,6 +23,7 @@ class Clock:
         self.time = start
         self.stalls: dict[int, float] = {}
         self.waits = 0
+        self.stop_at: int | None = None
         self._event = threading.Event()
 
     def __call__(self) -> float:
@@ -34,6 +38,8 @@ class Clock:
     def wait(self, seconds: float) -> bool:
         self.waits += 1
         self.time += seconds + self.stalls.get(self.waits, 0.0)
+        if self.waits == self.stop_at:
+            self.set()
         return self.is_set()
 
 
@@ -53,7 +59,7 @@ class RecordingPublisher:
         self.acknowledged = len(self.sent)
 
 
-def run(clock: Clock, rate: float, seconds: float) -> RecordingPublisher:
+def run(clock: Clock, rate: float, seconds: float | None) -> RecordingPublisher:
     publisher = RecordingPublisher(clock)
     sent = publish_live(
         World(), publisher, "clicks", rate=rate, seconds=seconds, seed=1, stop=clock, clock=clock
@@ -104,3 +110,69 @@ def test_a_log_ends_now_and_comes_at_its_rate() -> None:
     assert np.diff(frame["timestamp"]).tolist() == [5] * (len(frame) - 1)
     assert frame["event_id"].is_unique
     assert frame["item_id"].tolist() == [str(i) for i in clicks.items]
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(100, 0.29), (100, 2.3)])
+def test_no_click_is_lost_to_rounding(rate: float, seconds: float) -> None:
+    """0.29 * 100 is 28.999… in doubles."""
+    assert len(run(Clock(), rate, seconds).sent) == round(rate * seconds)
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(0.5, 9), (0.1, 5), (1000, 2)])
+def test_a_run_ends_when_its_time_is_over(rate: float, seconds: float) -> None:
+    clock = Clock(1000.0)
+    run(clock, rate, seconds)
+    assert clock.time - 1000.6 == pytest.approx(seconds, abs=0.01)
+
+
+def test_a_click_is_sent_when_it_is_due() -> None:
+    for when, message in run(Clock(), rate=100, seconds=2).sent:
+        late_ms = when * 1000 - json.loads(message.value or b"")["timestamp"]
+        assert 0 <= late_ms < 15  # it is due at i/rate and sent within the one after
+
+
+def test_clicks_that_are_due_together_are_sent_together() -> None:
+    clock = Clock()
+    publisher = run(clock, rate=50_000, seconds=0.2)
+    assert len(publisher.sent) == 10_000
+    assert clock.waits < 250  # one millisecond at least between two calls
+
+
+@pytest.mark.parametrize("seconds", [1000, None])
+def test_a_stop_ends_it_after_what_was_sent_is_acknowledged(seconds: float | None) -> None:
+    clock = Clock()
+    clock.stop_at = 3000
+    publisher = run(clock, rate=100, seconds=seconds)
+    assert len(publisher.sent) == pytest.approx(100 * (clock.time - 1000.6), abs=1)
+    assert 1000 < len(publisher.sent) <= 3000
+    assert publisher.acknowledged == len(publisher.sent)
+
+
+def test_it_says_now_and_then_how_it_goes(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        run(Clock(), rate=100, seconds=25)
+    assert [r.message for r in caplog.records] == [
+        "1000 clicks sent, 100/s, 0 ms late",
+        "2000 clicks sent, 100/s, 0 ms late",
+    ]
+
+
+@given(
+    at=st.integers(0, 2**48 - 1),
+    randomness=st.binary(min_size=10, max_size=10),
+    later=st.integers(1, 10**6),
+)
+def test_any_event_id_is_a_uuid_of_version_7(at: int, randomness: bytes, later: int) -> None:
+    parsed = uuid.UUID(uuid7(at, randomness))
+    assert (parsed.version, parsed.variant) == (7, uuid.RFC_4122)
+    assert parsed.int >> 80 == at
+    random_bits = (0xFFF << 64) | ((1 << 62) - 1)
+    assert parsed.int & random_bits == int.from_bytes(randomness) & random_bits
+    if at + later < 2**48:
+        assert uuid7(at, b"\xff" * 10) < uuid7(at + later, b"\0" * 10)
+
+
+def test_a_log_of_no_clicks_is_an_empty_frame() -> None:
+    frame = click_frame(World().fast_clicks(0, seed=1), 10_000, rate=10, seed=1)
+    assert list(frame.columns) == ["event_id", "user_id", "item_id", "timestamp"]
+    assert len(frame) == 0

@@ -128,3 +128,121 @@ def test_a_registry_that_cannot_be_written_names_the_setting(tmp_path: Path) -> 
 def test_an_unknown_protocol_names_the_setting() -> None:
     with pytest.raises(ConfigurationError, match="NEXTCLICK_REGISTRY__URL"):
         Registry("carrier-pigeon://loft")
+
+
+def test_a_path_to_a_real_version_is_not_a_version_name(tmp_path: Path) -> None:
+    """A pointer that someone wrote must not lead out of the registry."""
+    elsewhere = Registry(str(tmp_path / "elsewhere"))
+    version = elsewhere.publish(checkpoint())
+    registry = Registry(str(tmp_path / "registry"))
+    registry.publish(checkpoint())
+    for name in (f"../elsewhere/{version}", str(tmp_path / "elsewhere" / version)):
+        with pytest.raises(CheckpointError, match="not a version name"):
+            registry.load(name)
+
+
+def test_a_name_that_no_file_can_have_is_not_a_version_name(registry: Registry) -> None:
+    with pytest.raises(CheckpointError):
+        registry.load("a\0b")
+
+
+def test_an_altered_version_neither_loads_nor_is_promoted(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path))
+    first, second = registry.publish(checkpoint(1)), registry.publish(checkpoint(2))
+    weights = tmp_path / first / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    for action in (registry.load, registry.promote):
+        with pytest.raises(CheckpointError, match="SHA-256"):
+            action(first)
+    assert registry.pointer() == Pointer(second, [first])
+
+
+def test_a_published_version_is_one_folder_and_nothing_else_is_left(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path))
+    registry.check_writable()
+    version = registry.publish(checkpoint())
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([version, POINTER])
+    assert sorted(path.name for path in (tmp_path / version).iterdir()) == [
+        "manifest.json",
+        "model.safetensors",
+        "vocabulary.json",
+    ]
+
+
+def test_a_write_that_fails_is_unavailable_and_cleans_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(str(tmp_path))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(Unavailable, match="No space left"):
+        registry.publish(checkpoint())
+    assert list(tmp_path.iterdir()) == []
+    assert registry.pointer() is None
+
+
+def test_on_an_object_store_the_manifest_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry(f"memory://{uuid.uuid4().hex}")
+    good = registry.publish(checkpoint())
+    written = []
+    pipe_file = registry._fs.pipe_file
+
+    def die_at_the_manifest(path: str, content: bytes) -> None:
+        if path.endswith("manifest.json"):
+            raise KeyboardInterrupt
+        written.append(path.rsplit("/", 1)[1])
+        pipe_file(path, content)
+
+    monkeypatch.setattr(registry._fs, "pipe_file", die_at_the_manifest)
+    with pytest.raises(KeyboardInterrupt):
+        registry.publish(checkpoint(2))
+    assert sorted(written) == ["model.safetensors", "vocabulary.json"]
+    assert registry.versions() == [good]
+    assert registry.pointer() == Pointer(good, [])
+
+
+def test_versions_are_sorted_whatever_order_they_were_written_in(registry: Registry) -> None:
+    days = (20, 3, 11, 1)
+    made = [registry.publish(checkpoint(), datetime(2026, 1, day, tzinfo=UTC)) for day in days]
+    assert registry.versions() == sorted(made)
+    assert registry.versions()[0].startswith("20260101T")
+
+
+def test_the_way_back_is_bounded(registry: Registry) -> None:
+    made = [registry.publish(checkpoint(), datetime(2026, 1, d, tzinfo=UTC)) for d in (1, 2)]
+    for _ in range(26):
+        for version in made:
+            registry.promote(version)
+    pointer = registry.pointer()
+    assert pointer is not None
+    assert pointer.version == made[1]
+    assert len(pointer.history) == 50
+    assert pointer.history[-1] == made[0]
+
+
+def test_a_version_that_went_missing_cannot_be_rolled_back_to(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path))
+    first, second = registry.publish(checkpoint(1)), registry.publish(checkpoint(2))
+    (tmp_path / first).rename(tmp_path / "away")
+    with pytest.raises(CheckpointError, match=first):
+        registry.rollback()
+    assert registry.pointer() == Pointer(second, [first])
+
+
+def test_a_folder_with_pattern_characters_in_its_name_lists_its_versions(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path / "shop [eu] *?"))
+    version = registry.publish(checkpoint())
+    assert registry.versions() == [version]
+
+
+def test_a_file_in_the_way_of_the_registry_names_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    registry = Registry(str(tmp_path / "file" / "registry"))
+    for action in (registry.pointer, registry.rollback):
+        with pytest.raises(Unavailable, match="NEXTCLICK_REGISTRY__URL"):
+            action()

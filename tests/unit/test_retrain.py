@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from shared.registry import Registry
+from shared.bst import BST
+from shared.checkpoint import Checkpoint
+from shared.errors import Unavailable
+from shared.registry import Pointer, Registry
 from tests.unit.builders import CPU
 from trainer.dataset import click_log
+from trainer.fit import Epoch
 from trainer.presets import DEFAULT, preset
 from trainer.retrain import FitLimits, Outcome, current_champion, fit_candidate, retrain
 
@@ -109,3 +115,158 @@ def test_the_sources_table_and_random_split_are_a_preset() -> None:
     assert candidate.training["epochs"] == 3
     again = fit_candidate(data, None, None, recipe, FitLimits(1), device=CPU, progress=False)
     assert candidate.metrics == again.metrics
+
+
+@pytest.fixture(scope="module")
+def fitted_once() -> Checkpoint:
+    data = click_log(pattern_log(30), gap_ms=0)
+    return fit_candidate(data, None, None, RECIPE, FitLimits(1), device=CPU, progress=False)
+
+
+@pytest.fixture
+def champion(registry: Registry, fitted_once: Checkpoint) -> str:
+    """A registry whose current version knows the pattern of 30 items."""
+    return registry.publish(fitted_once)
+
+
+def untrained(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[BST], None] = lambda model: None
+) -> None:
+    """Replace the fit by one that only does `change` to the model."""
+
+    def fit(model: BST, *_: object, **__: object) -> list[Epoch]:
+        with torch.no_grad():
+            change(model)
+        model.eval()
+        return [Epoch(0, float("nan"), 1.0, 0.5, 0.0)]
+
+    monkeypatch.setattr("trainer.retrain.fit", fit)
+
+
+def test_a_warm_start_takes_over_every_weight_item_by_item(
+    registry: Registry, champion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, served = current_champion(registry)
+    assert name == champion
+    assert served is not None
+    untrained(monkeypatch)
+    data = click_log(pattern_log(33, offset=1), gap_ms=0)
+    candidate = fit_candidate(data, served, name, RECIPE, FitLimits(1), device=CPU, progress=False)
+    assert candidate.training["warm_start"] is True
+    assert candidate.parent == name
+    assert len(candidate.vocabulary) == 33
+    old, new = served.model.state_dict(), candidate.model.state_dict()
+    for key, value in old.items():
+        assert torch.equal(new[key][: len(value)] if "item_embedding" in key else new[key], value)
+    assert new["item_embedding.weight"][31:].abs().min() > 0  # new items: at random, as ever
+
+
+def test_a_candidate_worse_than_the_champion_is_refused_and_changes_nothing(
+    registry: Registry, champion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untrained(monkeypatch, lambda model: model.tower_out.weight.neg_())
+    outcome = run(pattern_log(30), registry)
+    assert outcome is not None
+    assert outcome.version is None
+    assert "worse than the champion beyond noise" in outcome.reason
+    assert registry.versions() == [champion]
+    assert registry.pointer() == Pointer(champion, [])
+
+
+def test_a_stop_after_a_champion_leaves_it_current(registry: Registry, champion: str) -> None:
+    assert run(pattern_log(31), registry, stopped=lambda: True) is None
+    assert registry.versions() == [champion]
+
+
+def test_a_champion_that_cannot_be_loaded_is_succeeded_by_a_new_beginning(
+    registry: Registry, champion: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / champion / "model.safetensors").write_bytes(b"")
+    outcome = run(pattern_log(30), registry)
+    assert outcome is not None
+    assert outcome.version is not None
+    assert registry.manifest(outcome.version).parent is None
+    assert registry.manifest(outcome.version).training["warm_start"] is False
+    assert "starting from nothing" in caplog.text
+    assert registry.pointer() == Pointer(outcome.version, [champion])
+
+
+def test_a_registry_that_is_away_ends_the_retraining_as_unavailable(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> None:
+        raise Unavailable("registry away")
+
+    monkeypatch.setattr(registry, "pointer", away)
+    with pytest.raises(Unavailable):
+        run(pattern_log(30), registry)
+
+
+def test_the_manifest_tells_the_training_data(registry: Registry) -> None:
+    frame = pattern_log(30)
+    frame["timestamp"] = 1_700_000_000_000 + frame["timestamp"].to_numpy()[::-1] * 1000
+    outcome = run(frame, registry)
+    assert outcome is not None
+    assert outcome.version is not None, outcome.reason
+    manifest = registry.manifest(outcome.version)
+    assert manifest.preset == "default"
+    assert {k: manifest.training[k] for k in ("clicks", "users", "items", "seed")} == {
+        "clicks": 2400,
+        "users": 60,
+        "items": 30,
+        "seed": 1,
+    }
+    assert manifest.training["first_click"] == "2023-11-14T22:13:20+00:00"
+    assert manifest.training["last_click"] == "2023-11-14T22:13:59+00:00"
+    assert 1 <= manifest.training["epochs"] <= RECIPE.epochs
+    assert manifest.metrics["test_cases"] == 240
+    assert manifest.metrics["validation_loss"] < np.log(30)
+
+
+def single_clicks() -> pd.DataFrame:
+    """A shop whose shoppers click once each: there is not one window to learn from."""
+    return pattern_log(20, users=1200, clicks=1)
+
+
+def long_pauses() -> pd.DataFrame:
+    frame = pattern_log(20)
+    return frame.assign(timestamp=frame["timestamp"] * 10_000)
+
+
+@pytest.mark.parametrize(
+    ("frame", "gap"),
+    [(single_clicks(), 0), (long_pauses(), 1000), (single_clicks()[:0], 0)],
+    ids=["single clicks", "long pauses", "no clicks"],
+)
+def test_a_log_with_nothing_to_learn_from_is_refused_with_the_reason(
+    registry: Registry, frame: pd.DataFrame, gap: int
+) -> None:
+    """Not a crash: the trainer would meet the same log again after every restart."""
+    outcome = retrain(frame, registry, RECIPE, FitLimits(1), gap_ms=gap, device=CPU, progress=False)
+    assert outcome is not None
+    assert outcome.version is None
+    assert outcome.reason
+    assert registry.pointer() is None
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
+def test_a_shop_with_one_item_is_refused_with_the_reason(registry: Registry, loss: str) -> None:
+    recipe = replace(RECIPE, loss=loss, negatives=1, epochs=1)
+    outcome = retrain(
+        pattern_log(1), registry, recipe, FitLimits(1), gap_ms=0, device=CPU, progress=False
+    )
+    assert outcome is not None
+    assert outcome.version is None
+
+
+def test_a_log_without_validation_cases_still_gives_a_version_that_loads(
+    registry: Registry,
+) -> None:
+    """Only new items were clicked for a while, so no validation target was ever trained on."""
+    frame = pattern_log(30)
+    new = frame["timestamp"].between(32, 35)
+    frame.loc[new, "item_id"] = "new" + frame.loc[new, "item_id"]
+    outcome = run(frame, registry)
+    assert outcome is not None
+    assert outcome.version is not None, outcome.reason
+    assert registry.load(outcome.version).metrics["test_hr@10"] > 0.5

@@ -149,7 +149,10 @@ def test_an_event_type_is_a_short_text(event_type: object) -> None:
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (b'{"event_id":"e","user_id":' + b"9" * 5000 + b',"item_id":"i","timestamp":1}', "invalid"),
+        (
+            b'{"event_id":"e","user_id":' + b"9" * 5000 + b',"item_id":"i","timestamp":1}',
+            "not_json",
+        ),
         (b'{"event_id":"e","user_id":"u","item_id":"i","timestamp":1e3}', "invalid"),
         (b'{"event_id":"e","user_id":"u","item_id":"i","timestamp":Infinity}', "invalid"),
         (encode() + b"x", "not_json"),

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from services.worker.loop import Worker
 from services.worker.model_slot import ServedModel
+from shared import metrics
 from shared.errors import ConfigurationError, Unavailable
 from shared.messages import Message, OutMessage
-from shared.schemas import Click
+from shared.schemas import Click, Recommendation
 from shared.scorer import Scorer
 from shared.sessions import MAX_UNCOMMITTED_CLICKS_PER_USER, MemorySessions
 from tests.unit.builders import CPU, checkpoint
@@ -138,3 +140,143 @@ def test_a_hot_user_is_committed_in_parts_that_a_replay_still_knows() -> None:
     parts = [count for what, count in stage.events if what == "commit"]
     assert sum(parts) == 100
     assert max(parts) == MAX_UNCOMMITTED_CLICKS_PER_USER
+
+
+def answers(stage: Stage) -> list[Recommendation]:
+    return [
+        Recommendation.model_validate_json(m.value or b"")
+        for m in stage.sent
+        if m.topic == "recommendations"
+    ]
+
+
+def clicked(i: int, user: str, item: str) -> Message:
+    value = Click(event_id=f"e{i}", user_id=user, item_id=item, timestamp=1000 + i)
+    return Message("clicks", 0, i, user.encode(), value.model_dump_json().encode())
+
+
+SOME = [clicked(i, "ab"[i % 2], str(i + 1)) for i in range(8)] + [clicked(8, "c", "unheard of")]
+
+
+def test_every_click_is_answered_from_its_own_history() -> None:
+    stage = Stage(SOME)
+    ours = replace(worker(stage), now=lambda: 12.3456)
+    ours.step()
+    got = answers(stage)
+    assert [a.event_id for a in got] == [f"e{i}" for i in range(9)]
+    assert got[6].history == ["1", "3", "5", "7"]
+    assert got[8].fallback == "unknown_items"
+    for answer in got:
+        (alone,) = stage.model.scorer.recommend([answer.history])
+        assert answer.items == alone.items
+        assert (answer.model_version, answer.scored_at) == ("v1", 12345)
+    assert [m.key for m in stage.sent] == [a.user_id.encode() for a in got]
+
+
+def test_what_a_crash_left_uncommitted_is_answered_again_bit_for_bit() -> None:
+    stage = Stage([*SOME, *SOME])
+    stage.fail_next["commit"] = ConfigurationError("the process dies here")
+    ours = replace(worker(stage), max_batch=len(SOME), now=lambda: 1.0)
+    with pytest.raises(ConfigurationError):
+        ours.step()
+    before = list(stage.sent)
+    stage.sent.clear()
+    replace(ours).step()  # whoever comes next, with the same store
+    assert stage.sent == before
+    assert stage.events[-1] == ("commit", len(SOME))
+
+
+def test_one_model_answers_a_whole_batch_and_the_next_batch_gets_the_new_one() -> None:
+    stage = Stage([click(i) for i in range(31)])
+    new = ServedModel("v2", stage.model.scorer)
+    append = stage.append
+
+    def append_while_swapped(clicks: Sequence[Click]) -> list[list[str]]:
+        stage.model = new
+        return append(clicks)
+
+    stage.append = append_while_swapped  # type: ignore[method-assign]
+    ours = replace(worker(stage), max_batch=30)
+    ours.step()
+    ours.step()
+    versions = [a.model_version for a in answers(stage)]
+    assert versions == ["v1"] * 30 + ["v2"]
+
+
+def test_each_part_goes_through_all_steps_before_the_next_begins() -> None:
+    limit = MAX_UNCOMMITTED_CLICKS_PER_USER
+    stage = Stage([click(i) for i in range(limit + 1)])
+    worker(stage).step()
+    assert stage.events == [
+        (what, count)
+        for count in (limit, 1)
+        for what, count in [
+            ("append", count),
+            ("send recommendations", count),
+            ("acknowledged", 0),
+            ("commit", count),
+        ]
+    ]
+
+
+def test_a_batch_is_no_larger_than_the_setting() -> None:
+    stage = Stage([click(i, user=f"u{i}") for i in range(10)])
+    ours = replace(worker(stage), max_batch=4)
+    for _ in range(3):
+        ours.step()
+    assert [count for what, count in stage.events if what == "commit"] == [4, 4, 2]
+
+
+def test_it_counts_answers_fallbacks_and_dead_letters() -> None:
+    def counted() -> list[float]:
+        return [
+            metrics.CLICKS._value.get(),
+            metrics.RECOMMENDATIONS._value.get(),
+            metrics.FALLBACKS.labels("unknown_items")._value.get(),
+            metrics.DEAD_LETTERS.labels("empty")._value.get(),
+            metrics.DEAD_LETTERS.labels("not_json")._value.get(),
+        ]
+
+    before = counted()
+    stage = Stage(
+        [*SOME, Message("clicks", 0, 9, None, None), Message("clicks", 0, 10, None, b"?")]
+    )
+    worker(stage).step()
+    assert [b - a for a, b in zip(before, counted(), strict=True)] == [9, 9, 1, 1, 1]
+
+
+def test_a_click_from_the_future_has_waited_no_time() -> None:
+    before = metrics.CLICK_TO_ACKNOWLEDGED._sum.get()
+    stage = Stage([clicked(0, "a", "1")])
+    replace(worker(stage), now=lambda: 0.5).step()  # the click is dated one second
+    assert metrics.CLICK_TO_ACKNOWLEDGED._sum.get() == before
+
+
+def test_dead_letters_are_said_once_per_batch(caplog: pytest.LogCaptureFixture) -> None:
+    worker(Stage([Message("clicks", 3, i, None, b"?") for i in range(5)])).step()
+    (warning,) = caplog.records
+    assert "dead-lettered 5 messages" in warning.message
+    assert "clicks/3/0" in warning.message
+
+
+def test_it_runs_until_the_stop_and_finishes_the_batch_in_hand() -> None:
+    stage = Stage([click(i, user=f"u{i}") for i in range(10)])
+    ours = replace(worker(stage), max_batch=4)
+    append = stage.append
+
+    def append_then_stop(clicks: Sequence[Click]) -> list[list[str]]:
+        ours.stop.set()
+        return append(clicks)
+
+    stage.append = append_then_stop  # type: ignore[method-assign]
+    ours.run()
+    assert stage.events[-1] == ("commit", 4)
+    assert len(answers(stage)) == 4
+
+
+def test_a_bug_is_not_waited_out() -> None:
+    stage = Stage([click(1)])
+    stage.fail_next["append"] = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        worker(stage).run()
+    assert stage.events == []
