@@ -64,6 +64,8 @@ class Samples:
     """Shape [M], rows; PADDING where the vocabulary lacks the item (always a miss)."""
     labels: npt.NDArray[np.float64] | None = None
     """Shape [M], 1 = clicked, 0 = sampled; None: all clicked."""
+    users: IntArray | None = None
+    """Shape [M], the user number in the log, for methods that know users."""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -71,7 +73,8 @@ class Samples:
     def take(self, index: IntArray) -> Samples:
         """The samples at `index`, in that order."""
         labels = None if self.labels is None else self.labels[index]
-        return Samples(self.histories[index], self.targets[index], labels)
+        users = None if self.users is None else self.users[index]
+        return Samples(self.histories[index], self.targets[index], labels, users)
 
 
 def click_log(
@@ -130,12 +133,13 @@ def samples(log: ClickLog, split: Split, vocabulary: Vocabulary) -> Samples:
     rows = vocabulary.rows(log.item_ids)[log.items] if len(log.items) else log.items
     index = np.arange(len(rows))
     chosen = index[(log.split == split) & (index > log.starts)]
-    histories = windows(rows, log.starts[chosen], chosen)
-    targets = rows[chosen]
-    if split != Split.TEST:
-        useful = histories.any(axis=1) & (targets != PADDING)
-        histories, targets = histories[useful], targets[useful]
-    return Samples(histories, targets)
+    all_windows = Samples(
+        windows(rows, log.starts[chosen], chosen), rows[chosen], users=log.users[chosen]
+    )
+    if split == Split.TEST:
+        return all_windows
+    useful = all_windows.histories.any(axis=1) & (all_windows.targets != PADDING)
+    return all_windows.take(np.flatnonzero(useful))
 
 
 def sample_negatives(
