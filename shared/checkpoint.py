@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import safetensors.torch
@@ -22,6 +22,8 @@ from safetensors import SafetensorError
 
 from shared.bst import BST, BSTConfig
 from shared.errors import CheckpointError
+from shared.session_model import SessionModel
+from shared.source_bst import SourceBST, SourceBSTConfig
 from shared.windows import PADDING, IntArray
 
 WEIGHTS = "model.safetensors"
@@ -30,18 +32,26 @@ MANIFEST = "manifest.json"
 _POPULARITY = "popularity"
 
 
+ModelConfig = Annotated[BSTConfig | SourceBSTConfig, Field(discriminator="kind")]
+
+
+def build(config: BSTConfig | SourceBSTConfig) -> SessionModel:
+    """Make the model of a shape, with fresh weights."""
+    return BST(config) if isinstance(config, BSTConfig) else SourceBST(config)
+
+
 class Manifest(BaseModel):
     """What `manifest.json` says about a version."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    format: int = Field(1, ge=1, le=1)
+    format: int = Field(2, ge=2, le=2)
     version: str
     parent: str | None
     created_at: str
     """ISO 8601, UTC."""
     preset: str
-    model: BSTConfig
+    model: ModelConfig
     metrics: dict[str, float]
     """Finite numbers only: what could not be computed is left out."""
     training: dict[str, Any]
@@ -78,7 +88,7 @@ class Vocabulary:
 class Checkpoint:
     """A model with everything that serving it takes."""
 
-    model: BST
+    model: SessionModel
     vocabulary: Vocabulary
     popularity: IntArray
     """Shape [items]: clicks per item in the training log; ranks the fallback list."""
@@ -142,7 +152,7 @@ def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
         tensors = safetensors.torch.load(files[WEIGHTS])
         item_ids = json.loads(files[VOCABULARY])
         popularity = tensors.pop(_POPULARITY)
-        model = BST(manifest.model)
+        model = build(manifest.model)
         model.load_state_dict(tensors)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         summary = " ".join(str(error).split())[:300]
@@ -152,7 +162,7 @@ def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
         raise CheckpointError(f"version {version}: {VOCABULARY} does not list {items} item ids")
     if popularity.dtype != torch.int64 or popularity.shape != (items,):
         raise CheckpointError(f"version {version}: {_POPULARITY} is not one count for each item")
-    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise CheckpointError(f"version {version}: some weights are not finite")
     return Checkpoint(
         model=model.eval(),

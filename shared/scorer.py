@@ -35,7 +35,7 @@ class Scorer:
     """Scores the whole catalogue of one checkpoint on one device."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, top_k: int) -> None:
-        """Move the model to `device`, precompute its target half, and try it once.
+        """Move the model to `device`, precompute its catalogue, and try it once.
 
         Raises CheckpointError if the trial gives anything but finite scores of the right shape.
         """
@@ -44,7 +44,7 @@ class Scorer:
         self._model = checkpoint.model.to(device).eval()
         self._top_k = min(top_k, len(self.vocabulary))
         with torch.inference_mode():
-            self._target_half = self._model.target_half()
+            self._catalogue = self._model.catalogue()
         self._popular = self._rank_by_popularity(checkpoint.popularity)
         self._try_once()
 
@@ -84,7 +84,7 @@ class Scorer:
         """
         padded = np.concatenate([batch, np.repeat(batch[:1], -len(batch) % ROWS, axis=0)])
         with torch.inference_mode():
-            logits = self._model(torch.from_numpy(padded).to(self.device), self._target_half)
+            logits = self._model(torch.from_numpy(padded).to(self.device), self._catalogue)
             return torch.log_softmax(logits, dim=1)[: len(batch)]
 
     def _top(self, batch: IntArray) -> tuple[list[list[float]], list[list[int]]]:

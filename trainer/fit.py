@@ -1,4 +1,4 @@
-"""The fit: one flat loop from samples to weights."""
+"""The fit: one flat loop from an objective to weights."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from shared.bst import BST
-from trainer.dataset import Samples, sample_negatives
+from shared.session_model import SessionModel
+from trainer.dataset import Samples
 from trainer.evaluate import ranks_of
+from trainer.objectives import Objective
 from trainer.presets import Preset
+
+_VALIDATION_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Epoch:
 
 
 def fit(
-    model: BST,
-    train: Samples,
+    model: SessionModel,
+    objective: Objective,
     validation: Samples,
     preset: Preset,
     *,
@@ -47,19 +49,20 @@ def fit(
     """Train `model` in place and leave it with the weights of its best validation epoch.
 
     Reproducible on the CPU: the same seed, data and number of threads give the same weights,
-    unless `max_seconds` cuts it. `warm` says that the model comes from a champion. `stopped`
-    is asked at every step; when it turns true the fit ends early.
+    unless `max_seconds` cuts it: epochs that will not fit are then left out, and the learning
+    rate falls the sooner. `warm` says that the model comes from a champion. `stopped` is asked at
+    every step; when it turns true the fit ends early.
     Returns the training curve; its first entry (epoch 0) is the model as it came.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model.to(device)
-    epochs = min(max_epochs, preset.epochs) if max_epochs else preset.epochs
-    steps_per_epoch = -(-len(train) // preset.batch_size)
+    steps_per_epoch = objective.steps_per_epoch
+    epochs = max(preset.epochs, -(-preset.min_steps // steps_per_epoch))
+    epochs = min(max_epochs, epochs) if max_epochs else epochs
     peak = preset.warm_learning_rate if warm else preset.learning_rate
-    optimizer = torch.optim.AdamW(model.parameters(), peak, weight_decay=preset.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _warm_up_then_decay(step / (epochs * steps_per_epoch))
+    optimizer = torch.optim.AdamW(
+        _groups(model, preset.weight_decay), peak, (0.9, 0.98), fused=device.type != "mps"
     )
 
     began = time.monotonic()
@@ -68,6 +71,7 @@ def fit(
     best_loss, best_epoch = loss_before, 0
     curve = [Epoch(0, float("nan"), loss_before, hr10_before, 0.0)]
     out_of_time = False
+    step = 0
     bar = tqdm(
         total=epochs * steps_per_epoch,
         desc="fit",
@@ -76,16 +80,19 @@ def fit(
         disable=None if progress else True,  # None: only a terminal gets a bar
     )
     for epoch in range(1, epochs + 1):
+        if epoch > epochs:
+            break
         model.train()
         losses = []
-        for index in np.array_split(rng.permutation(len(train)), steps_per_epoch):
-            loss = _loss(model, train.take(index), preset, rng, device)
+        for loss in objective.epoch(rng, device):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * _warm_up_then_decay(step / (epochs * steps_per_epoch))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            schedule.step()
             losses.append(loss.detach())
+            step += 1
             bar.update()
             out_of_time = time.monotonic() - began > max_seconds
             if stopped() or out_of_time:
@@ -101,36 +108,25 @@ def fit(
             best_weights = {name: value.clone() for name, value in model.state_dict().items()}
         if stopped() or out_of_time or epoch - best_epoch >= preset.patience:
             break
+        epochs = max(epoch, int(min(epochs, max_seconds * epoch / max(seconds, 1e-9))))
     bar.close()
     model.load_state_dict(best_weights)
     model.eval()
     return curve
 
 
-def _loss(
-    model: BST, batch: Samples, preset: Preset, rng: np.random.Generator, device: torch.device
-) -> Tensor:
-    histories = torch.from_numpy(batch.histories).to(device)
-    targets = torch.from_numpy(batch.targets).to(device)
-    items = model.config.items
-    if batch.labels is not None:  # a table that brings its own negatives
-        logits = model.candidate_logits(histories, targets.unsqueeze(1)).squeeze(1)
-        labels = torch.from_numpy(batch.labels).to(device, logits.dtype)
-        return functional.binary_cross_entropy_with_logits(logits, labels)
-    if preset.loss == "cross_entropy" and items <= preset.negatives:
-        return functional.cross_entropy(model(histories), targets - 1)
-
-    negatives = torch.from_numpy(sample_negatives(batch.targets, preset.negatives, items, rng))
-    candidates = torch.cat([targets.unsqueeze(1), negatives.to(device)], dim=1)
-    logits = model.candidate_logits(histories, candidates)
-    if preset.loss == "cross_entropy":
-        return functional.cross_entropy(logits, torch.zeros_like(targets))
-    labels = torch.zeros_like(logits)
-    labels[:, 0] = 1.0
-    return functional.binary_cross_entropy_with_logits(logits, labels)
+def _groups(model: SessionModel, weight_decay: float) -> list[dict[str, object]]:
+    """Decay matrices; never biases, norms and scales."""
+    parameters = list(model.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
 
 
-def _validate(model: BST, validation: Samples, device: torch.device) -> tuple[float, float]:
+def _validate(
+    model: SessionModel, validation: Samples, device: torch.device
+) -> tuple[float, float]:
     """Mean −log P(next click) and HR@10; without validation the last epoch is the best."""
     if len(validation) == 0:
         return float("nan"), float("nan")
@@ -138,10 +134,12 @@ def _validate(model: BST, validation: Samples, device: torch.device) -> tuple[fl
     loss = 0.0
     hits = 0
     with torch.inference_mode():
-        target_half = model.target_half()
-        for start in range(0, len(validation), 1024):
-            part = validation.take(np.arange(start, min(start + 1024, len(validation))))
-            logits = model(torch.from_numpy(part.histories).to(device), target_half)
+        catalogue = model.catalogue()
+        for start in range(0, len(validation), _VALIDATION_BATCH):
+            part = validation.take(
+                np.arange(start, min(start + _VALIDATION_BATCH, len(validation)))
+            )
+            logits = model.network_logits(torch.from_numpy(part.histories).to(device), catalogue)
             targets = torch.from_numpy(part.targets - 1).to(device)
             loss += functional.cross_entropy(logits, targets, reduction="sum").item()
             hits += int((ranks_of(logits.cpu().numpy(), part.targets) <= 10).sum())
@@ -149,5 +147,5 @@ def _validate(model: BST, validation: Samples, device: torch.device) -> tuple[fl
 
 
 def _warm_up_then_decay(done: float) -> float:
-    """Learning-rate factor at a share `done` of the steps: up over 5 %, then down to 5 %."""
-    return min(1.0, done / 0.05 + 0.01, 0.05 + 0.95 * (1.0 - done) / 0.95)
+    """Learning-rate factor at a share `done` of the steps: up over 5 %, then down to 2 %."""
+    return min(1.0, done / 0.05 + 0.01, 0.02 + 0.98 * max(0.0, 1.0 - done) / 0.95)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from shared.bst import BSTConfig
 from shared.errors import ConfigurationError
+from shared.source_bst import SourceBSTConfig
 
 
 @dataclass(frozen=True)
@@ -14,60 +15,51 @@ class Preset:
     """One recipe."""
 
     name: str
-    feedforward: int
-    loss: Literal["cross_entropy", "bce"]
-    """cross_entropy: the target against the catalogue; bce: clicked or not, per candidate."""
-    negatives: int
-    """Sampled items per target. For cross_entropy, catalogues up to this size are not sampled
-    at all: the target competes with every item."""
+    shape: BSTConfig | SourceBSTConfig
+    """The model's shape but for the number of items."""
     learning_rate: float
     warm_learning_rate: float
     """Peak rate when the fit starts from a champion instead of from nothing."""
     batch_size: int
+    """Predicted clicks per step."""
     epochs: int
     patience: int
     """Stop after so many epochs without a better validation loss."""
-    embed_dim: int = 64
-    heads: int = 4
-    layers: int = 2
-    tower: int = 128
-    dropout: float = 0.2
-    weight_decay: float = 0.01
+    weight_decay: float
+    min_steps: int = 0
+    """On a small log, as many more epochs as make so many steps."""
+    stride: int = 3
+    """For a BST, see `segments`."""
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
+    """For a source BST: softmax over target and negatives, or clicked or not per candidate."""
+    negatives: int = 1
+    """For a source BST: random items per target."""
     sampling: Literal["temporal", "source"] = "temporal"
     """source: the source's own labelled table and random 80/20 split (dataset.source_samples).
     It leaks, so it is for reproducing the source's figures and nothing else."""
 
-    def config(self, items: int) -> BSTConfig:
+    def config(self, items: int) -> BSTConfig | SourceBSTConfig:
         """The model's shape for a catalogue of `items`."""
-        return BSTConfig(
-            items=items,
-            embed_dim=self.embed_dim,
-            heads=self.heads,
-            layers=self.layers,
-            feedforward=self.feedforward,
-            tower=self.tower,
-            dropout=self.dropout,
-        )
+        return self.shape.model_copy(update={"items": items})
 
 
 DEFAULT = Preset(
     name="default",
-    feedforward=128,
-    loss="cross_entropy",
-    negatives=512,
+    shape=BSTConfig(items=1, embed_dim=96, feedforward=192, dropout=0.3, embed_dropout=0.25),
     learning_rate=3e-3,
-    warm_learning_rate=5e-4,
-    batch_size=512,
-    epochs=6,
-    patience=2,
+    warm_learning_rate=1e-3,
+    batch_size=1024,
+    epochs=8,
+    patience=3,
+    weight_decay=0.01,
+    min_steps=2000,
 )
 
 SOURCE = Preset(
     # The source's model and loss: feed-forward 2048 (torch's default), one negative per click.
     name="source",
-    feedforward=2048,
+    shape=SourceBSTConfig(items=1, feedforward=2048),
     loss="bce",
-    negatives=1,
     learning_rate=1e-3,
     warm_learning_rate=3e-4,
     batch_size=256,

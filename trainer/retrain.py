@@ -17,10 +17,12 @@ import pandas as pd
 import torch
 
 from shared.bst import BST
-from shared.checkpoint import Checkpoint, Vocabulary
+from shared.checkpoint import Checkpoint, Vocabulary, build
 from shared.errors import CheckpointError
 from shared.registry import Registry
-from trainer import gate
+from shared.session_model import SessionModel
+from shared.source_bst import SourceBST
+from trainer import cooccurrence, gate
 from trainer.dataset import (
     ClickLog,
     Samples,
@@ -32,7 +34,9 @@ from trainer.dataset import (
 )
 from trainer.evaluate import Evaluation, evaluate_model, evaluate_popularity
 from trainer.fit import fit
+from trainer.objectives import EveryClick, Objective, OwnCandidates
 from trainer.presets import Preset
+from trainer.segments import Sessions
 
 log = logging.getLogger(__name__)
 
@@ -126,12 +130,12 @@ def fit_candidate(
     known = champion.vocabulary if champion else Vocabulary([])
     vocabulary = known.extended(data.ids_in(Split.TRAIN))
     torch.manual_seed(limits.seed)
-    model = BST(preset.config(len(vocabulary)))
+    model = build(preset.config(len(vocabulary)))
     warm = champion is not None and _warm_start(model, champion)
-    train, validation = _training_data(data, vocabulary, preset, limits.seed)
+    objective, validation = _training_data(model, data, vocabulary, preset, limits.seed)
     curve = fit(
         model,
-        train,
+        objective,
         validation,
         preset,
         seed=limits.seed,
@@ -142,6 +146,9 @@ def fit_candidate(
         stopped=stopped,
         progress=progress,
     )
+    if isinstance(model, BST):
+        cooccurrence.count(Sessions.of(data, (Split.TRAIN,), vocabulary), model.neighbours)
+        cooccurrence.weigh(model, validation, device)
     return Checkpoint(
         model=model,
         vocabulary=vocabulary,
@@ -164,14 +171,23 @@ def fit_candidate(
 
 
 def _training_data(
-    data: ClickLog, vocabulary: Vocabulary, preset: Preset, seed: int
-) -> tuple[Samples, Samples]:
+    model: SessionModel, data: ClickLog, vocabulary: Vocabulary, preset: Preset, seed: int
+) -> tuple[Objective, Samples]:
+    """What the model is fitted on, and the validation cases."""
+    validation = samples(data, Split.VALIDATION, vocabulary)
+    if isinstance(model, BST):
+        sessions = Sessions.of(data, (Split.TRAIN,), vocabulary)
+        return EveryClick(model, sessions, preset.batch_size, preset.stride), validation
+    assert isinstance(model, SourceBST)
     if preset.sampling == "source":
         rng = np.random.default_rng(seed)
         train, validation = random_split(source_samples(data, vocabulary, rng), rng)
         assert validation.labels is not None
-        return train, validation.take(np.flatnonzero(validation.labels == 1))
-    return samples(data, Split.TRAIN, vocabulary), samples(data, Split.VALIDATION, vocabulary)
+        validation = validation.take(np.flatnonzero(validation.labels == 1))
+    else:
+        train = samples(data, Split.TRAIN, vocabulary)
+    objective = OwnCandidates(model, train, preset.batch_size, preset.loss, preset.negatives)
+    return objective, validation
 
 
 def judge(
@@ -193,7 +209,7 @@ def judge(
     return decision, metrics
 
 
-def _warm_start(model: BST, champion: Checkpoint) -> bool:
+def _warm_start(model: SessionModel, champion: Checkpoint) -> bool:
     """Copy the champion's weights, item by item; False if its shape is another."""
     items = model.config.items
     if champion.model.config.model_copy(update={"items": items}) != model.config:
@@ -201,10 +217,10 @@ def _warm_start(model: BST, champion: Checkpoint) -> bool:
         return False
     weights = model.state_dict()
     for name, value in champion.model.state_dict().items():
-        if name == "item_embedding.weight":  # the vocabulary only ever grows at its end
-            weights[name][: len(value)] = value
-        else:
+        if value.shape == weights[name].shape:
             weights[name] = value
+        else:  # one row per item, and the vocabulary only ever grows at its end
+            weights[name][: len(value)] = value
     model.load_state_dict(weights)
     return True
 

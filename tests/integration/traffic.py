@@ -27,7 +27,7 @@ ITEMS = 50
 def publish_model(registry: Path, seed: int) -> str:
     """Publish a model with random weights: what it recommends is arbitrary but fixed."""
     torch.manual_seed(seed)
-    model = BST(BSTConfig(items=ITEMS, embed_dim=16, heads=2, layers=1, feedforward=32, tower=16))
+    model = BST(BSTConfig(items=ITEMS, embed_dim=16, heads=2, layers=1, feedforward=32))
     vocabulary = Vocabulary([str(i) for i in range(1, ITEMS + 1)])
     popularity = np.arange(ITEMS, 0, -1)
     return Registry(str(registry)).publish(

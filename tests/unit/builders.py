@@ -11,12 +11,27 @@ from shared.checkpoint import Checkpoint, Vocabulary
 CPU = torch.device("cpu")
 
 
+def bst(items: int = 30) -> BST:
+    """A small model with random weights, every part of which has its say."""
+    model = BST(
+        BSTConfig(items=items, embed_dim=16, heads=2, layers=2, feedforward=32, neighbours=5)
+    )
+    with torch.no_grad():
+        for parameter in (model.repeat.weight, *(layer.distance_bias for layer in model.layers)):
+            parameter.normal_()
+    neighbours = model.neighbours
+    neighbours.rows.random_(1, items + 1)
+    neighbours.shares.uniform_()
+    neighbours.shares /= neighbours.shares.sum(dim=1, keepdim=True)
+    neighbours.weight.fill_(0.2)
+    return model
+
+
 def checkpoint(items: int = 30, seed: int = 0) -> Checkpoint:
     """A model with random weights over items "1", "2", …; "1" is the most popular."""
     torch.manual_seed(seed)
-    config = BSTConfig(items=items, embed_dim=16, heads=2, layers=2, feedforward=32, tower=24)
     return Checkpoint(
-        model=BST(config).eval(),
+        model=bst(items).eval(),
         vocabulary=Vocabulary([str(i) for i in range(1, items + 1)]),
         popularity=np.arange(items, 0, -1),
         preset="default",

@@ -1,70 +1,98 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-import shared.bst
 from shared.bst import BST, BSTConfig
 from shared.windows import HISTORY_LENGTH
-from trainer.presets import DEFAULT, SOURCE
-
-CONFIG = BSTConfig(items=30, embed_dim=16, heads=2, layers=2, feedforward=32, tower=24)
+from tests.unit.builders import bst
 
 
 @pytest.fixture
 def model() -> BST:
     torch.manual_seed(3)
-    return BST(CONFIG).eval()
+    return bst().eval()
 
 
 def left_padded(*rows: int) -> Tensor:
     return torch.tensor([[0] * (HISTORY_LENGTH - len(rows)) + list(rows)])
 
 
-def by_hand(model: BST, rows: list[int], target: int) -> Tensor:
-    """One history and one candidate, no padding, no batch, no mask and no halves."""
-    places = model.position_embedding[HISTORY_LENGTH - len(rows) :]
-    hidden = (model.item_embedding.weight[rows] + places).unsqueeze(0)
-    for layer in model.encoder.layers:
-        hidden = layer(hidden)
-    session = hidden[0].mean(dim=0)
-    together = torch.cat([session, model.item_embedding.weight[target]])
-    return model.tower_out(torch.relu(model.tower_in(together)))[0]
+def by_hand(model: BST, rows: list[int]) -> Tensor:
+    """One history, click by click: no padding, no batch and no mask. Returns [items]."""
+    d, heads = model.config.embed_dim, model.config.heads
+    hidden = [
+        functional.normalize(model.item_embedding.weight[row], dim=0) * d**0.5 for row in rows
+    ]
+    for layer in model.layers:
+        projected = [
+            layer.query_key_value(layer.attention_norm(h)).view(3, heads, -1) for h in hidden
+        ]
+        attended = []
+        for t in range(len(rows)):
+            mixed = []
+            for head in range(heads):
+                scores = torch.stack(
+                    [
+                        projected[t][0, head] @ projected[s][1, head] / math.sqrt(d // heads)
+                        + layer.distance_bias[head, t - s]
+                        for s in range(t + 1)
+                    ]
+                )
+                values = torch.stack([projected[s][2, head] for s in range(t + 1)])
+                mixed.append(torch.softmax(scores, 0) @ values)
+            attended.append(hidden[t] + layer.attention_out(torch.cat(mixed)))
+        hidden = [
+            h
+            + layer.feedforward_out(
+                functional.gelu(layer.feedforward_in(layer.feedforward_norm(h)))
+            )
+            for h in attended
+        ]
+    session = model.norm(hidden[-1])
+    catalogue = functional.normalize(model.item_embedding.weight[1:], dim=1)
+    logits = model.log_scale.exp() * (catalogue @ functional.normalize(session, dim=0))
+    for age, row in enumerate(reversed(rows)):
+        logits[row - 1] += model.repeat(session)[age]
+    return logits
 
 
-@pytest.mark.parametrize("config", [CONFIG, DEFAULT.config(30), SOURCE.config(30)])
-def test_a_logit_is_what_a_naive_forward_gives(config: BSTConfig) -> None:
-    torch.manual_seed(3)
-    model = BST(config).eval()
-    histories = [[7], [3, 3], [1, 2, 30, 4, 5], list(range(1, 11))]
+@pytest.mark.parametrize("rows", [[7], [3, 3], [1, 2, 30, 4, 5], list(range(1, 11))])
+def test_a_logit_is_what_a_naive_forward_gives(model: BST, rows: list[int]) -> None:
     with torch.no_grad():
-        got = model(torch.cat([left_padded(*rows) for rows in histories]))
-        assert got.shape == (4, 30)
-        for i, rows in enumerate(histories):
-            for target in (1, 2, 17, 30):
-                expected = by_hand(model, rows, target).item()
-                assert got[i, target - 1].item() == pytest.approx(expected, abs=1e-5)
+        got = model.network_logits(left_padded(*rows), model.catalogue())[0]
+        assert torch.allclose(got, by_hand(model, rows), atol=1e-4)
 
 
-def test_the_catalogues_target_half_is_that_of_its_rows(model: BST) -> None:
-    rows = torch.tensor([[1, 2], [30, 2]])
-    assert torch.equal(model.target_half(), model.target_half(torch.arange(1, 31)))
-    assert torch.allclose(model.target_half(rows), model.target_half()[rows - 1], atol=1e-6)
-
-
-def test_only_known_items_are_candidates(model: BST) -> None:
-    """The padding row has no column."""
+def test_a_prediction_inside_a_session_is_that_of_the_window_up_to_there(model: BST) -> None:
+    """What makes training after every click at once the training of what is served."""
+    session = torch.tensor([[0, 0, 5, 9, 5, 2, 30, 7, 7, 1]])
     with torch.no_grad():
-        scores = model(left_padded(5))
-        first = model.candidate_logits(left_padded(5), torch.tensor([[1, 30]]))
-    assert scores.shape == (1, 30)
-    assert torch.allclose(first, scores[:, [0, 29]], atol=1e-6)
+        chosen = session > 0
+        inside = model.sessions(session, model.encode(session), chosen)
+        for number, end in enumerate(range(3, 11)):
+            window = left_padded(*session[0, 2:end].tolist())
+            last = torch.zeros_like(window, dtype=torch.bool)
+            last[0, -1] = True
+            served = model.sessions(window, model.encode(window), last)
+            assert torch.allclose(inside.queries[number], served.queries[0], atol=1e-5)
+            assert torch.allclose(inside.bonus[number], served.bonus[0], atol=1e-5)
+            known = served.bonus[0] != 0
+            assert torch.equal(inside.bonus_columns[number][known], served.bonus_columns[0][known])
 
 
-def test_where_an_item_stands_matters(model: BST) -> None:
-    with torch.no_grad():
-        assert not torch.allclose(model(left_padded(5, 6)), model(left_padded(6, 5)), atol=1e-4)
+def test_the_bonus_goes_to_the_clicks_newest_first(model: BST) -> None:
+    window = left_padded(5, 9, 5)
+    last = torch.zeros_like(window, dtype=torch.bool)
+    last[0, -1] = True
+    found = model.sessions(window, model.encode(window), last)
+    assert found.bonus_columns[0, :3].tolist() == [4, 8, 4]
+    assert (found.bonus[0, :3] != 0).all()
+    assert (found.bonus[0, 3:] == 0).all()
 
 
 def test_a_window_is_scored_alike_beside_longer_and_shorter_ones(model: BST) -> None:
@@ -74,36 +102,47 @@ def test_a_window_is_scored_alike_beside_longer_and_shorter_ones(model: BST) -> 
     assert torch.allclose(beside[1], alone[0], atol=1e-5)
 
 
-def test_scoring_holds_no_more_than_its_block_at_once(
-    model: BST, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shared.bst, "_BLOCK_ELEMENTS", 24 * 4 * 7)
-    held = []
-    tower = model.tower
-
-    def watched(session_half: Tensor, target_half: Tensor) -> Tensor:
-        shape = torch.broadcast_shapes(session_half.shape, target_half.shape)
-        held.append(shape.numel())
-        return tower(session_half, target_half)
-
-    monkeypatch.setattr(model, "tower", watched)
+def test_where_an_item_stands_matters(model: BST) -> None:
     with torch.no_grad():
-        assert model(left_padded(5).repeat(4, 1)).shape == (4, 30)
-    assert held == [24 * 4 * 7] * 4 + [24 * 4 * 2]
+        assert not torch.allclose(model(left_padded(5, 6)), model(left_padded(6, 5)), atol=1e-3)
+
+
+def test_its_logits_are_log_probabilities_of_network_and_neighbours(model: BST) -> None:
+    window = left_padded(5, 6)
+    with torch.no_grad():
+        network = torch.softmax(model.network_logits(window, model.catalogue()), dim=1)
+        votes = model.neighbours.votes(window)
+        assert torch.allclose(model(window).exp(), 0.8 * network + 0.2 * votes, atol=1e-6)
+
+
+def test_a_fresh_model_has_no_opinion_on_repeats_or_neighbours() -> None:
+    fresh = BST(BSTConfig(items=9, embed_dim=8, heads=2)).eval()
+    with torch.no_grad():
+        network = torch.log_softmax(fresh.network_logits(left_padded(3), fresh.catalogue()), dim=1)
+        assert torch.allclose(fresh(left_padded(3)), network, atol=1e-5)
+        assert not fresh.repeat(torch.randn(2, 8)).any()
 
 
 def test_training_never_moves_the_padding_row(model: BST) -> None:
     model.train()
-    model(torch.cat([left_padded(5), left_padded(6, 7)])).sum().backward()
+    rows = torch.cat([left_padded(5), left_padded(6, 7)])
+    model(rows).sum().backward()
     gradient = model.item_embedding.weight.grad
     assert gradient is not None
     assert not gradient[0].any()
     assert gradient[1:].any(dim=1).all()  # every item is a candidate
-    assert not model.item_embedding.weight[0].any()
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"items": 0}, {"embed_dim": 0}, {"dropout": 1.0}, {"dropout": -0.1}, {"depth": 3}]
+    "wrong",
+    [
+        {"items": 0},
+        {"embed_dim": 0},
+        {"dropout": 1.0},
+        {"embed_dropout": -0.1},
+        {"depth": 3},
+        {"heads": 5},
+    ],
 )
 def test_a_shape_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

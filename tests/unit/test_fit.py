@@ -1,38 +1,83 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from shared.bst import BST
+from shared.bst import BST, BSTConfig
+from shared.checkpoint import build
+from shared.session_model import SessionModel
+from shared.source_bst import SourceBST, SourceBSTConfig
 from tests.unit.builders import CPU
+from tests.unit.test_neighbours import sessions_of
 from trainer.dataset import Samples
 from trainer.fit import Epoch, fit
-from trainer.presets import DEFAULT, Preset, preset
+from trainer.objectives import EveryClick, Objective, OwnCandidates
+from trainer.presets import DEFAULT, SOURCE, Preset, preset
 
 ITEMS = 20
 TINY = replace(
-    DEFAULT, embed_dim=32, heads=2, layers=1, feedforward=32, tower=32, dropout=0.0, batch_size=64
+    DEFAULT,
+    shape=BSTConfig(
+        items=ITEMS, embed_dim=32, heads=2, layers=1, feedforward=32, dropout=0.0, embed_dropout=0.0
+    ),
+    batch_size=64,
+    min_steps=0,
+    patience=6,
+    epochs=6,
+)
+TINY_SOURCE = replace(
+    SOURCE,
+    shape=SourceBSTConfig(
+        items=ITEMS, embed_dim=32, heads=2, layers=1, feedforward=32, tower=32, dropout=0.0
+    ),
+    batch_size=64,
+    learning_rate=3e-3,
+    patience=6,
+    epochs=6,
+    negatives=2,
 )
 
 
 def pattern(count: int, seed: int) -> Samples:
     """After item i comes item i + 1: everything is in the last click."""
     rng = np.random.default_rng(seed)
-    histories = rng.integers(1, ITEMS + 1, (count, 10))
+    histories = np.zeros((count, 10), np.int64)
+    histories[:, -1] = rng.integers(1, ITEMS + 1, count)
     return Samples(histories, histories[:, -1] % ITEMS + 1)
 
 
-def fitted(recipe: Preset, train: Samples, **options: object) -> tuple[BST, list[Epoch]]:
+def objective_of(model: SessionModel, train: Samples, recipe: Preset) -> Objective:
+    if isinstance(model, BST):
+        pairs = np.stack([train.histories[:, -1], train.targets], axis=1)
+        return EveryClick(model, sessions_of(pairs.tolist()), recipe.batch_size, recipe.stride)
+    assert isinstance(model, SourceBST)
+    return OwnCandidates(model, train, recipe.batch_size, recipe.loss, recipe.negatives)
+
+
+def fresh(recipe: Preset) -> SessionModel:
     torch.manual_seed(7)
-    model = BST(recipe.config(ITEMS))
+    return build(recipe.config(ITEMS))
+
+
+def fitted(
+    recipe: Preset, train: Samples, model: SessionModel | None = None, **options: object
+) -> tuple[SessionModel, list[Epoch]]:
+    model = fresh(recipe) if model is None else model
     options = {"seed": 1, "device": CPU, "progress": False, **options}
-    return model, fit(model, train, pattern(200, seed=9), recipe, **options)  # type: ignore[arg-type]
+    objective = objective_of(model, train, recipe)
+    return model, fit(model, objective, pattern(200, seed=9), recipe, **options)  # type: ignore[arg-type]
 
 
-def right(model: BST) -> float:
+def distance(one: SessionModel, other: SessionModel) -> float:
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return max(float((a - b).detach().abs().max()) for a, b in pairs)
+
+
+def right(model: SessionModel) -> float:
     cases = pattern(300, seed=5)
     with torch.inference_mode():
         best = model(torch.from_numpy(cases.histories)).argmax(dim=1).numpy() + 1
@@ -43,13 +88,13 @@ def right(model: BST) -> float:
     ("recipe", "at_least"),  # by chance it would be 0.05
     [
         (TINY, 0.9),
-        (replace(TINY, negatives=5), 0.9),
-        (replace(TINY, loss="bce", negatives=2), 0.9),
+        (replace(TINY_SOURCE, loss="cross_entropy", negatives=5), 0.9),
+        (TINY_SOURCE, 0.9),
     ],
     ids=["all items compete", "sampled cross-entropy", "bce"],
 )
 def test_the_pattern_is_learned(recipe: Preset, at_least: float) -> None:
-    model, curve = fitted(replace(recipe, epochs=6, patience=6), pattern(3000, seed=1))
+    model, curve = fitted(recipe, pattern(3000, seed=1))
     assert right(model) > at_least
     assert curve[-1].train_loss < curve[1].train_loss
     assert not model.training
@@ -63,30 +108,27 @@ def test_a_table_with_its_own_labels_is_learned() -> None:
         np.concatenate([positive.targets, rng.integers(1, ITEMS + 1, 3000)]),
         np.repeat([1.0, 0.0], 3000),
     )
-    model, _ = fitted(replace(TINY, epochs=6, patience=6), table)
+    model, _ = fitted(TINY_SOURCE, table)
     assert right(model) > 0.9
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
-    recipe = replace(DEFAULT, epochs=2, batch_size=64)  # with dropout
+    recipe = replace(DEFAULT, epochs=2, batch_size=64, min_steps=0)  # with dropout
     one, _ = fitted(recipe, pattern(1500, seed=1))
     two, _ = fitted(recipe, pattern(1500, seed=1))
     other, _ = fitted(recipe, pattern(1500, seed=1), seed=2)
     for name, value in one.state_dict().items():
         assert torch.equal(value, two.state_dict()[name])
-    assert not torch.equal(one.tower_in.weight, other.tower_in.weight)
+    assert distance(one, other) > 0
 
 
 def test_the_best_epoch_wins_not_the_last() -> None:
     """A fit that only makes things worse leaves the model as it came."""
-    start, _ = fitted(replace(TINY, epochs=6, patience=6), pattern(3000, seed=1))
+    start, _ = fitted(TINY, pattern(3000, seed=1))
     before = {name: value.clone() for name, value in start.state_dict().items()}
     noise = pattern(500, seed=3)
     noise = Samples(noise.histories, np.random.default_rng(0).permutation(noise.targets))
-    curve = fit(
-        start, noise, pattern(200, seed=9), replace(TINY, epochs=6, patience=2),
-        seed=1, device=CPU, progress=False,
-    )  # fmt: skip
+    _, curve = fitted(replace(TINY, patience=2), noise, model=start)
     assert len(curve) - 1 <= 6
     assert curve[0].validation_loss == min(epoch.validation_loss for epoch in curve)
     for name, value in start.state_dict().items():
@@ -104,20 +146,34 @@ def test_max_epochs_caps_the_preset() -> None:
     assert [epoch.epoch for epoch in curve] == [0, 1, 2]
 
 
+def test_a_small_log_gets_more_epochs() -> None:
+    _, curve = fitted(replace(TINY, epochs=1, min_steps=10), pattern(200, seed=1))
+    assert [epoch.epoch for epoch in curve] == [0, 1, 2, 3, 4]  # of three steps each
+
+
+def test_epochs_that_do_not_fit_into_the_time_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step takes one second here: 20 s are room for two epochs of ten, at most."""
+    clock = itertools.count()
+    monkeypatch.setattr("trainer.fit.time.monotonic", lambda: float(next(clock)))
+    recipe = replace(TINY, epochs=50)
+    _, curve = fitted(recipe, pattern(640, seed=1), max_seconds=25.0)
+    assert [epoch.epoch for epoch in curve] == [0, 1, 2]
+
+
 def test_presets_are_found_by_name() -> None:
-    assert preset("source").feedforward == 2048
+    assert preset("source").shape.feedforward == 2048
     assert preset("source").loss == "bce"
     assert preset("default") is DEFAULT
 
 
 def test_the_curve_says_how_well_the_kept_model_does() -> None:
     validation = pattern(1500, seed=9)  # more than one batch
-    model = BST(TINY.config(ITEMS))
-    torch.manual_seed(7)
+    model = fresh(TINY)
+    objective = objective_of(model, pattern(1500, seed=1), TINY)
     recipe = replace(TINY, epochs=3)
-    curve = fit(
-        model, pattern(1500, seed=1), validation, recipe, seed=1, device=CPU, progress=False
-    )
+    curve = fit(model, objective, validation, recipe, seed=1, device=CPU, progress=False)
     best = min(curve, key=lambda epoch: epoch.validation_loss)
     with torch.inference_mode():
         logits = model(torch.from_numpy(validation.histories))
@@ -132,14 +188,12 @@ def test_the_curve_says_how_well_the_kept_model_does() -> None:
 
 
 def test_without_validation_the_last_epoch_is_kept() -> None:
-    torch.manual_seed(7)
-    model = BST(TINY.config(ITEMS))
-    before = model.tower_in.weight.clone()
-    nothing = pattern(0, seed=0)
+    model, nothing = fresh(TINY), pattern(0, seed=0)
+    objective = objective_of(model, pattern(500, seed=1), TINY)
     recipe = replace(TINY, epochs=3, patience=1)
-    curve = fit(model, pattern(500, seed=1), nothing, recipe, seed=1, device=CPU, progress=False)
+    curve = fit(model, objective, nothing, recipe, seed=1, device=CPU, progress=False)
     assert [epoch.epoch for epoch in curve] == [0, 1, 2, 3]
-    assert not torch.equal(model.tower_in.weight, before)
+    assert distance(model, fresh(TINY)) > 0
 
 
 def test_patience_ends_a_fit_that_gets_no_better() -> None:
@@ -153,23 +207,19 @@ def test_patience_ends_a_fit_that_gets_no_better() -> None:
 
 
 def test_a_warm_fit_takes_its_own_smaller_steps() -> None:
+    recipe = replace(TINY, warm_learning_rate=1e-9)
     cold, warm = (
-        fitted(replace(TINY, warm_learning_rate=1e-9), pattern(300, seed=1), warm=w, max_epochs=1)[
-            0
-        ]
-        for w in (False, True)
+        fitted(recipe, pattern(300, seed=1), warm=w, max_epochs=1)[0] for w in (False, True)
     )
-    torch.manual_seed(7)
-    start = BST(TINY.config(ITEMS))
-    moved = [(m.tower_in.weight - start.tower_in.weight).abs().max() for m in (cold, warm)]
-    assert moved[0] > 1e-3
-    assert moved[1] < 1e-6
+    assert distance(cold, fresh(TINY)) > 1e-3
+    assert distance(warm, fresh(TINY)) < 1e-6
 
 
 def test_dropout_works_while_fitting_and_never_while_judging() -> None:
-    with_dropout, _ = fitted(replace(TINY, dropout=0.5), pattern(300, seed=1), max_epochs=1)
+    noisy = replace(TINY, shape=TINY.shape.model_copy(update={"dropout": 0.5}))
+    with_dropout, _ = fitted(noisy, pattern(300, seed=1), max_epochs=1)
     without, _ = fitted(TINY, pattern(300, seed=1), max_epochs=1)
-    assert not torch.equal(with_dropout.tower_in.weight, without.tower_in.weight)
+    assert distance(with_dropout, without) > 0
     window = torch.from_numpy(pattern(1, seed=2).histories)
     with torch.inference_mode():
         assert torch.equal(with_dropout(window), with_dropout(window))

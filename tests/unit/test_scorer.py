@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import shared.bst
-from shared.bst import BST, BSTConfig
+import shared.source_bst
+from shared.checkpoint import Checkpoint, build
 from shared.errors import CheckpointError
 from shared.scorer import Scorer
 from shared.windows import HISTORY_LENGTH
@@ -28,28 +28,9 @@ def random_windows(count: int, items: int = 30, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(rows)
 
 
-@pytest.mark.parametrize("preset", [DEFAULT, SOURCE])
-def test_the_split_tower_is_the_tower_over_both_embeddings(preset: object) -> None:
-    torch.manual_seed(1)
-    model = BST(preset.config(30)).eval()  # type: ignore[attr-defined]
-    histories = random_windows(7)
-    with torch.inference_mode():
-        got = model(histories)
-        sessions = model.encode(histories)
-        for row in range(1, 31):
-            target = model.item_embedding(torch.full((7,), row))
-            hidden = torch.relu(model.tower_in(torch.cat([sessions, target], dim=1)))
-            expected = model.tower_out(hidden).squeeze(1)
-            assert torch.allclose(got[:, row - 1], expected, atol=1e-5)
-        candidates = torch.tensor([[3, 9]] * 7)
-        assert torch.allclose(
-            model.candidate_logits(histories, candidates), got[:, [2, 8]], atol=1e-5
-        )
-
-
 def test_padding_does_not_speak() -> None:
     torch.manual_seed(1)
-    model = BST(BSTConfig(items=30)).eval()
+    model = checkpoint().model
     histories = random_windows(10)
     with torch.inference_mode():
         before = model(histories)
@@ -62,15 +43,9 @@ def test_order_matters() -> None:
     assert one.items != other.items
 
 
-def test_a_large_catalogue_in_blocks_is_the_catalogue_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model = checkpoint(items=100).model
-    histories = random_windows(8, items=100)
-    with torch.inference_mode():
-        whole = model(histories)
-        monkeypatch.setattr(shared.bst, "_BLOCK_ELEMENTS", 24 * 8 * 7)
-        assert torch.allclose(model(histories), whole, atol=1e-6)
+def fresh(preset: Preset, items: int = 30) -> Checkpoint:
+    torch.manual_seed(1)
+    return replace(checkpoint(items), model=build(preset.config(items)).eval())
 
 
 histories = st.lists(
@@ -89,18 +64,6 @@ def test_an_answer_does_not_depend_on_the_batch_it_was_scored_in(
     assert SCORER.recommend(batch)[position] == alone
 
 
-def test_nor_does_it_where_a_large_catalogue_is_scored_in_blocks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The size of a block depends on the size of the batch; the answer must not."""
-    monkeypatch.setattr(shared.bst, "_BLOCK_ELEMENTS", 24 * 8 * 200)
-    scorer = Scorer(checkpoint(items=333), CPU, top_k=10)
-    batch = random_windows(64, items=333).numpy()
-    together = scorer.log_probabilities(batch)
-    for size in (1, 2, 7, 8, 9, 33):
-        assert torch.equal(scorer.log_probabilities(batch[:size]), together[:size])
-
-
 @pytest.fixture
 def one_thread_afterwards() -> Iterator[None]:
     yield
@@ -108,8 +71,9 @@ def one_thread_afterwards() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_thread_afterwards")
-def test_an_answer_does_not_depend_on_the_number_of_threads() -> None:
-    scorer = Scorer(replace(checkpoint(), model=BST(DEFAULT.config(30)).eval()), CPU, top_k=10)
+@pytest.mark.parametrize("preset", [DEFAULT, SOURCE], ids=lambda p: p.name)
+def test_an_answer_does_not_depend_on_the_number_of_threads(preset: Preset) -> None:
+    scorer = Scorer(fresh(preset), CPU, top_k=10)
     batch = [[str(i) for i in row if i] for row in random_windows(64).tolist()]
     torch.set_num_threads(1)
     one = scorer.recommend(batch)
@@ -148,7 +112,7 @@ def test_a_catalogue_smaller_than_k_is_ranked_whole() -> None:
 def test_a_model_without_finite_scores_never_serves() -> None:
     broken = checkpoint()
     with torch.no_grad():
-        broken.model.tower_out.bias.fill_(float("nan"))
+        broken.model.get_parameter("norm.bias").fill_(float("nan"))
     with pytest.raises(CheckpointError, match="finite"):
         Scorer(broken, CPU, top_k=10)
 
@@ -157,9 +121,9 @@ def test_the_promise_holds_for_a_catalogue_that_is_scored_in_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """How a catalogue is cut depends on the batch; the answers do not."""
-    scorer = Scorer(replace(checkpoint(300), model=BST(DEFAULT.config(300)).eval()), CPU, top_k=10)
+    scorer = Scorer(fresh(SOURCE, 300), CPU, top_k=10)
     batch = random_windows(64, items=300).numpy()
-    monkeypatch.setattr(shared.bst, "_BLOCK_ELEMENTS", 128 * 64 * 37)
+    monkeypatch.setattr(shared.source_bst, "_BLOCK_ELEMENTS", 128 * 64 * 37)
     alone = torch.cat([scorer.log_probabilities(batch[i : i + 1]) for i in range(64)])
     for size in (2, 7, 8, 9, 33, 64):
         assert torch.equal(scorer.log_probabilities(batch[:size]), alone[:size])
@@ -167,7 +131,7 @@ def test_the_promise_holds_for_a_catalogue_that_is_scored_in_blocks(
 
 @pytest.mark.parametrize("preset", [DEFAULT, SOURCE], ids=lambda p: p.name)
 def test_the_promise_holds_for_every_size_of_a_preset(preset: Preset) -> None:
-    scorer = Scorer(replace(checkpoint(), model=BST(preset.config(30)).eval()), CPU, top_k=10)
+    scorer = Scorer(fresh(preset), CPU, top_k=10)
     batch = random_windows(70).numpy()
     alone = torch.cat([scorer.log_probabilities(batch[i : i + 1]) for i in range(70)])
     for size in range(1, 71):
@@ -223,7 +187,7 @@ def test_a_model_left_in_training_serves_without_dropout() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
-@pytest.mark.parametrize("where", ["item_embedding.weight", "tower_in.weight"])
+@pytest.mark.parametrize("where", ["norm.weight", "log_scale"])
 def test_weights_that_overflow_never_serve(where: str, value: float) -> None:
     broken = checkpoint()
     with torch.no_grad():

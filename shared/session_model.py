@@ -1,0 +1,60 @@
+"""What serving asks of a model: the catalogue once, then logits for windows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+
+class SessionModelConfig(BaseModel):
+    """The shape that every session model has; part of every checkpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    items: int = Field(ge=1)
+    """Catalogue size; rows are 1..items, row 0 is padding."""
+    embed_dim: int = Field(64, ge=1)
+    heads: int = Field(4, ge=1)
+    layers: int = Field(2, ge=1)
+    feedforward: int = Field(128, ge=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        if self.embed_dim % self.heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.embed_dim} dimensions")
+        return self
+
+
+class SessionModel(nn.Module, ABC):
+    """A network that encodes a window once and scores the whole catalogue for it.
+
+    `item_embedding` has one row per catalogue row, so a vocabulary can grow at its end.
+    """
+
+    item_embedding: nn.Embedding
+
+    def __init__(self, config: SessionModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def catalogue(self) -> Tensor:
+        """Compute what scoring needs of the items: constant per model, first dimension items."""
+
+    @abstractmethod
+    def forward(self, histories: Tensor, catalogue: Tensor | None = None) -> Tensor:
+        """Score the whole catalogue for windows [B, HISTORY_LENGTH] of rows: logits [B, items].
+
+        Every window is left-padded and holds at least one item. `catalogue` is `catalogue()` if
+        it is at hand. Column j is catalogue row j + 1; a softmax over the columns gives
+        P(next click).
+        """
+
+    def network_logits(self, histories: Tensor, catalogue: Tensor) -> Tensor:
+        """Logits that the fit trains: those of `forward`, unless that blends something in."""
+        logits: Tensor = self(histories, catalogue)
+        return logits

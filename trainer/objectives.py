@@ -1,0 +1,93 @@
+"""What a fit minimises: each objective turns its data into one loss per step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from shared.bst import BST
+from shared.source_bst import SourceBST
+from trainer.dataset import Samples, sample_negatives
+from trainer.loss import CatalogueCrossEntropy
+from trainer.segments import Sessions, batches
+
+
+class Objective(Protocol):
+    """Training data and a loss on it."""
+
+    steps_per_epoch: int
+
+    def epoch(self, rng: np.random.Generator, device: torch.device) -> Iterator[Tensor]:
+        """Yield the loss of one step after the other; the model moves between two of them."""
+        ...
+
+
+class EveryClick:
+    """−log P(click | the clicks before it), for every click of every session: trains a BST."""
+
+    def __init__(self, model: BST, sessions: Sessions, batch: int, stride: int) -> None:
+        """`batch`: predicted clicks per step. `stride`: see `segments`."""
+        self._model = model
+        self._sessions = sessions
+        self._batch = batch
+        self._stride = stride
+        self._loss = CatalogueCrossEntropy()
+        self.steps_per_epoch = max(1, round(sessions.targets / batch))
+
+    def epoch(self, rng: np.random.Generator, device: torch.device) -> Iterator[Tensor]:
+        """See Objective."""
+        segments = self._sessions.cut(self._stride, rng)
+        for batch in batches(segments, self._batch, rng):
+            length = int(segments.lengths[batch].max())
+            rows = torch.from_numpy(segments.rows[batch, -length - 1 :]).to(device)
+            trained = torch.from_numpy(segments.trained[batch]).to(device)
+            inputs, targets = rows[:, :-1], rows[:, 1:]
+            chosen = torch.arange(length, device=device) >= length - trained[:, None]
+            sessions = self._model.sessions(inputs, self._model.encode(inputs), chosen)
+            yield self._loss(sessions, self._model.catalogue(), targets[chosen] - 1)
+
+
+class OwnCandidates:
+    """Each window against its target and some random items: trains a source BST.
+
+    `loss` "bce" is the source's, clicked or not per candidate; "cross_entropy" is softmax over
+    target and negatives. A table that brings its own labels is learned as it stands.
+    """
+
+    def __init__(
+        self, model: SourceBST, samples: Samples, batch: int, loss: str, negatives: int
+    ) -> None:
+        self._model = model
+        self._samples = samples
+        self._loss = loss
+        self._negatives = negatives
+        self.steps_per_epoch = max(1, -(-len(samples) // batch))
+
+    def epoch(self, rng: np.random.Generator, device: torch.device) -> Iterator[Tensor]:
+        """See Objective."""
+        order = rng.permutation(len(self._samples))
+        for index in np.array_split(order, self.steps_per_epoch):
+            batch = self._samples.take(index)
+            histories = torch.from_numpy(batch.histories).to(device)
+            targets = torch.from_numpy(batch.targets).to(device)
+            if batch.labels is not None:
+                logits = self._model.candidate_logits(histories, targets.unsqueeze(1)).squeeze(1)
+                labels = torch.from_numpy(batch.labels).to(device, logits.dtype)
+                yield functional.binary_cross_entropy_with_logits(logits, labels)
+                continue
+            items = self._model.config.items
+            negatives = sample_negatives(batch.targets, self._negatives, items, rng)
+            others = torch.from_numpy(negatives).to(device)
+            candidates = torch.cat([targets.unsqueeze(1), others], dim=1)
+            logits = self._model.candidate_logits(histories, candidates)
+            if self._loss == "cross_entropy":
+                yield functional.cross_entropy(logits, torch.zeros_like(targets))
+            else:
+                labels = torch.zeros_like(logits)
+                labels[:, 0] = 1.0
+                yield functional.binary_cross_entropy_with_logits(logits, labels)
