@@ -29,9 +29,11 @@ from rich.live import Live as LiveDisplay
 from rich.table import Table
 
 from services.live import Live
+from services.simulator import worlds
 from services.simulator.publish import click_frame
-from services.simulator.world import World
+from services.simulator.shop import Clicks, Shop
 from shared import embedded, processes
+from shared.checkpoint import Vocabulary
 from shared.device import select_device
 from shared.errors import NextclickError
 from shared.kafka import LagMonitor, TopicReader, ensure_topics
@@ -43,7 +45,7 @@ from trainer.event_log import EventLog
 from trainer.presets import preset
 from trainer.retrain import FitLimits, retrain
 
-BOOTSTRAP_INTERACTIONS = 200_000
+BOOTSTRAP_INTERACTIONS = {"missions": 40_000, "source": 200_000}
 BOOTSTRAP_EPOCHS = 2
 RETRAIN_EPOCHS = 1
 START_SECONDS = 60.0
@@ -60,6 +62,7 @@ class Options:
     """None: until Ctrl-C."""
     rate: float
     workers: int
+    world: str
     json_file: Path | None
     seed: int = 42
 
@@ -79,12 +82,13 @@ def run(options: Options, console: Console) -> None:
 
 
 def _run(options: Options, console: Console, folder: Path, environ: dict[str, str]) -> None:
-    world = World(options.seed)
+    shop = worlds.world(options.world, options.seed)
     kafka = KafkaSettings(bootstrap_servers=environ[f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"])
     ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
-    popularity = _bootstrap(world, options, console, folder)
+    past = worlds.past(shop, BOOTSTRAP_INTERACTIONS[options.world], options.seed)
+    popularity = _bootstrap(past, options, console, folder)
 
-    live = Live(rivals=_rivals(world, popularity))
+    live = Live(rivals=_rivals(shop, popularity))
     watcher = _Watcher(kafka, live)
     services = _Services(folder, environ)
     try:
@@ -96,6 +100,7 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
                 {f"{PREFIX}KAFKA__CLIENT_CONFIG": json.dumps(embedded.WORKER_CLIENT_CONFIG)},
             )
         simulate = ["simulate", "--rate", str(options.rate), "--seed", str(options.seed + 1)]
+        simulate += ["--world", options.world, "--world-seed", str(options.seed)]
         if options.seconds is not None:
             simulate += ["--seconds", str(options.seconds)]
         console.print("starting trainer, workers and simulator …")
@@ -143,11 +148,10 @@ def _servers(folder: Path, console: Console) -> Iterator[dict[str, str]]:
         kafka.kill()
 
 
-def _bootstrap(world: World, options: Options, console: Console, folder: Path) -> list[str]:
+def _bootstrap(past: Clicks, options: Options, console: Console, folder: Path) -> list[str]:
     """Write a log of the past and fit the first model; returns the popularity list."""
     began = time.monotonic()
-    clicks = world.source_clicks(BOOTSTRAP_INTERACTIONS)
-    frame = click_frame(clicks, int(time.time() * 1000), options.rate, options.seed)
+    frame = click_frame(past, int(time.time() * 1000), options.rate, options.seed)
     event_log = EventLog(str(folder / "event_log"))
     event_log.import_clicks(frame)
     console.print(
@@ -169,8 +173,10 @@ def _bootstrap(world: World, options: Options, console: Console, folder: Path) -
     return [str(item) for item in frame["item_id"].value_counts().index[:K]]
 
 
-def _rivals(world: World, popularity: list[str]) -> dict[str, Any]:
+def _rivals(shop: Shop, popularity: list[str]) -> dict[str, Any]:
     popular = set(popularity)
+    vocabulary = Vocabulary(shop.item_ids)
+    names = np.array(shop.item_ids, object)
 
     def most_popular(answers: Sequence[Recommendation]) -> list[set[str]]:
         return [popular] * len(answers)
@@ -178,9 +184,9 @@ def _rivals(world: World, popularity: list[str]) -> dict[str, Any]:
     def ceiling(answers: Sequence[Recommendation]) -> list[set[str]]:
         histories = np.zeros((len(answers), HISTORY_LENGTH), np.int64)
         for row, answer in zip(histories, answers, strict=True):
-            row[HISTORY_LENGTH - len(answer.history) :] = [int(i) for i in answer.history]
-        best = np.argsort(-world.next_click_given_history(histories), axis=1)[:, :K] + 1
-        return [{str(item) for item in row} for row in best]
+            row[HISTORY_LENGTH - len(answer.history) :] = vocabulary.rows(answer.history)
+        best = np.argsort(-shop.next_click_given_history(histories), axis=1)[:, :K]
+        return [set(row) for row in names[best]]
 
     return {"popularity": most_popular, "ceiling": ceiling}
 
