@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -106,8 +107,8 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
         console.print("starting trainer, workers and simulator …")
         services.wait_for_partitions()
         services.start("simulator", simulate)
-        with contextlib.suppress(KeyboardInterrupt):
-            _show(services, watcher, _Facts(live, kafka), console)
+        with _noting_interrupts() as stop:
+            _show(services, watcher, _Facts(live, kafka), console, stop)
         console.print("stopping: no new clicks, answering what is in flight …")
         services.stop("simulator")
         _drain(live, watcher)
@@ -174,6 +175,11 @@ def _bootstrap(past: Clicks, options: Options, console: Console, folder: Path) -
 
 
 def _rivals(shop: Shop, popularity: list[str]) -> dict[str, Any]:
+    """What the model is measured against, on the same histories.
+
+    The ceiling counts on shoppers who come back before a pause cuts their history: the demo is
+    too fast and too short for such a pause.
+    """
     popular = set(popularity)
     vocabulary = Vocabulary(shop.item_ids)
     names = np.array(shop.item_ids, object)
@@ -295,29 +301,50 @@ class _Services:
             console.print(self._log(name)[-2000:], markup=False)
 
 
-def _show(services: _Services, watcher: _Watcher, facts: _Facts, console: Console) -> None:
-    """Keep the table up to date until the simulator ends."""
+@contextlib.contextmanager
+def _noting_interrupts() -> Iterator[threading.Event]:
+    """Let Ctrl-C and SIGTERM set an event and nothing else: a digest that they broke off would
+    lose the answers it holds."""
+    stop = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _show(
+    services: _Services,
+    watcher: _Watcher,
+    facts: _Facts,
+    console: Console,
+    stop: threading.Event,
+) -> None:
+    """Keep the table up to date until the simulator ends or `stop` is set."""
     if console.is_terminal:
         with LiveDisplay(console=console, refresh_per_second=4) as display:
-            while not _watch_for(1.0, services, watcher):
+            while not _watch_for(1.0, services, watcher, stop):
                 table = Table(title="nextclick", show_header=False, min_width=46)
                 for name, value in facts.now().items():
                     table.add_row(name, value)
                 display.update(table)
     else:
-        while not _watch_for(5.0, services, watcher):
+        while not _watch_for(5.0, services, watcher, stop):
             console.print("  ".join(f"{name} {value}" for name, value in facts.now().items()))
 
 
-def _watch_for(seconds: float, services: _Services, watcher: _Watcher) -> bool:
-    """Watch for a while; True as soon as the simulator has ended."""
+def _watch_for(
+    seconds: float, services: _Services, watcher: _Watcher, stop: threading.Event
+) -> bool:
+    """Watch for a while; True as soon as the simulator has ended or `stop` is set."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         services.check()
         watcher.digest()
-        if services.ended("simulator"):
+        if services.ended("simulator") or stop.wait(DIGEST_SECONDS):
             return True
-        time.sleep(DIGEST_SECONDS)
     return False
 
 

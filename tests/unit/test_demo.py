@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import signal
+from typing import Any
+
 import numpy as np
 import pytest
+from rich.console import Console
 
-from services.demo import BOOTSTRAP_INTERACTIONS, _rivals
+from services.demo import BOOTSTRAP_INTERACTIONS, _noting_interrupts, _rivals, _show
 from services.simulator import worlds
 from services.simulator.shop import Shop
 from shared.errors import ConfigurationError
@@ -77,3 +82,32 @@ def test_the_past_is_the_sources_log_or_a_mission_log_of_like_length() -> None:
 def test_an_unknown_world_lists_the_known() -> None:
     with pytest.raises(ConfigurationError, match="missions or source"):
         worlds.world("flat", 42)
+
+
+class Interrupted:
+    """Services and watcher in one; the person presses Ctrl-C in the middle of a digest."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+        self.digested = 0
+
+    def check(self) -> None:
+        pass
+
+    def ended(self, name: str) -> bool:
+        return False
+
+    def digest(self) -> None:
+        signal.raise_signal(self.number)
+        self.digested += 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_for_the_digest_to_be_done(number: signal.Signals) -> None:
+    both: Any = Interrupted(number)
+    facts: Any = None  # not asked: it ends before the first line is due
+    before = signal.getsignal(number)
+    with _noting_interrupts() as stop:
+        _show(both, both, facts, Console(file=io.StringIO()), stop)
+    assert both.digested == 1
+    assert signal.getsignal(number) is before
