@@ -34,6 +34,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(models_app, name="models")
 
 console = Console(soft_wrap=True)
+_WORLD = typer.Option(help="missions (shoppers with intent) or source (the plain world).")
 
 
 @app.command()
@@ -41,6 +42,7 @@ def demo(
     seconds: Annotated[float, typer.Option(help="How long; 0 = until Ctrl-C.", min=0)] = 60,
     rate: Annotated[float, typer.Option(help="Clicks per second.", min=0.1)] = 200,
     workers: Annotated[int, typer.Option(help="Worker processes.", min=1, max=8)] = 1,
+    world: Annotated[str, _WORLD] = "missions",
     json: Annotated[Path | None, typer.Option(help="Write the summary here.")] = None,
 ) -> None:
     """Run everything on this machine: embedded Kafka and Redis, simulator, worker, trainer.
@@ -48,14 +50,17 @@ def demo(
     Example: nextclick demo --seconds 60 --rate 200 --json out.json
     """
     from services import demo
+    from services.simulator import worlds
 
+    worlds.world(world, seed=0)  # a wrong name is refused before anything is started
     if json is not None and not json.absolute().parent.is_dir():
         raise ConfigurationError(f"--json {json}: the folder does not exist")
     Settings.from_environment()
     # Both end it as Ctrl-C does, also where a shell started it in the background with SIGINT off.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    demo.run(demo.Options(seconds or None, rate, workers, json and json.absolute()), console)
+    options = demo.Options(seconds or None, rate, workers, world, json and json.absolute())
+    demo.run(options, console)
 
 
 @app.command()
@@ -65,30 +70,38 @@ def simulate(
     log: Annotated[
         Path | None, typer.Option(help="Write a Parquet log here instead of publishing.")
     ] = None,
-    interactions: Annotated[int, typer.Option(help="Length of the log.", min=1)] = 200_000,
+    interactions: Annotated[
+        int,
+        typer.Option(help="Length of the log; on missions every one is a click.", min=1),
+    ] = 200_000,
     generator: Annotated[
-        str, typer.Option(help="Of the log: source (exact) or fast (same law).")
-    ] = "source",
+        str | None,
+        typer.Option(help="Of the source's log: source (exact, default) or fast (same law)."),
+    ] = None,
+    world: Annotated[str, _WORLD] = "missions",
     seed: Annotated[int, typer.Option(help="Seed of the traffic.")] = 43,
     world_seed: Annotated[int, typer.Option(help="Seed of products and shoppers.")] = 42,
 ) -> None:
     """Let simulated shoppers click: live onto Kafka, or into a log file.
 
     Example: nextclick simulate --rate 200 --seconds 60
-    Example: nextclick simulate --log clicks.parquet --interactions 200000 --generator fast
+    Example: nextclick simulate --log clicks.parquet --rate 1 --interactions 200000
+    Example: nextclick simulate --log clicks.parquet --world source --generator fast
     """
-    from services.simulator import publish
+    from services.simulator import publish, worlds
     from services.simulator.world import World
 
     settings, stop = _start("simulate")
-    world = World(world_seed)
+    shop = worlds.world(world, world_seed)
+    if generator is not None and not isinstance(shop, World):
+        raise ConfigurationError(f"--generator {generator}: goes with --world source only")
+    if generator not in (None, "source", "fast"):
+        raise ConfigurationError(f"--generator {generator}: use source or fast")
     if log is not None:
-        if generator not in ("source", "fast"):
-            raise ConfigurationError(f"--generator {generator}: use source or fast")
-        if generator == "source":
-            clicks = world.source_clicks(interactions)
+        if isinstance(shop, World) and generator == "fast":
+            clicks = shop.fast_clicks(interactions, seed)
         else:
-            clicks = world.fast_clicks(interactions, seed)
+            clicks = worlds.past(shop, interactions, seed)
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
         frame = publish.click_frame(clicks, now_ms, rate, seed)
         try:
@@ -102,7 +115,7 @@ def simulate(
 
     ensure_topics(settings.kafka, [settings.kafka.clicks_topic])
     sent = publish.publish_live(
-        world,
+        shop,
         Publisher(settings.kafka),
         settings.kafka.clicks_topic,
         rate=rate,

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,9 +30,11 @@ from rich.live import Live as LiveDisplay
 from rich.table import Table
 
 from services.live import Live
+from services.simulator import worlds
 from services.simulator.publish import click_frame
-from services.simulator.world import World
+from services.simulator.shop import Clicks, Shop
 from shared import embedded, processes
+from shared.checkpoint import Vocabulary
 from shared.device import select_device
 from shared.errors import NextclickError
 from shared.kafka import LagMonitor, TopicReader, ensure_topics
@@ -43,7 +46,7 @@ from trainer.event_log import EventLog
 from trainer.presets import preset
 from trainer.retrain import FitLimits, retrain
 
-BOOTSTRAP_INTERACTIONS = 200_000
+BOOTSTRAP_INTERACTIONS = {"missions": 40_000, "source": 200_000}
 BOOTSTRAP_EPOCHS = 2
 RETRAIN_EPOCHS = 1
 START_SECONDS = 60.0
@@ -60,6 +63,7 @@ class Options:
     """None: until Ctrl-C."""
     rate: float
     workers: int
+    world: str
     json_file: Path | None
     seed: int = 42
 
@@ -79,12 +83,13 @@ def run(options: Options, console: Console) -> None:
 
 
 def _run(options: Options, console: Console, folder: Path, environ: dict[str, str]) -> None:
-    world = World(options.seed)
+    shop = worlds.world(options.world, options.seed)
     kafka = KafkaSettings(bootstrap_servers=environ[f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"])
     ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
-    popularity = _bootstrap(world, options, console, folder)
+    past = worlds.past(shop, BOOTSTRAP_INTERACTIONS[options.world], options.seed)
+    popularity = _bootstrap(past, options, console, folder)
 
-    live = Live(rivals=_rivals(world, popularity))
+    live = Live(rivals=_rivals(shop, popularity))
     watcher = _Watcher(kafka, live)
     services = _Services(folder, environ)
     try:
@@ -96,13 +101,14 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
                 {f"{PREFIX}KAFKA__CLIENT_CONFIG": json.dumps(embedded.WORKER_CLIENT_CONFIG)},
             )
         simulate = ["simulate", "--rate", str(options.rate), "--seed", str(options.seed + 1)]
+        simulate += ["--world", options.world, "--world-seed", str(options.seed)]
         if options.seconds is not None:
             simulate += ["--seconds", str(options.seconds)]
         console.print("starting trainer, workers and simulator …")
         services.wait_for_partitions()
         services.start("simulator", simulate)
-        with contextlib.suppress(KeyboardInterrupt):
-            _show(services, watcher, _Facts(live, kafka), console)
+        with _noting_interrupts() as stop:
+            _show(services, watcher, _Facts(live, kafka), console, stop)
         console.print("stopping: no new clicks, answering what is in flight …")
         services.stop("simulator")
         _drain(live, watcher)
@@ -143,11 +149,10 @@ def _servers(folder: Path, console: Console) -> Iterator[dict[str, str]]:
         kafka.kill()
 
 
-def _bootstrap(world: World, options: Options, console: Console, folder: Path) -> list[str]:
+def _bootstrap(past: Clicks, options: Options, console: Console, folder: Path) -> list[str]:
     """Write a log of the past and fit the first model; returns the popularity list."""
     began = time.monotonic()
-    clicks = world.source_clicks(BOOTSTRAP_INTERACTIONS)
-    frame = click_frame(clicks, int(time.time() * 1000), options.rate, options.seed)
+    frame = click_frame(past, int(time.time() * 1000), options.rate, options.seed)
     event_log = EventLog(str(folder / "event_log"))
     event_log.import_clicks(frame)
     console.print(
@@ -169,8 +174,15 @@ def _bootstrap(world: World, options: Options, console: Console, folder: Path) -
     return [str(item) for item in frame["item_id"].value_counts().index[:K]]
 
 
-def _rivals(world: World, popularity: list[str]) -> dict[str, Any]:
+def _rivals(shop: Shop, popularity: list[str]) -> dict[str, Any]:
+    """What the model is measured against, on the same histories.
+
+    The ceiling counts on shoppers who come back before a pause cuts their history: the demo is
+    too fast and too short for such a pause.
+    """
     popular = set(popularity)
+    vocabulary = Vocabulary(shop.item_ids)
+    names = np.array(shop.item_ids, object)
 
     def most_popular(answers: Sequence[Recommendation]) -> list[set[str]]:
         return [popular] * len(answers)
@@ -178,9 +190,9 @@ def _rivals(world: World, popularity: list[str]) -> dict[str, Any]:
     def ceiling(answers: Sequence[Recommendation]) -> list[set[str]]:
         histories = np.zeros((len(answers), HISTORY_LENGTH), np.int64)
         for row, answer in zip(histories, answers, strict=True):
-            row[HISTORY_LENGTH - len(answer.history) :] = [int(i) for i in answer.history]
-        best = np.argsort(-world.next_click_given_history(histories), axis=1)[:, :K] + 1
-        return [{str(item) for item in row} for row in best]
+            row[HISTORY_LENGTH - len(answer.history) :] = vocabulary.rows(answer.history)
+        best = np.argsort(-shop.next_click_given_history(histories), axis=1)[:, :K]
+        return [set(row) for row in names[best]]
 
     return {"popularity": most_popular, "ceiling": ceiling}
 
@@ -289,29 +301,50 @@ class _Services:
             console.print(self._log(name)[-2000:], markup=False)
 
 
-def _show(services: _Services, watcher: _Watcher, facts: _Facts, console: Console) -> None:
-    """Keep the table up to date until the simulator ends."""
+@contextlib.contextmanager
+def _noting_interrupts() -> Iterator[threading.Event]:
+    """Let Ctrl-C and SIGTERM set an event and nothing else: a digest that they broke off would
+    lose the answers it holds."""
+    stop = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _show(
+    services: _Services,
+    watcher: _Watcher,
+    facts: _Facts,
+    console: Console,
+    stop: threading.Event,
+) -> None:
+    """Keep the table up to date until the simulator ends or `stop` is set."""
     if console.is_terminal:
         with LiveDisplay(console=console, refresh_per_second=4) as display:
-            while not _watch_for(1.0, services, watcher):
+            while not _watch_for(1.0, services, watcher, stop):
                 table = Table(title="nextclick", show_header=False, min_width=46)
                 for name, value in facts.now().items():
                     table.add_row(name, value)
                 display.update(table)
     else:
-        while not _watch_for(5.0, services, watcher):
+        while not _watch_for(5.0, services, watcher, stop):
             console.print("  ".join(f"{name} {value}" for name, value in facts.now().items()))
 
 
-def _watch_for(seconds: float, services: _Services, watcher: _Watcher) -> bool:
-    """Watch for a while; True as soon as the simulator has ended."""
+def _watch_for(
+    seconds: float, services: _Services, watcher: _Watcher, stop: threading.Event
+) -> bool:
+    """Watch for a while; True as soon as the simulator has ended or `stop` is set."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         services.check()
         watcher.digest()
-        if services.ended("simulator"):
+        if services.ended("simulator") or stop.wait(DIGEST_SECONDS):
             return True
-        time.sleep(DIGEST_SECONDS)
     return False
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from services.simulator.world import Clicks, World
+from services.simulator.shop import Clicks, Shop
 from shared.kafka import Publisher
 from shared.messages import OutMessage
 from shared.patience import Patience
@@ -57,7 +57,7 @@ def click_frame(clicks: Clicks, last_timestamp_ms: int, rate: float, seed: int) 
 
 
 def publish_live(
-    world: World,
+    shop: Shop,
     publisher: Publisher,
     topic: str,
     *,
@@ -74,7 +74,7 @@ def publish_live(
     latency measured from the timestamp instead of being hidden by a slower schedule.
     """
     patiently = Patience(stop, log)
-    shoppers = _one_by_one(world.traffic(seed))
+    shoppers = _one_by_one(shop.traffic(seed))
     rng = np.random.default_rng(seed)
     patiently(publisher.connect)
     start = clock()
@@ -103,12 +103,14 @@ def publish_live(
     return sent
 
 
-def _one_by_one(chunks: Iterator[Clicks]) -> Iterator[tuple[int, int]]:
+def _one_by_one(chunks: Iterator[Clicks]) -> Iterator[tuple[int, int | str]]:
     pairs = (zip(chunk.users.tolist(), chunk.items.tolist(), strict=True) for chunk in chunks)
     return itertools.chain.from_iterable(pairs)
 
 
-def _message(topic: str, user: int, item: int, due: float, rng: np.random.Generator) -> OutMessage:
+def _message(
+    topic: str, user: int, item: int | str, due: float, rng: np.random.Generator
+) -> OutMessage:
     timestamp = int(due * 1000)
     click = Click(
         event_id=uuid7(timestamp, rng.bytes(10)),

@@ -9,13 +9,10 @@ world: given the persona, clicks are independent.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+from services.simulator.shop import Clicks, FloatArray, IntArray
 
 CATEGORIES = ("Fish Supplies", "Cat Food", "Dog Food", "Dog Toy", "Cat Toy")
 CLICK_PROBABILITY = {
@@ -31,17 +28,6 @@ _CHUNK = 1_000_000
 """Interactions drawn at once by the fast generator: bounds memory at any length."""
 
 
-class Clicks(NamedTuple):
-    """Clicks in the order they happen; all of shape [N]."""
-
-    interactions: IntArray
-    """Index of the interaction that became the click."""
-    users: IntArray
-    """0 .. users-1."""
-    items: IntArray
-    """Product ids, 1 .. products."""
-
-
 class World:
     """The products, the users, and the law by which they click; all fixed by `seed`."""
 
@@ -55,6 +41,7 @@ class World:
 
         self.products = products
         self.users = users
+        self.item_ids = [str(product) for product in range(1, products + 1)]
         self.category: IntArray = np.array([CATEGORIES.index(c) for c in shuffled])
         """Shape [products], index into CATEGORIES of product id 1, 2, …"""
         self.persona: IntArray = np.array([PERSONAS.index(p) for p in drawn])

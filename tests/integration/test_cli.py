@@ -140,13 +140,26 @@ def test_models_can_be_listed_shown_promoted_and_rolled_back(
 
 def test_a_log_is_written_and_a_bad_path_refused(environ: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "clicks.parquet"
-    result = nextclick(environ, "simulate", "--log", str(path))
+    result = nextclick(environ, "simulate", "--log", str(path), "--world", "source")
     assert result.returncode == 0, result
     assert len(pd.read_parquet(path)) == 42_027
+    result = nextclick(environ, "simulate", "--log", str(path), "--interactions", "5000")
+    assert result.returncode == 0, result
+    log = pd.read_parquet(path)
+    assert len(log) == 5000
+    assert "Flea & Tick Prevention" in set(log["item_id"])
     nowhere = str(tmp_path / "no" / "folder" / "x.parquet")
     assert "--log" in refused(
         nextclick(environ, "simulate", "--log", nowhere, "--interactions", "1000")
     )
+
+
+def test_an_unknown_world_is_refused(environ: dict[str, str]) -> None:
+    for command in ("demo", "simulate"):
+        assert "missions or source" in refused(nextclick(environ, command, "--world", "flat"))
+    line = refused(nextclick(environ, "simulate", "--generator", "fast"))
+    assert "--generator" in line
+    assert "--world source" in line
 
 
 def test_settings_are_listed_without_secrets(environ: dict[str, str]) -> None:

@@ -43,7 +43,10 @@ def test_the_demo_swaps_answers_everything_and_cleans_up(tmp_path: Path) -> None
     assert summary["swaps"] >= 1
     assert len(summary["model_versions"]) == summary["swaps"] + 1
     rates = summary["hit_rate_at_10"]
-    assert rates["popularity"] < rates["model"] <= rates["ceiling"] + 0.03
+    assert rates["popularity"] + 0.3 < rates["model"]
+    # Nothing can know more than the ceiling does; on these clicks it may have been luckier.
+    assert rates["model"] <= rates["ceiling"] + 0.02
+    assert rates["popularity"] + 0.35 < rates["ceiling"] < 0.95
     assert set(summary["latency_ms"]) == {"p50", "p90", "p99"}
     assert list(temporary.iterdir()) == []
     assert _mentioning(str(temporary)) == []

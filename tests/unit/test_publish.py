@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.simulator.missions import MissionWorld
 from services.simulator.publish import click_frame, publish_live, uuid7
+from services.simulator.shop import Shop
 from services.simulator.world import World
 from shared.messages import OutMessage
 
@@ -59,10 +61,19 @@ class RecordingPublisher:
         self.acknowledged = len(self.sent)
 
 
-def run(clock: Clock, rate: float, seconds: float | None) -> RecordingPublisher:
+def run(
+    clock: Clock, rate: float, seconds: float | None, shop: Shop | None = None
+) -> RecordingPublisher:
     publisher = RecordingPublisher(clock)
     sent = publish_live(
-        World(), publisher, "clicks", rate=rate, seconds=seconds, seed=1, stop=clock, clock=clock
+        shop or World(),
+        publisher,
+        "clicks",
+        rate=rate,
+        seconds=seconds,
+        seed=1,
+        stop=clock,
+        clock=clock,
     )  # type: ignore[arg-type]
     assert sent == publisher.acknowledged == len(publisher.sent)
     return publisher
@@ -92,6 +103,17 @@ def test_clicks_are_keyed_by_user_and_come_again_with_the_seed() -> None:
     assert one == two
     for _, message in one:
         assert json.loads(message.value or b"")["user_id"].encode() == message.key
+
+
+def test_the_clicks_of_a_mission_world_travel_by_name() -> None:
+    world = MissionWorld()
+    sent = [json.loads(m.value or b"") for _, m in run(Clock(), 500, 1, world).sent]
+    clicks = world.clicks(500, seed=1)
+    assert [click["item_id"] for click in sent] == clicks.items.tolist()
+    assert [click["user_id"] for click in sent] == clicks.users.astype(str).tolist()
+    assert {click["item_id"] for click in sent} <= set(world.item_ids)
+    frame = click_frame(clicks, last_timestamp_ms=10_000, rate=200, seed=1)
+    assert frame["item_id"].tolist() == clicks.items.tolist()
 
 
 def test_event_ids_are_version_7_and_sort_by_time() -> None:

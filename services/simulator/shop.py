@@ -1,0 +1,44 @@
+"""What every simulated shop looks like to the rest of the code. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+class Clicks(NamedTuple):
+    """Clicks in the order they happen; all of shape [N]."""
+
+    interactions: IntArray
+    """Index of the interaction that became the click."""
+    users: IntArray
+    """0 .. users-1."""
+    items: npt.NDArray[Any]
+    """Item ids: numbers in the source's world, names in the world of missions."""
+
+
+class Shop(Protocol):
+    """Products, shoppers, and the known law by which they click."""
+
+    users: int
+    item_ids: list[str]
+    """Item ids as they travel; the first is row 1, as in a vocabulary."""
+
+    def traffic(self, seed: int) -> Iterator[Clicks]:
+        """Draw clicks for ever, a chunk at a time; the same seed gives the same clicks."""
+        ...
+
+    def next_click_given_history(self, histories: IntArray) -> FloatArray:
+        """Compute the exact P(next click | history): the ceiling for any recommender.
+
+        histories: shape [B, L], rows of `item_ids`, left-padded with 0. Returns shape
+        [B, items]; column j is row j + 1. The next click is the shopper's next on Kafka,
+        whenever it comes.
+        """
+        ...
