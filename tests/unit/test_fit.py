@@ -12,7 +12,7 @@ from shared.checkpoint import build
 from shared.session_model import SessionModel
 from shared.source_bst import SourceBST, SourceBSTConfig
 from tests.unit.builders import CPU
-from tests.unit.test_neighbours import sessions_of
+from tests.unit.test_item_neighbours import sessions_of
 from trainer.dataset import Samples
 from trainer.fit import Epoch, fit
 from trainer.objectives import EveryClick, Objective, OwnCandidates

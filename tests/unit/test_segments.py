@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shared.checkpoint import Vocabulary
 from shared.windows import HISTORY_LENGTH
-from tests.unit.test_neighbours import sessions_of
+from tests.unit.test_item_neighbours import sessions_of
 from trainer.dataset import Split, click_log
 from trainer.segments import Sessions, batches
 
