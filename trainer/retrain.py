@@ -128,7 +128,7 @@ def fit_candidate(
     torch.manual_seed(limits.seed)
     model = BST(preset.config(len(vocabulary)))
     warm = champion is not None and _warm_start(model, champion)
-    train, validation = _training_data(data, vocabulary, preset, limits.seed)
+    train, validation = training_data(data, vocabulary, preset, limits.seed)
     curve = fit(
         model,
         train,
@@ -163,9 +163,10 @@ def fit_candidate(
     )
 
 
-def _training_data(
+def training_data(
     data: ClickLog, vocabulary: Vocabulary, preset: Preset, seed: int
 ) -> tuple[Samples, Samples]:
+    """What a preset is fitted on, and what chooses its best epoch."""
     if preset.sampling == "source":
         rng = np.random.default_rng(seed)
         train, validation = random_split(source_samples(data, vocabulary, rng), rng)
