@@ -41,6 +41,8 @@ class ClickLog:
     """Shape [users]: the id of each user number."""
     first_timestamp: int
     last_timestamp: int
+    order: IntArray | None = None
+    """The place of each click in the stream of all users; None: they lie in stream order."""
 
     def ids_in(self, split: Split) -> list[str]:
         """The items clicked in one split, in the order in which they first appear."""
@@ -100,6 +102,7 @@ def click_log(
         user_ids=user_ids,
         first_timestamp=int(timestamps.min(initial=2**62)),
         last_timestamp=int(timestamps.max(initial=0)),
+        order=order,
     )
 
 
