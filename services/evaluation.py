@@ -62,11 +62,13 @@ def run(options: Options, device: torch.device, gap_ms: int, console: Console) -
             raise ConfigurationError(f"{option} {file}: is a folder, or its folder does not exist")
     if options.html is not None and find_spec("matplotlib") is None:
         raise ConfigurationError("--html needs matplotlib: pip install 'nextclick[report]'")
+    if not options.methods or not options.presets:
+        raise ConfigurationError("--methods and --preset need at least one name each")
     benchmark = open_data(options.data, gap_ms)
     makers = factories(
         options.methods,
         benchmark,
-        MethodOptions(options.presets, device, options.max_seconds or float("inf")),
+        MethodOptions(options.presets, device, options.max_seconds or None),
     )
     seeds = list(range(options.seeds))
     report = summarise(benchmark, compare(benchmark, makers, seeds), seeds, environment(device))

@@ -61,8 +61,9 @@ def benchmark() -> Benchmark:
         [(f"u{u}", f"i{rng.integers(0, ITEMS)}", t) for u in range(60) for t in range(40)],
         columns=["user_id", "item_id", "timestamp"],
     )
+    frame["timestamp"] += frame["timestamp"] // 5 * 1000  # sessions of five clicks
     problem = Problem("x.txt", "<b>odd</b> line", "passed over", 3, [1, 2, 3])
-    return Benchmark("tiny <&>", click_log(frame, 0), [problem], law)
+    return Benchmark("tiny <&>", click_log(frame, gap_ms=500), [problem], law)
 
 
 @pytest.fixture(scope="module")
@@ -194,12 +195,15 @@ def test_names_from_the_data_cannot_be_markup(report: Report) -> None:
     assert "<i>broken" not in html
 
 
-def test_methods_without_a_curve_leave_the_training_plots_out(
+def test_what_there_is_nothing_to_draw_of_is_left_out(
     report: Report, drawn: list[Plot], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Here: no training curve, and one history length for all cases."""
     monkeypatch.setattr("trainer.report.theme._DPI", 40)
-    only_ceiling = report.model_copy(update={"methods": report.methods[:1]})
-    assert [plot.title for plot in plots(only_ceiling)] == [plot.title for plot in drawn[:7]]
+    ceiling = report.methods[0]
+    alike = ceiling.model_copy(update={"by_history_length": ceiling.by_history_length[:1]})
+    titles = [plot.title for plot in plots(report.model_copy(update={"methods": [alike]}))]
+    assert titles == [p.title for p in drawn[:7] if p.title != "HR@20 by history length"]
 
 
 def test_a_report_of_nothing_but_refusals_can_be_shown(report: Report) -> None:

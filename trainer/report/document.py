@@ -94,6 +94,6 @@ class Report(_Part):
     problems: list[ProblemReport]
     seeds: list[int]
     methods: list[MethodReport]
-    """Best HR@20 first; those without numbers last."""
+    """Best HR@20 first (then MRR@20); those without numbers last."""
     environment: dict[str, str]
     """Versions and machine."""

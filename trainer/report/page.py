@@ -65,7 +65,8 @@ def page(report: Report, plots: Sequence[Plot]) -> str:
 </head>
 <body><main>
 <h1>{escape(report.data)}</h1>
-<p class="muted">Next-click prediction, methods side by side · {escape(report.created_at[:10])}</p>
+<p class="muted">Next-click prediction, methods side by side ·
+<span style="white-space: nowrap">{escape(report.created_at[:10])}</span></p>
 {_lead(measured)}
 {_problems(report)}
 <h2>Quality</h2>
@@ -95,18 +96,19 @@ def _lead(methods: Sequence[MethodReport]) -> str:
         return ""
     best = ranked[0]
     sentence = (
-        f"<b>{escape(best.name)}</b> is first: HR@20 {text.value(best, 'hr@20')} %, "
-        f"MRR@20 {text.value(best, 'mrr@20')} %."
+        f"<b>{escape(best.name)}</b> is first: HR@20 {text.value(best, 'hr@20')}\u00a0%, "
+        f"MRR@20 {text.value(best, 'mrr@20')}\u00a0%."
     )
     if difference := best.versus.get("hr@20"):
         sentence += (
             f" That is {text.points(difference)} points of HR@20 against "
-            f"{escape(difference.other)}, the best of the others."
+            f"{escape(difference.other)}, the best of the others"
+            f"{', so the two cannot be told apart' if difference.low <= 0 else ''}."
         )
     ceilings = [method for method in methods if method.name == Ceiling.name]
     if ceilings:
         share = best.metrics["hr@20"].mean / max(ceilings[0].metrics["hr@20"].mean, 1e-9)
-        sentence += f" It reaches {100 * share:.1f} % of the best possible."
+        sentence += f" It reaches {100 * share:.1f}\u00a0% of the best possible."
     return f'<p class="card lead">{sentence}</p>'
 
 

@@ -49,14 +49,10 @@ def plots(report: Report) -> list[Plot]:
             "Fifths of the training clicks by how popular the target is: items, and cases.",
         ),
     ):
-        drawn.append(
-            draw(
-                title,
-                f"{caption} Whiskers: ± one standard error.",
-                3.6 + below,
-                partial(_by_bucket, methods, [getattr(m, attribute) for m in methods]),
-            )
-        )
+        buckets = [getattr(method, attribute) for method in methods]
+        if len(buckets[0]) > 1:  # all cases alike: the bars say it already
+            caption += " Whiskers: ± one standard error."
+            drawn.append(draw(title, caption, 3.6 + below, partial(_by_bucket, methods, buckets)))
     trained = sum(bool(method.curve) for method in methods)
     if trained:
         below = 0.19 * -(-trained // 2)

@@ -63,7 +63,7 @@ def summarise(
         for result in results
         if result.runs
     ]
-    methods.sort(key=lambda method: -method.metrics["hr@20"].mean)
+    methods.sort(key=lambda m: (-m.metrics["hr@20"].mean, -m.metrics["mrr@20"].mean))
     failed = [MethodReport(name=r.name, failure=r.failure) for r in results if not r.runs]
     return Report(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),

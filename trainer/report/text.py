@@ -64,4 +64,6 @@ def _number(metric: str, number: float) -> str:
         return f"{100 * number:.2f}"
     if metric == "auc":
         return f"{number:.4f}"
-    return f"{number:.3g}" if number < 1000 else f"{number:,.0f}"
+    if number < 100:
+        return f"{number:.2f}" if number >= 0.005 else "<0.01"
+    return f"{number:,.0f}"
