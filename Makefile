@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help demo test lint format bench-quality clean
+.PHONY: help demo test lint format clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
@@ -32,9 +32,6 @@ lint: $(INSTALLED)   ## ruff, mypy --strict, import rules
 format: $(INSTALLED) ## rewrite the code as ruff likes it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-bench-quality: $(INSTALLED) ## the model against the best possible on the source's world (minutes)
-	@$(BIN)/python -m bench.source_world $(ARGS)
 
 clean:           ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

@@ -155,6 +155,44 @@ def trainer(
 
 
 @app.command()
+def evaluate(
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="A simulated world (source), a folder with train_sessions.txt and "
+            "test_sessions.txt, or Parquet clicks (a file, or a folder such as an event log)."
+        ),
+    ],
+    methods: Annotated[str, typer.Option(help="Names with commas between, or all.")] = "all",
+    preset: Annotated[
+        str, typer.Option(help="Of our model; several, with commas between, are compared.")
+    ] = "default",
+    seeds: Annotated[int, typer.Option(help="Runs of each method.", min=1, max=100)] = 1,
+    max_seconds: Annotated[
+        float, typer.Option(help="Longest fit of a method; 0 = no limit.", min=0)
+    ] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots here.")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 = all cores.", min=0)] = 0,
+) -> None:
+    """Compare recommenders on one data set: quality, noise, coverage, time.
+
+    Example: nextclick evaluate source --html report.html
+    Example: nextclick evaluate sessions/ --methods bst,vsknn --seeds 3 --json report.json
+    """
+    from services import evaluation
+    from shared.device import select_device
+
+    settings = Settings.from_environment()
+    evaluation.use_threads(threads)
+    options = evaluation.Options(
+        data, evaluation.names(methods), evaluation.names(preset), seeds, max_seconds, json, html
+    )
+    gap_ms = int(settings.session.gap_seconds * 1000)
+    evaluation.run(options, select_device(settings.device), gap_ms, console)
+
+
+@app.command()
 def settings() -> None:
     """List every setting with its value here.
 

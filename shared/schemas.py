@@ -24,7 +24,10 @@ def _integer_to_text(value: object) -> object:
     return str(value) if type(value) is int else value
 
 
-Identifier = Annotated[str, BeforeValidator(_integer_to_text), Field(min_length=1, max_length=128)]
+MAX_ID_LENGTH = 128
+Identifier = Annotated[
+    str, BeforeValidator(_integer_to_text), Field(min_length=1, max_length=MAX_ID_LENGTH)
+]
 EpochMillis = Annotated[StrictInt, Field(ge=0, le=LATEST_TIMESTAMP)]
 
 

@@ -25,6 +25,10 @@ class Split(IntEnum):
     TEST = 2
 
 
+UNUSABLE = ""
+"""Item id of a click whose id cannot be one: known to no vocabulary, so always a miss."""
+
+
 @dataclass(frozen=True)
 class ClickLog:
     """Clicks grouped by user, each user's in stream order; arrays of shape [N]."""
@@ -41,12 +45,34 @@ class ClickLog:
     """Shape [users]: the id of each user number."""
     first_timestamp: int
     last_timestamp: int
+    order: IntArray | None = None
+    """The place of each click in the stream of all users; None: they lie in stream order."""
 
     def ids_in(self, split: Split) -> list[str]:
         """The items clicked in one split, in the order in which they first appear."""
         used = self.items[self.split == split]
         first = np.sort(np.unique(used, return_index=True)[1])
         return [self.item_ids[i] for i in used[first]]
+
+    def cases(self, split: Split) -> IntArray:
+        """The clicks in a split that have an earlier click in their session: indices, [M]."""
+        index = np.arange(len(self.items))
+        chosen: IntArray = index[(self.split == split) & (index > self.starts)]
+        return chosen
+
+    def keep(self, kept: npt.NDArray[np.bool_]) -> ClickLog:
+        """The log of the clicks where `kept` [N] is true; user and item numbers stay."""
+        starts = self.starts[kept]  # still tells sessions apart, by old indices
+        opens = np.r_[True, starts[1:] != starts[:-1]][: len(starts)]
+        index = np.arange(len(starts))
+        return replace(
+            self,
+            users=self.users[kept],
+            items=self.items[kept],
+            starts=np.maximum.accumulate(np.where(opens, index, 0)) if len(starts) else starts,
+            split=self.split[kept],
+            order=None if self.order is None else self.order[kept],
+        )
 
     def counts(self, vocabulary: Vocabulary) -> IntArray:
         """Clicks of each vocabulary item outside the test split: shape [len(vocabulary)]."""
@@ -100,6 +126,7 @@ def click_log(
         user_ids=user_ids,
         first_timestamp=int(timestamps.min(initial=2**62)),
         last_timestamp=int(timestamps.max(initial=0)),
+        order=order,
     )
 
 
@@ -131,8 +158,7 @@ def samples(log: ClickLog, split: Split, vocabulary: Vocabulary) -> Samples:
     single known item is kept in the test (it counts as a miss) and dropped in training.
     """
     rows = vocabulary.rows(log.item_ids)[log.items] if len(log.items) else log.items
-    index = np.arange(len(rows))
-    chosen = index[(log.split == split) & (index > log.starts)]
+    chosen = log.cases(split)
     all_windows = Samples(
         windows(rows, log.starts[chosen], chosen), rows[chosen], users=log.users[chosen]
     )
@@ -180,3 +206,9 @@ def random_split(
     order = rng.permutation(len(table))
     held_out = math.ceil(len(table) * validation)
     return table.take(order[held_out:]), table.take(order[:held_out])
+
+
+def without_unusable(log: ClickLog) -> ClickLog:
+    """Leave out the clicks with an UNUSABLE item, except in the test: there they are misses."""
+    usable = np.array([item_id != UNUSABLE for item_id in log.item_ids], bool)
+    return log.keep(usable[log.items] | (log.split == Split.TEST)) if len(usable) else log

@@ -1,12 +1,16 @@
 """How good a ranking is: HR@k, NDCG@k, MRR@k over the full catalogue, and AUC.
 
-Ranks are pessimistic: a target that ties with other items stands behind all of them, so a
+One code path for the gate, the manifests and `nextclick evaluate`: `evaluate` ranks cases in
+batches of bounded memory and keeps the rank of each, so that two methods can be compared case by
+case. Ranks are pessimistic: a target that ties with other items stands behind all of them, so a
 constant or collapsed model scores nothing. Scores that are not numbers are refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +22,19 @@ from shared.scorer import Scorer
 from shared.windows import PADDING, IntArray
 from trainer.dataset import Samples, sample_negatives
 
-FloatArray = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.floating[Any]]
+Score = Callable[[Samples], FloatArray]
+"""Cases with a known item in the history → scores of the catalogue, shape [B, items]."""
 
-_BATCH = 1024
+METRICS = ("hr@5", "hr@10", "hr@20", "mrr@20", "ndcg@10")
+COVERED = 20
+"""Length of the lists whose union is the catalogue coverage."""
 MISS = np.iinfo(np.int64).max
 """Rank of a target that the model cannot name."""
+
+_ROWS = 1024
+_CELLS = 16_000_000
+"""Scores held at once: 64 MB of float32, whatever the size of the catalogue."""
 
 
 @dataclass(frozen=True)
@@ -33,23 +45,30 @@ class Evaluation:
     """Shape [M], 1 = first; MISS if the item is not in the catalogue."""
     auc: float
     """P(the target's score beats that of a random other item), ties half, over all cases."""
+    auc_error: float = float("nan")
+    """Standard error of the AUC over cases."""
+    covered: npt.NDArray[np.bool_] | None = None
+    """Shape [items]: which items are in anybody's first COVERED; None if it was not asked."""
 
-    def hits(self, k: int = 10) -> FloatArray:
+    def hits(self, k: int = 10) -> npt.NDArray[np.float64]:
         """Shape [M]: 1.0 where the target is among the first k."""
         return (self.ranks <= k).astype(np.float64)
 
+    def per_case(self, metric: str) -> npt.NDArray[np.float64]:
+        """Shape [M]: what each case adds to the mean that is `metric`, one of METRICS."""
+        name, k = metric.split("@")
+        ranks = np.minimum(self.ranks, 10**9)
+        hits = self.hits(int(k))
+        if name == "hr":
+            return hits
+        discount = ranks if name == "mrr" else np.log2(1.0 + ranks)
+        values: npt.NDArray[np.float64] = hits / discount
+        return values
+
     def metrics(self) -> dict[str, float]:
         """The named means that manifests and reports carry."""
-        gains = 1.0 / np.log2(1.0 + np.minimum(self.ranks, 10**9))
-        reciprocal = 1.0 / np.minimum(self.ranks, 10**9)
-        return {
-            "cases": float(len(self.ranks)),
-            "hr@10": float(self.hits(10).mean()),
-            "hr@20": float(self.hits(20).mean()),
-            "ndcg@10": float((gains * self.hits(10)).mean()),
-            "mrr@20": float((reciprocal * self.hits(20)).mean()),
-            "auc": self.auc,
-        }
+        means = {metric: float(self.per_case(metric).mean()) for metric in METRICS}
+        return {"cases": float(len(self.ranks)), **means, "auc": self.auc}
 
 
 def ranks_of(scores: FloatArray, targets: IntArray) -> IntArray:
@@ -63,70 +82,104 @@ def ranks_of(scores: FloatArray, targets: IntArray) -> IntArray:
 
 def auc_of(positive: FloatArray, negative: FloatArray) -> float:
     """Area under the ROC curve by ranks (Mann-Whitney), ties counted half."""
+    return auc_with_error(positive, negative)[0]
+
+
+def auc_with_error(positive: FloatArray, negative: FloatArray) -> tuple[float, float]:
+    """Area under the ROC curve, and its standard error where row i of both is one case.
+
+    The error is that of DeLong et al., Comparing the Areas under Two or More Correlated ROC
+    Curves (Biometrics 1988), from the share of the other side that each score beats; NaN if
+    the two are not of equal length.
+    """
     if len(positive) == 0 or len(negative) == 0:
-        return float("nan")
-    both = np.concatenate([positive, negative])
-    values, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
-    del values
-    average_rank = np.cumsum(counts) - (counts - 1) / 2
-    rank_sum = average_rank[inverse[: len(positive)]].sum()
-    wins = rank_sum - len(positive) * (len(positive) + 1) / 2
-    return float(wins / (len(positive) * len(negative)))
+        return float("nan"), float("nan")
+    wins = _share_below(positive, negative)
+    auc = float(wins.mean())
+    if len(positive) != len(negative) or len(positive) < 2:
+        return auc, float("nan")
+    influence = wins + (1.0 - _share_below(negative, positive))
+    return auc, float(influence.std(ddof=1) / np.sqrt(len(influence)))
 
 
-def evaluate_scores(scores: FloatArray, cases: Samples, seed: int = 0) -> Evaluation:
-    """Evaluate a full score matrix [M, items]; the AUC's negatives are drawn with `seed`."""
-    return _combine([(scores, cases.targets)], seed)
+def _share_below(scores: FloatArray, others: FloatArray) -> npt.NDArray[np.float64]:
+    """For each score the share of the others that are lower, equal ones counted half."""
+    others = np.sort(others)
+    below = np.searchsorted(others, scores, "left") + np.searchsorted(others, scores, "right")
+    return below / (2.0 * len(others))
+
+
+def evaluate(
+    score: Score, popularity: IntArray, cases: Samples, *, coverage: bool = False, seed: int = 0
+) -> Evaluation:
+    """Rank the catalogue for every case.
+
+    popularity: shape [items], click counts: they rank cases whose history holds no known item,
+    as serving does, whatever the method. The AUC compares each target with one random other
+    item, drawn with `seed`: the same for every method.
+    """
+    items = len(popularity)
+    fallback = popularity_scores(popularity)
+    named = cases.targets != PADDING
+    others = np.full(len(cases), PADDING, np.int64)
+    if items > 1:
+        rng = np.random.default_rng(seed)
+        others[named] = sample_negatives(cases.targets[named], 1, items, rng)[:, 0]
+    ranks = np.full(len(cases), MISS, np.int64)
+    pairs = np.zeros((2, len(cases)))
+    covered = np.zeros(items, bool)
+    known = (cases.histories != PADDING).any(axis=1, keepdims=True)[:, 0]
+    for index in _batches(np.flatnonzero(known), items) + _batches(np.flatnonzero(~known), items):
+        if known[index[0]]:
+            scores = score(cases.take(index))
+        else:
+            scores = np.broadcast_to(fallback, (len(index), items))
+        targets = cases.targets[index]
+        ranks[index] = ranks_of(scores, targets)
+        each = np.arange(len(index))
+        pairs[:, index] = scores[each, targets - 1], scores[each, others[index] - 1]
+        if coverage:
+            covered[_within_first(scores, COVERED)] = True
+    compared = others != PADDING
+    auc, error = auc_with_error(pairs[0, compared], pairs[1, compared])
+    return Evaluation(ranks, auc, error, covered if coverage else None)
 
 
 def evaluate_model(checkpoint: Checkpoint, cases: Samples, device: torch.device) -> Evaluation:
-    """Evaluate a checkpoint on cases in its own rows.
+    """Evaluate a checkpoint on cases in its own rows."""
+    return evaluate(model_score(checkpoint, device), checkpoint.popularity, cases)
 
-    Windows without a known item are answered by popularity, as when serving.
-    """
+
+def model_score(checkpoint: Checkpoint, device: torch.device) -> Score:
+    """The log-probabilities of a checkpoint, by the scorer that serves."""
     scorer = Scorer(checkpoint, device, top_k=1)
-    fallback = _popularity_scores(checkpoint.popularity)
-    parts = []
-    for start in range(0, len(cases), _BATCH):
-        histories = cases.histories[start : start + _BATCH]
-        scores = np.repeat(fallback[None, :], len(histories), axis=0)
-        known = histories.any(axis=1)
-        if known.any():
-            scores[known] = scorer.log_probabilities(histories[known]).cpu().numpy()
-        parts.append((scores, cases.targets[start : start + _BATCH]))
-    return _combine(parts)
+    return lambda cases: scorer.log_probabilities(cases.histories).cpu().numpy()
 
 
 def evaluate_popularity(popularity: IntArray, cases: Samples) -> Evaluation:
     """Evaluate "the same most-clicked items for everybody"."""
-    scores = _popularity_scores(popularity)
-    parts = [
-        (np.broadcast_to(scores, (len(targets), len(scores))), targets)
-        for targets in np.array_split(cases.targets, max(1, len(cases) // _BATCH))
-    ]
-    return _combine(parts)
+    scores = popularity_scores(popularity)
+    return evaluate(
+        lambda part: np.broadcast_to(scores, (len(part), len(scores))), popularity, cases
+    )
 
 
-def _popularity_scores(popularity: IntArray) -> FloatArray:
+def popularity_scores(popularity: IntArray) -> npt.NDArray[np.float64]:
     """Log shares of clicks; equal counts ordered by row, as the fallback list serves them."""
     ordered = popularity + 0.5 - np.arange(len(popularity)) / (2.0 * len(popularity))
-    shares: FloatArray = ordered / ordered.sum()
+    shares: npt.NDArray[np.float64] = ordered / ordered.sum()
     return np.log(shares)
 
 
-def _combine(parts: list[tuple[FloatArray, IntArray]], seed: int = 0) -> Evaluation:
-    rng = np.random.default_rng(seed)
-    ranks, positive, negative = [], [], []
-    for scores, targets in parts:
-        ranks.append(ranks_of(scores, targets))
-        named = targets[targets != PADDING]
-        if len(named) and scores.shape[1] > 1:
-            rows = scores[targets != PADDING]
-            others = sample_negatives(named, 1, scores.shape[1], rng)[:, 0]
-            each = np.arange(len(named))
-            positive.append(rows[each, named - 1])
-            negative.append(rows[each, others - 1])
-    if not ranks:
-        return Evaluation(np.zeros(0, np.int64), float("nan"))
-    auc = auc_of(np.concatenate(positive), np.concatenate(negative)) if positive else float("nan")
-    return Evaluation(np.concatenate(ranks), auc)
+def _batches(index: IntArray, items: int) -> list[IntArray]:
+    """Cut indices of cases so that the scores of a batch fit into _CELLS."""
+    rows = max(1, min(_ROWS, _CELLS // max(1, items)))
+    return [index[start : start + rows] for start in range(0, len(index), rows)]
+
+
+def _within_first(scores: FloatArray, k: int) -> IntArray:
+    """Columns of the items with a pessimistic rank of at most k in some row of scores."""
+    if scores.shape[1] <= k:
+        return np.arange(scores.shape[1])
+    next_best = torch.topk(torch.from_numpy(np.array(scores)), k + 1, dim=1).values[:, -1:]
+    return np.flatnonzero((scores > next_best.numpy()).any(axis=0))

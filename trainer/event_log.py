@@ -39,6 +39,14 @@ _NAME = re.compile(r"clicks-p(\d{5})-(\d{18})-(\d{18})\.parquet")
 _IMPORTED = re.compile(r"clicks-import-(\d{18})\.parquet")
 
 
+def files_of(folder: Path) -> list[Path]:
+    """The files of an event log: imports first, then by partition and offset."""
+    return sorted(
+        folder.glob("clicks-*.parquet"),
+        key=lambda path: (not _IMPORTED.fullmatch(path.name), path.name),
+    )
+
+
 class EventLog:
     """A folder of Parquet files."""
 
@@ -83,7 +91,7 @@ class EventLog:
 
     def count(self) -> int:
         """How many clicks the log holds; reads only the files' footers."""
-        return sum(pq.read_metadata(path).num_rows for path in self._files())
+        return sum(pq.read_metadata(path).num_rows for path in files_of(self.folder))
 
     def read(self, newest: int | None = None) -> pd.DataFrame:
         """The clicks, each user's in stream order; at most the `newest` so many of them.
@@ -91,19 +99,12 @@ class EventLog:
         Columns as in SCHEMA. A click logged twice (the shop sent its event_id twice) counts
         once.
         """
-        tables = [pq.read_table(path, schema=SCHEMA) for path in self._files()]
+        tables = [pq.read_table(path, schema=SCHEMA) for path in files_of(self.folder)]
         frame: pd.DataFrame = pa.concat_tables([SCHEMA.empty_table(), *tables]).to_pandas()
         frame = frame.drop_duplicates("event_id", ignore_index=True)
         if newest is not None and len(frame) > newest:
             frame = frame.loc[frame["timestamp"].nlargest(newest).index].sort_index()
         return frame
-
-    def _files(self) -> list[Path]:
-        """All files: imports first, then by partition and offset."""
-        return sorted(
-            self.folder.glob("clicks-*.parquet"),
-            key=lambda path: (not _IMPORTED.fullmatch(path.name), path.name),
-        )
 
     def _ranges(self) -> list[tuple[int, int, int]]:
         matches = [_NAME.fullmatch(path.name) for path in self.folder.glob("clicks-p*.parquet")]

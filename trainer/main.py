@@ -97,7 +97,8 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
     if recipe.sampling != "temporal":
         raise ConfigurationError(
             f"NEXTCLICK_TRAINER__PRESET = {ours.preset!r} trains on what it is tested with; "
-            "it reproduces the source's figures (make bench-quality) and serves nobody"
+            "it reproduces the source's figures (nextclick evaluate source --preset source_table) "
+            "and serves nobody"
         )
     registry = Registry(settings.registry.url)
     registry.check_writable()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from shared.checkpoint import Vocabulary
 from trainer.dataset import ClickLog, Samples
+from trainer.evaluate import FloatArray
 
-Scores = npt.NDArray[np.float32]
+Scores = FloatArray
 
 
 class Method(Protocol):

@@ -79,5 +79,6 @@ def preset(name: str) -> Preset:
         return PRESETS[name]
     except KeyError:
         raise ConfigurationError(
-            f"NEXTCLICK_TRAINER__PRESET = {name!r} is not a preset; use one of {', '.join(PRESETS)}"
+            f"the preset {name!r} (NEXTCLICK_TRAINER__PRESET or --preset) is not known; "
+            f"use one of {', '.join(PRESETS)}"
         ) from None

@@ -16,27 +16,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from shared.bst import BST
-from shared.checkpoint import Checkpoint, Vocabulary, build
+from shared.checkpoint import Checkpoint, Vocabulary
 from shared.errors import CheckpointError
 from shared.registry import Registry
-from shared.session_model import SessionModel
-from shared.source_bst import SourceBST
-from trainer import cooccurrence, gate
+from trainer import gate
 from trainer.dataset import (
     ClickLog,
-    Samples,
     Split,
     click_log,
-    random_split,
     samples,
-    source_samples,
 )
 from trainer.evaluate import Evaluation, evaluate_model, evaluate_popularity
-from trainer.fit import fit
-from trainer.objectives import EveryClick, Objective, OwnCandidates
+from trainer.fitting import fit_model
 from trainer.presets import Preset
-from trainer.segments import Sessions
 
 log = logging.getLogger(__name__)
 
@@ -129,65 +121,37 @@ def fit_candidate(
     """Fit a model on the training split, starting from the champion if its shape allows."""
     known = champion.vocabulary if champion else Vocabulary([])
     vocabulary = known.extended(data.ids_in(Split.TRAIN))
-    torch.manual_seed(limits.seed)
-    model = build(preset.config(len(vocabulary)))
-    warm = champion is not None and _warm_start(model, champion)
-    objective, validation = _training_data(model, data, vocabulary, preset, limits.seed)
-    curve = fit(
-        model,
-        objective,
-        validation,
+    fitted = fit_model(
+        data,
+        vocabulary,
         preset,
         seed=limits.seed,
         device=device,
-        warm=warm,
+        champion=champion,
         max_epochs=limits.max_epochs,
         max_seconds=limits.max_seconds,
         stopped=stopped,
         progress=progress,
     )
-    if isinstance(model, BST):
-        cooccurrence.count(Sessions.of(data, (Split.TRAIN,), vocabulary), model.neighbours)
-        cooccurrence.weigh(model, validation, device)
     return Checkpoint(
-        model=model,
+        model=fitted.model,
         vocabulary=vocabulary,
         popularity=data.counts(vocabulary),
         preset=preset.name,
         parent=parent,
-        metrics={"validation_loss": min(epoch.validation_loss for epoch in curve)},
+        metrics={"validation_loss": min(epoch.validation_loss for epoch in fitted.curve)},
         training={
             "clicks": len(data.items),
             "users": int(data.users.max(initial=-1)) + 1,
             "items": len(data.item_ids),
             "first_click": _iso(data.first_timestamp),
             "last_click": _iso(data.last_timestamp),
-            "warm_start": warm,
+            "warm_start": fitted.warm,
             "seed": limits.seed,
-            "epochs": curve[-1].epoch,
-            "fit_seconds": round(curve[-1].seconds, 1),
+            "epochs": fitted.curve[-1].epoch,
+            "fit_seconds": round(fitted.curve[-1].seconds, 1),
         },
     )
-
-
-def _training_data(
-    model: SessionModel, data: ClickLog, vocabulary: Vocabulary, preset: Preset, seed: int
-) -> tuple[Objective, Samples]:
-    """What the model is fitted on, and the validation cases."""
-    validation = samples(data, Split.VALIDATION, vocabulary)
-    if isinstance(model, BST):
-        sessions = Sessions.of(data, (Split.TRAIN,), vocabulary)
-        return EveryClick(model, sessions, preset.batch_size, preset.stride), validation
-    assert isinstance(model, SourceBST)
-    if preset.sampling == "source":
-        rng = np.random.default_rng(seed)
-        train, validation = random_split(source_samples(data, vocabulary, rng), rng)
-        assert validation.labels is not None
-        validation = validation.take(np.flatnonzero(validation.labels == 1))
-    else:
-        train = samples(data, Split.TRAIN, vocabulary)
-    objective = OwnCandidates(model, train, preset.batch_size, preset.loss, preset.negatives)
-    return objective, validation
 
 
 def judge(
@@ -207,22 +171,6 @@ def judge(
     metrics = {f"test_{name}": value for name, value in of_candidate.metrics().items()}
     metrics["test_popularity_hr@10"] = of_popularity.metrics()["hr@10"]
     return decision, metrics
-
-
-def _warm_start(model: SessionModel, champion: Checkpoint) -> bool:
-    """Copy the champion's weights, item by item; False if its shape is another."""
-    items = model.config.items
-    if champion.model.config.model_copy(update={"items": items}) != model.config:
-        log.warning("the champion has another shape than the preset: starting from nothing")
-        return False
-    weights = model.state_dict()
-    for name, value in champion.model.state_dict().items():
-        if value.shape == weights[name].shape:
-            weights[name] = value
-        else:  # one row per item, and the vocabulary only ever grows at its end
-            weights[name][: len(value)] = value
-    model.load_state_dict(weights)
-    return True
 
 
 def _iso(epoch_ms: int) -> str:

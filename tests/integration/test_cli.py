@@ -42,6 +42,7 @@ def refused(result: subprocess.CompletedProcess[str]) -> str:
         ["simulate"],
         ["worker"],
         ["trainer"],
+        ["evaluate"],
         ["settings"],
         ["topics", "create"],
         ["models", "list"],

@@ -59,6 +59,13 @@ def test_users_with_few_clicks_share_the_held_out_clicks_among_them() -> None:
         assert (np.diff(mine) >= 0).all()  # never training on what comes after the test
 
 
+def test_a_log_remembers_the_order_of_the_stream() -> None:
+    clicks = [("a", "0", 5), ("b", "1", 3), ("a", "2", 4), ("c", "3", 9), ("b", "4", 1)]
+    log = click_log(frame(*clicks), gap_ms=0)
+    assert log.order is not None
+    assert [int(log.item_ids[i]) for i in log.items] == log.order.tolist() == [0, 2, 1, 4, 3]
+
+
 def test_a_log_may_be_empty() -> None:
     empty = click_log(frame(), gap_ms=0)
     assert len(samples(empty, Split.TRAIN, Vocabulary([]))) == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +13,15 @@ from shared.scorer import Scorer
 from tests.unit.builders import CPU, checkpoint
 from trainer.dataset import Samples
 from trainer.evaluate import (
+    METRICS,
     MISS,
     Evaluation,
+    FloatArray,
     auc_of,
+    auc_with_error,
+    evaluate,
     evaluate_model,
     evaluate_popularity,
-    evaluate_scores,
     ranks_of,
 )
 
@@ -26,6 +30,17 @@ def cases(targets: list[int], history: int = 1) -> Samples:
     histories = np.zeros((len(targets), 10), np.int64)
     histories[:, -1] = history
     return Samples(histories, np.array(targets))
+
+
+def evaluate_scores(scores: FloatArray, cases: Samples, **options: bool) -> Evaluation:
+    """Evaluate a score matrix [M, items] whose rows belong to the cases in order."""
+    rows = iter(scores)
+    return evaluate(
+        lambda part: np.stack(list(itertools.islice(rows, len(part)))),
+        np.ones(scores.shape[1], np.int64),
+        cases,
+        **options,
+    )
 
 
 def test_ties_stand_against_the_model() -> None:
@@ -159,3 +174,89 @@ def test_the_cuts_are_at_ten_and_twenty() -> None:
     assert (metrics["hr@10"], metrics["hr@20"]) == (1 / 4, 3 / 4)
     assert metrics["ndcg@10"] == pytest.approx(1 / np.log2(11) / 4)
     assert metrics["mrr@20"] == pytest.approx((1 / 10 + 1 / 11 + 1 / 20) / 4)
+
+
+scored = st.integers(0, 4).map(float)
+
+
+@given(
+    scores=st.lists(st.lists(scored, min_size=6, max_size=6), min_size=1, max_size=8),
+    targets=st.lists(st.integers(0, 6), min_size=8, max_size=8),
+)
+def test_every_metric_is_what_its_definition_says(
+    scores: list[list[float]], targets: list[int]
+) -> None:
+    got = evaluate_scores(np.array(scores), cases(targets[: len(scores)]))
+    expected: dict[str, list[float]] = {metric: [] for metric in METRICS}
+    for row, target in zip(scores, targets, strict=False):
+        better = [
+            j for j in range(1, 7) if j != target and target and row[j - 1] >= row[target - 1]
+        ]
+        place = len(better) + 1 if target else 10**9
+        for k in (5, 10, 20):
+            expected[f"hr@{k}"].append(float(place <= k))
+        expected["mrr@20"].append(1 / place if place <= 20 else 0.0)
+        expected["ndcg@10"].append(1 / np.log2(place + 1) if place <= 10 else 0.0)
+    for metric, values in expected.items():
+        np.testing.assert_allclose(got.per_case(metric), values)
+        assert got.metrics()[metric] == pytest.approx(np.mean(values))
+
+
+@given(scores=st.lists(st.lists(scored, min_size=30, max_size=30), min_size=1, max_size=4))
+def test_an_item_is_covered_if_it_could_be_a_hit_in_some_list(scores: list[list[float]]) -> None:
+    got = evaluate_scores(np.array(scores), cases([1] * len(scores)), coverage=True)
+    expected = [any(sum(s >= row[item] for s in row) <= 20 for row in scores) for item in range(30)]
+    assert got.covered is not None
+    assert got.covered.tolist() == expected
+
+
+def test_coverage_is_computed_only_where_it_is_asked_for() -> None:
+    assert evaluate_scores(np.eye(30), cases([1] * 30)).covered is None
+    small = evaluate_scores(np.zeros((1, 3)), cases([1]), coverage=True)  # all fit into any list
+    assert small.covered is not None
+    assert small.covered.all()
+
+
+def test_a_large_catalogue_is_ranked_in_small_batches_with_the_same_ranks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scores = np.random.default_rng(0).random((500, 40))
+    targets = np.random.default_rng(1).integers(0, 41, 500).tolist()
+    whole = evaluate_scores(scores, cases(targets), coverage=True)
+    monkeypatch.setattr("trainer.evaluate._CELLS", 40 * 7)
+    sizes = []
+
+    def score(part: Samples) -> FloatArray:
+        sizes.append(len(part))
+        return scores[sum(sizes[:-1]) : sum(sizes)]
+
+    pieces = evaluate(score, np.ones(40, np.int64), cases(targets), coverage=True)
+    assert max(sizes) == 7
+    assert pieces.ranks.tolist() == whole.ranks.tolist()
+    assert (pieces.auc, pieces.auc_error) == (whole.auc, whole.auc_error)
+
+
+def test_methods_are_asked_only_about_histories_that_they_know_something_of() -> None:
+    mixed = cases([1, 2, 3, 4])
+    mixed.histories[[0, 2]] = 0
+    asked: list[int] = []
+
+    def score(part: Samples) -> FloatArray:
+        asked.extend(part.targets.tolist())
+        return np.zeros((len(part), 4))
+
+    ranks = evaluate(score, np.array([1, 2, 3, 4]), mixed).ranks
+    assert asked == [2, 4]
+    assert ranks.tolist() == [4, 4, 2, 4]  # popularity, a tie of all, popularity, a tie
+
+
+def test_the_aucs_error_is_its_spread_over_repeated_draws() -> None:
+    rng = np.random.default_rng(0)
+
+    def draw() -> tuple[float, float]:
+        common = rng.normal(size=300)  # both scores of a case move together
+        positive = common + rng.normal(0.7, 1.0, 300)
+        return auc_with_error(positive, common + rng.normal(size=300))
+
+    areas, errors = np.array([draw() for _ in range(400)]).T
+    assert np.mean(errors) == pytest.approx(areas.std(ddof=1), rel=0.1)

@@ -147,7 +147,7 @@ def untrained(
         model.eval()
         return [Epoch(0, float("nan"), 1.0, 0.5, 0.0)]
 
-    monkeypatch.setattr("trainer.retrain.fit", fit)
+    monkeypatch.setattr("trainer.fitting.fit", fit)
 
 
 def test_a_warm_start_takes_over_every_weight_item_by_item(

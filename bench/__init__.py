@@ -1,1 +1,0 @@
-"""Measurements that take too long for a test: each prints a table and can be run alone."""

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shared.bst import BST
+from tests.unit.builders import CPU
+from trainer.benchmark import Benchmark
+from trainer.bst_method import BSTMethod
+from trainer.dataset import Samples, Split, click_log, samples
+from trainer.evaluate import evaluate
+from trainer.fit import Epoch
+from trainer.presets import PRESETS, Preset
+
+SHAPE = {"embed_dim": 16, "heads": 2, "layers": 1, "feedforward": 16, "tower": 16}
+TINY = replace(PRESETS["default"], **SHAPE, batch_size=32, epochs=4, learning_rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def chain() -> Benchmark:
+    """Every user walks round a ring of twelve items: the next click is certain."""
+    n, users = 20, 30
+    frame = pd.DataFrame(
+        [(f"u{u}", f"i{(u + t) % 12}", t) for u in range(users) for t in range(n)],
+        columns=["user_id", "item_id", "timestamp"],
+    )
+    return Benchmark("ring", click_log(frame, 0))
+
+
+def fitted(benchmark: Benchmark, seed: int = 0, refit: bool = True) -> BSTMethod:
+    method = BSTMethod(TINY, CPU, refit=refit, progress=False)
+    method.fit(benchmark.learnable, benchmark.vocabulary, seed)
+    return method
+
+
+def test_it_learns_what_follows(chain: Benchmark) -> None:
+    method = fitted(chain)
+    assert method.name == "BST default"
+    assert evaluate(method.score, chain.popularity, chain.cases).hits(1).mean() > 0.8
+    assert len(method.curve) > 1
+    assert method.curve[-1].validation_loss < method.curve[0].validation_loss
+
+
+def test_the_seed_decides_everything(chain: Benchmark) -> None:
+    some = chain.cases.take(np.arange(20))
+    first, again, other = (fitted(chain, seed, refit=False).score(some) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_the_validation_chooses_the_epochs_and_is_then_learnt(
+    chain: Benchmark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[int, int, int, float]] = []
+
+    def fake(
+        model: BST, train: Samples, validation: Samples, recipe: Preset, **options: Any
+    ) -> list[Epoch]:
+        calls.append((len(train), len(validation), options["max_epochs"], options["max_seconds"]))
+        return [Epoch(i, 1.0, loss, 0.1, 1.0) for i, loss in enumerate([3.0, 2.0, 1.0, 1.5])]
+
+    monkeypatch.setattr("trainer.bst_method.fit", fake)
+    method = BSTMethod(TINY, CPU, max_seconds=60)
+    method.fit(chain.learnable, chain.vocabulary, 0)
+    train, validation = (
+        len(samples(chain.log, split, chain.vocabulary))
+        for split in (Split.TRAIN, Split.VALIDATION)
+    )
+    assert calls == [(train, validation, 0, 30.0), (train + validation, 0, 2, 30.0)]
+    assert [epoch.validation_loss for epoch in method.curve] == [3.0, 2.0, 1.0, 1.5]
+
+    calls.clear()
+    BSTMethod(TINY, CPU, max_seconds=60, refit=False).fit(chain.learnable, chain.vocabulary, 0)
+    assert calls == [(train, validation, 0, 60.0)]

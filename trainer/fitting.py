@@ -1,0 +1,110 @@
+"""From a log and a preset to a fitted model, cold or from a champion."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from shared.bst import BST
+from shared.checkpoint import Checkpoint, Vocabulary, build
+from shared.session_model import SessionModel
+from shared.source_bst import SourceBST
+from trainer import cooccurrence
+from trainer.dataset import ClickLog, Samples, Split, random_split, samples, source_samples
+from trainer.fit import Epoch, fit
+from trainer.objectives import EveryClick, Objective, OwnCandidates
+from trainer.presets import Preset
+from trainer.segments import Sessions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model and how it came about."""
+
+    model: SessionModel
+    curve: list[Epoch]
+    warm: bool
+    """Whether it started from the champion's weights."""
+
+
+def fit_model(
+    data: ClickLog,
+    vocabulary: Vocabulary,
+    preset: Preset,
+    *,
+    seed: int,
+    device: torch.device,
+    champion: Checkpoint | None = None,
+    max_epochs: int = 0,
+    max_seconds: float = float("inf"),
+    stopped: Callable[[], bool] = lambda: False,
+    progress: bool = True,
+) -> Fitted:
+    """Fit on Split.TRAIN; Split.VALIDATION, if there is any, chooses epoch and neighbours' weight.
+
+    With a `champion` of the preset's shape, the model starts from its weights; its vocabulary is
+    then the beginning of `vocabulary`. See `fit` for the rest.
+    """
+    torch.manual_seed(seed)
+    model = build(preset.config(len(vocabulary)))
+    warm = champion is not None and _warm_start(model, champion)
+    objective, validation = _training_data(model, data, vocabulary, preset, seed)
+    curve = fit(
+        model,
+        objective,
+        validation,
+        preset,
+        seed=seed,
+        device=device,
+        warm=warm,
+        max_epochs=max_epochs,
+        max_seconds=max_seconds,
+        stopped=stopped,
+        progress=progress,
+    )
+    if isinstance(model, BST):
+        cooccurrence.count(Sessions.of(data, (Split.TRAIN,), vocabulary), model.neighbours)
+        cooccurrence.weigh(model, validation, device)
+    return Fitted(model, curve, warm)
+
+
+def _training_data(
+    model: SessionModel, data: ClickLog, vocabulary: Vocabulary, preset: Preset, seed: int
+) -> tuple[Objective, Samples]:
+    """What the model is fitted on, and the validation cases."""
+    validation = samples(data, Split.VALIDATION, vocabulary)
+    if isinstance(model, BST):
+        sessions = Sessions.of(data, (Split.TRAIN,), vocabulary)
+        return EveryClick(model, sessions, preset.batch_size, preset.stride), validation
+    assert isinstance(model, SourceBST)
+    if preset.sampling == "source":
+        rng = np.random.default_rng(seed)
+        train, validation = random_split(source_samples(data, vocabulary, rng), rng)
+        assert validation.labels is not None
+        validation = validation.take(np.flatnonzero(validation.labels == 1))
+    else:
+        train = samples(data, Split.TRAIN, vocabulary)
+    objective = OwnCandidates(model, train, preset.batch_size, preset.loss, preset.negatives)
+    return objective, validation
+
+
+def _warm_start(model: SessionModel, champion: Checkpoint) -> bool:
+    """Copy the champion's weights, item by item; False if its shape is another."""
+    items = model.config.items
+    if champion.model.config.model_copy(update={"items": items}) != model.config:
+        log.warning("the champion has another shape than the preset: starting from nothing")
+        return False
+    weights = model.state_dict()
+    for name, value in champion.model.state_dict().items():
+        if value.shape == weights[name].shape:
+            weights[name] = value
+        else:  # one row per item, and the vocabulary only ever grows at its end
+            weights[name][: len(value)] = value
+    model.load_state_dict(weights)
+    return True
