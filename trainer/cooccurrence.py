@@ -1,4 +1,4 @@
-"""Fills a BST's item neighbours: counts from the training clicks, their weight from the others."""
+"""What counting gives a BST: item neighbours with a vote, and item vectors to start from."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 import torch
+from torch.nn import functional
 
 from shared.bst import BST
 from shared.neighbours import ItemNeighbours
@@ -15,6 +16,9 @@ from trainer.segments import Sessions
 
 WEIGHT_WITHOUT_VALIDATION = 0.1
 _EM_STEPS = 50
+_RANDOM_PART = 0.1
+_CONTEXT_POWER = 0.75
+"""Levy et al.: smooths how often items are clicked, so that rare ones do not stand out."""
 _BATCH = 256
 
 
@@ -27,14 +31,62 @@ def count(sessions: Sessions, neighbours: ItemNeighbours) -> None:
     items = len(neighbours.rows) - 1
     per_item = neighbours.rows.shape[1]
     table = _near(sessions, items)
-    table = (table + table.T).tocsr()
     best, weight = _largest(table, per_item)
     total = weight.sum(axis=1, keepdims=True)
     neighbours.rows[1:] = torch.from_numpy(best)
     neighbours.shares[1:] = torch.from_numpy(weight / np.maximum(total, 1e-9))
 
 
+def item_vectors(sessions: Sessions, items: int, dimensions: int) -> torch.Tensor:
+    """Vectors of items by what they are clicked with: shape [items, dimensions], of length 1.
+
+    A truncated singular value decomposition of the positive pointwise mutual information
+    (Levy, Goldberg and Dagan, "Improving Distributional Similarity with Lessons Learned from Word
+    Embeddings", 2015). Items that were clicked alone get zeros. Draws from torch's generator.
+    """
+    table = _near(sessions, items).tocoo()
+    result = torch.zeros(items, dimensions)
+    if table.nnz == 0:
+        return result
+    share = np.asarray(table.sum(axis=1)).ravel() / table.sum()
+    context = share**_CONTEXT_POWER / (share**_CONTEXT_POWER).sum()
+    information = np.log(table.data / table.sum() / (share[table.row] * context[table.col]))
+    positive = information > 0
+    matrix = torch.sparse_coo_tensor(
+        torch.from_numpy(np.stack([table.row[positive], table.col[positive]]).astype(np.int64)),
+        torch.from_numpy(information[positive].astype(np.float32)),
+        (items, items),
+        check_invariants=True,
+    ).coalesce()
+    left, values, _ = torch.svd_lowrank(matrix, q=min(dimensions, items), niter=2)
+    result[:, : len(values)] = functional.normalize(left * values.sqrt(), dim=1)
+    result[torch.from_numpy(share == 0)] = 0.0
+    return result
+
+
+def place_items(model: BST, sessions: Sessions, known: int) -> None:
+    """Set the embeddings of all items after the first `known` to where counting puts them.
+
+    With nothing known, all come from `item_vectors`. Beside items that a champion has trained, a
+    new one starts amid its neighbours. Both keep some of their random beginning, which alone
+    places items that counting knows nothing of.
+    """
+    items = model.config.items
+    random = functional.normalize(model.item_embedding.weight[known + 1 :].detach(), dim=1)
+    if known == 0:
+        counted = item_vectors(sessions, items, model.config.embed_dim)
+    else:
+        trained = functional.normalize(model.item_embedding.weight[: known + 1].detach(), dim=1)
+        table = _near(sessions, items)[known:, :known].tocsr().astype(np.float32)
+        counted = functional.normalize(torch.from_numpy(table @ trained[1:].numpy()), dim=1)
+    with torch.no_grad():
+        model.item_embedding.weight[known + 1 :] = functional.normalize(
+            counted + _RANDOM_PART * random, dim=1
+        )
+
+
 def _near(sessions: Sessions, items: int) -> scipy.sparse.csr_matrix:
+    """Pairs clicked within HISTORY_LENGTH of each other, both ways, weighted 1/distance."""
     index = np.arange(len(sessions.rows))
     table = scipy.sparse.csr_matrix((items, items))
     for distance in range(1, HISTORY_LENGTH + 1):
@@ -42,7 +94,7 @@ def _near(sessions: Sessions, items: int) -> scipy.sparse.csr_matrix:
         pair = (sessions.rows[later - distance] - 1, sessions.rows[later] - 1)
         near = np.full(len(later), 1.0 / distance)
         table += scipy.sparse.csr_matrix((near, pair), (items, items))
-    return table
+    return (table + table.T).tocsr()
 
 
 def _largest(

@@ -54,6 +54,10 @@ def fit_model(
     torch.manual_seed(seed)
     model = build(preset.config(len(vocabulary)))
     warm = champion is not None and _warm_start(model, champion)
+    if isinstance(model, BST):
+        train = Sessions.of(data, (Split.TRAIN,), vocabulary)
+        known = len(champion.vocabulary) if champion is not None and warm else 0
+        cooccurrence.place_items(model, train, known)
     objective, validation = _training_data(model, data, vocabulary, preset, seed)
     curve = fit(
         model,

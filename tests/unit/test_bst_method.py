@@ -6,18 +6,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from shared.bst import BST
-from tests.unit.builders import CPU
+from shared.bst import BST, BSTConfig
+from shared.checkpoint import Vocabulary
+from tests.unit.builders import CPU, bst
 from trainer.benchmark import Benchmark
 from trainer.bst_method import BSTMethod
-from trainer.dataset import Samples, Split, click_log, samples
+from trainer.dataset import ClickLog, Split, click_log
 from trainer.evaluate import evaluate
 from trainer.fit import Epoch
+from trainer.fitting import Fitted, fit_model
 from trainer.presets import PRESETS, Preset
 
-SHAPE = {"embed_dim": 16, "heads": 2, "layers": 1, "feedforward": 16, "tower": 16}
-TINY = replace(PRESETS["default"], **SHAPE, batch_size=32, epochs=4, learning_rate=1e-2)
+SHAPE = BSTConfig(
+    items=1, embed_dim=16, heads=2, layers=1, feedforward=16, dropout=0.0, embed_dropout=0.0
+)
+TINY = replace(
+    PRESETS["default"], shape=SHAPE, batch_size=64, epochs=6, min_steps=0, learning_rate=1e-2
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +64,22 @@ def test_the_validation_chooses_the_epochs_and_is_then_learnt(
 ) -> None:
     calls: list[tuple[int, int, int, float]] = []
 
-    def fake(
-        model: BST, train: Samples, validation: Samples, recipe: Preset, **options: Any
-    ) -> list[Epoch]:
-        calls.append((len(train), len(validation), options["max_epochs"], options["max_seconds"]))
-        return [Epoch(i, 1.0, loss, 0.1, 1.0) for i, loss in enumerate([3.0, 2.0, 1.0, 1.5])]
+    def fake(log: ClickLog, vocabulary: Vocabulary, recipe: Preset, **options: Any) -> Fitted:
+        train, validation = (
+            (log.split == split).sum() for split in (Split.TRAIN, Split.VALIDATION)
+        )
+        calls.append((train, validation, options["max_epochs"], options["max_seconds"]))
+        losses = [3.0, 2.0, 1.0, 1.5]
+        curve = [Epoch(i, 1.0, loss, 0.1, 1.0) for i, loss in enumerate(losses)]
+        model = bst(len(vocabulary))
+        model.neighbours.weight.fill_(0.1 * len(calls))
+        return Fitted(model, curve, warm=False)
 
-    monkeypatch.setattr("trainer.bst_method.fit", fake)
+    monkeypatch.setattr("trainer.bst_method.fit_model", fake)
     method = BSTMethod(TINY, CPU, max_seconds=60)
     method.fit(chain.learnable, chain.vocabulary, 0)
     train, validation = (
-        len(samples(chain.log, split, chain.vocabulary))
-        for split in (Split.TRAIN, Split.VALIDATION)
+        (chain.learnable.split == split).sum() for split in (Split.TRAIN, Split.VALIDATION)
     )
     assert calls == [(train, validation, 0, 30.0), (train + validation, 0, 2, 30.0)]
     assert [epoch.validation_loss for epoch in method.curve] == [3.0, 2.0, 1.0, 1.5]
@@ -76,3 +87,21 @@ def test_the_validation_chooses_the_epochs_and_is_then_learnt(
     calls.clear()
     BSTMethod(TINY, CPU, max_seconds=60, refit=False).fit(chain.learnable, chain.vocabulary, 0)
     assert calls == [(train, validation, 0, 60.0)]
+
+
+def test_the_neighbours_weight_is_that_of_the_fit_with_a_validation(
+    chain: Benchmark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[BST] = []
+
+    def remembered(*arguments: Any, **options: Any) -> Fitted:
+        fitted = fit_model(*arguments, **options)
+        assert isinstance(fitted.model, BST)
+        models.append(fitted.model)
+        return fitted
+
+    monkeypatch.setattr("trainer.bst_method.fit_model", remembered)
+    fitted(chain)
+    first, second = models
+    assert torch.equal(first.neighbours.weight, second.neighbours.weight)
+    assert not torch.equal(first.neighbours.shares, second.neighbours.shares)

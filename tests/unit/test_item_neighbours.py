@@ -109,3 +109,54 @@ def test_without_validation_the_neighbours_have_a_small_say() -> None:
     model = bst()
     cooccurrence.weigh(model, Samples(np.zeros((0, 10), np.int64), np.zeros(0, np.int64)), CPU)
     assert float(model.neighbours.weight) == pytest.approx(cooccurrence.WEIGHT_WITHOUT_VALIDATION)
+
+
+def groups(seed: int) -> Sessions:
+    """Sessions that stay within items 1 to 5 or 6 to 10; item 11 is clicked alone."""
+    rng = np.random.default_rng(seed)
+    lists = [rng.integers(1, 6, 6) + 5 * rng.integers(0, 2) for _ in range(200)]
+    return sessions_of([*(clicks.tolist() for clicks in lists), [11]])
+
+
+def test_items_that_are_clicked_together_get_like_vectors() -> None:
+    torch.manual_seed(0)
+    vectors = cooccurrence.item_vectors(groups(0), items=11, dimensions=4)
+    assert vectors.shape == (11, 4)
+    assert torch.allclose(vectors[:10].norm(dim=1), torch.ones(10), atol=1e-5)
+    assert not vectors[10].any()
+    like = vectors @ vectors.T
+    assert like[:5, :5].min() > like[:5, 5:10].max() + 0.5
+    assert like[5:10, 5:10].min() > like[:5, 5:10].max() + 0.5
+
+
+def test_more_dimensions_than_items_and_no_clicks_at_all_are_fine() -> None:
+    assert cooccurrence.item_vectors(groups(0), items=11, dimensions=20).shape == (11, 20)
+    assert not cooccurrence.item_vectors(sessions_of([]), items=11, dimensions=4).any()
+
+
+def test_a_cold_model_starts_where_counting_puts_its_items() -> None:
+    torch.manual_seed(0)
+    model = BST(BSTConfig(items=11, embed_dim=8, heads=2))
+    cooccurrence.place_items(model, groups(0), known=0)
+    with torch.no_grad():
+        catalogue = model.catalogue()
+        like = catalogue @ catalogue.T
+    assert torch.allclose(model.item_embedding.weight[1:], catalogue, atol=1e-6)
+    assert like[:5, :5].min() > like[:5, 5:10].max() + 0.3
+    assert not model.item_embedding.weight[0].any()
+    assert model.item_embedding.weight.requires_grad
+
+
+def test_a_new_item_starts_amid_its_neighbours_and_old_ones_stay() -> None:
+    torch.manual_seed(0)
+    model = BST(BSTConfig(items=11, embed_dim=8, heads=2))
+    cooccurrence.place_items(model, groups(0), known=0)
+    before = model.item_embedding.weight[:10].clone()
+    with torch.no_grad():
+        model.item_embedding.weight[10:].normal_()
+    cooccurrence.place_items(model, groups(1), known=9)  # items 10 and 11 are new
+    assert torch.equal(model.item_embedding.weight[:10], before)
+    with torch.no_grad():
+        like = model.catalogue()[:9] @ model.catalogue()[9]
+    assert like[5:].min() > like[:5].max() + 0.3
+    assert torch.isfinite(model.item_embedding.weight).all()

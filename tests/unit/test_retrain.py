@@ -174,6 +174,9 @@ def test_a_candidate_worse_than_the_champion_is_refused_and_changes_nothing(
     registry: Registry, champion: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     untrained(monkeypatch, lambda model: model.item_embedding.weight[1:15].neg_())
+    monkeypatch.setattr(  # else the neighbours' vote would save it
+        "trainer.cooccurrence.weigh", lambda model, *_: model.neighbours.weight.zero_()
+    )
     outcome = run(pattern_log(30), registry)
     assert outcome is not None
     assert outcome.version is None

@@ -175,8 +175,9 @@ class SequenceModel:
         drawn = np.searchsorted(np.cumsum(self._share)[:-1], rng.random(self.negatives)) + 1
         sampled = torch.from_numpy(drawn).to(self.device)
         log_share = torch.from_numpy(np.log(self._share)).to(self.device, weight.dtype)
-        own = (states * weight[targets]).sum(dim=1) - log_share[targets - 1]
-        others = states @ weight[sampled].T - log_share[sampled - 1]
+        both = weight[torch.cat([targets, sampled])]  # one look-up: its gradient is a table
+        own = (states * both[: len(targets)]).sum(dim=1) - log_share[targets - 1]
+        others = states @ both[len(targets) :].T - log_share[sampled - 1]
         others = others.masked_fill(targets[:, None] == sampled, float("-inf"))
         logits = torch.cat([own[:, None], others], dim=1)
         return functional.cross_entropy(logits, torch.zeros_like(targets))

@@ -280,13 +280,19 @@ def _feature_matrix(features: Mapping[str, Sequence[float]], vocabulary: Vocabul
 
 
 def _leading_directions(counts: sparse.csr_array, dim: int, rng: np.random.Generator) -> FloatArray:
-    """A constant, and items in the leading subspace of user × item counts: unit rows.
+    """A constant, and items along the leading directions of user × item counts.
 
+    Counts are divided by √(user's clicks × item's clicks), directions weighted by their squared
+    singular values, so that what few clicks say counts little; items have length 1 on average.
     By randomised subspace iteration (Halko, Martinsson and Tropp, SIAM Review 2011).
     """
     items = counts.shape[1]
-    basis = rng.standard_normal((items, min(dim, items)))
+    of_user, of_item = (np.asarray(counts.sum(axis=axis)).ravel() + 1.0 for axis in (1, 0))
+    scaled = sparse.diags_array(of_user**-0.5) @ counts @ sparse.diags_array(of_item**-0.5)
+    basis = rng.standard_normal((items, min(dim + 8, items)))
     for _ in range(4):
-        basis, _ = np.linalg.qr(counts.T @ (counts @ basis))
-    length = np.linalg.norm(basis, axis=1, keepdims=True)
-    return np.concatenate([np.ones((items, 1)), basis / np.maximum(length, 1e-12)], axis=1)
+        basis, _ = np.linalg.qr(scaled.T @ (scaled @ basis))
+    _, singular, rotation = np.linalg.svd(scaled @ basis, full_matrices=False)
+    directions = (basis @ rotation[:dim].T) * singular[:dim] ** 2
+    directions /= max(1e-12, np.sqrt((directions**2).sum(axis=1).mean()))
+    return np.concatenate([np.ones((items, 1)), directions], axis=1)

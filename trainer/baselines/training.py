@@ -36,7 +36,9 @@ def train(
     without progress, or at `deadline`, a time.monotonic(). Without a `validation_loss` the last
     epoch is the best.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), learning_rate, weight_decay=weight_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, max(1, epochs * steps))
     best_loss, best_epoch, best_weights = float("inf"), 0, None
     for epoch in range(1, epochs + 1):
