@@ -1,20 +1,21 @@
 """The gate: may this candidate replace the champion? Pure.
 
-Both were ranked against the same newest slice of the log, so the comparison is paired, case by
+All were ranked against the same newest slice of the log, so the comparison is paired, case by
 case, and its noise is that of the differences alone.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from shared.windows import IntArray
+from trainer.bootstrap import paired_interval
 from trainer.evaluate import Evaluation
 
-NOISE = 2.0
-"""Standard errors of the paired difference that count as noise."""
+POPULARITY = "popularity"
 
 
 @dataclass(frozen=True)
@@ -26,34 +27,43 @@ class Decision:
 
 
 def decide(
-    candidate: Evaluation, champion: Evaluation | None, popularity: Evaluation, k: int = 10
+    candidate: Evaluation,
+    champion: Evaluation | None,
+    rivals: Mapping[str, Evaluation],
+    users: IntArray,
+    k: int = 10,
 ) -> Decision:
-    """Publish a candidate that is not worse than the champion beyond noise.
+    """Publish a candidate that is not worse than the champion beyond noise, and beats the rivals.
 
-    It must also beat the popularity list, unless the champion does not either: then anything
-    not worse is welcome. Without a champion there is nothing to protect, but a first model that
-    is beaten by a popularity list is refused too. A candidate that ranks every case as the
-    champion does is no news, and refused.
+    rivals: what a simple method reaches, by name; POPULARITY is among them. users: shape [M], who
+    clicked; noise is judged by drawing whole users anew.
+
+    Worse beyond noise: the bootstrap's 95 % interval of the paired difference lies below zero.
+    A rival need not be beaten that the champion does not beat either. Without a champion, anything
+    better than the popularity list is better than what is served now. A candidate that ranks every
+    case as the champion does is no news, and refused.
     """
     new = candidate.hits(k)
     if len(new) == 0:
         return Decision(False, "no held-out clicks to judge the candidate by")
-    popular_mean = float(popularity.hits(k).mean())
-    numbers = f"HR@{k} candidate {new.mean():.4f}, popularity {popular_mean:.4f}"
-    champion_beats_popularity = True
+    means = {name: float(rival.hits(k).mean()) for name, rival in rivals.items()}
+    numbers = ", ".join(
+        [f"HR@{k} candidate {new.mean():.4f}", *(f"{n} {mean:.4f}" for n, mean in means.items())]
+    )
+    to_beat = {POPULARITY} if champion is None else set(means)
     if champion is not None:
         old = champion.hits(k)
-        difference = new - old
-        standard_error = float(difference.std(ddof=1)) / math.sqrt(len(new)) if len(new) > 1 else 0
+        low, high = paired_interval(new - old, users)
         numbers += (
-            f", champion {old.mean():.4f} (difference {difference.mean():+.4f}, "
-            f"standard error {standard_error:.4f}, {len(new)} cases)"
+            f", champion {old.mean():.4f} (difference {(new - old).mean():+.4f}, "
+            f"95 % interval {low:+.4f} to {high:+.4f}, {len(new)} cases)"
         )
         if np.array_equal(candidate.ranks, champion.ranks):
             return Decision(False, f"the candidate ranks exactly as the champion does: {numbers}")
-        if difference.mean() < -NOISE * standard_error:
+        if high < 0:
             return Decision(False, f"worse than the champion beyond noise: {numbers}")
-        champion_beats_popularity = bool(old.mean() > popular_mean)
-    if not np.any(new) or (new.mean() <= popular_mean and champion_beats_popularity):
-        return Decision(False, f"no better than the popularity list: {numbers}")
+        to_beat = {name for name in means if old.mean() > means[name]}
+    better = [name for name in means if name in to_beat and new.mean() <= means[name]]
+    if better or not np.any(new):
+        return Decision(False, f"no better than {' and '.join(better) or 'nothing'}: {numbers}")
     return Decision(True, numbers)

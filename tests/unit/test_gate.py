@@ -2,14 +2,27 @@ from __future__ import annotations
 
 import numpy as np
 
+from trainer import gate
 from trainer.evaluate import Evaluation
-from trainer.gate import decide
+from trainer.gate import POPULARITY, Decision
 
 
 def hitting(share: float, cases: int = 1000, seed: int = 0) -> Evaluation:
     """An evaluation that hits a share of the cases, at random but by rank 1 or 100."""
     order = np.random.default_rng(seed).permutation(cases)
     return Evaluation(np.where(order < share * cases, 1, 100), auc=0.5)
+
+
+def decide(
+    candidate: Evaluation,
+    champion: Evaluation | None,
+    popularity: Evaluation,
+    knn: Evaluation | None = None,
+    k: int = 10,
+) -> Decision:
+    """Every case is a user of its own."""
+    rivals = {POPULARITY: popularity, **({"V-SkNN": knn} if knn else {})}
+    return gate.decide(candidate, champion, rivals, np.arange(len(candidate.ranks)), k)
 
 
 def test_a_first_model_that_beats_popularity_is_published() -> None:
@@ -70,14 +83,15 @@ def differing(gained: int, lost: int, cases: int = 1000) -> tuple[Evaluation, Ev
     return Evaluation(candidate, 0.5), Evaluation(champion, 0.5)
 
 
-def test_noise_is_two_standard_errors() -> None:
+def test_noise_is_what_the_bootstrap_says() -> None:
     """101 cases changed sides: 15 lost on balance are 1.5 standard errors, 25 are 2.5."""
     candidate, champion = differing(gained=43, lost=58)
     assert decide(candidate, champion, hitting(0.3)).publish
     candidate, champion = differing(gained=38, lost=63)
     decision = decide(candidate, champion, hitting(0.3))
     assert not decision.publish
-    assert "difference -0.0250, standard error 0.0100, 1000 cases" in decision.reason
+    assert "difference -0.0250, 95 % interval -0.04" in decision.reason
+    assert "1000 cases" in decision.reason
 
 
 def test_more_cases_make_the_same_difference_certain() -> None:
@@ -90,7 +104,7 @@ def test_beaten_by_the_popularity_list_that_the_champion_beats_is_refused() -> N
     candidate, champion, popularity = hitting(0.308, seed=1), hitting(0.31, seed=2), hitting(0.309)
     decision = decide(candidate, champion, popularity)
     assert not decision.publish
-    assert "no better than the popularity list" in decision.reason
+    assert "no better than popularity" in decision.reason
     assert decide(candidate, champion, hitting(0.307)).publish
 
 
@@ -105,3 +119,36 @@ def test_k_decides_what_a_hit_is() -> None:
     third, sixth = Evaluation(np.array([3] * 9), 0.5), Evaluation(np.array([6] * 9), 0.5)
     assert decide(third, None, sixth, k=5).publish
     assert not decide(third, None, sixth, k=10).publish
+
+
+def test_a_method_that_the_champion_beats_must_be_beaten() -> None:
+    decision = decide(hitting(0.49, seed=1), hitting(0.5, seed=2), hitting(0.3), knn=hitting(0.495))
+    assert not decision.publish
+    assert "no better than V-SkNN" in decision.reason
+    assert "V-SkNN 0.4950" in decision.reason
+
+
+def test_where_the_champion_does_not_beat_the_neighbours_the_candidate_need_not() -> None:
+    assert decide(hitting(0.5, seed=1), hitting(0.5, seed=2), hitting(0.3), hitting(0.6)).publish
+
+
+def test_a_first_model_need_only_beat_what_is_served_without_it() -> None:
+    assert decide(hitting(0.5), None, hitting(0.3), knn=hitting(0.6)).publish
+
+
+def test_every_rival_that_won_is_named() -> None:
+    decision = decide(hitting(0.3, seed=1), hitting(0.32, seed=2), hitting(0.31), hitting(0.315))
+    assert not decision.publish
+    assert "no better than popularity and V-SkNN" in decision.reason
+
+
+def test_users_are_drawn_whole() -> None:
+    """Ten users of a hundred cases each: what looks certain by cases is one user's mood."""
+    champion = Evaluation(np.full(1000, 1), 0.5)
+    ranks = champion.ranks.copy()
+    ranks[:60] = 100
+    candidate, popularity = Evaluation(ranks, 0.5), {POPULARITY: hitting(0.3)}
+    apart = gate.decide(candidate, champion, popularity, np.arange(1000))
+    together = gate.decide(candidate, champion, popularity, np.arange(1000) // 100)
+    assert not apart.publish
+    assert together.publish

@@ -13,6 +13,7 @@ from rich.console import Console
 from shared.checkpoint import Vocabulary
 from shared.errors import CheckpointError
 from trainer.benchmark import Benchmark
+from trainer.bootstrap import paired_interval
 from trainer.ceiling import Ceiling
 from trainer.dataset import ClickLog, Samples, click_log
 from trainer.evaluate import FloatArray
@@ -24,7 +25,7 @@ from trainer.report.compare import compare
 from trainer.report.document import Report
 from trainer.report.page import page
 from trainer.report.plots import plots
-from trainer.report.summary import by_history_length, by_popularity, paired_interval, summarise
+from trainer.report.summary import by_history_length, by_popularity, summarise
 from trainer.report.theme import Plot
 
 ITEMS = 60

@@ -83,7 +83,7 @@ def test_a_candidate_that_learned_nothing_is_refused_and_changes_nothing(
     outcome = run(frame, registry)
     assert outcome is not None
     assert outcome.version is None
-    assert "no better than the popularity list" in outcome.reason
+    assert "no better than popularity" in outcome.reason
     assert registry.pointer() is None
 
 

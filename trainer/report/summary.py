@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from shared.windows import HISTORY_LENGTH, PADDING, IntArray
 from trainer.benchmark import Benchmark
+from trainer.bootstrap import paired_interval
 from trainer.ceiling import Ceiling
 from trainer.evaluate import METRICS
 from trainer.fit import Epoch
@@ -31,7 +32,6 @@ Values = npt.NDArray[np.float64]
 
 COMPARED = ("hr@20", "mrr@20")
 LONGEST_LIST = 50
-RESAMPLES = 1000
 BANDS = ("head", "2nd", "3rd", "4th", "tail")
 """Fifths of the clicks, by the popularity of the item."""
 
@@ -74,27 +74,6 @@ def summarise(
         methods=methods + failed,
         environment=environment,
     )
-
-
-def paired_interval(
-    difference: Values, sessions: IntArray, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """Bootstrap 95 % interval of the mean of paired differences.
-
-    difference, sessions: shape [M]. Whole sessions are drawn, because the cases of one session
-    are not independent (a cluster bootstrap; Efron & Tibshirani, An Introduction to the
-    Bootstrap, 1993, percentile method).
-    """
-    _, number = np.unique(sessions, return_inverse=True)
-    sums = np.bincount(number, weights=difference)
-    cases = np.bincount(number)
-    rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    for i in range(resamples):
-        drawn = rng.integers(0, len(sums), len(sums))
-        means[i] = sums[drawn].sum() / cases[drawn].sum()
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def by_history_length(clicks_before: IntArray) -> tuple[IntArray, list[str]]:
