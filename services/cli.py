@@ -223,6 +223,30 @@ def topics_create() -> None:
         console.print(f"{topic}: {'created' if topic in created else 'exists, left as it is'}")
 
 
+@app.command()
+def explain(
+    event_id: Annotated[
+        str | None, typer.Argument(help="The click whose recommendation is to be explained.")
+    ] = None,
+    history: Annotated[
+        str, typer.Option(help="Instead: item ids, oldest first, separated by commas.")
+    ] = "",
+    version: Annotated[
+        str | None, typer.Option(help="With --history: the model version; default the current.")
+    ] = None,
+) -> None:
+    """Show how much each click of a history contributed to each recommended item.
+
+    Example: nextclick explain --history "Puppy Food,Food Bowl,Water Dispenser"
+    """
+    from services import explain
+
+    if event_id is not None and (history or version):
+        raise ConfigurationError("explain takes an EVENT_ID, or --history, not both")
+    items = [item for item in (part.strip() for part in history.split(",")) if item]
+    explain.show(*explain.run(Settings.from_environment(), event_id, items, version), console)
+
+
 @models_app.command("list")
 def models_list() -> None:
     """List the versions, oldest first; * is current.

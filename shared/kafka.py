@@ -317,6 +317,20 @@ class TopicReader:
             ]
         )
 
+    def unread(self) -> int:
+        """Count the offsets of the topics from here to their ends as they are now.
+
+        Raises Unavailable if Kafka does not answer.
+        """
+        try:
+            ahead = 0
+            for partition in self._consumer.position(self._consumer.assignment()):
+                low, high = self._consumer.get_watermark_offsets(partition, timeout=REQUEST_SECONDS)
+                ahead += high - max(low, partition.offset)  # a negative offset: nothing read yet
+            return ahead
+        except KafkaException as error:
+            raise _away(self._settings, error) from None
+
     def poll(self, max_messages: int = 1000, timeout: float = 0.5) -> list[Message]:
         """Wait up to `timeout` seconds for a message; return it and what else is at hand."""
         raws = _poll(self._consumer, max_messages, timeout)

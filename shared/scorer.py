@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from shared.checkpoint import Checkpoint
@@ -45,6 +46,9 @@ class Scorer:
         self._top_k = min(top_k, len(self.vocabulary))
         with torch.inference_mode():
             self._catalogue = self._model.catalogue()
+        shares = (checkpoint.popularity + 0.5) / (checkpoint.popularity + 0.5).sum()
+        self.log_popularity: npt.NDArray[np.float64] = np.log(shares)
+        """Shape [items]: log P(next click) where nothing is known of the session."""
         self._popular = self._rank_by_popularity(checkpoint.popularity)
         self._try_once()
 

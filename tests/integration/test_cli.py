@@ -9,6 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from shared.kafka import Publisher, ensure_topics
+from shared.messages import OutMessage
+from shared.schemas import Recommendation
 from shared.settings import PREFIX, KafkaSettings
 from tests.integration.traffic import publish_model
 
@@ -43,6 +46,7 @@ def refused(result: subprocess.CompletedProcess[str]) -> str:
         ["worker"],
         ["trainer"],
         ["evaluate"],
+        ["explain"],
         ["settings"],
         ["topics", "create"],
         ["models", "list"],
@@ -137,6 +141,38 @@ def test_models_can_be_listed_shown_promoted_and_rolled_back(
     assert "no earlier version" in refused(nextclick(environ, "models", "rollback"))
     assert second in nextclick(environ, "models", "promote", second).stdout
     assert "models list" in refused(nextclick(environ, "models", "promote", "nonsense"))
+
+
+def test_an_answer_is_explained_by_the_model_that_gave_it(
+    environ: dict[str, str], kafka: KafkaSettings, tmp_path: Path
+) -> None:
+    first = publish_model(tmp_path / "registry", seed=1)
+    publish_model(tmp_path / "registry", seed=2)
+    ensure_topics(kafka, [kafka.recommendations_topic])
+    publisher = Publisher(kafka)
+    for event_id, history in (("e1", ["7"]), ("e12", ["3", "4"])):
+        answer = Recommendation(
+            event_id=event_id, user_id="u", items=[], model_version=first, history=history,
+            click_timestamp=1, scored_at=2,
+        )  # fmt: skip
+        value = answer.model_dump_json().encode()
+        publisher.send([OutMessage(kafka.recommendations_topic, b"u", value)])
+    publisher.wait_acknowledged()
+    result = nextclick(environ, "explain", "e12")
+    assert result.returncode == 0, result
+    assert first in result.stdout
+    assert "1. 3" in result.stdout
+    assert "2. 4" in result.stdout
+    assert "×" in result.stdout
+    by_history = nextclick(environ, "explain", "--history", "3, 4", "--version", first)
+    assert by_history.stdout == result.stdout
+    assert "no answer to the event e2" in refused(nextclick(environ, "explain", "e2"))
+    assert "--history" in refused(nextclick(environ, "explain"))
+    assert "not both" in refused(nextclick(environ, "explain", "e1", "--history", "3"))
+
+
+def test_explaining_without_a_model_says_so(environ: dict[str, str]) -> None:
+    assert "no model yet" in refused(nextclick(environ, "explain", "--history", "3"))
 
 
 def test_a_log_is_written_and_a_bad_path_refused(environ: dict[str, str], tmp_path: Path) -> None:
