@@ -52,13 +52,13 @@ def fit_model(
     then the beginning of `vocabulary`. See `fit` for the rest.
     """
     torch.manual_seed(seed)
-    model = build(preset.config(len(vocabulary)))
+    train = Sessions.of(data, (Split.TRAIN,), vocabulary)
+    model = build(preset.config(len(vocabulary), len(train.rows)))
     warm = champion is not None and _warm_start(model, champion)
     if isinstance(model, BST):
-        train = Sessions.of(data, (Split.TRAIN,), vocabulary)
         known = len(champion.vocabulary) if champion is not None and warm else 0
         cooccurrence.place_items(model, train, known)
-    objective, validation = _training_data(model, data, vocabulary, preset, seed)
+    objective, validation = _training_data(model, train, data, vocabulary, preset, seed)
     curve = fit(
         model,
         objective,
@@ -73,35 +73,41 @@ def fit_model(
         progress=progress,
     )
     if isinstance(model, BST):
-        cooccurrence.count(Sessions.of(data, (Split.TRAIN,), vocabulary), model.neighbours)
+        cooccurrence.count(train, model.neighbours)
         cooccurrence.weigh(model, validation, device)
     return Fitted(model, curve, warm)
 
 
 def _training_data(
-    model: SessionModel, data: ClickLog, vocabulary: Vocabulary, preset: Preset, seed: int
+    model: SessionModel,
+    train: Sessions,
+    data: ClickLog,
+    vocabulary: Vocabulary,
+    preset: Preset,
+    seed: int,
 ) -> tuple[Objective, Samples]:
     """What the model is fitted on, and the validation cases."""
     validation = samples(data, Split.VALIDATION, vocabulary)
     if isinstance(model, BST):
-        sessions = Sessions.of(data, (Split.TRAIN,), vocabulary)
-        return EveryClick(model, sessions, preset.batch_size, preset.stride), validation
+        smoothing = preset.regularised(len(vocabulary), len(train.rows)).label_smoothing
+        return EveryClick(model, train, preset.batch_size, preset.stride, smoothing), validation
     assert isinstance(model, SourceBST)
     if preset.sampling == "source":
         rng = np.random.default_rng(seed)
-        train, validation = random_split(source_samples(data, vocabulary, rng), rng)
+        table, validation = random_split(source_samples(data, vocabulary, rng), rng)
         assert validation.labels is not None
         validation = validation.take(np.flatnonzero(validation.labels == 1))
     else:
-        train = samples(data, Split.TRAIN, vocabulary)
-    objective = OwnCandidates(model, train, preset.batch_size, preset.loss, preset.negatives)
-    return objective, validation
+        table = samples(data, Split.TRAIN, vocabulary)
+    return (
+        OwnCandidates(model, table, preset.batch_size, preset.loss, preset.negatives),
+        validation,
+    )
 
 
 def _warm_start(model: SessionModel, champion: Checkpoint) -> bool:
     """Copy the champion's weights, item by item; False if its shape is another."""
-    items = model.config.items
-    if champion.model.config.model_copy(update={"items": items}) != model.config:
+    if _shape(champion.model) != _shape(model):
         log.warning("the champion has another shape than the preset: starting from nothing")
         return False
     weights = model.state_dict()
@@ -112,3 +118,8 @@ def _warm_start(model: SessionModel, champion: Checkpoint) -> bool:
             weights[name][: len(value)] = value
     model.load_state_dict(weights)
     return True
+
+
+def _shape(model: SessionModel) -> dict[str, object]:
+    """What must be equal for weights to fit; dropout may change with the log."""
+    return model.config.model_dump(exclude={"items", "dropout", "embed_dropout"})

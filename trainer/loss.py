@@ -16,12 +16,16 @@ _ROWS = 256
 class CatalogueCrossEntropy:
     """Mean −log P(target) of sessions, every item of the catalogue competing.
 
+    With label smoothing ε, a share ε of every target is spread over the catalogue (Szegedy et al.,
+    2016).
+
     The textbook way keeps logits, probabilities and their gradients of a whole batch (hundreds of
     megabytes for a large catalogue). Here each block of rows is turned into its gradients at once
     and forgotten, in buffers that are used again: 3 matrix products and a softmax per block.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self._smoothing = label_smoothing
         self._buffers: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, sessions: Sessions, catalogue: Tensor, targets: Tensor) -> Tensor:
@@ -39,6 +43,7 @@ class CatalogueCrossEntropy:
             sessions.bonus_columns,
             targets,
             self._buffers,
+            self._smoothing,
         )
         return loss
 
@@ -53,7 +58,10 @@ class _Function(torch.autograd.Function):
         bonus_columns: Tensor,
         targets: Tensor,
         buffers: tuple[Tensor, Tensor],
+        smoothing: float,
     ) -> Tensor:
+        items = len(catalogue)
+        sum_of_logits = queries @ catalogue.sum(dim=0) + bonus.sum(dim=1)
         of_queries = torch.empty_like(queries)
         of_catalogue = torch.zeros_like(catalogue)
         of_bonus = torch.empty_like(bonus)
@@ -65,10 +73,15 @@ class _Function(torch.autograd.Function):
             torch.mm(query, catalogue.T, out=logits)
             logits.scatter_add_(1, column, bonus[rows])
             torch.softmax(logits, 1, out=gradient)
-            probability = gradient.gather(1, target)
-            loss -= probability.clamp(min=1e-30).log().sum()
-            # d loss / d logits = probability − [is the target]
-            gradient.scatter_add_(1, target, torch.full_like(probability, -1.0))
+            of_target = logits.gather(1, target).squeeze(1)
+            probability = gradient.gather(1, target).squeeze(1).clamp(min=1e-30)
+            # Mean of −log P over the catalogue: log Σ exp logit − mean logit.
+            spread = of_target - probability.log() - sum_of_logits[rows] / items
+            loss += ((1 - smoothing) * -probability.log() + smoothing * spread).sum()
+            # d loss / d logits = probability − smoothed target
+            if smoothing:
+                gradient -= smoothing / items
+            gradient.scatter_add_(1, target, torch.full_like(query[:, :1], smoothing - 1.0))
             torch.mm(gradient, catalogue, out=of_queries[rows])
             of_catalogue.addmm_(gradient.T, query)
             of_bonus[rows] = gradient.gather(1, column)
@@ -79,4 +92,5 @@ class _Function(torch.autograd.Function):
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         of_queries, of_catalogue, of_bonus = ctx.saved_tensors
         factor = outer[0] / len(of_queries)
-        return factor * of_queries, factor * of_catalogue, factor * of_bonus, None, None, None
+        gradients = (factor * of_queries, factor * of_catalogue, factor * of_bonus)
+        return *gradients, None, None, None, None

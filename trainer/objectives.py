@@ -30,13 +30,20 @@ class Objective(Protocol):
 class EveryClick:
     """−log P(click | the clicks before it), for every click of every session: trains a BST."""
 
-    def __init__(self, model: BST, sessions: Sessions, batch: int, stride: int) -> None:
+    def __init__(
+        self,
+        model: BST,
+        sessions: Sessions,
+        batch: int,
+        stride: int,
+        label_smoothing: float = 0.0,
+    ) -> None:
         """`batch`: predicted clicks per step. `stride`: see `segments`."""
         self._model = model
         self._sessions = sessions
         self._batch = batch
         self._stride = stride
-        self._loss = CatalogueCrossEntropy()
+        self._loss = CatalogueCrossEntropy(label_smoothing)
         self.steps_per_epoch = max(1, round(sessions.targets / batch))
 
     def epoch(self, rng: np.random.Generator, device: torch.device) -> Iterator[Tensor]:

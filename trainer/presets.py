@@ -11,6 +11,21 @@ from shared.source_bst import SourceBSTConfig
 
 
 @dataclass(frozen=True)
+class Regularisation:
+    """How a BST is kept from learning its log by heart."""
+
+    dropout: float
+    embed_dropout: float
+    label_smoothing: float
+
+
+SPARSE = Regularisation(dropout=0.3, embed_dropout=0.25, label_smoothing=0.1)
+DENSE = Regularisation(dropout=0.1, embed_dropout=0.1, label_smoothing=0.0)
+DENSE_CLICKS_PER_ITEM = 200
+"""From so many training clicks per item on, there is little to learn by heart."""
+
+
+@dataclass(frozen=True)
 class Preset:
     """One recipe."""
 
@@ -28,8 +43,10 @@ class Preset:
     weight_decay: float
     min_steps: int = 0
     """On a small log, as many more epochs as make so many steps."""
-    stride: int = 3
+    stride: int = 5
     """For a BST, see `segments`."""
+    regularisation: Regularisation | None = None
+    """For a BST; None: chosen by how many clicks there are per item."""
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
     """For a source BST: softmax over target and negatives, or clicked or not per candidate."""
     negatives: int = 1
@@ -38,21 +55,32 @@ class Preset:
     """source: the source's own labelled table and random 80/20 split (dataset.source_samples).
     It leaks, so it is for reproducing the source's figures and nothing else."""
 
-    def config(self, items: int) -> BSTConfig | SourceBSTConfig:
-        """The model's shape for a catalogue of `items`."""
-        return self.shape.model_copy(update={"items": items})
+    def config(self, items: int, clicks: int) -> BSTConfig | SourceBSTConfig:
+        """The model's shape for a catalogue of `items` and so many training clicks."""
+        config = self.shape.model_copy(update={"items": items})
+        if isinstance(config, SourceBSTConfig):
+            return config
+        chosen = self.regularised(items, clicks)
+        return config.model_copy(
+            update={"dropout": chosen.dropout, "embed_dropout": chosen.embed_dropout}
+        )
+
+    def regularised(self, items: int, clicks: int) -> Regularisation:
+        """What a BST is regularised with on so many items and training clicks."""
+        dense = clicks >= DENSE_CLICKS_PER_ITEM * max(1, items)
+        return self.regularisation or (DENSE if dense else SPARSE)
 
 
 DEFAULT = Preset(
     name="default",
-    shape=BSTConfig(items=1, embed_dim=96, feedforward=192, dropout=0.3, embed_dropout=0.25),
-    learning_rate=3e-3,
+    shape=BSTConfig(items=1, embed_dim=96, feedforward=192),
+    learning_rate=2e-3,
     warm_learning_rate=1e-3,
-    batch_size=1024,
-    epochs=8,
+    batch_size=512,
+    epochs=4,
     patience=3,
     weight_decay=0.01,
-    min_steps=2000,
+    min_steps=3000,
 )
 
 SOURCE = Preset(

@@ -17,13 +17,16 @@ from trainer.dataset import ClickLog, Split, click_log
 from trainer.evaluate import evaluate
 from trainer.fit import Epoch
 from trainer.fitting import Fitted, fit_model
-from trainer.presets import PRESETS, Preset
+from trainer.presets import PRESETS, Preset, Regularisation
 
-SHAPE = BSTConfig(
-    items=1, embed_dim=16, heads=2, layers=1, feedforward=16, dropout=0.0, embed_dropout=0.0
-)
 TINY = replace(
-    PRESETS["default"], shape=SHAPE, batch_size=64, epochs=6, min_steps=0, learning_rate=1e-2
+    PRESETS["default"],
+    shape=BSTConfig(items=1, embed_dim=16, heads=2, layers=1, feedforward=16),
+    regularisation=Regularisation(0.0, 0.0, 0.0),
+    batch_size=64,
+    epochs=6,
+    min_steps=0,
+    learning_rate=1e-2,
 )
 
 

@@ -16,15 +16,15 @@ from tests.unit.test_item_neighbours import sessions_of
 from trainer.dataset import Samples
 from trainer.fit import Epoch, fit
 from trainer.objectives import EveryClick, Objective, OwnCandidates
-from trainer.presets import DEFAULT, SOURCE, Preset, preset
+from trainer.presets import DEFAULT, SOURCE, Preset, Regularisation, preset
 
 ITEMS = 20
 TINY = replace(
     DEFAULT,
-    shape=BSTConfig(
-        items=ITEMS, embed_dim=32, heads=2, layers=1, feedforward=32, dropout=0.0, embed_dropout=0.0
-    ),
+    shape=BSTConfig(items=ITEMS, embed_dim=32, heads=2, layers=1, feedforward=32),
+    regularisation=Regularisation(0.0, 0.0, 0.0),
     batch_size=64,
+    learning_rate=3e-3,
     min_steps=0,
     patience=6,
     epochs=6,
@@ -60,7 +60,7 @@ def objective_of(model: SessionModel, train: Samples, recipe: Preset) -> Objecti
 
 def fresh(recipe: Preset) -> SessionModel:
     torch.manual_seed(7)
-    return build(recipe.config(ITEMS))
+    return build(recipe.config(ITEMS, clicks=0))
 
 
 def fitted(
@@ -216,10 +216,21 @@ def test_a_warm_fit_takes_its_own_smaller_steps() -> None:
 
 
 def test_dropout_works_while_fitting_and_never_while_judging() -> None:
-    noisy = replace(TINY, shape=TINY.shape.model_copy(update={"dropout": 0.5}))
+    noisy = replace(TINY, regularisation=Regularisation(0.5, 0.0, 0.0))
     with_dropout, _ = fitted(noisy, pattern(300, seed=1), max_epochs=1)
     without, _ = fitted(TINY, pattern(300, seed=1), max_epochs=1)
     assert distance(with_dropout, without) > 0
     window = torch.from_numpy(pattern(1, seed=2).histories)
     with torch.inference_mode():
         assert torch.equal(with_dropout(window), with_dropout(window))
+
+
+def test_regularisation_follows_the_clicks_per_item() -> None:
+    few, many = DEFAULT.config(100, clicks=1000), DEFAULT.config(100, clicks=20_000)
+    assert isinstance(few, BSTConfig)
+    assert isinstance(many, BSTConfig)
+    assert few.dropout > many.dropout
+    assert few.embed_dropout > many.embed_dropout
+    assert DEFAULT.regularised(100, 1000).label_smoothing > 0
+    assert DEFAULT.regularised(100, 20_000).label_smoothing == 0
+    assert TINY.config(100, clicks=0).dropout == 0

@@ -22,16 +22,17 @@ def inputs(count: int, items: int) -> tuple[Sessions, torch.Tensor, torch.Tensor
     return Sessions(normal(count, 8), columns, normal(count, 10)), normal(items, 8), targets
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 30])
 def test_loss_and_gradients_are_those_of_the_textbook(
-    count: int, monkeypatch: pytest.MonkeyPatch
+    count: int, smoothing: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer.loss, "_ROWS", 8)
     sessions, catalogue, targets = inputs(count, items=13)
     leaves = (sessions.queries, sessions.bonus, catalogue)
-    ours = CatalogueCrossEntropy()(sessions, catalogue, targets)
+    ours = CatalogueCrossEntropy(smoothing)(sessions, catalogue, targets)
     logits = (sessions.queries @ catalogue.T).scatter_add(1, sessions.bonus_columns, sessions.bonus)
-    textbook = functional.cross_entropy(logits, targets)
+    textbook = functional.cross_entropy(logits, targets, label_smoothing=smoothing)
     assert ours.item() == pytest.approx(textbook.item(), rel=1e-5)
     for got, expected in zip(
         torch.autograd.grad(3 * ours, leaves),

@@ -17,14 +17,13 @@ from shared.session_model import SessionModel
 from tests.unit.builders import CPU
 from trainer.dataset import click_log
 from trainer.fit import Epoch
-from trainer.presets import DEFAULT, preset
+from trainer.presets import DEFAULT, Regularisation, preset
 from trainer.retrain import FitLimits, Outcome, current_champion, fit_candidate, retrain
 
-SHAPE = BSTConfig(
-    items=1, embed_dim=16, heads=2, layers=1, feedforward=16, dropout=0.0, embed_dropout=0.0
-)
+SHAPE = BSTConfig(items=1, embed_dim=16, heads=2, layers=1, feedforward=16)
 RECIPE = replace(
-    DEFAULT, shape=SHAPE, batch_size=64, epochs=12, patience=12, min_steps=0,
+    DEFAULT, shape=SHAPE, regularisation=Regularisation(0.0, 0.0, 0.0), batch_size=64,
+    epochs=12, patience=12, min_steps=0,
     learning_rate=5e-3, warm_learning_rate=2e-3,
 )  # fmt: skip
 

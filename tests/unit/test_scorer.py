@@ -45,7 +45,7 @@ def test_order_matters() -> None:
 
 def fresh(preset: Preset, items: int = 30) -> Checkpoint:
     torch.manual_seed(1)
-    return replace(checkpoint(items), model=build(preset.config(items)).eval())
+    return replace(checkpoint(items), model=build(preset.config(items, clicks=0)).eval())
 
 
 histories = st.lists(

@@ -33,7 +33,7 @@ def by_hand(model: SourceBST, rows: list[int], target: int) -> Tensor:
     return model.tower_out(torch.relu(model.tower_in(together)))[0]
 
 
-@pytest.mark.parametrize("config", [CONFIG, SOURCE.config(30)])
+@pytest.mark.parametrize("config", [CONFIG, SOURCE.config(30, clicks=0)])
 def test_a_logit_is_what_a_naive_forward_gives(config: SourceBSTConfig) -> None:
     torch.manual_seed(3)
     model = SourceBST(config).eval()
