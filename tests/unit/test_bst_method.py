@@ -7,17 +7,27 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shared.bst import BST
-from tests.unit.builders import CPU
+from shared.bst import BST, BSTConfig
+from shared.checkpoint import Vocabulary
+from tests.unit.builders import CPU, bst
 from trainer.benchmark import Benchmark
 from trainer.bst_method import BSTMethod
-from trainer.dataset import Samples, Split, click_log, samples
+from trainer.dataset import ClickLog, click_log
 from trainer.evaluate import evaluate
 from trainer.fit import Epoch
-from trainer.presets import PRESETS, Preset
+from trainer.fitting import Fitted
+from trainer.presets import DEFAULT, Preset
 
-SHAPE = {"embed_dim": 16, "heads": 2, "layers": 1, "feedforward": 16, "tower": 16}
-TINY = replace(PRESETS["default"], **SHAPE, batch_size=32, epochs=4, learning_rate=1e-2)
+TINY = replace(
+    DEFAULT,
+    shape=BSTConfig(
+        items=1, embed_dim=16, heads=2, layers=1, feedforward=16, dropout=0.0, embed_dropout=0.0
+    ),
+    batch_size=64,
+    epochs=4,
+    min_steps=0,
+    learning_rate=1e-2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,27 +62,32 @@ def test_the_seed_decides_everything(chain: Benchmark) -> None:
     assert not np.array_equal(first, other)
 
 
-def test_the_validation_chooses_the_epochs_and_is_then_learnt(
+def test_the_validation_chooses_and_is_then_learnt(
     chain: Benchmark, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[tuple[int, int, int, float]] = []
+    calls: list[tuple[list[int], int, float]] = []
+    models: list[BST] = []
 
-    def fake(
-        model: BST, train: Samples, validation: Samples, recipe: Preset, **options: Any
-    ) -> list[Epoch]:
-        calls.append((len(train), len(validation), options["max_epochs"], options["max_seconds"]))
-        return [Epoch(i, 1.0, loss, 0.1, 1.0) for i, loss in enumerate([3.0, 2.0, 1.0, 1.5])]
+    def fake(log: ClickLog, vocabulary: Vocabulary, recipe: Preset, **options: Any) -> Fitted:
+        splits = np.bincount(log.split, minlength=3).tolist()
+        calls.append((splits, options["max_epochs"], options["max_seconds"]))
+        models.append(bst(len(vocabulary)))
+        models[-1].neighbours.weight.fill_(len(models) / 10)
+        losses = enumerate([3.0, 2.0, 1.0, 1.5])
+        return Fitted(models[-1], [Epoch(i, 1.0, loss, 0.1, 1.0) for i, loss in losses], False)
 
-    monkeypatch.setattr("trainer.bst_method.fit", fake)
+    monkeypatch.setattr("trainer.bst_method.fit_model", fake)
     method = BSTMethod(TINY, CPU, max_seconds=60)
     method.fit(chain.learnable, chain.vocabulary, 0)
-    train, validation = (
-        len(samples(chain.log, split, chain.vocabulary))
-        for split in (Split.TRAIN, Split.VALIDATION)
-    )
-    assert calls == [(train, validation, 0, 30.0), (train + validation, 0, 2, 30.0)]
+    train, validation, _ = np.bincount(chain.log.split).tolist()
+    assert validation > 0
+    assert calls == [
+        ([train, validation, 0], 0, 30.0),
+        ([train + validation, 0, 0], 2, 30.0),
+    ]
     assert [epoch.validation_loss for epoch in method.curve] == [3.0, 2.0, 1.0, 1.5]
+    assert models[1].neighbours.weight.item() == pytest.approx(0.1)  # as the validation chose it
 
     calls.clear()
     BSTMethod(TINY, CPU, max_seconds=60, refit=False).fit(chain.learnable, chain.vocabulary, 0)
-    assert calls == [(train, validation, 0, 60.0)]
+    assert calls == [([train, validation, 0], 0, 60.0)]
