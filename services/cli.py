@@ -159,8 +159,9 @@ def evaluate(
     data: Annotated[
         str,
         typer.Argument(
-            help="A simulated world (source), a folder with train_sessions.txt and "
-            "test_sessions.txt, or Parquet clicks (a file, or a folder such as an event log)."
+            help="A simulated world (missions, missions-nogap, source), a folder with "
+            "train_sessions.txt and test_sessions.txt, or Parquet clicks (a file, or a folder "
+            "such as an event log)."
         ),
     ],
     methods: Annotated[str, typer.Option(help="Names with commas between, or all.")] = "all",
@@ -177,7 +178,7 @@ def evaluate(
 ) -> None:
     """Compare recommenders on one data set: quality, noise, coverage, time.
 
-    Example: nextclick evaluate source --html report.html
+    Example: nextclick evaluate missions --html report.html
     Example: nextclick evaluate sessions/ --methods bst,vsknn --seeds 3 --json report.json
     """
     from services import evaluation

@@ -50,7 +50,8 @@ def here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_a_comparison_from_files_to_report(data: Path) -> None:
     numbers, html = data / "report.json", data / "report.html"
     written = ["--json", str(numbers), "--html", str(html)]
-    result = nextclick(str(data), "--methods", "popularity,bst", "--threads", "1", *written)
+    limits = ["--threads", "1", "--max-seconds", "3"]
+    result = nextclick(str(data), "--methods", "popularity,bst", *limits, *written)
     assert result.returncode == 0, result
     assert result.stderr == ""  # progress is for terminals
     for expected in ("BST default", "Popularity", "HR@20", "1 × empty line", "line 41"):

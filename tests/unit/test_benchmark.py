@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from services.worlds import source
+from services.worlds import WORLDS
 from trainer.benchmark import Benchmark
 from trainer.ceiling import Ceiling
 from trainer.dataset import Split, click_log
@@ -67,13 +67,23 @@ def test_keeping_some_clicks_keeps_sessions_apart() -> None:
     assert len(log.keep(np.zeros(8, bool)).starts) == 0
 
 
-def test_the_source_world_brings_its_law() -> None:
-    benchmark = source()
-    assert benchmark.facts()["test cases"] == 4191
+@pytest.mark.parametrize(
+    ("name", "cases", "hits"), [("source", 4191, 0.43), ("missions", 15604, 0.88)]
+)
+def test_a_world_brings_its_law(name: str, cases: int, hits: float) -> None:
+    benchmark = WORLDS[name]()
+    assert (benchmark.name, benchmark.facts()["test cases"]) == (name, cases)
     assert benchmark.oracle is not None
-    some = benchmark.cases.take(np.arange(0, 4191, 4))
+    some = benchmark.cases.take(np.arange(0, cases, 4))
     ceiling = Ceiling(benchmark.oracle)
     ceiling.fit(benchmark.learnable, benchmark.vocabulary, seed=0)
-    assert evaluate(ceiling.score, benchmark.popularity, some).metrics()["hr@10"] > 0.43
+    assert evaluate(ceiling.score, benchmark.popularity, some).metrics()["hr@10"] > hits
     scores = benchmark.oracle(some, benchmark.vocabulary)
     np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1.0)
+
+
+def test_histories_run_on_where_missions_have_no_gap() -> None:
+    ends, runs_on = WORLDS["missions"](), WORLDS["missions-nogap"]()
+    np.testing.assert_array_equal(ends.popularity.sum(), runs_on.popularity.sum())
+    assert ends.facts()["histories longer than 10"] == 0.0
+    assert runs_on.facts()["histories longer than 10"] == 1.0
