@@ -47,7 +47,7 @@ from trainer.presets import preset
 from trainer.retrain import FitLimits, retrain
 
 BOOTSTRAP_INTERACTIONS = {"missions": 40_000, "source": 200_000}
-BOOTSTRAP_EPOCHS = 2
+BOOTSTRAP_EPOCHS = 3
 RETRAIN_EPOCHS = 1
 START_SECONDS = 60.0
 DRAIN_SECONDS = 60.0

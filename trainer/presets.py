@@ -80,7 +80,7 @@ DEFAULT = Preset(
     epochs=4,
     patience=3,
     weight_decay=0.01,
-    min_steps=3000,
+    min_steps=2500,
 )
 
 SOURCE = Preset(
