@@ -38,13 +38,13 @@ def source() -> Benchmark:
     )
 
 
-def missions(gap_ms: int) -> Benchmark:
+def missions(gap_ms: int, clicks: int = CLICKS) -> Benchmark:
     """Shoppers on missions, a click a second. Every pause between sessions is over half an hour.
 
     gap_ms: 0 lets histories run on from one mission into the next, as in the demo's fast traffic.
     """
     world = MissionWorld()
-    frame = click_frame(world.clicks(CLICKS, _SEED), _LAST_CLICK, rate=1, seed=0)
+    frame = click_frame(world.clicks(clicks, _SEED), _LAST_CLICK, rate=1, seed=0)
     law = partial(world.next_click_given_history, rollover=0.0 if gap_ms else 1.0)
     return Benchmark(
         "missions" if gap_ms else "missions-nogap",

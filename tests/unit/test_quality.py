@@ -1,19 +1,22 @@
-"""The default preset learns the source's world: judged by methods that know its law."""
+"""The default preset learns both worlds: judged by methods that know their law."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from services.simulator.world import CATEGORIES, World
-from services.worlds import source
+from services.worlds import missions, source
 from shared.checkpoint import Vocabulary
+from shared.windows import PADDING
 from tests.unit.builders import CPU
 from trainer.benchmark import Benchmark
 from trainer.bst_method import BSTMethod
 from trainer.ceiling import Ceiling
 from trainer.dataset import Samples
-from trainer.evaluate import FloatArray, evaluate_popularity
+from trainer.evaluate import FloatArray, evaluate, evaluate_popularity
 from trainer.method import Method
 from trainer.presets import preset
 from trainer.report.compare import run
@@ -34,6 +37,11 @@ def persona_known(benchmark: Benchmark) -> FloatArray:
     return np.log(world.next_click[world.persona[benchmark.log.user_ids.astype(int)]][:, columns])
 
 
+def default(min_steps: int) -> BSTMethod:
+    """The default preset for a shorter time than it would take."""
+    return BSTMethod(replace(preset("default"), min_steps=min_steps), CPU, refit=False)
+
+
 @pytest.mark.slow
 def test_the_model_comes_close_to_the_best_possible() -> None:
     benchmark = source()
@@ -43,7 +51,7 @@ def test_the_model_comes_close_to_the_best_possible() -> None:
     def metrics(method: Method) -> dict[str, float]:
         return run(benchmark, method, seed=42).evaluation.metrics()
 
-    got = metrics(BSTMethod(preset("default"), CPU, refit=False))
+    got = metrics(default(min_steps=800))
     ceiling = metrics(Ceiling(benchmark.oracle))
     counts = metrics(Ceiling(category_counts))
     persona = metrics(Ceiling(lambda cases, _: of_user[cases.users]))
@@ -57,4 +65,20 @@ def test_the_model_comes_close_to_the_best_possible() -> None:
     # Nothing that sees the last ten clicks can beat their Bayes inference by more than luck.
     assert got["hr@10"] < ceiling["hr@10"] + 0.01
     assert ceiling["hr@10"] <= persona["hr@10"] + 0.01
-    print(got, ceiling, counts, persona, popularity)
+
+
+@pytest.mark.slow
+def test_the_order_of_clicks_is_understood() -> None:
+    benchmark = missions(gap_ms=0, clicks=40_000)
+    assert benchmark.oracle is not None
+    method = default(min_steps=500)
+    got = run(benchmark, method, seed=42).evaluation.metrics()
+    ceiling = run(benchmark, Ceiling(benchmark.oracle), seed=42).evaluation.metrics()
+    shuffled = benchmark.cases.take(np.arange(len(benchmark.cases)))
+    full = shuffled.histories[:, 0] != PADDING
+    shuffled.histories[full] = np.random.default_rng(0).permuted(shuffled.histories[full], axis=1)
+    blind = evaluate(method.score, benchmark.popularity, shuffled).metrics()
+
+    assert got["ndcg@10"] >= 0.95 * ceiling["ndcg@10"]
+    assert got["ndcg@10"] < ceiling["ndcg@10"] + 0.01
+    assert blind["ndcg@10"] < 0.7 * got["ndcg@10"]
