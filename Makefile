@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format bench-drift clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
@@ -32,6 +32,9 @@ lint: $(INSTALLED)   ## ruff, mypy --strict, import rules
 format: $(INSTALLED) ## rewrite the code as ruff likes it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-drift: $(INSTALLED) ## twelve retrains while missions come and go; ARGS="--png drift.png"
+	@$(BIN)/python -m bench.drift $(ARGS)
 
 clean:           ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

@@ -34,7 +34,7 @@ def source() -> Benchmark:
     return Benchmark(
         "source",
         click_log(frame, gap_ms=0),
-        oracle=_oracle(world.item_ids, world.next_click_given_history),
+        oracle=oracle(world.item_ids, world.next_click_given_history),
     )
 
 
@@ -49,7 +49,7 @@ def missions(gap_ms: int, clicks: int = CLICKS) -> Benchmark:
     return Benchmark(
         "missions" if gap_ms else "missions-nogap",
         click_log(frame, gap_ms),
-        oracle=_oracle(world.item_ids, law),
+        oracle=oracle(world.item_ids, law),
     )
 
 
@@ -61,7 +61,7 @@ WORLDS: dict[str, Callable[[], Benchmark]] = {
 """Every world that `nextclick evaluate` knows by name: a new one is entered here."""
 
 
-def _oracle(item_ids: list[str], law: Callable[[IntArray], FloatArray]) -> Oracle:
+def oracle(item_ids: list[str], law: Callable[[IntArray], FloatArray]) -> Oracle:
     """Turn a world's law into an oracle.
 
     law: histories [B, L] as rows of `item_ids` → P(next click), shape [B, len(item_ids)].

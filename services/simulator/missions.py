@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -49,17 +49,22 @@ _ROUNDS = 200
 class MissionWorld:
     """The shop, its shoppers and the law by which they click; all fixed by `seed`."""
 
-    def __init__(self, seed: int = 42, users: int = 1000) -> None:
-        """Draw the shoppers' personas. `users` is 20 or more."""
+    def __init__(
+        self, seed: int = 42, users: int = 1000, fashion: Mapping[str, float] | None = None
+    ) -> None:
+        """Draw the shoppers' personas. `users` is 20 or more.
+
+        fashion: by the name of a mission, how many times more often than otherwise it is begun.
+        With 0 nobody does, and products of such missions alone are not sold: nobody clicks them.
+        """
         self.users = users
         self.item_ids = [name for category in CATEGORIES for name in PRODUCTS[category]]
         self.category: IntArray = np.repeat(np.arange(len(CATEGORIES)), 10)
         """Shape [products], index into CATEGORIES."""
         self.persona: IntArray = np.random.default_rng(seed).integers(0, len(PERSONAS), users)
         """Shape [users], index into PERSONAS."""
+        wanted = np.array([(fashion or {}).get(name, 1.0) for name in MISSIONS])
         click_probability = np.array([CLICK_PROBABILITY[p] for p in PERSONAS])[:, self.category]
-        self.next_click: FloatArray = _shares(click_probability)
-        """Shape [personas, products]: the source's law of the next click, here of a detour."""
         self.missions: IntArray = np.array(
             [
                 [self.item_ids.index(name) for name in (*m.openers, *m.closers)]
@@ -67,7 +72,11 @@ class MissionWorld:
             ]
         )
         """Shape [missions, 5], index into item_ids."""
-        self.mix: FloatArray = _shares(click_probability[:, self.missions].mean(axis=2))
+        unsold = np.setdiff1d(self.missions[wanted == 0], self.missions[wanted > 0])
+        sold = ~np.isin(np.arange(len(self.item_ids)), unsold)
+        self.next_click: FloatArray = _shares(click_probability * sold)
+        """Shape [personas, products]: the source's law of the next click, here of a detour."""
+        self.mix: FloatArray = _shares(click_probability[:, self.missions].mean(axis=2) * wanted)
         """Shape [personas, missions]: P(a session's mission | persona)."""
         self.chain = mission_chain(self.missions, self.next_click, self.mix)
 

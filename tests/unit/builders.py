@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 
 from shared.bst import BST, BSTConfig
 from shared.checkpoint import Checkpoint, Vocabulary
+from trainer.dataset import Samples
+from trainer.evaluate import Evaluation, FloatArray, evaluate
 
 CPU = torch.device("cpu")
 
@@ -38,4 +42,15 @@ def checkpoint(items: int = 30, seed: int = 0) -> Checkpoint:
         parent=None,
         metrics={"test_hr@10": 0.5},
         training={"clicks": 7},
+    )
+
+
+def evaluate_scores(scores: FloatArray, cases: Samples, **options: bool) -> Evaluation:
+    """Evaluate a score matrix [M, items] whose rows belong to the cases in order."""
+    rows = iter(scores)
+    return evaluate(
+        lambda part: np.stack(list(itertools.islice(rows, len(part)))),
+        np.ones(scores.shape[1], np.int64),
+        cases,
+        **options,
     )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared.errors import CheckpointError
 from shared.scorer import Scorer
-from tests.unit.builders import CPU, checkpoint
+from tests.unit.builders import CPU, checkpoint, evaluate_scores
 from trainer.dataset import Samples
 from trainer.evaluate import (
     METRICS,
@@ -30,17 +29,6 @@ def cases(targets: list[int], history: int = 1) -> Samples:
     histories = np.zeros((len(targets), 10), np.int64)
     histories[:, -1] = history
     return Samples(histories, np.array(targets))
-
-
-def evaluate_scores(scores: FloatArray, cases: Samples, **options: bool) -> Evaluation:
-    """Evaluate a score matrix [M, items] whose rows belong to the cases in order."""
-    rows = iter(scores)
-    return evaluate(
-        lambda part: np.stack(list(itertools.islice(rows, len(part)))),
-        np.ones(scores.shape[1], np.int64),
-        cases,
-        **options,
-    )
 
 
 def test_ties_stand_against_the_model() -> None:

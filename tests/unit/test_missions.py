@@ -15,8 +15,8 @@ from services.simulator.missions import MissionWorld
 from services.simulator.shop import Clicks
 from services.simulator.world import CATEGORIES, CLICK_PROBABILITY, PERSONAS
 from shared.checkpoint import Vocabulary
+from tests.unit.builders import evaluate_scores
 from trainer.dataset import ClickLog, Samples, Split, click_log, samples
-from trainer.evaluate import evaluate_scores
 
 HALF_AN_HOUR = 1_800_000
 
@@ -328,3 +328,22 @@ def test_without_a_history_the_ceiling_is_the_law_of_the_first_click(world: Miss
     personas = np.bincount(world.persona) / 1000
     first = np.einsum("p,ps,psi->i", personas, world.chain.start, world.chain.emission)
     assert law == pytest.approx(first)
+
+
+def test_fashion_changes_what_is_begun_and_sold() -> None:
+    fashion = {"fussy cat": 0.0, "back from the woods": 0.0, "day in the park": 5.0}
+    plain, other = MissionWorld(), MissionWorld(fashion=fashion)
+    assert np.array_equal(plain.persona, other.persona)
+    before, after = plain.clicks(50_000, seed=1), other.clicks(50_000, seed=1)
+    gone = {*MISSIONS["fussy cat"].openers, *MISSIONS["fussy cat"].closers}
+    gone |= set(MISSIONS["back from the woods"].closers)
+    assert gone <= set(before.items)
+    assert not gone & set(after.items)
+    assert set(MISSIONS["back from the woods"].openers) <= set(
+        after.items
+    )
+    balls = "Tennis Balls"
+    assert (after.items == balls).mean() > 2 * (before.items == balls).mean()
+    history = other.next_click_given_history(np.array([[other.item_ids.index(balls) + 1]]))
+    assert history.sum() == pytest.approx(1)
+    assert all(history[0, other.item_ids.index(item)] == 0 for item in gone)

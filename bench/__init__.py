@@ -1,0 +1,1 @@
+"""Benchmarks: what takes minutes and is measured rather than tested."""

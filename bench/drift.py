@@ -1,0 +1,150 @@
+"""Does retraining keep up with a shop that changes?
+
+    make bench-drift ARGS="--png drift.png"
+
+The world of missions, a stretch of clicks at a time. Meanwhile one mission comes into fashion, one
+begins (its products are new), and one ends (its products are no longer sold). After each stretch
+the trainer retrains on the newest clicks, from the served model, through the gate. Then the *next*
+stretch, which nobody has seen, is ranked by: the model now served, the first model, never
+retrained, a model fitted from nothing on the same clicks, and the ceiling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from services.simulator.missions import MissionWorld
+from services.simulator.publish import click_frame
+from services.worlds import oracle
+from shared.checkpoint import Checkpoint
+from shared.registry import Registry
+from trainer.ceiling import Ceiling
+from trainer.dataset import ClickLog, Samples, Split, click_log, samples
+from trainer.evaluate import evaluate, evaluate_model
+from trainer.presets import preset
+from trainer.retrain import FitLimits, fit_candidate, retrain
+
+CPU = torch.device("cpu")
+GAP_MS = 30 * 60 * 1000
+START_MS = 1_700_000_000_000
+
+
+def fashion(stretch: int) -> dict[str, float]:
+    """What the shoppers want in a stretch, as MissionWorld takes it."""
+    return {
+        "day in the park": 4.0 if stretch >= 3 else 1.0,
+        "back from the woods": 0.0 if stretch < 5 else 2.0,
+        "fussy cat": 1.0 if stretch < 7 else 0.4 if stretch < 9 else 0.0,
+    }
+
+
+def clicks_of(stretch: int, count: int) -> pd.DataFrame:
+    """The clicks of one stretch, a second apart, following on those of the one before."""
+    world = MissionWorld(fashion=fashion(stretch))
+    last_ms = START_MS + (stretch + 1) * count * 1000
+    return click_frame(world.clicks(count, seed=stretch), last_ms, rate=1, seed=stretch)
+
+
+def ndcg(checkpoint: Checkpoint, log: ClickLog) -> float:
+    """NDCG@10 of a model on all clicks of a log."""
+    cases = samples(log, Split.TEST, checkpoint.vocabulary)
+    return evaluate_model(checkpoint, cases, CPU).metrics()["ndcg@10"]
+
+
+def ceiling(stretch: int, log: ClickLog, checkpoint: Checkpoint) -> float:
+    """The best NDCG@10 that is possible in a stretch; products a model lacks count against it."""
+    world = MissionWorld(fashion=fashion(stretch))
+    law = partial(world.next_click_given_history, rollover=0.0)
+    best = Ceiling(oracle(world.item_ids, law))
+    vocabulary = checkpoint.vocabulary.extended(world.item_ids)
+    best.fit(log, vocabulary, seed=0)
+    cases: Samples = samples(log, Split.TEST, vocabulary)
+    popularity = np.ones(len(vocabulary), np.int64)
+    return evaluate(best.score, popularity, cases).metrics()["ndcg@10"]
+
+
+def run(stretches: int, count: int, window: int, seed: int, folder: Path) -> pd.DataFrame:
+    """One row per retrain: NDCG@10 of all on the stretch after it, and what the gate said."""
+    registry = Registry(str(folder))
+    recipe = preset("default")
+    frames = [clicks_of(0, count)]
+    rows = []
+    first: Checkpoint | None = None
+    for stretch in range(stretches):
+        log = pd.concat(frames, ignore_index=True).iloc[-window:]
+        outcome = retrain(log, registry, recipe, FitLimits(seed), gap_ms=GAP_MS, device=CPU)
+        assert outcome is not None
+        pointer = registry.pointer()
+        assert pointer is not None, outcome.reason
+        served = registry.load(pointer.version)
+        first = first or served
+        cold = fit_candidate(
+            click_log(log, GAP_MS), None, None, recipe, FitLimits(seed), device=CPU
+        )
+        frames.append(clicks_of(stretch + 1, count))
+        unseen = click_log(frames[-1], GAP_MS, validation=0.0, test=1.0)
+        best = ceiling(stretch + 1, unseen, served)
+        rows.append(
+            {
+                "retrain": stretch + 1,
+                "gate": "published" if outcome.version else "refused",
+                "served": ndcg(served, unseen),
+                "never retrained": ndcg(first, unseen),
+                "from nothing": ndcg(cold, unseen),
+                "ceiling": best,
+                "seconds": outcome.seconds,
+            }
+        )
+        shown = {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in rows[-1].items()}
+        print(" ".join(f"{k} {v}" for k, v in shown.items()), flush=True)
+    return pd.DataFrame(rows)
+
+
+def plot(table: pd.DataFrame, file: Path) -> None:
+    """Draw the shares of the ceiling over the retrains."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in ("served", "from nothing", "never retrained"):
+        axes.plot(table["retrain"], table[name] / table["ceiling"], marker="o", label=name)
+    for at, what in ((3, "a mission in fashion"), (5, "a new mission"), (9, "an old one ends")):
+        axes.axvline(at, color="grey", linestyle=":", linewidth=1)
+        axes.annotate(what, (at, 1.0), rotation=90, va="top", ha="right", fontsize=8, color="grey")
+    axes.set(xlabel="retrain", ylabel="share of the ceiling's NDCG@10, next stretch")
+    axes.legend()
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    """Run it and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--stretches", type=int, default=12)
+    parser.add_argument("--clicks", type=int, default=20_000, help="per stretch")
+    parser.add_argument("--window", type=int, default=60_000, help="clicks to train on")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--png", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.basicConfig(level=logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        table = run(options.stretches, options.clicks, options.window, options.seed, Path(folder))
+    shares = table.assign(
+        **{n: table[n] / table["ceiling"] for n in ("served", "from nothing", "never retrained")}
+    )
+    print(shares.drop(columns="ceiling").round(4).to_string(index=False))
+    if options.png:
+        plot(table, options.png)
+
+
+if __name__ == "__main__":
+    main()
