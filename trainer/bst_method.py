@@ -11,7 +11,7 @@ from shared.bst import BST
 from shared.checkpoint import Checkpoint, Vocabulary
 from trainer.dataset import ClickLog, Samples, Split
 from trainer.evaluate import model_score
-from trainer.fit import Epoch
+from trainer.fit import Epoch, best_epoch
 from trainer.fitting import Fitted, fit_model
 from trainer.method import Scores
 from trainer.presets import Preset
@@ -50,7 +50,7 @@ class BSTMethod:
         self.curve = fitted.curve
         model = fitted.model
         if self._refit and (log.split == Split.VALIDATION).any():
-            best = max(1, min(self.curve, key=lambda epoch: epoch.validation_loss).epoch)
+            best = max(1, best_epoch(self.curve).epoch)
             everything = replace(
                 log, split=np.where(log.split == Split.VALIDATION, Split.TRAIN, log.split)
             )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,9 +28,21 @@ class Epoch:
     epoch: int
     train_loss: float
     validation_loss: float
-    """Mean −log P(next click) over the whole catalogue: smoother than HR@10, so it decides."""
-    validation_hr10: float
+    """Mean −log P(next click) over the whole catalogue."""
+    validation_ndcg: float
+    """Mean of 1/log₂(1 + rank) over the whole catalogue, without a cut: it decides.
+
+    It is smoother than a hit rate. The loss is smoother still, but asks for calibrated
+    probabilities, which a fit with label smoothing does not give: it would stop too early.
+    """
     seconds: float
+
+
+def best_epoch(curve: Sequence[Epoch]) -> Epoch:
+    """The epoch whose weights a fit keeps: the best on the validation; without one, the last."""
+    if math.isnan(curve[-1].validation_ndcg):
+        return curve[-1]
+    return max(curve, key=lambda epoch: epoch.validation_ndcg)
 
 
 def fit(
@@ -52,7 +65,8 @@ def fit(
     unless `max_seconds` cuts it: epochs that will not fit are then left out, and the learning
     rate falls the sooner. `warm` says that the model comes from a champion. `stopped` is asked at
     every step; when it turns true the fit ends early.
-    Returns the training curve; its first entry (epoch 0) is the model as it came.
+    Returns the training curve; its first entry (epoch 0) is the model as it came. It ends early
+    when neither ranking nor loss was at its best for `preset.patience` epochs.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -66,10 +80,9 @@ def fit(
     )
 
     began = time.monotonic()
-    loss_before, hr10_before = _validate(model, validation, device)
+    loss_before, ndcg_before = _validate(model, validation, device)
     best_weights = {name: value.clone() for name, value in model.state_dict().items()}
-    best_loss, best_epoch = loss_before, 0
-    curve = [Epoch(0, float("nan"), loss_before, hr10_before, 0.0)]
+    curve = [Epoch(0, float("nan"), loss_before, ndcg_before, 0.0)]
     out_of_time = False
     step = 0
     bar = tqdm(
@@ -98,21 +111,27 @@ def fit(
             if stopped() or out_of_time:
                 break
 
-        validation_loss, hr10 = _validate(model, validation, device)
+        validation_loss, ndcg = _validate(model, validation, device)
         train_loss = torch.stack(losses).mean().item()
         seconds = time.monotonic() - began
-        curve.append(Epoch(epoch, train_loss, validation_loss, hr10, seconds))
-        bar.set_postfix(loss=f"{train_loss:.3f}", hr10=f"{hr10:.3f}")
-        if validation_loss < best_loss or len(validation) == 0:
-            best_loss, best_epoch = validation_loss, epoch
+        curve.append(Epoch(epoch, train_loss, validation_loss, ndcg, seconds))
+        bar.set_postfix(loss=f"{train_loss:.3f}", ndcg=f"{ndcg:.3f}")
+        if best_epoch(curve).epoch == epoch:
             best_weights = {name: value.clone() for name, value in model.state_dict().items()}
-        if stopped() or out_of_time or epoch - best_epoch >= preset.patience:
+        if stopped() or out_of_time or epoch - _last_progress(curve) >= preset.patience:
             break
         epochs = max(epoch, int(min(epochs, max_seconds * epoch / max(seconds, 1e-9))))
     bar.close()
     model.load_state_dict(best_weights)
     model.eval()
     return curve
+
+
+def _last_progress(curve: Sequence[Epoch]) -> int:
+    """The last epoch that was the best so far by ranking or by loss."""
+    if math.isnan(curve[-1].validation_loss):
+        return curve[-1].epoch
+    return max(best_epoch(curve).epoch, min(curve, key=lambda e: e.validation_loss).epoch)
 
 
 def _groups(model: SessionModel, weight_decay: float) -> list[dict[str, object]]:
@@ -127,12 +146,12 @@ def _groups(model: SessionModel, weight_decay: float) -> list[dict[str, object]]
 def _validate(
     model: SessionModel, validation: Samples, device: torch.device
 ) -> tuple[float, float]:
-    """Mean −log P(next click) and HR@10; without validation the last epoch is the best."""
+    """Mean −log P(next click) and NDCG; not a number without validation."""
     if len(validation) == 0:
         return float("nan"), float("nan")
     model.eval()
     loss = 0.0
-    hits = 0
+    gain = 0.0
     with torch.inference_mode():
         catalogue = model.catalogue()
         for start in range(0, len(validation), _VALIDATION_BATCH):
@@ -142,8 +161,9 @@ def _validate(
             logits = model.network_logits(torch.from_numpy(part.histories).to(device), catalogue)
             targets = torch.from_numpy(part.targets - 1).to(device)
             loss += functional.cross_entropy(logits, targets, reduction="sum").item()
-            hits += int((ranks_of(logits.cpu().numpy(), part.targets) <= 10).sum())
-    return loss / len(validation), hits / len(validation)
+            ranks = ranks_of(logits.cpu().numpy(), part.targets)
+            gain += float((1.0 / np.log2(1.0 + ranks)).sum())
+    return loss / len(validation), gain / len(validation)
 
 
 def _warm_up_then_decay(done: float) -> float:

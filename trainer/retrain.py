@@ -30,6 +30,7 @@ from trainer.dataset import (
     samples,
 )
 from trainer.evaluate import Evaluation, evaluate, evaluate_model, evaluate_popularity
+from trainer.fit import best_epoch
 from trainer.fitting import fit_model
 from trainer.presets import Preset
 
@@ -146,7 +147,10 @@ def fit_candidate(
         popularity=data.counts(vocabulary),
         preset=preset.name,
         parent=parent,
-        metrics={"validation_loss": min(epoch.validation_loss for epoch in fitted.curve)},
+        metrics={
+            "validation_loss": best_epoch(fitted.curve).validation_loss,
+            "validation_ndcg": best_epoch(fitted.curve).validation_ndcg,
+        },
         training={
             "clicks": len(data.items),
             "users": int(data.users.max(initial=-1)) + 1,

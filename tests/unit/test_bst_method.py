@@ -23,8 +23,9 @@ TINY = replace(
     PRESETS["default"],
     shape=BSTConfig(items=1, embed_dim=16, heads=2, layers=1, feedforward=16),
     regularisation=Regularisation(0.0, 0.0, 0.0),
-    batch_size=64,
-    epochs=6,
+    batch_size=32,
+    epochs=12,
+    patience=12,
     min_steps=0,
     learning_rate=1e-2,
 )
@@ -73,7 +74,7 @@ def test_the_validation_chooses_the_epochs_and_is_then_learnt(
         )
         calls.append((train, validation, options["max_epochs"], options["max_seconds"]))
         losses = [3.0, 2.0, 1.0, 1.5]
-        curve = [Epoch(i, 1.0, loss, 0.1, 1.0) for i, loss in enumerate(losses)]
+        curve = [Epoch(i, 1.0, loss, 1 / loss, 1.0) for i, loss in enumerate(losses)]
         model = bst(len(vocabulary))
         model.neighbours.weight.fill_(0.1 * len(calls))
         return Fitted(model, curve, warm=False)

@@ -14,7 +14,7 @@ from shared.source_bst import SourceBST, SourceBSTConfig
 from tests.unit.builders import CPU
 from tests.unit.test_item_neighbours import sessions_of
 from trainer.dataset import Samples
-from trainer.fit import Epoch, fit
+from trainer.fit import Epoch, best_epoch, fit
 from trainer.objectives import EveryClick, Objective, OwnCandidates
 from trainer.presets import DEFAULT, SOURCE, Preset, Regularisation, preset
 
@@ -130,7 +130,7 @@ def test_the_best_epoch_wins_not_the_last() -> None:
     noise = Samples(noise.histories, np.random.default_rng(0).permutation(noise.targets))
     _, curve = fitted(replace(TINY, patience=2), noise, model=start)
     assert len(curve) - 1 <= 6
-    assert curve[0].validation_loss == min(epoch.validation_loss for epoch in curve)
+    assert best_epoch(curve) is curve[0]
     for name, value in start.state_dict().items():
         assert torch.equal(value, before[name])
 
@@ -174,16 +174,16 @@ def test_the_curve_says_how_well_the_kept_model_does() -> None:
     objective = objective_of(model, pattern(1500, seed=1), TINY)
     recipe = replace(TINY, epochs=3)
     curve = fit(model, objective, validation, recipe, seed=1, device=CPU, progress=False)
-    best = min(curve, key=lambda epoch: epoch.validation_loss)
+    best = best_epoch(curve)
     with torch.inference_mode():
         logits = model(torch.from_numpy(validation.histories))
     targets = torch.from_numpy(validation.targets - 1)
     loss = torch.nn.functional.cross_entropy(logits, targets).item()
     assert loss == pytest.approx(best.validation_loss, rel=1e-4)
     own = logits.gather(1, targets.unsqueeze(1))
-    hits = ((logits >= own).sum(dim=1) <= 10).double().mean().item()
-    assert hits == pytest.approx(best.validation_hr10)
-    assert hits > 0.5
+    ndcg = (1 / torch.log2(1 + (logits >= own).sum(dim=1))).double().mean().item()
+    assert ndcg == pytest.approx(best.validation_ndcg, rel=1e-5)
+    assert ndcg > 0.5
     assert [epoch.seconds for epoch in curve] == sorted(epoch.seconds for epoch in curve)
 
 
@@ -202,8 +202,8 @@ def test_patience_ends_a_fit_that_gets_no_better() -> None:
     noise = pattern(400, seed=3)
     noise = Samples(noise.histories, np.random.default_rng(0).permutation(noise.targets))
     _, curve = fitted(recipe, noise)
-    losses = [epoch.validation_loss for epoch in curve]
-    assert len(curve) - 1 == losses.index(min(losses)) + 2 < 50
+    by_loss = min(curve, key=lambda epoch: epoch.validation_loss).epoch
+    assert curve[-1].epoch == max(best_epoch(curve).epoch, by_loss) + 2 < 50
 
 
 def test_a_warm_fit_takes_its_own_smaller_steps() -> None:
@@ -234,3 +234,13 @@ def test_regularisation_follows_the_clicks_per_item() -> None:
     assert DEFAULT.regularised(100, 1000).label_smoothing > 0
     assert DEFAULT.regularised(100, 20_000).label_smoothing == 0
     assert TINY.config(100, clicks=0).dropout == 0
+
+
+def test_the_best_epoch_ranks_best_and_is_the_last_without_validation() -> None:
+    nan = float("nan")
+    curve = [Epoch(i, 1.0, loss, ndcg, 1.0) for i, (loss, ndcg) in enumerate([(2, 0.3), (1, 0.4)])]
+    later = Epoch(2, 1.0, 1.5, 0.5, 1.0)
+    assert best_epoch([*curve, later]) is later
+    assert best_epoch([*curve, replace(later, validation_ndcg=0.2)]) is curve[1]
+    blind = [replace(epoch, validation_loss=nan, validation_ndcg=nan) for epoch in curve]
+    assert best_epoch(blind) is blind[-1]

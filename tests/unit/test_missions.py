@@ -339,9 +339,7 @@ def test_fashion_changes_what_is_begun_and_sold() -> None:
     gone |= set(MISSIONS["back from the woods"].closers)
     assert gone <= set(before.items)
     assert not gone & set(after.items)
-    assert set(MISSIONS["back from the woods"].openers) <= set(
-        after.items
-    )
+    assert set(MISSIONS["back from the woods"].openers) <= set(after.items)
     balls = "Tennis Balls"
     assert (after.items == balls).mean() > 2 * (before.items == balls).mean()
     history = other.next_click_given_history(np.array([[other.item_ids.index(balls) + 1]]))

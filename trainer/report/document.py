@@ -49,7 +49,7 @@ class CurvePoint(_Part):
     epoch: int
     train_loss: float | None
     validation_loss: float | None
-    validation_hr10: float | None
+    validation_ndcg: float | None
     seconds: float
 
 

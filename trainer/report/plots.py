@@ -58,7 +58,7 @@ def plots(report: Report) -> list[Plot]:
         below = 0.19 * -(-trained // 2)
         drawn.append(
             draw(
-                "Training: HR@10 on the validation",
+                "Training: NDCG on the validation",
                 "By seconds of fitting; each dot is an epoch. First seed.",
                 3.4 + below,
                 partial(_training, methods),
@@ -137,7 +137,7 @@ def _training(methods: Sequence[MethodReport], axes: Axes, theme: Theme) -> None
     for method, style in styled(methods, theme):
         if method.curve:
             seconds = [point.seconds for point in method.curve]
-            axes.plot(seconds, [_or_gap(point.validation_hr10) for point in method.curve], **style)
+            axes.plot(seconds, [_or_gap(point.validation_ndcg) for point in method.curve], **style)
     axes.set_xlabel("seconds", color=theme.muted)
     percent_from_zero(axes)
     legend(axes, theme)
