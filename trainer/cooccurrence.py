@@ -12,7 +12,7 @@ from shared.bst import BST
 from shared.neighbours import ItemNeighbours
 from shared.windows import HISTORY_LENGTH, IntArray
 from trainer.dataset import Samples
-from trainer.segments import Sessions
+from trainer.sessions import Sessions
 
 WEIGHT_WITHOUT_VALIDATION = 0.1
 _EM_STEPS = 50

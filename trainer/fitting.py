@@ -18,7 +18,7 @@ from trainer.dataset import ClickLog, Samples, Split, random_split, samples, sou
 from trainer.fit import Epoch, fit
 from trainer.objectives import EveryClick, Objective, OwnCandidates
 from trainer.presets import Preset
-from trainer.segments import Sessions
+from trainer.sessions import Sessions, sessions_of
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def fit_model(
     then the beginning of `vocabulary`. See `fit` for the rest.
     """
     torch.manual_seed(seed)
-    train = Sessions.of(data, (Split.TRAIN,), vocabulary)
+    train = sessions_of(data, vocabulary, (Split.TRAIN,))
     model = build(preset.config(len(vocabulary), len(train.rows)))
     warm = champion is not None and _warm_start(model, champion)
     if isinstance(model, BST):

@@ -14,7 +14,8 @@ from shared.bst import BST
 from shared.source_bst import SourceBST
 from trainer.dataset import Samples, sample_negatives
 from trainer.loss import CatalogueCrossEntropy
-from trainer.segments import Sessions, batches
+from trainer.segments import batches, cut
+from trainer.sessions import Sessions
 
 
 class Objective(Protocol):
@@ -48,7 +49,7 @@ class EveryClick:
 
     def epoch(self, rng: np.random.Generator, device: torch.device) -> Iterator[Tensor]:
         """See Objective."""
-        segments = self._sessions.cut(self._stride, rng)
+        segments = cut(self._sessions, self._stride, rng)
         for batch in batches(segments, self._batch, rng):
             length = int(segments.lengths[batch].max())
             rows = torch.from_numpy(segments.rows[batch, -length - 1 :]).to(device)

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shared.checkpoint import Vocabulary
-from shared.windows import HISTORY_LENGTH, PADDING, IntArray, windows
-from trainer.dataset import ClickLog, Split
+from shared.windows import HISTORY_LENGTH, IntArray, windows
+from trainer.sessions import Sessions
 
 
 @dataclass(frozen=True)
@@ -32,52 +31,28 @@ class Segments:
     """Shape [S]: clicks before the last one."""
 
 
-@dataclass(frozen=True)
-class Sessions:
-    """The sessions of some splits of a log, in rows of a vocabulary; what segments are cut from."""
+def cut(sessions: Sessions, stride: int, rng: np.random.Generator) -> Segments:
+    """Cut segments; where those of a long session end is drawn anew at each call.
 
-    rows: IntArray
-    """Shape [N]: clicks, adjacent by session."""
-    starts: IntArray
-    """Shape [N]: index of the first click of the click's session."""
-
-    @staticmethod
-    def of(log: ClickLog, splits: tuple[Split, ...], vocabulary: Vocabulary) -> Sessions:
-        """Keep the clicks of `splits` on known items; `splits` are the oldest of every user."""
-        rows = vocabulary.rows(log.item_ids)[log.items] if len(log.items) else log.items
-        kept = np.isin(log.split, splits) & (rows != PADDING)
-        starts = log.starts[kept]
-        first = np.r_[True, starts[1:] != starts[:-1]][: len(starts)]
-        number = np.cumsum(first) - 1
-        return Sessions(rows[kept], np.flatnonzero(first)[number])
-
-    @property
-    def targets(self) -> int:
-        """How many clicks have one before them."""
-        return len(self.rows) - len(np.unique(self.starts))
-
-    def cut(self, stride: int, rng: np.random.Generator) -> Segments:
-        """Cut segments; where those of a long session end is drawn anew at each call.
-
-        1 ≤ stride ≤ HISTORY_LENGTH, else ValueError.
-        """
-        if not 1 <= stride <= HISTORY_LENGTH:
-            raise ValueError(f"stride {stride} is not between 1 and {HISTORY_LENGTH}")
-        index = np.arange(len(self.rows))
-        place = index - self.starts
-        is_last = np.r_[self.starts[1:] != self.starts[:-1], True][: len(index)]
-        phase = rng.integers(0, stride, len(index))[self.starts] if len(index) else index
-        beyond = place - HISTORY_LENGTH - 1 - phase
-        ends = np.flatnonzero(
-            (place > 0)
-            & (is_last | (place == HISTORY_LENGTH) | (beyond >= 0) & (beyond % stride == 0))
-        )
-        before = np.r_[-1, ends[:-1]][: len(ends)]
-        same_session = np.where(before >= 0, self.starts[before], -1) == self.starts[ends]
-        trained = np.where(same_session, ends - before, place[ends])
-        inputs = windows(self.rows, self.starts[ends], ends)
-        rows = np.concatenate([inputs, self.rows[ends, None]], axis=1)
-        return Segments(rows, trained, np.minimum(place[ends], HISTORY_LENGTH))
+    1 ≤ stride ≤ HISTORY_LENGTH, else ValueError.
+    """
+    if not 1 <= stride <= HISTORY_LENGTH:
+        raise ValueError(f"stride {stride} is not between 1 and {HISTORY_LENGTH}")
+    rows, starts = sessions.rows, sessions.starts
+    index = np.arange(len(rows))
+    place = index - starts
+    is_last = np.r_[starts[1:] != starts[:-1], True][: len(index)]
+    phase = rng.integers(0, stride, len(index))[starts] if len(index) else index
+    beyond = place - HISTORY_LENGTH - 1 - phase
+    ends = np.flatnonzero(
+        (place > 0) & (is_last | (place == HISTORY_LENGTH) | (beyond >= 0) & (beyond % stride == 0))
+    )
+    before = np.r_[-1, ends[:-1]][: len(ends)]
+    same_session = np.where(before >= 0, starts[before], -1) == starts[ends]
+    trained = np.where(same_session, ends - before, place[ends])
+    inputs = windows(rows, starts[ends], ends)
+    clicks = np.concatenate([inputs, rows[ends, None]], axis=1)
+    return Segments(clicks, trained, np.minimum(place[ends], HISTORY_LENGTH))
 
 
 def batches(

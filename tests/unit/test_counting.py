@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from shared.checkpoint import Vocabulary
 from tests.unit.logs import Session, cases_of, log_of, rows_of, session_lists, vocabulary_of
 from trainer.baselines.counting import ItemKNN, Markov, Popularity, SessionPopularity
-from trainer.baselines.sessions import sessions_of
 from trainer.dataset import Split, click_log
+from trainer.sessions import sessions_of
 
 histories = st.lists(st.integers(1, 6), min_size=1, max_size=10)
 

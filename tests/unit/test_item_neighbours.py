@@ -14,7 +14,7 @@ from shared.windows import HISTORY_LENGTH
 from tests.unit.builders import CPU, bst
 from trainer import cooccurrence
 from trainer.dataset import Samples
-from trainer.segments import Sessions
+from trainer.sessions import Sessions
 
 ITEMS = 6
 session_lists = st.lists(st.lists(st.integers(1, ITEMS), min_size=1, max_size=14), max_size=8)
@@ -23,7 +23,7 @@ session_lists = st.lists(st.lists(st.integers(1, ITEMS), min_size=1, max_size=14
 def sessions_of(lists: list[list[int]]) -> Sessions:
     rows = np.array([row for clicks in lists for row in clicks], np.int64)
     lengths = np.array([len(clicks) for clicks in lists], np.int64)
-    return Sessions(rows, np.repeat(np.cumsum(lengths) - lengths, lengths))
+    return Sessions(rows, np.concatenate([[0], np.cumsum(lengths)]))
 
 
 def naive_table(lists: list[list[int]]) -> dict[int, dict[int, float]]:

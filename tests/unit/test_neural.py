@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from shared.windows import HISTORY_LENGTH
 from tests.unit.logs import Session, cases_of, log_of, session_lists, vocabulary_of
 from trainer.baselines.neural import GRU4Rec, SASRec, SequenceModel, segments
-from trainer.baselines.sessions import sessions_of
 from trainer.baselines.training import train
 from trainer.dataset import Split
+from trainer.sessions import sessions_of
 
 ITEMS = 12
 Network = Callable[[int], GRU4Rec | SASRec]

@@ -13,7 +13,9 @@ from shared.checkpoint import Vocabulary
 from shared.windows import HISTORY_LENGTH
 from tests.unit.test_item_neighbours import sessions_of
 from trainer.dataset import Split, click_log
-from trainer.segments import Sessions, batches
+from trainer.segments import batches, cut
+from trainer.sessions import Sessions
+from trainer.sessions import sessions_of as cut_sessions
 
 
 def numbered(lengths: list[int]) -> Sessions:
@@ -31,7 +33,7 @@ def test_every_click_with_one_before_it_is_predicted_once_from_its_own_session(
     lengths: list[int], stride: int, seed: int
 ) -> None:
     sessions = numbered(lengths)
-    segments = sessions.cut(stride, np.random.default_rng(seed))
+    segments = cut(sessions, stride, np.random.default_rng(seed))
     seen: Counter[int] = Counter()
     for row, trained, length in zip(segments.rows, segments.trained, segments.lengths, strict=True):
         clicks = row[row > 0]
@@ -51,7 +53,7 @@ def test_every_click_with_one_before_it_is_predicted_once_from_its_own_session(
 def test_long_sessions_are_cut_elsewhere_each_time() -> None:
     sessions = numbered([40])
     rng = np.random.default_rng(0)
-    ends = {tuple(sessions.cut(5, rng).rows[:, -1]) for _ in range(30)}
+    ends = {tuple(cut(sessions, 5, rng).rows[:, -1]) for _ in range(30)}
     assert len(ends) == 5
 
 
@@ -60,18 +62,18 @@ def test_sessions_are_those_of_the_chosen_splits_on_known_items() -> None:
     frame = pd.DataFrame(clicks, columns=["user_id", "item_id", "timestamp"])
     log = click_log(frame, gap_ms=10, validation=0.2, test=0.2)
     vocabulary = Vocabulary(["v", "x", "y", "z"])
-    train = Sessions.of(log, (Split.TRAIN,), vocabulary)
+    train = cut_sessions(log, vocabulary, (Split.TRAIN,))
     assert train.rows.tolist() == [1, 2]  # w is unknown; y is validation and z is the test
     assert train.starts.tolist() == [0, 0]
-    both = Sessions.of(log, (Split.TRAIN, Split.VALIDATION), vocabulary)
+    both = cut_sessions(log, vocabulary)
     assert both.rows.tolist() == [1, 2, 3]
     assert both.starts.tolist() == [0, 0, 2]
-    assert Sessions.of(log, (), vocabulary).targets == 0
+    assert cut_sessions(log, vocabulary, ()).targets == 0
 
 
 @given(lengths=st.lists(st.integers(1, 30), max_size=40), size=st.integers(1, 50))
 def test_batches_hold_every_segment_once_and_alike_in_size(lengths: list[int], size: int) -> None:
-    segments = numbered(lengths).cut(3, np.random.default_rng(0))
+    segments = cut(numbered(lengths), 3, np.random.default_rng(0))
     parts = batches(segments, size, np.random.default_rng(1))
     together = np.concatenate(parts) if parts else np.zeros(0, np.int64)
     assert sorted(together.tolist()) == list(range(len(segments.trained)))
@@ -81,7 +83,7 @@ def test_batches_hold_every_segment_once_and_alike_in_size(lengths: list[int], s
 
 def test_batches_need_little_padding_and_change_from_epoch_to_epoch() -> None:
     rng = np.random.default_rng(0)
-    segments = numbered(rng.integers(2, 12, 2000).tolist()).cut(3, rng)
+    segments = cut(numbered(rng.integers(2, 12, 2000).tolist()), 3, rng)
     parts = batches(segments, 256, rng)
     wasted = [1 - segments.lengths[p].sum() / (len(p) * segments.lengths[p].max()) for p in parts]
     assert np.mean(wasted) < 0.1
@@ -91,20 +93,20 @@ def test_batches_need_little_padding_and_change_from_epoch_to_epoch() -> None:
 
 def test_nothing_to_learn_from_is_nothing() -> None:
     empty = numbered([])
-    segments = empty.cut(3, np.random.default_rng(0))
+    segments = cut(empty, 3, np.random.default_rng(0))
     assert segments.rows.shape == (0, HISTORY_LENGTH + 1)
     assert batches(segments, 10, np.random.default_rng(0)) == []
-    assert numbered([1, 1]).cut(3, np.random.default_rng(0)).rows.shape[0] == 0
+    assert cut(numbered([1, 1]), 3, np.random.default_rng(0)).rows.shape[0] == 0
 
 
 @pytest.mark.parametrize("stride", [0, HISTORY_LENGTH + 1])
 def test_a_stride_that_would_lose_clicks_is_refused(stride: int) -> None:
     with pytest.raises(ValueError, match="stride"):
-        numbered([5]).cut(stride, np.random.default_rng(0))
+        cut(numbered([5]), stride, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("stride", [1, 3, 10])
 def test_a_session_of_eleven_is_one_segment(stride: int) -> None:
-    segments = numbered([11]).cut(stride, np.random.default_rng(0))
+    segments = cut(numbered([11]), stride, np.random.default_rng(0))
     assert segments.rows.tolist() == [list(range(1, 12))]
     assert segments.trained.tolist() == [10]

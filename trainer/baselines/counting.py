@@ -7,9 +7,9 @@ from scipy import sparse
 
 from shared.checkpoint import Vocabulary
 from shared.windows import HISTORY_LENGTH, PADDING, IntArray
-from trainer.baselines.sessions import Sessions, sessions_of
 from trainer.dataset import ClickLog, Samples
 from trainer.method import Scores
+from trainer.sessions import Sessions, sessions_of
 
 
 class Popularity:

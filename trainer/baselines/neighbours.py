@@ -13,9 +13,9 @@ import numpy.typing as npt
 from shared.checkpoint import Vocabulary
 from shared.windows import PADDING, IntArray
 from trainer.baselines.counting import popularity_tie_break
-from trainer.baselines.sessions import Sessions, sessions_of
 from trainer.dataset import ClickLog, Samples
 from trainer.method import Scores
+from trainer.sessions import Sessions, sessions_of
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -18,10 +18,10 @@ from torch.nn import functional
 
 from shared.checkpoint import Vocabulary
 from shared.windows import HISTORY_LENGTH, PADDING, IntArray
-from trainer.baselines.sessions import Sessions, sessions_of
 from trainer.baselines.training import LAST_EPOCH_RATE, LAST_EPOCH_TIME, train
 from trainer.dataset import ClickLog, Samples, Split, samples
 from trainer.method import Scores
+from trainer.sessions import Sessions, sessions_of
 
 _BATCH = 256
 """Segments per training step."""

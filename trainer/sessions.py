@@ -1,4 +1,4 @@
-"""The clicks that a baseline may learn from, as sessions in one flat array."""
+"""The clicks that a recommender may learn from, as sessions in one flat array."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
+
+    @property
+    def targets(self) -> int:
+        """How many clicks have one before them."""
+        return len(self.rows) - len(self)
 
     @cached_property
     def lengths(self) -> IntArray:
