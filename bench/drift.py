@@ -71,7 +71,7 @@ def ceiling(stretch: int, log: ClickLog, checkpoint: Checkpoint) -> float:
     return evaluate(best.score, popularity, cases).metrics()["ndcg@10"]
 
 
-def run(stretches: int, count: int, window: int, seed: int, folder: Path) -> pd.DataFrame:
+def run(stretches: int, count: int, window: int, limits: FitLimits, folder: Path) -> pd.DataFrame:
     """One row per retrain: NDCG@10 of all on the stretch after it, and what the gate said."""
     registry = Registry(str(folder))
     recipe = preset("default")
@@ -80,15 +80,13 @@ def run(stretches: int, count: int, window: int, seed: int, folder: Path) -> pd.
     first: Checkpoint | None = None
     for stretch in range(stretches):
         log = pd.concat(frames, ignore_index=True).iloc[-window:]
-        outcome = retrain(log, registry, recipe, FitLimits(seed), gap_ms=GAP_MS, device=CPU)
+        outcome = retrain(log, registry, recipe, limits, gap_ms=GAP_MS, device=CPU)
         assert outcome is not None
         pointer = registry.pointer()
         assert pointer is not None, outcome.reason
         served = registry.load(pointer.version)
         first = first or served
-        cold = fit_candidate(
-            click_log(log, GAP_MS), None, None, recipe, FitLimits(seed), device=CPU
-        )
+        cold = fit_candidate(click_log(log, GAP_MS), None, None, recipe, limits, device=CPU)
         frames.append(clicks_of(stretch + 1, count))
         unseen = click_log(frames[-1], GAP_MS, validation=0.0, test=1.0)
         best = ceiling(stretch + 1, unseen, served)
@@ -130,6 +128,7 @@ def main() -> None:
     parser.add_argument("--stretches", type=int, default=12)
     parser.add_argument("--clicks", type=int, default=20_000, help="per stretch")
     parser.add_argument("--window", type=int, default=60_000, help="clicks to train on")
+    parser.add_argument("--epochs", type=int, default=6, help="of each fit, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--png", type=Path)
@@ -137,7 +136,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     logging.basicConfig(level=logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
-        table = run(options.stretches, options.clicks, options.window, options.seed, Path(folder))
+        limits = FitLimits(options.seed, options.epochs)
+        table = run(options.stretches, options.clicks, options.window, limits, Path(folder))
     shares = table.assign(
         **{n: table[n] / table["ceiling"] for n in ("served", "from nothing", "never retrained")}
     )

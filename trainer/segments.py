@@ -16,6 +16,9 @@ import numpy.typing as npt
 from shared.windows import HISTORY_LENGTH, IntArray, windows
 from trainer.sessions import Sessions
 
+_BATCHES_PER_GROUP = 16
+"""More means less padding, fewer means more mixing."""
+
 
 @dataclass(frozen=True)
 class Segments:
@@ -74,6 +77,3 @@ def batches(
     cuts = np.searchsorted(seen, np.arange(1, count) * (int(seen[-1]) / count))
     parts = [part for part in np.split(order, cuts) if len(part)]
     return [parts[i] for i in rng.permutation(len(parts))]
-
-
-_BATCHES_PER_GROUP = 16
