@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -336,6 +337,8 @@ def _errors_as_one_line() -> Iterator[None]:
 
 def main() -> None:
     """Entry point of the console script."""
+    # Read when torch is loaded. Threads that spin while they wait take the core from those that work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with _errors_as_one_line():
         app()
 

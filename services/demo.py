@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.live import Live as LiveDisplay
 from rich.table import Table
@@ -130,7 +131,6 @@ def _servers(folder: Path, console: Console) -> Iterator[dict[str, str]]:
         redis = embedded.start_redis(folder)
         try:
             console.print(f"Kafka on {kafka.address}, Redis on {redis.address} (embedded)")
-            cores = os.cpu_count() or 1
             yield {
                 **{k: v for k, v in os.environ.items() if not k.startswith(PREFIX)},
                 f"{PREFIX}DEVICE": os.environ.get(f"{PREFIX}DEVICE", "auto"),
@@ -141,7 +141,7 @@ def _servers(folder: Path, console: Console) -> Iterator[dict[str, str]]:
                 f"{PREFIX}TRAINER__EVERY_SECONDS": "8",
                 f"{PREFIX}TRAINER__FLUSH_SECONDS": "1",
                 f"{PREFIX}TRAINER__MAX_EPOCHS": str(RETRAIN_EPOCHS),
-                f"{PREFIX}TRAINER__TORCH_THREADS": str(max(1, cores // 2)),
+                f"{PREFIX}TRAINER__TORCH_THREADS": str(_fit_threads()),
             }
         finally:
             redis.kill()
@@ -159,6 +159,7 @@ def _bootstrap(past: Clicks, options: Options, console: Console, folder: Path) -
         f"bootstrapped a log of {len(frame):,} clicks by {frame['user_id'].nunique():,} shoppers; "
         "fitting the first model …"
     )
+    torch.set_num_threads(_fit_threads())
     outcome = retrain(
         event_log.read(),
         Registry(str(folder / "registry")),
@@ -172,6 +173,12 @@ def _bootstrap(past: Clicks, options: Options, console: Console, folder: Path) -
     seconds = time.monotonic() - began
     console.print(f"model {outcome.version} after {seconds:.0f} s: {outcome.reason}")
     return [str(item) for item in frame["item_id"].value_counts().index[:K]]
+
+
+def _fit_threads() -> int:
+    """Half the cores: a fit whose threads wait for each other and for others takes many times
+    longer than one with fewer threads."""
+    return max(1, (os.cpu_count() or 1) // 2)
 
 
 def _rivals(shop: Shop, popularity: list[str]) -> dict[str, Any]:
