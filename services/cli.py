@@ -337,7 +337,7 @@ def _errors_as_one_line() -> Iterator[None]:
 
 def main() -> None:
     """Entry point of the console script."""
-    # Read when torch is loaded. Threads that spin while they wait take the core from those that work.
+    # Read when torch is loaded. Threads that spin while they wait take the core from others.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with _errors_as_one_line():
         app()
