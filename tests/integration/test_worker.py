@@ -223,7 +223,8 @@ def test_a_broken_model_is_refused_and_the_old_one_goes_on(
     Registry(str(registry)).rollback()
     until(lambda: logs("worker").count(f"serving model {old}") == 2, "the rollback")
     weights = registry / broken / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     pointer = registry / "current.json"
     pointer.write_text(pointer.read_text().replace(old, broken))
     until(lambda: f"model {broken} cannot serve, keeping {old}" in logs("worker"), "the refusal")
