@@ -42,14 +42,13 @@ def explain(scorer: Scorer, history: list[str]) -> Explanation:
     contributions = np.zeros((len(ranking.items), len(history)))
     if len(known):
         columns = scorer.vocabulary.rows([item.item_id for item in ranking.items]) - 1
-        kept = [known, *(known[known != left_out] for left_out in known)]
+        kept = [known]
+        if len(known) > 1:
+            kept += [known[known != left_out] for left_out in known]
         windows = np.zeros((len(kept), HISTORY_LENGTH), np.int64)
         for window, places in zip(windows, kept, strict=True):
             window[HISTORY_LENGTH - len(places) :] = rows[places]
-        if len(known) == 1:
-            without = scorer.log_popularity[None, columns]
-        else:
-            without = scorer.log_probabilities(windows[1:])[:, columns].cpu().numpy()
-        whole = scorer.log_probabilities(windows[:1])[:, columns].cpu().numpy()
-        contributions[:, known] = (whole - without).T
+        scores = scorer.log_probabilities(windows)[:, columns].cpu().numpy()
+        without = scores[1:] if len(known) > 1 else scorer.log_popularity[None, columns]
+        contributions[:, known] = (scores[:1] - without).T
     return Explanation(history, ranking.items, contributions.tolist())

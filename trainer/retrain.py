@@ -98,7 +98,7 @@ def _nothing_to_learn(data: ClickLog) -> str | None:
     """Why no model can be fitted on a log, if so. Not an error: more clicks may come."""
     if len(data.ids_in(Split.TRAIN)) < 2:
         return "the log holds fewer than two items: there is nothing to choose between"
-    if not (np.arange(len(data.items)) > data.starts)[data.split == Split.TRAIN].any():
+    if len(data.cases(Split.TRAIN)) == 0:
         return "no session in the log has two clicks: there is no next click to learn from"
     return None
 
