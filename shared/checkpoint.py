@@ -20,7 +20,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 
-from shared.bst import BST, BSTConfig
+from shared.bst import BST
+from shared.bst_network import BSTConfig
 from shared.errors import CheckpointError
 from shared.session_model import SessionModel
 from shared.source_bst import SourceBST, SourceBSTConfig
@@ -45,7 +46,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    format: int = Field(2, ge=2, le=2)
+    format: int = Field(3, ge=3, le=3)
     version: str
     parent: str | None
     created_at: str

@@ -32,10 +32,9 @@ class SessionModelConfig(BaseModel):
 class SessionModel(nn.Module, ABC):
     """A network that encodes a window once and scores the whole catalogue for it.
 
-    `item_embedding` has one row per catalogue row, so a vocabulary can grow at its end.
+    What it holds for each item is in tensors with one row per catalogue row, so that a vocabulary
+    can grow at its end.
     """
-
-    item_embedding: nn.Embedding
 
     def __init__(self, config: SessionModelConfig) -> None:
         super().__init__()

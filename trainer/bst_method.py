@@ -20,7 +20,7 @@ from trainer.presets import Preset
 class BSTMethod:
     """A preset, fitted as the trainer fits it, and scored by the scorer that serves.
 
-    The validation chooses the number of epochs and the neighbours' weight; then the model is
+    The validation chooses the number of epochs and how the model's parts mix; then the model is
     fitted anew, so many epochs long, on training and validation together (`refit`): the newest
     clicks are worth the most.
     """
@@ -56,6 +56,7 @@ class BSTMethod:
             )
             again = self._fit(everything, vocabulary, seed, epochs=best).model
             if isinstance(model, BST) and isinstance(again, BST):
+                again.about_share.copy_(model.about_share)
                 again.neighbours.weight.copy_(model.neighbours.weight)
             model = again
         self._score = model_score(

@@ -72,7 +72,7 @@ def fit(
     rng = np.random.default_rng(seed)
     model.to(device)
     steps_per_epoch = objective.steps_per_epoch
-    epochs = max(preset.epochs, -(-preset.min_steps // steps_per_epoch))
+    epochs = max(preset.epochs, round(preset.steps / steps_per_epoch))
     epochs = min(max_epochs, epochs) if max_epochs else epochs
     peak = preset.warm_learning_rate if warm else preset.learning_rate
     optimizer = torch.optim.AdamW(

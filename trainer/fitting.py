@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from shared.bst import BST
+from shared.bst_network import BSTConfig
 from shared.checkpoint import Checkpoint, Vocabulary, build
 from shared.session_model import SessionModel
-from shared.source_bst import SourceBST
+from shared.source_bst import SourceBST, SourceBSTConfig
 from trainer import cooccurrence
 from trainer.dataset import ClickLog, Samples, Split, random_split, samples, source_samples
 from trainer.fit import Epoch, fit
+from trainer.mixing import mix
 from trainer.objectives import EveryClick, Objective, OwnCandidates
 from trainer.presets import Preset
 from trainer.sessions import Sessions, sessions_of
@@ -46,18 +48,20 @@ def fit_model(
     stopped: Callable[[], bool] = lambda: False,
     progress: bool = True,
 ) -> Fitted:
-    """Fit on Split.TRAIN; Split.VALIDATION, if there is any, chooses epoch and neighbours' weight.
+    """Fit on Split.TRAIN; Split.VALIDATION, if any, chooses the epoch and how the parts mix.
 
     With a `champion` of the preset's shape, the model starts from its weights; its vocabulary is
     then the beginning of `vocabulary`. See `fit` for the rest.
     """
     torch.manual_seed(seed)
     train = sessions_of(data, vocabulary, (Split.TRAIN,))
-    model = build(preset.config(len(vocabulary), len(train.rows)))
+    model = build(_config(preset, len(vocabulary), len(train.rows), champion))
     warm = champion is not None and _warm_start(model, champion)
     if isinstance(model, BST):
+        table = cooccurrence.near(train, len(vocabulary))
         known = len(champion.vocabulary) if champion is not None and warm else 0
-        cooccurrence.place_items(model, train, known)
+        cooccurrence.place_items(model, table, known)
+        cooccurrence.set_neighbours(model.neighbours, table)
     objective, validation = _training_data(model, train, data, vocabulary, preset, seed)
     curve = fit(
         model,
@@ -73,8 +77,7 @@ def fit_model(
         progress=progress,
     )
     if isinstance(model, BST):
-        cooccurrence.count(train, model.neighbours)
-        cooccurrence.weigh(model, validation, device)
+        mix(model, validation, device)
     return Fitted(model, curve, warm)
 
 
@@ -103,6 +106,17 @@ def _training_data(
         OwnCandidates(model, table, preset.batch_size, preset.loss, preset.negatives),
         validation,
     )
+
+
+def _config(
+    preset: Preset, items: int, clicks: int, champion: Checkpoint | None
+) -> BSTConfig | SourceBSTConfig:
+    """The preset's shape; a champion's number of networks stays, for as the log grows the preset
+    may come to want another, and all that the champion has learned would be lost."""
+    config = preset.config(items, clicks)
+    if isinstance(config, BSTConfig) and champion and isinstance(champion.model, BST):
+        config = config.model_copy(update={"members": champion.model.config.members})
+    return config
 
 
 def _warm_start(model: SessionModel, champion: Checkpoint) -> bool:

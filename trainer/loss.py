@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shared.bst import Sessions
+from shared.bst_network import Sessions
 
 _ROWS = 256
 """Rows of logits held at once: two buffers of _ROWS × items, small enough to stay in a cache."""
@@ -28,10 +28,18 @@ class CatalogueCrossEntropy:
         self._smoothing = label_smoothing
         self._buffers: tuple[Tensor, Tensor] | None = None
 
-    def __call__(self, sessions: Sessions, catalogue: Tensor, targets: Tensor) -> Tensor:
+    def __call__(
+        self,
+        sessions: Sessions,
+        catalogue: Tensor,
+        targets: Tensor,
+        stands_for: Tensor | None = None,
+    ) -> Tensor:
         """Compute the loss, a scalar that can be differentiated.
 
-        catalogue: [items, d], as the model's `catalogue()`; targets: [N], columns 0 … items-1.
+        catalogue: [items, d], unit vectors; targets: [N], columns 0 … items-1. stands_for:
+        [items], how many items each stands for, 1 for every target and clicked item (see
+        `competitors`); None: 1 for all.
         """
         shape = (_ROWS, len(catalogue))
         if self._buffers is None or self._buffers[0].shape != shape:
@@ -42,6 +50,7 @@ class CatalogueCrossEntropy:
             sessions.bonus,
             sessions.bonus_columns,
             targets,
+            stands_for,
             self._buffers,
             self._smoothing,
         )
@@ -57,11 +66,13 @@ class _Function(torch.autograd.Function):
         bonus: Tensor,
         bonus_columns: Tensor,
         targets: Tensor,
+        stands_for: Tensor | None,
         buffers: tuple[Tensor, Tensor],
         smoothing: float,
     ) -> Tensor:
-        items = len(catalogue)
-        sum_of_logits = queries @ catalogue.sum(dim=0) + bonus.sum(dim=1)
+        weight = queries.new_ones(len(catalogue)) if stands_for is None else stands_for
+        log_weight, items = weight.log(), float(weight.sum())
+        sum_of_logits = queries @ (weight @ catalogue) + bonus.sum(dim=1)
         of_queries = torch.empty_like(queries)
         of_catalogue = torch.zeros_like(catalogue)
         of_bonus = torch.empty_like(bonus)
@@ -70,7 +81,7 @@ class _Function(torch.autograd.Function):
             rows = slice(start, start + _ROWS)
             query, column, target = queries[rows], bonus_columns[rows], targets[rows, None]
             logits, gradient = (buffer[: len(query)] for buffer in buffers)
-            torch.mm(query, catalogue.T, out=logits)
+            torch.addmm(log_weight, query, catalogue.T, out=logits)
             logits.scatter_add_(1, column, bonus[rows])
             torch.softmax(logits, 1, out=gradient)
             of_target = logits.gather(1, target).squeeze(1)
@@ -80,7 +91,7 @@ class _Function(torch.autograd.Function):
             loss += ((1 - smoothing) * -probability.log() + smoothing * spread).sum()
             # d loss / d logits = probability − smoothed target
             if smoothing:
-                gradient -= smoothing / items
+                gradient -= smoothing / items * weight
             gradient.scatter_add_(1, target, torch.full_like(query[:, :1], smoothing - 1.0))
             torch.mm(gradient, catalogue, out=of_queries[rows])
             of_catalogue.addmm_(gradient.T, query)
@@ -93,4 +104,4 @@ class _Function(torch.autograd.Function):
         of_queries, of_catalogue, of_bonus = ctx.saved_tensors
         factor = outer[0] / len(of_queries)
         gradients = (factor * of_queries, factor * of_catalogue, factor * of_bonus)
-        return *gradients, None, None, None, None
+        return *gradients, None, None, None, None, None

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from shared.bst import BST
 from shared.source_bst import SourceBST
+from trainer.competitors import draw
 from trainer.dataset import Samples, sample_negatives
 from trainer.loss import CatalogueCrossEntropy
 from trainer.segments import batches, cut
@@ -28,8 +29,17 @@ class Objective(Protocol):
         ...
 
 
+ABOUT_LOSS = 0.2
+"""How much less what a session is about pulls at what both readings share: its items' vectors and
+the encoder. Where items are rare it needs no more; where they are not, more costs the other."""
+
+
 class EveryClick:
-    """−log P(click | the clicks before it), for every click of every session: trains a BST."""
+    """−log P(click | the clicks before it), for every click of every session: trains a BST.
+
+    Each reading of each network learns by itself, so that their mean is one of independent
+    opinions.
+    """
 
     def __init__(
         self,
@@ -56,8 +66,22 @@ class EveryClick:
             trained = torch.from_numpy(segments.trained[batch]).to(device)
             inputs, targets = rows[:, :-1], rows[:, 1:]
             chosen = torch.arange(length, device=device) >= length - trained[:, None]
-            sessions = self._model.sessions(inputs, self._model.encode(inputs), chosen)
-            yield self._loss(sessions, self._model.catalogue(), targets[chosen] - 1)
+            competitors = draw(self._model.config.items, rows, rng)
+            columns = competitors.columns(targets[chosen])
+            losses = []
+            for network in self._model.networks:
+                catalogue = network.unit_vectors(competitors.rows)
+                ahead, about = (
+                    self._loss(
+                        read._replace(bonus_columns=competitors.columns(read.bonus_columns + 1)),
+                        catalogue,
+                        columns,
+                        competitors.stands_for,
+                    )
+                    for read in network.read(inputs, chosen)
+                )
+                losses.append(torch.lerp(ahead, about, ABOUT_LOSS))
+            yield torch.stack(losses).mean()
 
 
 class OwnCandidates:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from shared.bst import BSTConfig
+from shared.bst_network import BSTConfig
 from shared.errors import ConfigurationError
 from shared.source_bst import SourceBSTConfig
 
@@ -17,9 +17,11 @@ class Regularisation:
     dropout: float
     embed_dropout: float
     label_smoothing: float
+    members: int = 1
+    """Networks that are averaged, each of which learns other things by heart."""
 
 
-SPARSE = Regularisation(dropout=0.3, embed_dropout=0.25, label_smoothing=0.1)
+SPARSE = Regularisation(dropout=0.3, embed_dropout=0.25, label_smoothing=0.1, members=2)
 DENSE = Regularisation(dropout=0.1, embed_dropout=0.1, label_smoothing=0.0)
 DENSE_CLICKS_PER_ITEM = 200
 """From so many training clicks per item on, there is little to learn by heart."""
@@ -38,11 +40,12 @@ class Preset:
     batch_size: int
     """Predicted clicks per step."""
     epochs: int
+    """At least so many."""
     patience: int
     """Stop after so many epochs without a better validation loss."""
     weight_decay: float
-    min_steps: int = 0
-    """On a small log, as many more epochs as make so many steps."""
+    steps: int = 0
+    """On a log where `epochs` make fewer steps, as many epochs as make about so many."""
     stride: int = 5
     """For a BST, see `segments`."""
     regularisation: Regularisation | None = None
@@ -62,7 +65,11 @@ class Preset:
             return config
         chosen = self.regularised(items, clicks)
         return config.model_copy(
-            update={"dropout": chosen.dropout, "embed_dropout": chosen.embed_dropout}
+            update={
+                "dropout": chosen.dropout,
+                "embed_dropout": chosen.embed_dropout,
+                "members": chosen.members,
+            }
         )
 
     def regularised(self, items: int, clicks: int) -> Regularisation:
@@ -77,10 +84,10 @@ DEFAULT = Preset(
     learning_rate=2e-3,
     warm_learning_rate=1e-3,
     batch_size=512,
-    epochs=4,
+    epochs=2,
     patience=3,
     weight_decay=0.01,
-    min_steps=2500,
+    steps=2800,
 )
 
 SOURCE = Preset(

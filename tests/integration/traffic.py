@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from shared.bst import BST, BSTConfig
+from shared.bst import BST
+from shared.bst_network import BSTConfig
 from shared.checkpoint import Checkpoint, Vocabulary
 from shared.kafka import Publisher, TopicReader
 from shared.messages import OutMessage

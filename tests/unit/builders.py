@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import torch
 
-from shared.bst import BST, BSTConfig
+from shared.bst import BST
+from shared.bst_network import BSTConfig
 from shared.checkpoint import Checkpoint, Vocabulary
 from trainer.dataset import Samples
 from trainer.evaluate import Evaluation, FloatArray, evaluate
@@ -21,8 +22,10 @@ def bst(items: int = 30) -> BST:
         BSTConfig(items=items, embed_dim=16, heads=2, layers=2, feedforward=32, neighbours=5)
     )
     with torch.no_grad():
-        for parameter in (model.repeat.weight, *(layer.distance_bias for layer in model.layers)):
-            parameter.normal_()
+        for name, parameter in model.named_parameters():
+            if name.endswith(("repeat.weight", "distance_bias", "about_bias")):
+                parameter.normal_()
+    model.about_share.fill_(0.3)
     neighbours = model.neighbours
     neighbours.rows.random_(1, items + 1)
     neighbours.shares.uniform_()

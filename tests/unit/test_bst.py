@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from shared.bst import BST, BSTConfig
+from shared.bst import BST
+from shared.bst_network import BSTConfig, Network
 from shared.windows import HISTORY_LENGTH
 from tests.unit.builders import bst
 
@@ -24,11 +25,18 @@ def left_padded(*rows: int) -> Tensor:
 
 def by_hand(model: BST, rows: list[int]) -> Tensor:
     """One history, click by click: no padding, no batch and no mask. Returns [items]."""
-    d, heads = model.config.embed_dim, model.config.heads
-    hidden = [
-        functional.normalize(model.item_embedding.weight[row], dim=0) * d**0.5 for row in rows
-    ]
-    for layer in model.layers:
+    logits = [network_by_hand(network, model.config.heads, rows) for network in model.networks]
+    ahead, about = (torch.stack(readings).mean(dim=0) for readings in zip(*logits, strict=True))
+    share = model.about_share
+    return (1 - share) * ahead + share * about
+
+
+def network_by_hand(network: Network, heads: int, rows: list[int]) -> tuple[Tensor, Tensor]:
+    """Logits of both readings, each [items]."""
+    items = [functional.normalize(network.item_embedding.weight[row], dim=0) for row in rows]
+    d = len(items[0])
+    hidden = [item * d**0.5 for item in items]
+    for layer in network.layers:
         projected = [
             layer.query_key_value(layer.attention_norm(h)).view(3, heads, -1) for h in hidden
         ]
@@ -53,12 +61,24 @@ def by_hand(model: BST, rows: list[int]) -> Tensor:
             )
             for h in attended
         ]
-    session = model.norm(hidden[-1])
-    catalogue = functional.normalize(model.item_embedding.weight[1:], dim=1)
-    logits = model.log_scale.exp() * (catalogue @ functional.normalize(session, dim=0))
-    for age, row in enumerate(reversed(rows)):
-        logits[row - 1] += model.repeat(session)[age]
-    return logits
+    encoded = [network.norm(h) for h in hidden]
+    last = len(rows) - 1
+    relevance = torch.stack(
+        [
+            network.about_query(encoded[-1]) @ network.about_key(vector) / math.sqrt(d)
+            + network.about_bias[last - place]
+            for place, vector in enumerate(encoded)
+        ]
+    )
+    about = torch.softmax(relevance, 0) @ torch.stack(items)
+    catalogue = functional.normalize(network.item_embedding.weight[1:], dim=1)
+    readings = []
+    for aim, towards in ((network.ahead, encoded[-1]), (network.about, about)):
+        logits = aim.log_scale.exp() * (catalogue @ functional.normalize(towards, dim=0))
+        for age, row in enumerate(reversed(rows)):
+            logits[row - 1] += aim.repeat(encoded[-1])[age]
+        readings.append(logits)
+    return readings[0], readings[1]
 
 
 @pytest.mark.parametrize("rows", [[7], [3, 3], [1, 2, 30, 4, 5], list(range(1, 11))])
@@ -71,28 +91,39 @@ def test_a_logit_is_what_a_naive_forward_gives(model: BST, rows: list[int]) -> N
 def test_a_prediction_inside_a_session_is_that_of_the_window_up_to_there(model: BST) -> None:
     """What makes training after every click at once the training of what is served."""
     session = torch.tensor([[0, 0, 5, 9, 5, 2, 30, 7, 7, 1]])
+    network = model.networks[0]
     with torch.no_grad():
-        chosen = session > 0
-        inside = model.sessions(session, model.encode(session), chosen)
+        inside = network.read(session, session > 0)
         for number, end in enumerate(range(3, 11)):
             window = left_padded(*session[0, 2:end].tolist())
-            last = torch.zeros_like(window, dtype=torch.bool)
-            last[0, -1] = True
-            served = model.sessions(window, model.encode(window), last)
-            assert torch.allclose(inside.queries[number], served.queries[0], atol=1e-5)
-            assert torch.allclose(inside.bonus[number], served.bonus[0], atol=1e-5)
-            known = served.bonus[0] != 0
-            assert torch.equal(inside.bonus_columns[number][known], served.bonus_columns[0][known])
+            for there, served in zip(inside, network.read(window, only_last(window)), strict=True):
+                assert torch.allclose(there.queries[number], served.queries[0], atol=1e-5)
+                assert torch.allclose(there.bonus[number], served.bonus[0], atol=1e-5)
+                known = served.bonus[0] != 0
+                assert torch.equal(
+                    there.bonus_columns[number][known], served.bonus_columns[0][known]
+                )
+
+
+def only_last(window: Tensor) -> Tensor:
+    last = torch.zeros_like(window, dtype=torch.bool)
+    last[:, -1] = True
+    return last
 
 
 def test_the_bonus_goes_to_the_clicks_newest_first(model: BST) -> None:
     window = left_padded(5, 9, 5)
-    last = torch.zeros_like(window, dtype=torch.bool)
-    last[0, -1] = True
-    found = model.sessions(window, model.encode(window), last)
-    assert found.bonus_columns[0, :3].tolist() == [4, 8, 4]
-    assert (found.bonus[0, :3] != 0).all()
-    assert (found.bonus[0, 3:] == 0).all()
+    for found in model.networks[0].read(window, only_last(window)):
+        assert found.bonus_columns[0, :3].tolist() == [4, 8, 4]
+        assert (found.bonus[0, :3] != 0).all()
+        assert (found.bonus[0, 3:] == 0).all()
+
+
+def test_what_a_session_is_about_lies_among_its_items(model: BST) -> None:
+    """After one click there is nothing else that it could be about."""
+    _, about = model.networks[0].read(left_padded(5), only_last(left_padded(5)))
+    direction = functional.normalize(about.queries[0], dim=0)
+    assert torch.allclose(direction, model.networks[0].unit_vectors(torch.tensor(5)), atol=1e-5)
 
 
 def test_a_window_is_scored_alike_beside_longer_and_shorter_ones(model: BST) -> None:
@@ -120,17 +151,19 @@ def test_a_fresh_model_has_no_opinion_on_repeats_or_neighbours() -> None:
     with torch.no_grad():
         network = torch.log_softmax(fresh.network_logits(left_padded(3), fresh.catalogue()), dim=1)
         assert torch.allclose(fresh(left_padded(3)), network, atol=1e-5)
-        assert not fresh.repeat(torch.randn(2, 8)).any()
+        for found in fresh.networks[0].read(left_padded(3), only_last(left_padded(3))):
+            assert not found.bonus.any()
 
 
 def test_training_never_moves_the_padding_row(model: BST) -> None:
     model.train()
     rows = torch.cat([left_padded(5), left_padded(6, 7)])
     model(rows).sum().backward()
-    gradient = model.item_embedding.weight.grad
-    assert gradient is not None
-    assert not gradient[0].any()
-    assert gradient[1:].any(dim=1).all()  # every item is a candidate
+    for network in model.networks:
+        gradient = network.item_embedding.weight.grad
+        assert gradient is not None
+        assert not gradient[0].any()
+        assert gradient[1:].any(dim=1).all()  # every item is a candidate
 
 
 @pytest.mark.parametrize(
@@ -141,6 +174,7 @@ def test_training_never_moves_the_padding_row(model: BST) -> None:
         {"dropout": 1.0},
         {"embed_dropout": -0.1},
         {"depth": 3},
+        {"members": 0},
         {"heads": 5},
     ],
 )

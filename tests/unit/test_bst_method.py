@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from shared.bst import BST, BSTConfig
+from shared.bst import BST
+from shared.bst_network import BSTConfig
 from shared.checkpoint import Vocabulary
 from tests.unit.builders import CPU, bst
 from trainer.benchmark import Benchmark
@@ -26,7 +27,7 @@ TINY = replace(
     batch_size=32,
     epochs=12,
     patience=12,
-    min_steps=0,
+    steps=0,
     learning_rate=1e-2,
 )
 

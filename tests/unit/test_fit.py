@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from shared.bst import BST, BSTConfig
+from shared.bst import BST
+from shared.bst_network import BSTConfig
 from shared.checkpoint import build
 from shared.session_model import SessionModel
 from shared.source_bst import SourceBST, SourceBSTConfig
@@ -25,7 +26,7 @@ TINY = replace(
     regularisation=Regularisation(0.0, 0.0, 0.0),
     batch_size=64,
     learning_rate=3e-3,
-    min_steps=0,
+    steps=0,
     patience=6,
     epochs=6,
 )
@@ -113,7 +114,7 @@ def test_a_table_with_its_own_labels_is_learned() -> None:
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
-    recipe = replace(DEFAULT, epochs=2, batch_size=64, min_steps=0)  # with dropout
+    recipe = replace(DEFAULT, epochs=2, batch_size=64, steps=0)  # with dropout
     one, _ = fitted(recipe, pattern(1500, seed=1))
     two, _ = fitted(recipe, pattern(1500, seed=1))
     other, _ = fitted(recipe, pattern(1500, seed=1), seed=2)
@@ -147,8 +148,8 @@ def test_max_epochs_caps_the_preset() -> None:
 
 
 def test_a_small_log_gets_more_epochs() -> None:
-    _, curve = fitted(replace(TINY, epochs=1, min_steps=10), pattern(200, seed=1))
-    assert [epoch.epoch for epoch in curve] == [0, 1, 2, 3, 4]  # of three steps each
+    _, curve = fitted(replace(TINY, epochs=1, steps=10), pattern(200, seed=1))
+    assert [epoch.epoch for epoch in curve] == [0, 1, 2, 3]  # of three steps each
 
 
 def test_epochs_that_do_not_fit_into_the_time_are_left_out(
@@ -231,6 +232,7 @@ def test_regularisation_follows_the_clicks_per_item() -> None:
     assert isinstance(many, BSTConfig)
     assert few.dropout > many.dropout
     assert few.embed_dropout > many.embed_dropout
+    assert few.members > many.members
     assert DEFAULT.regularised(100, 1000).label_smoothing > 0
     assert DEFAULT.regularised(100, 20_000).label_smoothing == 0
     assert TINY.config(100, clicks=0).dropout == 0

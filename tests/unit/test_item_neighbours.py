@@ -7,13 +7,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
-from shared.bst import BST, BSTConfig
+from shared.bst import BST
+from shared.bst_network import BSTConfig
 from shared.neighbours import AGE_DECAY, ItemNeighbours
 from shared.windows import HISTORY_LENGTH
-from tests.unit.builders import CPU, bst
-from trainer import cooccurrence
-from trainer.dataset import Samples
+from tests.unit.builders import bst
+from trainer.cooccurrence import item_vectors, near, place_items, set_neighbours
 from trainer.sessions import Sessions
 
 ITEMS = 6
@@ -39,7 +40,7 @@ def naive_table(lists: list[list[int]]) -> dict[int, dict[int, float]]:
 @given(lists=session_lists, per_item=st.integers(1, ITEMS))
 def test_neighbours_are_those_of_a_naive_count(lists: list[list[int]], per_item: int) -> None:
     neighbours = ItemNeighbours(ITEMS, per_item)
-    cooccurrence.count(sessions_of(lists), neighbours)
+    set_neighbours(neighbours, near(sessions_of(lists), ITEMS))
     table = naive_table(lists)
     for row in range(1, ITEMS + 1):
         best = sorted(table[row].values(), reverse=True)[:per_item]
@@ -55,7 +56,8 @@ def test_neighbours_are_those_of_a_naive_count(lists: list[list[int]], per_item:
 
 def test_newer_clicks_vote_more_and_votes_are_shares() -> None:
     neighbours = ItemNeighbours(ITEMS, 2)
-    cooccurrence.count(sessions_of([[1, 2], [3, 4], [3, 4], [3, 5]]), neighbours)
+    pairs = sessions_of([[1, 2], [3, 4], [3, 4], [3, 5]])
+    set_neighbours(neighbours, near(pairs, ITEMS))
     windows = torch.tensor([[0] * 8 + [1, 3], [0] * 8 + [3, 1], [0] * 8 + [1, 6], [0] * 9 + [6]])
     votes = neighbours.votes(windows)
     newer, older = 1 / (1 + AGE_DECAY), AGE_DECAY / (1 + AGE_DECAY)
@@ -79,38 +81,6 @@ def test_without_a_vote_the_network_decides_alone() -> None:
         )
 
 
-def likelihood(model: BST, cases: Samples) -> float:
-    with torch.no_grad():
-        scores = torch.log_softmax(model(torch.from_numpy(cases.histories)), dim=1)
-    return float(scores.gather(1, torch.from_numpy(cases.targets)[:, None] - 1).mean())
-
-
-def test_the_weight_is_the_one_under_which_validation_is_likeliest() -> None:
-    torch.manual_seed(0)
-    model = BST(BSTConfig(items=ITEMS, embed_dim=8, heads=2, neighbours=2)).eval()
-    rng = np.random.default_rng(0)
-    first, other = rng.integers(1, ITEMS + 1, (2, 400))
-    second = np.where(rng.random(400) < 0.6, first % ITEMS + 1, other)
-    pairs = np.stack([first, second], axis=1).tolist()
-    cooccurrence.count(sessions_of(pairs[:200]), model.neighbours)
-    histories = np.zeros((200, HISTORY_LENGTH), np.int64)
-    histories[:, -1] = [a for a, _ in pairs[200:]]
-    cases = Samples(histories, np.array([b for _, b in pairs[200:]]))
-    cooccurrence.weigh(model, cases, CPU)
-    best = float(model.neighbours.weight)
-    assert 0.05 < best < 0.95
-    reached = likelihood(model, cases)
-    for other in np.linspace(0.01, 0.99, 50):
-        model.neighbours.weight.fill_(other)
-        assert likelihood(model, cases) <= reached + 1e-6
-
-
-def test_without_validation_the_neighbours_have_a_small_say() -> None:
-    model = bst()
-    cooccurrence.weigh(model, Samples(np.zeros((0, 10), np.int64), np.zeros(0, np.int64)), CPU)
-    assert float(model.neighbours.weight) == pytest.approx(cooccurrence.WEIGHT_WITHOUT_VALIDATION)
-
-
 def groups(seed: int) -> Sessions:
     """Sessions that stay within items 1 to 5 or 6 to 10; item 11 is clicked alone."""
     rng = np.random.default_rng(seed)
@@ -120,7 +90,7 @@ def groups(seed: int) -> Sessions:
 
 def test_items_that_are_clicked_together_get_like_vectors() -> None:
     torch.manual_seed(0)
-    vectors = cooccurrence.item_vectors(groups(0), items=11, dimensions=4)
+    vectors = item_vectors(near(groups(0), 11), dimensions=4)
     assert vectors.shape == (11, 4)
     assert torch.allclose(vectors[:10].norm(dim=1), torch.ones(10), atol=1e-5)
     assert not vectors[10].any()
@@ -130,33 +100,38 @@ def test_items_that_are_clicked_together_get_like_vectors() -> None:
 
 
 def test_more_dimensions_than_items_and_no_clicks_at_all_are_fine() -> None:
-    assert cooccurrence.item_vectors(groups(0), items=11, dimensions=20).shape == (11, 20)
-    assert not cooccurrence.item_vectors(sessions_of([]), items=11, dimensions=4).any()
+    assert item_vectors(near(groups(0), 11), dimensions=20).shape == (11, 20)
+    assert not item_vectors(near(sessions_of([]), 11), dimensions=4).any()
 
 
 def test_a_cold_model_starts_where_counting_puts_its_items() -> None:
     torch.manual_seed(0)
     model = BST(BSTConfig(items=11, embed_dim=8, heads=2))
-    cooccurrence.place_items(model, groups(0), known=0)
-    with torch.no_grad():
-        catalogue = model.catalogue()
+    place_items(model, near(groups(0), 11), known=0)
+    for network in model.networks:
+        weight = network.item_embedding.weight
+        catalogue = weight.detach()[1:]
+        assert torch.allclose(catalogue.norm(dim=1), torch.ones(11), atol=1e-6)
         like = catalogue @ catalogue.T
-    assert torch.allclose(model.item_embedding.weight[1:], catalogue, atol=1e-6)
-    assert like[:5, :5].min() > like[:5, 5:10].max() + 0.3
-    assert not model.item_embedding.weight[0].any()
-    assert model.item_embedding.weight.requires_grad
+        assert like[:5, :5].min() > like[:5, 5:10].max() + 0.3
+        assert not weight[0].any()
+        assert weight.requires_grad
+    one, other = (network.item_embedding.weight for network in model.networks)
+    assert not torch.allclose(one, other, atol=1e-3)
 
 
 def test_a_new_item_starts_amid_its_neighbours_and_old_ones_stay() -> None:
     torch.manual_seed(0)
     model = BST(BSTConfig(items=11, embed_dim=8, heads=2))
-    cooccurrence.place_items(model, groups(0), known=0)
-    before = model.item_embedding.weight[:10].clone()
-    with torch.no_grad():
-        model.item_embedding.weight[10:].normal_()
-    cooccurrence.place_items(model, groups(1), known=9)  # items 10 and 11 are new
-    assert torch.equal(model.item_embedding.weight[:10], before)
-    with torch.no_grad():
-        like = model.catalogue()[:9] @ model.catalogue()[9]
-    assert like[5:].min() > like[:5].max() + 0.3
-    assert torch.isfinite(model.item_embedding.weight).all()
+    place_items(model, near(groups(0), 11), known=0)
+    before = [network.item_embedding.weight.detach()[:10].clone() for network in model.networks]
+    for network in model.networks:
+        network.item_embedding.weight.detach()[10:].normal_()
+    place_items(model, near(groups(1), 11), known=9)  # items 10 and 11 are new
+    for network, kept in zip(model.networks, before, strict=True):
+        weight = network.item_embedding.weight.detach()
+        assert torch.equal(weight[:10], kept)
+        catalogue = functional.normalize(weight[1:], dim=1)
+        like = catalogue[:9] @ catalogue[9]
+        assert like[5:].min() > like[:5].max() + 0.3
+        assert torch.isfinite(weight).all()

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 import trainer.loss
-from shared.bst import Sessions
+from shared.bst_network import Sessions
 from trainer.loss import CatalogueCrossEntropy
 
 
@@ -51,3 +51,21 @@ def test_one_loss_serves_catalogues_of_any_size_in_turn() -> None:
         )
         expected = functional.cross_entropy(logits, targets).item()
         assert loss(sessions, catalogue, targets).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_an_item_that_stands_for_several_counts_as_so_many(smoothing: float) -> None:
+    sessions, catalogue, targets = inputs(20, items=13)
+    stands_for = torch.ones(16)
+    stands_for[13:] = torch.tensor([1.0, 2.0, 4.0])  # neither targets nor clicked
+    extra = torch.randn(3, 8)
+    some = torch.cat([catalogue, extra])
+    every = torch.cat([catalogue, extra.repeat_interleave(torch.tensor([1, 2, 4]), dim=0)])
+    leaves = (sessions.queries, sessions.bonus, catalogue)
+    sampled = CatalogueCrossEntropy(smoothing)(sessions, some, targets, stands_for)
+    full = CatalogueCrossEntropy(smoothing)(sessions, every, targets)
+    assert sampled.item() == pytest.approx(full.item(), rel=1e-5)
+    for got, expected in zip(
+        torch.autograd.grad(sampled, leaves), torch.autograd.grad(full, leaves), strict=True
+    ):
+        assert torch.allclose(got, expected, atol=1e-5)

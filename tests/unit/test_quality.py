@@ -37,9 +37,9 @@ def persona_known(benchmark: Benchmark) -> FloatArray:
     return np.log(world.next_click[world.persona[benchmark.log.user_ids.astype(int)]][:, columns])
 
 
-def default(min_steps: int) -> BSTMethod:
+def default(steps: int) -> BSTMethod:
     """The default preset for a shorter time than it would take."""
-    return BSTMethod(replace(preset("default"), min_steps=min_steps), CPU, refit=False)
+    return BSTMethod(replace(preset("default"), steps=steps), CPU, refit=False)
 
 
 @pytest.mark.slow
@@ -51,7 +51,7 @@ def test_the_model_comes_close_to_the_best_possible() -> None:
     def metrics(method: Method) -> dict[str, float]:
         return run(benchmark, method, seed=42).evaluation.metrics()
 
-    got = metrics(default(min_steps=800))
+    got = metrics(default(steps=800))
     ceiling = metrics(Ceiling(benchmark.oracle))
     counts = metrics(Ceiling(category_counts))
     persona = metrics(Ceiling(lambda cases, _: of_user[cases.users]))
@@ -71,7 +71,7 @@ def test_the_model_comes_close_to_the_best_possible() -> None:
 def test_the_order_of_clicks_is_understood() -> None:
     benchmark = missions(gap_ms=0, clicks=40_000)
     assert benchmark.oracle is not None
-    method = default(min_steps=500)
+    method = default(steps=500)
     got = run(benchmark, method, seed=42).evaluation.metrics()
     ceiling = run(benchmark, Ceiling(benchmark.oracle), seed=42).evaluation.metrics()
     shuffled = benchmark.cases.take(np.arange(len(benchmark.cases)))

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from shared.bst import BSTConfig
+from shared.bst import BST
+from shared.bst_network import BSTConfig
 from shared.checkpoint import Checkpoint
 from shared.errors import Unavailable
 from shared.registry import Pointer, Registry
@@ -23,7 +24,7 @@ from trainer.retrain import FitLimits, Outcome, current_champion, fit_candidate,
 SHAPE = BSTConfig(items=1, embed_dim=16, heads=2, layers=1, feedforward=16)
 RECIPE = replace(
     DEFAULT, shape=SHAPE, regularisation=Regularisation(0.0, 0.0, 0.0), batch_size=64,
-    epochs=12, patience=12, min_steps=0,
+    epochs=12, patience=12, steps=0,
     learning_rate=5e-3, warm_learning_rate=2e-3,
 )  # fmt: skip
 
@@ -163,18 +164,25 @@ def test_a_warm_start_takes_over_every_weight_item_by_item(
     assert len(candidate.vocabulary) == 33
     old, new = served.model.state_dict(), candidate.model.state_dict()
     for key, value in old.items():
-        if not key.startswith("neighbours."):  # counted anew, whatever was known before
+        if not key.startswith(("neighbours.", "about_share")):  # found anew at every fit
             got = new[key][: len(value)] if "item_embedding" in key else new[key]
             assert torch.equal(got, value)
-    assert new["item_embedding.weight"][31:].abs().min() > 0  # new items: at random, as ever
+        if "item_embedding" in key:
+            assert new[key][31:].abs().min() > 0  # new items: at random, as ever
+
+
+def turn_items_round(model: SessionModel) -> None:
+    assert isinstance(model, BST)
+    for network in model.networks:
+        network.item_embedding.weight[1:15].neg_()
 
 
 def test_a_candidate_worse_than_the_champion_is_refused_and_changes_nothing(
     registry: Registry, champion: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    untrained(monkeypatch, lambda model: model.item_embedding.weight[1:15].neg_())
+    untrained(monkeypatch, turn_items_round)
     monkeypatch.setattr(  # else the neighbours' vote would save it
-        "trainer.cooccurrence.weigh", lambda model, *_: model.neighbours.weight.zero_()
+        "trainer.mixing.weigh_neighbours", lambda model, *_: model.neighbours.weight.zero_()
     )
     outcome = run(pattern_log(30), registry)
     assert outcome is not None

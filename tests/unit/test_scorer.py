@@ -34,7 +34,9 @@ def test_padding_does_not_speak() -> None:
     histories = random_windows(10)
     with torch.inference_mode():
         before = model(histories)
-        model.item_embedding.weight[0] = 100.0
+        for name, weights in model.named_parameters():
+            if name.endswith("item_embedding.weight"):
+                weights[0] = 100.0
         assert torch.allclose(model(histories), before, atol=1e-5)
 
 
@@ -112,7 +114,7 @@ def test_a_catalogue_smaller_than_k_is_ranked_whole() -> None:
 def test_a_model_without_finite_scores_never_serves() -> None:
     broken = checkpoint()
     with torch.no_grad():
-        broken.model.get_parameter("norm.bias").fill_(float("nan"))
+        broken.model.get_parameter("_members.0.norm.bias").fill_(float("nan"))
     with pytest.raises(CheckpointError, match="finite"):
         Scorer(broken, CPU, top_k=10)
 
@@ -187,7 +189,7 @@ def test_a_model_left_in_training_serves_without_dropout() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
-@pytest.mark.parametrize("where", ["norm.weight", "log_scale"])
+@pytest.mark.parametrize("where", ["_members.0.norm.weight", "_members.1.about.log_scale"])
 def test_weights_that_overflow_never_serve(where: str, value: float) -> None:
     broken = checkpoint()
     with torch.no_grad():
