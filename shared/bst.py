@@ -46,27 +46,22 @@ class BST(SessionModel):
 
     def readings(self, histories: Tensor) -> Readings:
         """Both readings of windows [B, HISTORY_LENGTH]; queries as wide as the catalogue."""
-        last = torch.zeros_like(histories, dtype=torch.bool)
-        last[:, -1] = True
-        each = [network.read(histories, last) for network in self.networks]
+        each = [network.read(histories) for network in self.networks]
         return Readings(*(_mean(list(sessions)) for sessions in zip(*each, strict=True)))
 
-    def network_logits(self, histories: Tensor, catalogue: Tensor) -> Tensor:
-        """Logits [B, items] without the neighbours' vote."""
+    def logits(self, histories: Tensor, catalogue: Tensor) -> Tensor:
+        """Logits [B, items] of the networks."""
         ahead, about = self.readings(histories)
         queries = torch.lerp(ahead.queries, about.queries, self.about_share)
         bonus = torch.lerp(ahead.bonus, about.bonus, self.about_share)
-        return logits(Sessions(queries, ahead.bonus_columns, bonus), catalogue)
+        return score(Sessions(queries, ahead.bonus_columns, bonus), catalogue)
 
-    def forward(self, histories: Tensor, catalogue: Tensor | None = None) -> Tensor:
-        """log P(next click), up to a constant, after windows [B, HISTORY_LENGTH]: [B, items]."""
-        scores = self.network_logits(
-            histories, self.catalogue() if catalogue is None else catalogue
-        )
-        return self.neighbours.blend(scores, histories)
+    def log_probabilities(self, logits: Tensor, histories: Tensor) -> Tensor:
+        """log P(next click) of networks and neighbours: [B, items]."""
+        return self.neighbours.mix(logits, histories)
 
 
-def logits(sessions: Sessions, catalogue: Tensor) -> Tensor:
+def score(sessions: Sessions, catalogue: Tensor) -> Tensor:
     """Logits [N, items] of read sessions."""
     scores = sessions.queries @ catalogue.T
     return scores.scatter_add(1, sessions.bonus_columns, sessions.bonus)

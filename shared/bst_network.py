@@ -85,41 +85,43 @@ class Network(nn.Module):
         """Item vectors of length 1: [..., d] for rows [...]."""
         return functional.normalize(self.item_embedding(rows), dim=-1)
 
-    def read(self, rows: Tensor, chosen: Tensor) -> Readings:
+    def read(self, rows: Tensor, chosen: Tensor | None = None) -> Readings:
         """Read left-padded windows [B, L], L ≤ HISTORY_LENGTH, after some of their clicks.
 
-        chosen: [B, L] of bool, N of them true and none at padding. What is read at a click knows
+        chosen: [B, L] of bool, N of them true and none at padding. None: after the newest click of
+        each window, N = B; it is what serving asks for, and cheaper. What is read at a click knows
         the clicks up to there.
         """
         place = torch.arange(rows.shape[1], device=rows.device)
-        distance = place[:, None] - place[None, :]
+        distance = place[:, None] - place[None, :]  # key to query
         itself = distance == 0  # always visible, so that padding attends to something
         visible = (distance >= 0) & ((rows != PADDING)[:, None, :] | itself)
         distance = distance.clamp(min=0)
+        age = torch.arange(HISTORY_LENGTH, device=rows.device)
+        back = place[:, None] - age  # where the click of an age is, seen from each place
+        if chosen is None:
+            chosen, asked = torch.ones_like(rows[:, -1:], dtype=torch.bool), slice(-1, None)
+        else:
+            asked = slice(None)
 
         items = self.unit_vectors(rows)
-        encoded = self._encode(items, distance, visible)
-        vectors = encoded[chosen]
+        hidden = self.embed_dropout(items * math.sqrt(items.shape[-1]))
+        for layer in self.layers[:-1]:
+            hidden = layer(hidden, distance, visible)
+        clicks = self.norm(hidden)
+        distance, visible, back = distance[asked], visible[:, asked], back[asked]
+        ahead = self.norm(self.layers[-1](hidden, distance, visible))
 
-        relevance = self.about_query(encoded) @ self.about_key(encoded).transpose(1, 2)
-        relevance = relevance / math.sqrt(vectors.shape[1]) + self.about_bias[distance]
+        relevance = self.about_query(ahead) @ self.about_key(clicks).transpose(1, 2)
+        relevance = relevance / math.sqrt(items.shape[-1]) + self.about_bias[distance]
         relevance = torch.softmax(relevance.masked_fill(~visible, float("-inf")), dim=-1)
-        gathered = (relevance @ self.embed_dropout(items))[chosen]
+        about = relevance @ self.embed_dropout(items)
 
-        age = torch.arange(HISTORY_LENGTH, device=rows.device)
-        back = place[:, None] - age[None, :]  # [L, HISTORY_LENGTH]: where the click of an age is
         clicked = torch.where(back >= 0, rows[:, back.clamp(min=0)], PADDING)[chosen]
         return Readings(
-            self.ahead(vectors, vectors, clicked), self.about(gathered, vectors, clicked)
+            self.ahead(ahead[chosen], ahead[chosen], clicked),
+            self.about(about[chosen], ahead[chosen], clicked),
         )
-
-    def _encode(self, items: Tensor, distance: Tensor, visible: Tensor) -> Tensor:
-        """Unit vectors to encoded clicks, both [B, L, d]. At padding they mean nothing."""
-        hidden = self.embed_dropout(items * math.sqrt(items.shape[-1]))
-        for layer in self.layers:
-            hidden = layer(hidden, distance, visible.unsqueeze(1))
-        encoded: Tensor = self.norm(hidden)
-        return encoded
 
 
 class _Aim(nn.Module):
@@ -149,7 +151,9 @@ class _Layer(nn.Module):
         d = config.embed_dim
         self.heads = config.heads
         self.attention_norm = nn.LayerNorm(d)
-        self.query_key_value = nn.Linear(d, 3 * d)
+        self.query = nn.Linear(d, d)
+        self.key = nn.Linear(d, d)
+        self.value = nn.Linear(d, d)
         self.attention_out = nn.Linear(d, d)
         self.distance_bias = nn.Parameter(torch.zeros(config.heads, HISTORY_LENGTH))
         self.feedforward_norm = nn.LayerNorm(d)
@@ -158,18 +162,24 @@ class _Layer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, distance: Tensor, visible: Tensor) -> Tensor:
-        """hidden: [B, L, d]; distance: [L, L], key to query; visible: [B, 1, L, L] of bool."""
-        bias = self.distance_bias[:, distance].masked_fill(~visible, float("-inf"))
-        hidden = hidden + self.dropout(self._attend(self.attention_norm(hidden), bias))
-        inner = functional.gelu(self.feedforward_in(self.feedforward_norm(hidden)))
-        result: Tensor = hidden + self.dropout(self.feedforward_out(self.dropout(inner)))
+        """Encode the newest Q of L clicks: [B, L, d] to [B, Q, d].
+
+        distance: [Q, L], of each click to each of those; visible: [B, Q, L] of bool.
+        """
+        normed, asked = self.attention_norm(hidden), hidden[:, -len(distance) :]
+        bias = self.distance_bias[:, distance].masked_fill(~visible.unsqueeze(1), float("-inf"))
+        asked = asked + self.dropout(self._attend(normed, bias))
+        inner = functional.gelu(self.feedforward_in(self.feedforward_norm(asked)))
+        result: Tensor = asked + self.dropout(self.feedforward_out(self.dropout(inner)))
         return result
 
-    def _attend(self, hidden: Tensor, bias: Tensor) -> Tensor:
-        batch, length, d = hidden.shape
-        heads = self.query_key_value(hidden).view(batch, length, 3, self.heads, d // self.heads)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
+    def _attend(self, normed: Tensor, bias: Tensor) -> Tensor:
+        batch, length, d = normed.shape
+        shape = (batch, -1, self.heads, d // self.heads)
+        query = self.query(normed[:, length - bias.shape[2] :]).view(shape).transpose(1, 2)
+        key = self.key(normed).view(shape).transpose(1, 2)
+        value = self.value(normed).view(shape).transpose(1, 2)
         dropout = self.dropout.p if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(query, key, value, bias, dropout)
-        merged: Tensor = self.attention_out(mixed.transpose(1, 2).reshape(batch, length, d))
+        merged: Tensor = self.attention_out(mixed.transpose(1, 2).reshape(batch, -1, d))
         return merged

@@ -39,18 +39,31 @@ class ItemNeighbours(nn.Module):
 
         A row of zeros where no item of the window has neighbours.
         """
-        items = len(self.rows) - 1
+        return self._votes(histories, self._age_weights(histories))[:, 1:]
+
+    def mix(self, logits: Tensor, histories: Tensor) -> Tensor:
+        """Mix the votes into logits [B, items] of a network: log P(next click).
+
+        Only voted columns change but for a constant, so that nothing costs a logarithm per item.
+        """
+        weights = self._age_weights(histories)
+        rest = torch.where(weights.any(dim=1, keepdim=True), torch.log1p(-self.weight), 0.0)
+        mixed = logits - (torch.logsumexp(logits, dim=1, keepdim=True) - rest)
+        # Padding among the neighbours stands for row 1 here: it gets what is right for row 1.
+        columns = (self.rows[histories].long().flatten(1) - 1).clamp(min=0)
+        votes = self._votes(histories, weights).gather(1, columns + 1)
+        voted = torch.logaddexp(mixed.gather(1, columns), (self.weight * votes).log())
+        return mixed.scatter_(1, columns, voted)
+
+    def _age_weights(self, histories: Tensor) -> Tensor:
+        """How much each click's neighbours count, [B, HISTORY_LENGTH]: they add up to 1, or 0."""
         has_neighbours = (histories != PADDING) & (self.rows[histories, 0] != PADDING)
         weights = self.age_weights * has_neighbours
-        weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-9)
-        votes = self.shares[histories] * weights.unsqueeze(-1)
-        result = torch.zeros(len(histories), items + 1, device=histories.device)
-        columns = self.rows[histories].long().flatten(1)
-        return result.scatter_add_(1, columns, votes.flatten(1))[:, 1:]
+        return weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-9)
 
-    def blend(self, logits: Tensor, histories: Tensor) -> Tensor:
-        """Mix the votes into logits [B, items]: log P(next click), up to a constant per row."""
-        mixed = torch.softmax(logits, dim=1) * (1 - self.weight)
-        mixed += self.weight * self.votes(histories)
-        smallest = torch.finfo(mixed.dtype).tiny  # keeps the logarithm finite
-        return mixed.clamp(min=smallest).log()
+    def _votes(self, histories: Tensor, weights: Tensor) -> Tensor:
+        """[B, items + 1], by catalogue row."""
+        votes = self.shares[histories] * weights.unsqueeze(-1)
+        result = torch.zeros(len(histories), len(self.rows), device=histories.device)
+        columns = self.rows[histories].long().flatten(1)
+        return result.scatter_add_(1, columns, votes.flatten(1))

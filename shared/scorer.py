@@ -87,9 +87,10 @@ class Scorer:
         Every window holds at least one known item.
         """
         padded = np.concatenate([batch, np.repeat(batch[:1], -len(batch) % ROWS, axis=0)])
+        histories = torch.from_numpy(padded).to(self.device)
         with torch.inference_mode():
-            logits = self._model(torch.from_numpy(padded).to(self.device), self._catalogue)
-            return torch.log_softmax(logits, dim=1)[: len(batch)]
+            logits = self._model.logits(histories, self._catalogue)[: len(batch)]
+            return self._model.log_probabilities(logits, histories[: len(batch)])
 
     def _top(self, batch: IntArray) -> tuple[list[list[float]], list[list[int]]]:
         best = torch.topk(self.log_probabilities(batch), self._top_k, dim=1)

@@ -1,10 +1,11 @@
-"""What serving asks of a model: the catalogue once, then logits for windows."""
+"""What serving asks of a model: the catalogue once, then probabilities for windows."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
@@ -45,15 +46,18 @@ class SessionModel(nn.Module, ABC):
         """Compute what scoring needs of the items: constant per model, first dimension items."""
 
     @abstractmethod
-    def forward(self, histories: Tensor, catalogue: Tensor | None = None) -> Tensor:
-        """Score the whole catalogue for windows [B, HISTORY_LENGTH] of rows: logits [B, items].
+    def logits(self, histories: Tensor, catalogue: Tensor) -> Tensor:
+        """Score the whole catalogue for windows [B, HISTORY_LENGTH] of rows: [B, items].
 
-        Every window is left-padded and holds at least one item. `catalogue` is `catalogue()` if
-        it is at hand. Column j is catalogue row j + 1; a softmax over the columns gives
-        P(next click).
+        Every window is left-padded and holds at least one item. Column j is catalogue row j + 1.
+        These are the numbers that a fit trains.
         """
 
-    def network_logits(self, histories: Tensor, catalogue: Tensor) -> Tensor:
-        """Logits that the fit trains: those of `forward`, unless that blends something in."""
-        logits: Tensor = self(histories, catalogue)
-        return logits
+    def log_probabilities(self, logits: Tensor, histories: Tensor) -> Tensor:
+        """log P(next click) from the logits of windows: [B, items]. Row by row."""
+        return torch.log_softmax(logits, dim=1)
+
+    def forward(self, histories: Tensor, catalogue: Tensor | None = None) -> Tensor:
+        """log P(next click) after windows: [B, items]. `catalogue`: if it is at hand."""
+        known = self.catalogue() if catalogue is None else catalogue
+        return self.log_probabilities(self.logits(histories, known), histories)

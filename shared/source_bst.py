@@ -84,10 +84,9 @@ class SourceBST(SessionModel):
         sessions = self.session_half(self.encode(histories)).unsqueeze(1)
         return self.tower(sessions, self.target_half(self.item_embedding(candidates)))
 
-    def forward(self, histories: Tensor, catalogue: Tensor | None = None) -> Tensor:
-        """Score the whole catalogue for windows [B, HISTORY_LENGTH]: logits [B, items]."""
-        targets = self.catalogue() if catalogue is None else catalogue
+    def logits(self, histories: Tensor, catalogue: Tensor) -> Tensor:
+        """Score the whole catalogue for windows [B, HISTORY_LENGTH]: [B, items]."""
         sessions = self.session_half(self.encode(histories)).unsqueeze(1)
         block = max(1, _BLOCK_ELEMENTS // (self.config.tower * len(histories)))
-        parts = [self.tower(sessions, part) for part in torch.split(targets, block)]
+        parts = [self.tower(sessions, part) for part in torch.split(catalogue, block)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

@@ -158,7 +158,7 @@ def _validate(
             part = validation.take(
                 np.arange(start, min(start + _VALIDATION_BATCH, len(validation)))
             )
-            logits = model.network_logits(torch.from_numpy(part.histories).to(device), catalogue)
+            logits = model.logits(torch.from_numpy(part.histories).to(device), catalogue)
             targets = torch.from_numpy(part.targets - 1).to(device)
             loss += functional.cross_entropy(logits, targets, reduction="sum").item()
             ranks = ranks_of(logits.cpu().numpy(), part.targets)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from shared.bst import BST, logits
+from shared.bst import BST, score
 from trainer.dataset import Samples
 from trainer.evaluate import ranks_of
 
@@ -38,7 +38,7 @@ def choose_about_share(model: BST, validation: Samples, device: torch.device) ->
         for start in range(0, len(some), _BATCH):
             batch = validation.take(some[start : start + _BATCH])
             ahead, about = model.readings(torch.from_numpy(batch.histories).to(device))
-            by_ahead, by_about = logits(ahead, catalogue), logits(about, catalogue)
+            by_ahead, by_about = score(ahead, catalogue), score(about, catalogue)
             for number, share in enumerate(_SHARES):
                 mixed = torch.lerp(by_ahead, by_about, float(share))
                 ranks = ranks_of(mixed.cpu().numpy(), batch.targets)
@@ -62,7 +62,7 @@ def weigh_neighbours(model: BST, validation: Samples, device: torch.device) -> N
             batch = validation.take(np.arange(start, min(start + _BATCH, len(validation))))
             histories = torch.from_numpy(batch.histories).to(device)
             target = torch.from_numpy(batch.targets - 1).to(device).unsqueeze(1)
-            network = torch.softmax(model.network_logits(histories, catalogue), dim=1)
+            network = torch.softmax(model.logits(histories, catalogue), dim=1)
             by_network.append(network.gather(1, target))
             by_neighbours.append(model.neighbours.votes(histories).gather(1, target))
     network, votes = torch.cat(by_network).double(), torch.cat(by_neighbours).double()

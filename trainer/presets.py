@@ -46,7 +46,7 @@ class Preset:
     weight_decay: float
     steps: int = 0
     """On a log where `epochs` make fewer steps, as many epochs as make about so many."""
-    stride: int = 5
+    stride: int = 8
     """For a BST, see `segments`."""
     regularisation: Regularisation | None = None
     """For a BST; None: chosen by how many clicks there are per item."""

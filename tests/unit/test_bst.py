@@ -37,8 +37,13 @@ def network_by_hand(network: Network, heads: int, rows: list[int]) -> tuple[Tens
     d = len(items[0])
     hidden = [item * d**0.5 for item in items]
     for layer in network.layers:
+        before = hidden
         projected = [
-            layer.query_key_value(layer.attention_norm(h)).view(3, heads, -1) for h in hidden
+            [
+                part(layer.attention_norm(h)).view(heads, -1)
+                for part in (layer.query, layer.key, layer.value)
+            ]
+            for h in hidden
         ]
         attended = []
         for t in range(len(rows)):
@@ -46,12 +51,12 @@ def network_by_hand(network: Network, heads: int, rows: list[int]) -> tuple[Tens
             for head in range(heads):
                 scores = torch.stack(
                     [
-                        projected[t][0, head] @ projected[s][1, head] / math.sqrt(d // heads)
+                        projected[t][0][head] @ projected[s][1][head] / math.sqrt(d // heads)
                         + layer.distance_bias[head, t - s]
                         for s in range(t + 1)
                     ]
                 )
-                values = torch.stack([projected[s][2, head] for s in range(t + 1)])
+                values = torch.stack([projected[s][2][head] for s in range(t + 1)])
                 mixed.append(torch.softmax(scores, 0) @ values)
             attended.append(hidden[t] + layer.attention_out(torch.cat(mixed)))
         hidden = [
@@ -65,9 +70,9 @@ def network_by_hand(network: Network, heads: int, rows: list[int]) -> tuple[Tens
     last = len(rows) - 1
     relevance = torch.stack(
         [
-            network.about_query(encoded[-1]) @ network.about_key(vector) / math.sqrt(d)
+            network.about_query(encoded[-1]) @ network.about_key(network.norm(click)) / math.sqrt(d)
             + network.about_bias[last - place]
-            for place, vector in enumerate(encoded)
+            for place, click in enumerate(before)
         ]
     )
     about = torch.softmax(relevance, 0) @ torch.stack(items)
@@ -84,7 +89,7 @@ def network_by_hand(network: Network, heads: int, rows: list[int]) -> tuple[Tens
 @pytest.mark.parametrize("rows", [[7], [3, 3], [1, 2, 30, 4, 5], list(range(1, 11))])
 def test_a_logit_is_what_a_naive_forward_gives(model: BST, rows: list[int]) -> None:
     with torch.no_grad():
-        got = model.network_logits(left_padded(*rows), model.catalogue())[0]
+        got = model.logits(left_padded(*rows), model.catalogue())[0]
         assert torch.allclose(got, by_hand(model, rows), atol=1e-4)
 
 
@@ -96,7 +101,7 @@ def test_a_prediction_inside_a_session_is_that_of_the_window_up_to_there(model: 
         inside = network.read(session, session > 0)
         for number, end in enumerate(range(3, 11)):
             window = left_padded(*session[0, 2:end].tolist())
-            for there, served in zip(inside, network.read(window, only_last(window)), strict=True):
+            for there, served in zip(inside, network.read(window), strict=True):
                 assert torch.allclose(there.queries[number], served.queries[0], atol=1e-5)
                 assert torch.allclose(there.bonus[number], served.bonus[0], atol=1e-5)
                 known = served.bonus[0] != 0
@@ -105,15 +110,9 @@ def test_a_prediction_inside_a_session_is_that_of_the_window_up_to_there(model: 
                 )
 
 
-def only_last(window: Tensor) -> Tensor:
-    last = torch.zeros_like(window, dtype=torch.bool)
-    last[:, -1] = True
-    return last
-
-
 def test_the_bonus_goes_to_the_clicks_newest_first(model: BST) -> None:
     window = left_padded(5, 9, 5)
-    for found in model.networks[0].read(window, only_last(window)):
+    for found in model.networks[0].read(window):
         assert found.bonus_columns[0, :3].tolist() == [4, 8, 4]
         assert (found.bonus[0, :3] != 0).all()
         assert (found.bonus[0, 3:] == 0).all()
@@ -121,7 +120,7 @@ def test_the_bonus_goes_to_the_clicks_newest_first(model: BST) -> None:
 
 def test_what_a_session_is_about_lies_among_its_items(model: BST) -> None:
     """After one click there is nothing else that it could be about."""
-    _, about = model.networks[0].read(left_padded(5), only_last(left_padded(5)))
+    _, about = model.networks[0].read(left_padded(5))
     direction = functional.normalize(about.queries[0], dim=0)
     assert torch.allclose(direction, model.networks[0].unit_vectors(torch.tensor(5)), atol=1e-5)
 
@@ -141,7 +140,7 @@ def test_where_an_item_stands_matters(model: BST) -> None:
 def test_its_logits_are_log_probabilities_of_network_and_neighbours(model: BST) -> None:
     window = left_padded(5, 6)
     with torch.no_grad():
-        network = torch.softmax(model.network_logits(window, model.catalogue()), dim=1)
+        network = torch.softmax(model.logits(window, model.catalogue()), dim=1)
         votes = model.neighbours.votes(window)
         assert torch.allclose(model(window).exp(), 0.8 * network + 0.2 * votes, atol=1e-6)
 
@@ -149,16 +148,16 @@ def test_its_logits_are_log_probabilities_of_network_and_neighbours(model: BST) 
 def test_a_fresh_model_has_no_opinion_on_repeats_or_neighbours() -> None:
     fresh = BST(BSTConfig(items=9, embed_dim=8, heads=2)).eval()
     with torch.no_grad():
-        network = torch.log_softmax(fresh.network_logits(left_padded(3), fresh.catalogue()), dim=1)
+        network = torch.log_softmax(fresh.logits(left_padded(3), fresh.catalogue()), dim=1)
         assert torch.allclose(fresh(left_padded(3)), network, atol=1e-5)
-        for found in fresh.networks[0].read(left_padded(3), only_last(left_padded(3))):
+        for found in fresh.networks[0].read(left_padded(3)):
             assert not found.bonus.any()
 
 
 def test_training_never_moves_the_padding_row(model: BST) -> None:
     model.train()
     rows = torch.cat([left_padded(5), left_padded(6, 7)])
-    model(rows).sum().backward()
+    model.logits(rows, model.catalogue()).sum().backward()
     for network in model.networks:
         gradient = network.item_embedding.weight.grad
         assert gradient is not None

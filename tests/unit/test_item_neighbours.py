@@ -66,7 +66,7 @@ def test_newer_clicks_vote_more_and_votes_are_shares() -> None:
     assert votes[1, 1].item() == pytest.approx(newer)
     assert votes[2].tolist() == pytest.approx([0, 1, 0, 0, 0, 0])  # item 6 was never clicked
     assert not votes[3].any()
-    assert torch.isfinite(neighbours.blend(torch.zeros(4, ITEMS), windows)).all()
+    assert torch.isfinite(neighbours.mix(torch.zeros(4, ITEMS), windows)).all()
 
 
 def test_without_a_vote_the_network_decides_alone() -> None:
@@ -75,7 +75,7 @@ def test_without_a_vote_the_network_decides_alone() -> None:
     model.neighbours.shares.zero_()
     window = torch.tensor([[0] * 8 + [1, 3]])
     with torch.no_grad():
-        network = model.network_logits(window, model.catalogue())
+        network = model.logits(window, model.catalogue())
         assert torch.allclose(
             torch.log_softmax(model(window), 1), torch.log_softmax(network, 1), atol=1e-5
         )

@@ -50,7 +50,7 @@ def test_the_weight_is_the_one_under_which_validation_is_likeliest() -> None:
 
 def gain(model: BST, cases: Samples) -> float:
     with torch.no_grad():
-        scores = model.network_logits(torch.from_numpy(cases.histories), model.catalogue())
+        scores = model.logits(torch.from_numpy(cases.histories), model.catalogue())
     return float((1 / np.log2(1.0 + ranks_of(scores.numpy(), cases.targets))).mean())
 
 

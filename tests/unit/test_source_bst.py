@@ -39,7 +39,8 @@ def test_a_logit_is_what_a_naive_forward_gives(config: SourceBSTConfig) -> None:
     model = SourceBST(config).eval()
     histories = [[7], [3, 3], [1, 2, 30, 4, 5], list(range(1, 11))]
     with torch.no_grad():
-        got = model(torch.cat([left_padded(*rows) for rows in histories]))
+        windows = torch.cat([left_padded(*rows) for rows in histories])
+        got = model.logits(windows, model.catalogue())
         assert got.shape == (4, 30)
         for i, rows in enumerate(histories):
             for target in (1, 2, 17, 30):
@@ -56,7 +57,7 @@ def test_the_catalogues_target_half_is_that_of_its_rows(model: SourceBST) -> Non
 def test_only_known_items_are_candidates(model: SourceBST) -> None:
     """The padding row has no column."""
     with torch.no_grad():
-        scores = model(left_padded(5))
+        scores = model.logits(left_padded(5), model.catalogue())
         first = model.candidate_logits(left_padded(5), torch.tensor([[1, 30]]))
     assert scores.shape == (1, 30)
     assert torch.allclose(first, scores[:, [0, 29]], atol=1e-6)
