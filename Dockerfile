@@ -15,6 +15,7 @@ RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))
  && pip install $PIP_INDEX_ARGS -c constraints.txt -r requirements.txt
 
 COPY README.md LICENSE ./
+COPY bench ./bench
 COPY services ./services
 COPY shared ./shared
 COPY trainer ./trainer

@@ -21,6 +21,9 @@ from shared.windows import HISTORY_LENGTH, IntArray, windows
 
 ROWS = 8
 
+_POWERS_OF_TEN = np.array([float(f"1e{exponent}") for exponent in range(60)])
+"""Up to 1e22 they are exact, and so are the decimals made with them."""
+
 Fallback = Literal["cold_start", "unknown_items"]
 
 
@@ -72,13 +75,11 @@ class Scorer:
             scores, columns = self._top(batch[known])
             ids = self.vocabulary.item_ids
             for i, row_scores, row_columns in zip(known, scores, columns, strict=True):
-                rankings[i] = Ranking(
-                    [
-                        ScoredItem.model_construct(item_id=ids[column], score=score)
-                        for score, column in zip(row_scores, row_columns, strict=True)
-                    ],
-                    None,
-                )
+                items = [
+                    ScoredItem(ids[column], score)
+                    for score, column in zip(row_scores, row_columns, strict=True)
+                ]
+                rankings[i] = Ranking(items, None)
         return rankings
 
     def log_probabilities(self, batch: IntArray) -> torch.Tensor:
@@ -94,17 +95,15 @@ class Scorer:
 
     def _top(self, batch: IntArray) -> tuple[list[list[float]], list[list[int]]]:
         best = torch.topk(self.log_probabilities(batch), self._top_k, dim=1)
-        scores = best.values.exp().tolist()
-        return [[_rounded(s) for s in row] for row in scores], best.indices.tolist()
+        scores = best.values.double().exp().cpu().numpy()
+        return six_digits(scores).tolist(), best.indices.tolist()
 
     def _rank_by_popularity(self, popularity: IntArray) -> list[ScoredItem]:
         order = np.argsort(-popularity, kind="stable")[: self._top_k]
-        total = max(1, int(popularity.sum()))
+        shares = six_digits(popularity[order] / max(1, int(popularity.sum())))
         return [
-            ScoredItem(
-                item_id=self.vocabulary.item_ids[i], score=_rounded(float(popularity[i]) / total)
-            )
-            for i in order
+            ScoredItem(self.vocabulary.item_ids[i], score)
+            for i, score in zip(order, shares.tolist(), strict=True)
         ]
 
     def _try_once(self) -> None:
@@ -116,6 +115,12 @@ class Scorer:
             raise CheckpointError("the model's scores are not finite numbers, one for every item")
 
 
-def _rounded(score: float) -> float:
-    """Six significant digits: about what float32 carries, in half the bytes on the topic."""
-    return float(f"{score:.6g}")
+def six_digits(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Round to six significant digits: about what float32 carries, in half the bytes on the topic.
+
+    scores: any shape, in [0, 1].
+    """
+    magnitude = np.floor(np.log10(scores, out=np.zeros_like(scores), where=scores > 0))
+    scale = _POWERS_OF_TEN[np.minimum(5 - magnitude.astype(np.int64), len(_POWERS_OF_TEN) - 1)]
+    rounded: npt.NDArray[np.float64] = np.round(scores * scale) / scale
+    return rounded

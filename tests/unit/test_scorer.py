@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import shared.source_bst
 from shared.checkpoint import Checkpoint, build
 from shared.errors import CheckpointError
-from shared.scorer import Scorer
+from shared.scorer import Scorer, six_digits
 from shared.windows import HISTORY_LENGTH
 from tests.unit.builders import CPU, checkpoint
 from trainer.presets import DEFAULT, SOURCE, Preset
@@ -196,3 +196,12 @@ def test_weights_that_overflow_never_serve(where: str, value: float) -> None:
         broken.model.get_parameter(where).fill_(value)
     with pytest.raises(CheckpointError, match="finite"):
         Scorer(broken, CPU, top_k=10)
+
+
+def test_scores_keep_six_digits() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random((200, 5)) ** rng.integers(1, 8, (200, 1))
+    for exact, rounded in zip(scores.ravel(), six_digits(scores).ravel().tolist(), strict=True):
+        assert rounded == pytest.approx(float(f"{exact:.6g}"), rel=1e-15)
+        assert len(repr(rounded).partition("e")[0].replace(".", "").strip("0")) <= 6
+    assert six_digits(np.array([0.0, 1.0, 0.25, 1e-70])).tolist() == [0.0, 1.0, 0.25, 0.0]

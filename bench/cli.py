@@ -1,0 +1,105 @@
+"""`nextclick bench …`: how fast, measured side by side on this machine."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from shared.errors import ConfigurationError
+
+app = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios and budgets, within one run.")
+console = Console(soft_wrap=True)
+
+_SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+@app.callback()
+def bench() -> None:
+    """Keep `scorer` a subcommand, though it is the only one so far."""
+
+
+@app.command()
+def scorer(
+    catalogue: Annotated[
+        str, typer.Option(help="Catalogue sizes with commas between; 10k and 1M are fine.")
+    ] = "50,10k,100k",
+    batches: Annotated[str, typer.Option(help="Clicks per micro-batch.")] = "1,32,256",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads, as the worker's.", min=1)] = 1,
+    rounds: Annotated[int, typer.Option(help="Turns that each contestant gets.", min=1)] = 5,
+    json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
+) -> None:
+    """History to top 10: what is served, two slower ways, and what the machine could do at best.
+
+    Example: nextclick bench scorer --catalogue 50,10k --json scorer.json
+    """
+    items, clicks = sizes("--catalogue", catalogue), sizes("--batches", batches)
+    if json is not None and not json.absolute().parent.is_dir():
+        raise ConfigurationError(f"--json {json}: the folder does not exist")
+
+    import torch
+
+    from bench.scorer import measure
+    from shared.device import select_device
+
+    torch.set_num_threads(threads)
+    chosen = select_device(device)
+    table = Table("items", "batch", "clicks/s", "ms", "limit", "reading", "limit", "tower", "pairs")
+    for column in table.columns:
+        column.justify = "right"
+    rows = []
+    for size in items:
+        for batch in clicks:
+            with console.status(f"{size:,} items, batch {batch}"):
+                row = measure(size, batch, chosen, rounds)
+            rows.append(row)
+            table.add_row(
+                f"{row.items:,}",
+                str(row.batch),
+                f"{row.clicks_per_second:,.0f}",
+                f"{row.served_ms:.2f}",
+                f"{row.limit_ms:.2f}",
+                f"{row.encode_ms:.2f}",
+                f"{row.encode_limit_ms:.2f}",
+                f"{row.tower_ratio:,.1f}×",
+                f"{row.per_candidate_ratio:,.0f}×",
+            )
+    console.print(table)
+    console.print(
+        "ms: per micro-batch, of it reading the histories; limit: the same work at the speed of a "
+        "plain matrix product and copy; tower, pairs: how many times longer the source's network "
+        "takes with its tower on every item, and with one pass for every pair."
+    )
+    if json is not None:
+        write(json, rows, chosen)
+
+
+def sizes(option: str, listed: str) -> list[int]:
+    """Read "50,10k,1M"; raises ConfigurationError that names the option."""
+    found = []
+    for part in listed.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*([kKmM]?)\s*", part)
+        size = int(match[1]) * _SUFFIXES[match[2].lower()] if match else 0
+        if size < 1:
+            raise ConfigurationError(f"{option} {listed}: {part.strip()!r} is no size; use 50,10k")
+        found.append(size)
+    return found
+
+
+def write(file: Path, rows: list[Any], device: Any) -> None:
+    """Write numbers (dataclasses) with the machine and the versions they belong to."""
+    from dataclasses import asdict
+
+    from trainer.report.environment import environment
+
+    document = {"environment": environment(device), "rows": [asdict(row) for row in rows]}
+    try:
+        file.write_text(json.dumps(document, indent=2), "utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--json {file} cannot be written ({error})") from None

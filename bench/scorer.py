@@ -1,0 +1,179 @@
+"""How fast is a history turned into its recommendations, and what keeps it from being faster?
+
+    nextclick bench scorer --catalogue 50,10k,100k
+
+For each catalogue and micro-batch, in turns within one run:
+
+- *served*: histories of item ids in, rankings out, by the scorer that the worker uses, with a
+  model of the default preset (random weights: speed does not depend on them).
+- *per candidate*: the source's way, one pass of its network for every pair of history and
+  candidate.
+- *tower*: the source's network encodes the history once, and its tower runs on every candidate.
+- *limit*: the floating-point operations of what is served at the speed of a plain matrix product,
+  plus its catalogue read once and its logits written once at the speed of a copy, both measured
+  here and now.
+
+The two slow ways are run on a part of the pairs where there are many, and scaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.timing import Timing, in_turns
+from shared.bst import BST
+from shared.checkpoint import Checkpoint, Vocabulary, build
+from shared.scorer import Scorer
+from shared.source_bst import SourceBST
+from shared.windows import HISTORY_LENGTH
+from trainer.presets import preset
+
+TOP_K = 10
+_CLICKS = 1_000_000
+"""Of the log that the model is thought to come from: decides how the preset shapes it."""
+_PAIRS = 2560
+"""Pairs of history and candidate in one measured pass per candidate."""
+_TOWER_PAIRS = 25_600
+_SQUARE = 1024
+"""Rows and columns of the matrix product that stands for the machine's best."""
+_COPIED = 32_000_000
+"""Float32 numbers copied to measure bandwidth: more than any cache holds."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the machine reaches at its best, measured in this run."""
+
+    flops: float
+    """Floating-point operations per second of a matrix product."""
+    bandwidth: float
+    """Bytes per second, read and written."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One catalogue and batch; milliseconds per micro-batch."""
+
+    items: int
+    batch: int
+    served_ms: float
+    clicks_per_second: float
+    encode_ms: float
+    """Of it, reading the histories."""
+    limit_ms: float
+    encode_limit_ms: float
+    tower_ratio: float
+    """How many times longer the tower takes."""
+    per_candidate_ratio: float
+
+
+def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Row:
+    """Measure one catalogue and batch."""
+    rng = np.random.default_rng(0)
+    scorer, model = served(items, device)
+    ids = scorer.vocabulary.item_ids
+    rows = rng.integers(1, items + 1, (batch, HISTORY_LENGTH))
+    histories = [[ids[row - 1] for row in window] for window in rows]
+    windows = torch.from_numpy(rows).to(device)
+
+    source = build(preset("source").config(items, _CLICKS)).to(device).eval()
+    assert isinstance(source, SourceBST)
+    pairs = min(_PAIRS, batch * items)
+    tower_pairs = min(_TOWER_PAIRS, batch * items)
+    with torch.inference_mode():
+        calls = {
+            "served": lambda: scorer.recommend(histories),
+            "encode": lambda: model.readings(windows),
+            "per candidate": _per_candidate(source, rng, pairs, device),
+            "tower": _tower(source, windows, rng, tower_pairs),
+            "product": _product(device),
+            "copy": _copy(device),
+        }
+        times = in_turns(calls, device, rounds=rounds)
+        machine = _machine(times["product"], times["copy"])
+        encode_limit = _flops(partial(model.readings, windows)) / machine.flops
+        d = model.config.embed_dim * model.config.members
+        catalogue_limit = (
+            2 * batch * items * d / machine.flops + 4 * items * (d + batch) / machine.bandwidth
+        )
+    served_time = times["served"]
+    return Row(
+        items=items,
+        batch=batch,
+        served_ms=1000 * served_time.median,
+        clicks_per_second=batch / served_time.median,
+        encode_ms=1000 * times["encode"].median,
+        limit_ms=1000 * (encode_limit + catalogue_limit),
+        encode_limit_ms=1000 * encode_limit,
+        tower_ratio=served_time.ratio(times["tower"]) * batch * items / tower_pairs,
+        per_candidate_ratio=served_time.ratio(times["per candidate"]) * batch * items / pairs,
+    )
+
+
+def served(items: int, device: torch.device) -> tuple[Scorer, BST]:
+    """A scorer of the default preset's shape with random weights and neighbours."""
+    torch.manual_seed(0)
+    model = build(preset("default").config(items, _CLICKS))
+    assert isinstance(model, BST)
+    model.neighbours.rows.random_(1, items + 1)
+    model.neighbours.shares.fill_(1.0 / model.config.neighbours)
+    model.neighbours.weight.fill_(0.1)
+    vocabulary = Vocabulary([f"item-{row}" for row in range(1, items + 1)])
+    popularity = np.arange(items, 0, -1)
+    checkpoint = Checkpoint(model, vocabulary, popularity, "default", None, {}, {})
+    return Scorer(checkpoint, device, TOP_K), model
+
+
+def _per_candidate(
+    source: SourceBST, rng: np.random.Generator, pairs: int, device: torch.device
+) -> Callable[[], Tensor]:
+    items = source.config.items
+    windows = torch.from_numpy(rng.integers(1, items + 1, (pairs, HISTORY_LENGTH))).to(device)
+    candidates = torch.from_numpy(rng.integers(1, items + 1, (pairs, 1))).to(device)
+    return lambda: source.candidate_logits(windows, candidates)
+
+
+def _tower(
+    source: SourceBST, windows: Tensor, rng: np.random.Generator, pairs: int
+) -> Callable[[], Tensor]:
+    """Encode, then a tower whose first layer sees session and candidate side by side."""
+    each = max(1, pairs // len(windows))
+    drawn = rng.integers(1, source.config.items + 1, (len(windows), each))
+    candidates = torch.from_numpy(drawn).to(windows.device)
+
+    def run() -> Tensor:
+        sessions = source.encode(windows).unsqueeze(1).expand(-1, each, -1)
+        together = torch.cat([sessions, source.item_embedding(candidates)], dim=-1)
+        logits: Tensor = source.tower_out(torch.relu(source.tower_in(together)))
+        return logits
+
+    return run
+
+
+def _product(device: torch.device) -> Callable[[], Tensor]:
+    one, other = torch.randn(2, _SQUARE, _SQUARE, device=device)
+    return lambda: one @ other
+
+
+def _copy(device: torch.device) -> Callable[[], Tensor]:
+    source, target = torch.randn(2, _COPIED, device=device)
+    return lambda: target.copy_(source)
+
+
+def _machine(product: Timing, copy: Timing) -> Machine:
+    return Machine(2 * _SQUARE**3 / min(product.rounds), 8 * _COPIED / min(copy.rounds))
+
+
+def _flops(call: Callable[[], object]) -> int:
+    """Floating-point operations of the matrix products in a call."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    total: int = counter.get_total_flops()
+    return total
