@@ -19,11 +19,6 @@ console = Console(soft_wrap=True)
 _SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
-@app.callback()
-def bench() -> None:
-    """Keep `scorer` a subcommand, though it is the only one so far."""
-
-
 @app.command()
 def scorer(
     catalogue: Annotated[
@@ -78,6 +73,43 @@ def scorer(
     )
     if json is not None:
         write(json, rows, chosen)
+
+
+@app.command()
+def latency(
+    rate: Annotated[str, typer.Option(help="Clicks per second, with commas between.")] = "200,1000",
+    catalogue: Annotated[str, typer.Option(help="Number of items.")] = "10k",
+    seconds: Annotated[float, typer.Option(help="Of each run.", min=5)] = 30,
+    json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
+) -> None:
+    """Click to recommendation through Kafka, Redis and one worker, all on this machine.
+
+    Example: nextclick bench latency --rate 1000 --json latency.json
+    """
+    rates, items = sizes("--rate", rate), sizes("--catalogue", catalogue)
+    if json is not None and not json.absolute().parent.is_dir():
+        raise ConfigurationError(f"--json {json}: the folder does not exist")
+
+    import torch
+
+    from bench.latency import measure
+
+    table = Table("clicks/s", "items", "retrain and swap", "p50", "p90", "p99", "max, ms")
+    rows = []
+    for clicks in rates:
+        for size in items:
+            for swap in (False, True):
+                with console.status(f"{clicks:,} clicks/s, {size:,} items"):
+                    row = measure(clicks, size, seconds, swap=swap)
+                rows.append(row)
+                numbers = (row.p50_ms, row.p90_ms, row.p99_ms, row.max_ms)
+                swaps = f"yes, {row.swaps}" if swap else "no"
+                table.add_row(
+                    f"{clicks:,}", f"{size:,}", swaps, *(f"{number:.0f}" for number in numbers)
+                )
+    console.print(table)
+    if json is not None:
+        write(json, rows, torch.device("cpu"))
 
 
 def sizes(option: str, listed: str) -> list[int]:

@@ -27,17 +27,16 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.models import CLICKS, random_checkpoint
 from bench.timing import Timing, in_turns
 from shared.bst import BST
-from shared.checkpoint import Checkpoint, Vocabulary, build
+from shared.checkpoint import build
 from shared.scorer import Scorer
 from shared.source_bst import SourceBST
 from shared.windows import HISTORY_LENGTH
 from trainer.presets import preset
 
 TOP_K = 10
-_CLICKS = 1_000_000
-"""Of the log that the model is thought to come from: decides how the preset shapes it."""
 _PAIRS = 2560
 """Pairs of history and candidate in one measured pass per candidate."""
 _TOWER_PAIRS = 25_600
@@ -77,13 +76,15 @@ class Row:
 def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Row:
     """Measure one catalogue and batch."""
     rng = np.random.default_rng(0)
-    scorer, model = served(items, device)
+    checkpoint = random_checkpoint(items)
+    scorer, model = Scorer(checkpoint, device, TOP_K), checkpoint.model
+    assert isinstance(model, BST)
     ids = scorer.vocabulary.item_ids
     rows = rng.integers(1, items + 1, (batch, HISTORY_LENGTH))
     histories = [[ids[row - 1] for row in window] for window in rows]
     windows = torch.from_numpy(rows).to(device)
 
-    source = build(preset("source").config(items, _CLICKS)).to(device).eval()
+    source = build(preset("source").config(items, CLICKS)).to(device).eval()
     assert isinstance(source, SourceBST)
     pairs = min(_PAIRS, batch * items)
     tower_pairs = min(_TOWER_PAIRS, batch * items)
@@ -115,20 +116,6 @@ def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Ro
         tower_ratio=served_time.ratio(times["tower"]) * batch * items / tower_pairs,
         per_candidate_ratio=served_time.ratio(times["per candidate"]) * batch * items / pairs,
     )
-
-
-def served(items: int, device: torch.device) -> tuple[Scorer, BST]:
-    """A scorer of the default preset's shape with random weights and neighbours."""
-    torch.manual_seed(0)
-    model = build(preset("default").config(items, _CLICKS))
-    assert isinstance(model, BST)
-    model.neighbours.rows.random_(1, items + 1)
-    model.neighbours.shares.fill_(1.0 / model.config.neighbours)
-    model.neighbours.weight.fill_(0.1)
-    vocabulary = Vocabulary([f"item-{row}" for row in range(1, items + 1)])
-    popularity = np.arange(items, 0, -1)
-    checkpoint = Checkpoint(model, vocabulary, popularity, "default", None, {}, {})
-    return Scorer(checkpoint, device, TOP_K), model
 
 
 def _per_candidate(

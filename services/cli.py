@@ -118,7 +118,7 @@ def simulate(
 
     ensure_topics(settings.kafka, [settings.kafka.clicks_topic])
     sent = publish.publish_live(
-        shop,
+        shop.traffic(seed),
         Publisher(settings.kafka),
         settings.kafka.clicks_topic,
         rate=rate,

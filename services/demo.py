@@ -10,16 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +26,14 @@ from rich.console import Console
 from rich.live import Live as LiveDisplay
 from rich.table import Table
 
+from services import local
 from services.live import Live
+from services.local import Processes
 from services.simulator import worlds
 from services.simulator.publish import click_frame
 from services.simulator.shop import Clicks, Shop
-from shared import embedded, processes
+from services.watcher import DIGEST_SECONDS, Watcher
+from shared import embedded
 from shared.checkpoint import Vocabulary
 from shared.device import select_device
 from shared.errors import NextclickError
@@ -50,10 +49,9 @@ from trainer.retrain import FitLimits, retrain
 BOOTSTRAP_INTERACTIONS = {"missions": 40_000, "source": 200_000}
 BOOTSTRAP_EPOCHS = 3
 RETRAIN_EPOCHS = 1
-START_SECONDS = 60.0
 DRAIN_SECONDS = 60.0
-DIGEST_SECONDS = 0.25
 K = 10
+_ADDRESSES = ("KAFKA__BOOTSTRAP_SERVERS", "REDIS__URL")
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,9 @@ def run(options: Options, console: Console) -> None:
     folder = Path(tempfile.mkdtemp(prefix="nextclick-demo-"))
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "torch")  # else torch litters /tmp
     try:
-        with _servers(folder, console) as environ:
+        with local.servers(folder) as environ:
+            kafka, redis = (environ[f"{PREFIX}{name}"] for name in _ADDRESSES)
+            console.print(f"Kafka on {kafka}, Redis on {redis} (embedded)")
             _run(options, console, folder, environ)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -91,10 +91,10 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
     popularity = _bootstrap(past, options, console, folder)
 
     live = Live(rivals=_rivals(shop, popularity))
-    watcher = _Watcher(kafka, live)
-    services = _Services(folder, environ)
+    watcher = Watcher(kafka, live)
+    services = Processes(folder, environ)
     try:
-        services.start("trainer", ["trainer"], background=True)
+        services.start("trainer", ["trainer"], _trainer_settings(), background=True)
         for i in range(options.workers):
             services.start(
                 f"worker-{i + 1}",
@@ -112,7 +112,7 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
             _show(services, watcher, _Facts(live, kafka), console, stop)
         console.print("stopping: no new clicks, answering what is in flight …")
         services.stop("simulator")
-        _drain(live, watcher)
+        watcher.drain(DRAIN_SECONDS)
         services.stop_all()
     except BaseException:
         services.show_logs(console)
@@ -121,32 +121,6 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
         services.kill_all()
         watcher.close()
     _summarise(live, kafka, options, console)
-
-
-@contextlib.contextmanager
-def _servers(folder: Path, console: Console) -> Iterator[dict[str, str]]:
-    """Start broker and Redis; yields the environment that points services at them."""
-    kafka = embedded.start_kafka(folder)
-    try:
-        redis = embedded.start_redis(folder)
-        try:
-            console.print(f"Kafka on {kafka.address}, Redis on {redis.address} (embedded)")
-            yield {
-                **{k: v for k, v in os.environ.items() if not k.startswith(PREFIX)},
-                f"{PREFIX}DEVICE": os.environ.get(f"{PREFIX}DEVICE", "auto"),
-                f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": kafka.address,
-                f"{PREFIX}REDIS__URL": f"redis://{redis.address}/0",
-                f"{PREFIX}REGISTRY__URL": str(folder / "registry"),
-                f"{PREFIX}TRAINER__EVENT_LOG": str(folder / "event_log"),
-                f"{PREFIX}TRAINER__EVERY_SECONDS": "8",
-                f"{PREFIX}TRAINER__FLUSH_SECONDS": "1",
-                f"{PREFIX}TRAINER__MAX_EPOCHS": str(RETRAIN_EPOCHS),
-                f"{PREFIX}TRAINER__TORCH_THREADS": str(_fit_threads()),
-            }
-        finally:
-            redis.kill()
-    finally:
-        kafka.kill()
 
 
 def _bootstrap(past: Clicks, options: Options, console: Console, folder: Path) -> list[str]:
@@ -173,6 +147,15 @@ def _bootstrap(past: Clicks, options: Options, console: Console, folder: Path) -
     seconds = time.monotonic() - began
     console.print(f"model {outcome.version} after {seconds:.0f} s: {outcome.reason}")
     return [str(item) for item in frame["item_id"].value_counts().index[:K]]
+
+
+def _trainer_settings() -> dict[str, str]:
+    return {
+        f"{PREFIX}TRAINER__EVERY_SECONDS": "8",
+        f"{PREFIX}TRAINER__FLUSH_SECONDS": "1",
+        f"{PREFIX}TRAINER__MAX_EPOCHS": str(RETRAIN_EPOCHS),
+        f"{PREFIX}TRAINER__TORCH_THREADS": str(_fit_threads()),
+    }
 
 
 def _fit_threads() -> int:
@@ -206,110 +189,6 @@ def _rivals(shop: Shop, popularity: list[str]) -> dict[str, Any]:
     return {"popularity": most_popular, "ceiling": ceiling}
 
 
-class _Watcher:
-    """Reads both topics from outside. A thread notes when each answer arrives and does nothing
-    else; `digest` works out, in bulk, what it means."""
-
-    def __init__(self, kafka: KafkaSettings, live: Live) -> None:
-        self._live = live
-        self._answers = TopicReader(kafka, [kafka.recommendations_topic])
-        self._clicks = TopicReader(kafka, [kafka.clicks_topic], in_no_hurry=True)
-        self._arrived: deque[tuple[float, bytes]] = deque()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._note_arrivals, name="watcher", daemon=True)
-        self._thread.start()
-
-    def digest(self) -> None:
-        """Bring `live` up to date."""
-        batch = [self._arrived.popleft() for _ in range(len(self._arrived))]
-        self._live.add_answers(
-            [Recommendation.model_validate_json(value) for _, value in batch],
-            [when for when, _ in batch],
-        )
-        self._live.add_clicks(
-            [json.loads(m.value or b"")["event_id"] for m in self._clicks.poll(10_000, timeout=0)]
-        )
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._answers.close()
-        self._clicks.close()
-
-    def _note_arrivals(self) -> None:
-        while not self._stop.is_set():
-            messages = self._answers.poll(1000, timeout=0.1)
-            now_ms = time.time() * 1000
-            self._arrived += [(now_ms, message.value or b"") for message in messages]
-
-
-class _Services:
-    """The demo's own processes, each `nextclick <something>` with a log file."""
-
-    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
-        self._folder = folder
-        self._environ = environ
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(
-        self,
-        name: str,
-        arguments: list[str],
-        settings: Mapping[str, str] | None = None,
-        background: bool = False,
-    ) -> None:
-        command = [sys.executable, "-m", "services.cli", *arguments]
-        self._running[name] = processes.spawn(
-            command,
-            self._folder / f"{name}.log",
-            environ={**self._environ, **(settings or {})},
-            background=background,
-        )
-
-    def check(self) -> None:
-        """Raise NextclickError if a process ended with an error."""
-        for name, process in self._running.items():
-            if process.poll() not in (None, 0):
-                raise NextclickError(f"the {name} process died with exit code {process.poll()}")
-
-    def wait_for_partitions(self) -> None:
-        """Wait until every consumer is up and owns partitions: only then clicks may start."""
-        deadline = time.monotonic() + START_SECONDS
-        owning = re.compile(r"assigned partitions \[\d")
-        while not all(owning.search(self._log(name)) for name in self._running):
-            self.check()
-            if time.monotonic() > deadline:
-                raise NextclickError(f"not every process was ready within {START_SECONDS:.0f} s")
-            time.sleep(0.1)
-
-    def ended(self, name: str) -> bool:
-        return self._running[name].poll() is not None
-
-    def stop(self, name: str) -> None:
-        code = processes.stop(self._running.pop(name))
-        if code != 0:
-            raise NextclickError(f"the {name} process ended with exit code {code}")
-
-    def stop_all(self) -> None:
-        for name in list(self._running):
-            self.stop(name)
-
-    def kill_all(self) -> None:
-        for process in self._running.values():
-            process.kill()
-            process.wait()
-        self._running.clear()
-
-    def _log(self, name: str) -> str:
-        path = self._folder / f"{name}.log"
-        return path.read_text(errors="replace") if path.exists() else ""
-
-    def show_logs(self, console: Console) -> None:
-        for name in self._running:
-            console.rule(f"log of {name}")
-            console.print(self._log(name)[-2000:], markup=False)
-
-
 @contextlib.contextmanager
 def _noting_interrupts() -> Iterator[threading.Event]:
     """Let Ctrl-C and SIGTERM set an event and nothing else: a digest that they broke off would
@@ -325,8 +204,8 @@ def _noting_interrupts() -> Iterator[threading.Event]:
 
 
 def _show(
-    services: _Services,
-    watcher: _Watcher,
+    services: Processes,
+    watcher: Watcher,
     facts: _Facts,
     console: Console,
     stop: threading.Event,
@@ -345,7 +224,7 @@ def _show(
 
 
 def _watch_for(
-    seconds: float, services: _Services, watcher: _Watcher, stop: threading.Event
+    seconds: float, services: Processes, watcher: Watcher, stop: threading.Event
 ) -> bool:
     """Watch for a while; True as soon as the simulator has ended or `stop` is set."""
     deadline = time.monotonic() + seconds
@@ -387,20 +266,6 @@ class _Facts:
         rates = (now[1] - self._last[1]) / seconds, (now[2] - self._last[2]) / seconds
         self._last = now
         return rates
-
-
-def _drain(live: Live, watcher: _Watcher) -> None:
-    """Wait until every click seen is answered, and no more come, or DRAIN_SECONDS are over."""
-    deadline = time.monotonic() + DRAIN_SECONDS
-    quiet_since, seen = time.monotonic(), -1
-    while time.monotonic() < deadline:
-        watcher.digest()
-        total = len(live.clicks) + live.answered.total()
-        if total != seen:
-            quiet_since, seen = time.monotonic(), total
-        if live.missing == 0 and time.monotonic() - quiet_since > 1.0:
-            return
-        time.sleep(DIGEST_SECONDS)
 
 
 def _summarise(live: Live, kafka: KafkaSettings, options: Options, console: Console) -> None:

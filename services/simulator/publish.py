@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from services.simulator.shop import Clicks, Shop
+from services.simulator.shop import Clicks
 from shared.kafka import Publisher
 from shared.messages import OutMessage
 from shared.patience import Patience
@@ -57,7 +57,7 @@ def click_frame(clicks: Clicks, last_timestamp_ms: int, rate: float, seed: int) 
 
 
 def publish_live(
-    shop: Shop,
+    traffic: Iterator[Clicks],
     publisher: Publisher,
     topic: str,
     *,
@@ -67,14 +67,16 @@ def publish_live(
     stop: threading.Event,
     clock: Callable[[], float] = time.time,
 ) -> int:
-    """Publish clicks at `rate` a second, for `seconds` or until `stop`; returns how many.
+    """Publish `traffic` at `rate` a second, for `seconds` or until `stop`; returns how many.
+
+    `seed` draws the event ids.
 
     Open loop: click i is due at start + i/rate whatever happened before, and its timestamp is
     the time it was *due*. If Kafka or this process falls behind, the delay shows up in every
     latency measured from the timestamp instead of being hidden by a slower schedule.
     """
     patiently = Patience(stop, log)
-    shoppers = _one_by_one(shop.traffic(seed))
+    shoppers = _one_by_one(traffic)
     rng = np.random.default_rng(seed)
     patiently(publisher.connect)
     start = clock()

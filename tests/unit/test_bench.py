@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from bench.cli import sizes, write
-from bench.scorer import measure, served
+from bench.models import random_checkpoint
+from bench.scorer import measure
 from bench.timing import Timing, in_turns
+from bench.traffic import traffic
+from shared.bst import BST
 from shared.errors import ConfigurationError
 from tests.unit.builders import CPU
 
@@ -50,8 +53,16 @@ def test_the_scorer_is_measured_against_the_slow_ways_and_the_limit(tmp_path: Pa
 
 
 def test_the_measured_model_has_the_shape_that_the_default_preset_serves() -> None:
-    _, small = served(50, CPU)
-    _, large = served(20_000, CPU)
-    assert small.config.members == 1
-    assert large.config.members == 2
-    assert len(large.catalogue()) == 20_000
+    small, large = random_checkpoint(50), random_checkpoint(20_000)
+    assert isinstance(small.model, BST)
+    assert isinstance(large.model, BST)
+    assert small.model.config.members == 1
+    assert large.model.config.members == 2
+    assert len(large.model.catalogue()) == len(large.vocabulary) == 20_000
+
+
+def test_the_load_clicks_items_that_the_model_knows() -> None:
+    clicks = next(traffic(items=30, users=4, seed=0))
+    known = set(random_checkpoint(30).vocabulary.item_ids)
+    assert set(clicks.items) == known
+    assert set(clicks.users.tolist()) == {0, 1, 2, 3}

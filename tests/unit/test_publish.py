@@ -66,7 +66,7 @@ def run(
 ) -> RecordingPublisher:
     publisher = RecordingPublisher(clock)
     sent = publish_live(
-        shop or World(),
+        (shop or World()).traffic(seed=1),
         publisher,
         "clicks",
         rate=rate,

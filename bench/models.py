@@ -1,0 +1,26 @@
+"""Models for benches: the shape that the default preset serves, with random weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from bench.traffic import item_id
+from shared.bst import BST
+from shared.checkpoint import Checkpoint, Vocabulary, build
+from trainer.presets import preset
+
+CLICKS = 1_000_000
+"""Of the log that a model is thought to come from: decides how the preset shapes it."""
+
+
+def random_checkpoint(items: int, seed: int = 0) -> Checkpoint:
+    """A model of random weights and neighbours: it costs what a trained one costs."""
+    torch.manual_seed(seed)
+    model = build(preset("default").config(items, CLICKS))
+    assert isinstance(model, BST)
+    model.neighbours.rows.random_(1, items + 1)
+    model.neighbours.shares.fill_(1.0 / model.config.neighbours)
+    model.neighbours.weight.fill_(0.1)
+    vocabulary = Vocabulary([item_id(row) for row in range(1, items + 1)])
+    return Checkpoint(model, vocabulary, np.arange(items, 0, -1), "default", None, {}, {})

@@ -1,0 +1,117 @@
+"""Kafka, Redis and processes of nextclick on this machine: for the demo and the benches."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from shared import embedded, processes
+from shared.errors import NextclickError
+from shared.settings import PREFIX
+
+START_SECONDS = 60.0
+
+
+@contextlib.contextmanager
+def servers(folder: Path) -> Iterator[dict[str, str]]:
+    """Start broker and Redis; yields the environment that points processes at them.
+
+    Settings from outside do not reach the processes, but for the device.
+    """
+    kafka = embedded.start_kafka(folder)
+    try:
+        redis = embedded.start_redis(folder)
+        try:
+            yield {
+                **{k: v for k, v in os.environ.items() if not k.startswith(PREFIX)},
+                f"{PREFIX}DEVICE": os.environ.get(f"{PREFIX}DEVICE", "auto"),
+                f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": kafka.address,
+                f"{PREFIX}REDIS__URL": f"redis://{redis.address}/0",
+                f"{PREFIX}REGISTRY__URL": str(folder / "registry"),
+                f"{PREFIX}TRAINER__EVENT_LOG": str(folder / "event_log"),
+            }
+        finally:
+            redis.kill()
+    finally:
+        kafka.kill()
+
+
+class Processes:
+    """Processes of nextclick, each with a log file in a folder."""
+
+    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+        self._folder = folder
+        self._environ = environ
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(
+        self,
+        name: str,
+        arguments: list[str],
+        settings: Mapping[str, str] | None = None,
+        background: bool = False,
+        module: str = "services.cli",
+    ) -> None:
+        """Start `nextclick ARGUMENTS`, or another module; see processes.spawn for `background`."""
+        self._running[name] = processes.spawn(
+            [sys.executable, "-m", module, *arguments],
+            self._folder / f"{name}.log",
+            environ={**self._environ, **(settings or {})},
+            background=background,
+        )
+
+    def check(self) -> None:
+        """Raise NextclickError if a process ended with an error."""
+        for name, process in self._running.items():
+            if process.poll() not in (None, 0):
+                raise NextclickError(f"the {name} process died with exit code {process.poll()}")
+
+    def wait_for_partitions(self) -> None:
+        """Wait until every consumer is up and owns partitions: only then clicks may start."""
+        deadline = time.monotonic() + START_SECONDS
+        owning = re.compile(r"assigned partitions \[\d")
+        while not all(owning.search(self._log(name)) for name in self._running):
+            self.check()
+            if time.monotonic() > deadline:
+                raise NextclickError(f"not every process was ready within {START_SECONDS:.0f} s")
+            time.sleep(0.1)
+
+    def ended(self, name: str) -> bool:
+        """Say whether a process has come to its end."""
+        return self._running[name].poll() is not None
+
+    def stop(self, name: str) -> None:
+        """Ask a process to end; raises NextclickError if it does not end well."""
+        code = processes.stop(self._running.pop(name))
+        if code != 0:
+            raise NextclickError(f"the {name} process ended with exit code {code}")
+
+    def stop_all(self) -> None:
+        """Stop one after the other, in the order of their start."""
+        for name in list(self._running):
+            self.stop(name)
+
+    def kill_all(self) -> None:
+        """SIGKILL what still runs."""
+        for process in self._running.values():
+            process.kill()
+            process.wait()
+        self._running.clear()
+
+    def _log(self, name: str) -> str:
+        path = self._folder / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def show_logs(self, console: Console) -> None:
+        """Print the end of the log of each process that still runs."""
+        for name in self._running:
+            console.rule(f"log of {name}")
+            console.print(self._log(name)[-2000:], markup=False)
