@@ -112,6 +112,51 @@ def latency(
         write(json, rows, torch.device("cpu"))
 
 
+@app.command()
+def worker(
+    catalogue: Annotated[str, typer.Option(help="Catalogue sizes with commas between.")] = "50,10k",
+    clicks: Annotated[int, typer.Option(help="On the topic beforehand.", min=1000)] = 20_000,
+    rounds: Annotated[int, typer.Option(help="Times that the topic is answered.", min=1)] = 3,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
+) -> None:
+    """What one worker reaches on a full topic, step by step, and what it could.
+
+    Example: nextclick bench worker --catalogue 10k
+    """
+    items = sizes("--catalogue", catalogue)
+    if json is not None and not json.absolute().parent.is_dir():
+        raise ConfigurationError(f"--json {json}: the folder does not exist")
+
+    import torch
+
+    from bench.worker import STAGES, measure
+    from shared.device import select_device
+
+    torch.set_num_threads(1)  # as the worker does by default
+    chosen = select_device(device)
+    rows = []
+    for size in items:
+        with console.status(f"{size:,} items"):
+            rows.append(measure(size, clicks, rounds, chosen))
+    table = Table("", *(f"{row.items:,} items" for row in rows))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("clicks/s", *(f"{row.clicks_per_second:,.0f}" for row in rows))
+    table.add_row("of possible", *(f"{row.of_possible:.0%}" for row in rows))
+    table.add_row("floor", *(f"{row.floor_us:.0f}" for row in rows))
+    table.add_row("scorer", *(f"{row.scorer_us:.0f}" for row in rows), end_section=True)
+    for stage in STAGES:
+        table.add_row(stage, *(f"{row.stage_us[stage]:.0f}" for row in rows))
+    console.print(table)
+    console.print(
+        "From floor on: µs per click. Possible: 1 / (floor + scorer); floor is the same loop with a "
+        "scorer that costs nothing, scorer is the scorer alone; below are the worker's steps."
+    )
+    if json is not None:
+        write(json, rows, chosen)
+
+
 def sizes(option: str, listed: str) -> list[int]:
     """Read "50,10k,1M"; raises ConfigurationError that names the option."""
     found = []

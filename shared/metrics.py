@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, Summary, start_http_server
 
 CLICKS = Counter("nextclick_clicks", "Valid clicks read")
 RECOMMENDATIONS = Counter("nextclick_recommendations", "Recommendations acknowledged by Kafka")
@@ -15,6 +15,12 @@ CLICK_TO_ACKNOWLEDGED = Histogram(
     "nextclick_click_to_acknowledged_seconds",
     "From a click's timestamp until its recommendation was acknowledged",
     buckets=[0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30, 300],
+)
+STAGE_SECONDS = Summary(
+    "nextclick_stage_seconds",
+    "Seconds of the worker's steps, a micro-batch at a time: poll, decode, append, score, encode, "
+    "produce, acknowledge, commit",
+    ["stage"],
 )
 SWAPS = Counter("nextclick_swaps", "Models swapped in, the first one included")
 SWAP_FAILURES = Counter("nextclick_swap_failures", "Models that could not be loaded")

@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from prometheus_client.context_managers import Timer
+
 from services.worker import handle
 from services.worker.model_slot import ModelSlot, ServedModel
 from shared import metrics
@@ -59,34 +61,43 @@ class Worker:
 
     def step(self) -> None:
         """Answer one micro-batch, or return after POLL_SECONDS without a click."""
-        messages = self.consumer.poll(self.max_batch, POLL_SECONDS)  # 1
+        with _timed("poll"):
+            messages = self.consumer.poll(self.max_batch, POLL_SECONDS)  # 1
         if not messages:
             return
         metrics.BATCH_SIZE.observe(len(messages))
         model = self.slot.model
         assert model is not None, "run() is called once the first model is there"
-        batch = handle.decode(messages)  # 2
+        with _timed("decode"):
+            batch = handle.decode(messages)  # 2
         for part in handle.cut(batch, MAX_UNCOMMITTED_CLICKS_PER_USER):
             self._answer(part, model)
 
     def _answer(self, batch: list[handle.Read], model: ServedModel) -> None:
         patiently = Patience(self.stop, log)
         clicks = [read.outcome for read in batch if isinstance(read.outcome, Click)]
-        histories = patiently(self.sessions.append, clicks)  # 3
-        rankings = model.scorer.recommend(histories)  # 4
-        now_ms = int(self.now() * 1000)
-        answers = [
-            handle.recommendation(click, history, ranking, model.version, now_ms)
-            for click, history, ranking in zip(clicks, histories, rankings, strict=True)
-        ]
-        dead = [
-            handle.dead_letter(self.dlq_topic, message, error, now_ms)
-            for message, error in handle.bad(batch)
-        ]
-        self.publisher.send(handle.answer_message(self.recommendations_topic, a) for a in answers)
-        self.publisher.send(dead)  # 5
-        patiently(self.publisher.wait_acknowledged)  # 6
-        patiently(self.consumer.commit, [read.message for read in batch])  # 7
+        with _timed("append"):
+            histories = patiently(self.sessions.append, clicks)  # 3
+        with _timed("score"):
+            rankings = model.scorer.recommend(histories)  # 4
+        with _timed("encode"):
+            now_ms = int(self.now() * 1000)
+            answers = [
+                handle.recommendation(click, history, ranking, model.version, now_ms)
+                for click, history, ranking in zip(clicks, histories, rankings, strict=True)
+            ]
+            encoded = [handle.answer_message(self.recommendations_topic, a) for a in answers]
+            dead = [
+                handle.dead_letter(self.dlq_topic, message, error, now_ms)
+                for message, error in handle.bad(batch)
+            ]
+        with _timed("produce"):
+            self.publisher.send(encoded)
+            self.publisher.send(dead)  # 5
+        with _timed("acknowledge"):
+            patiently(self.publisher.wait_acknowledged)  # 6
+        with _timed("commit"):
+            patiently(self.consumer.commit, [read.message for read in batch])  # 7
         self._count(batch, answers)
 
     def _count(self, batch: list[handle.Read], answers: list[Recommendation]) -> None:
@@ -111,3 +122,7 @@ class Worker:
                 message.offset,
                 str(error)[:200],
             )
+
+
+def _timed(stage: str) -> Timer:
+    return metrics.STAGE_SECONDS.labels(stage).time()

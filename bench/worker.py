@@ -1,0 +1,192 @@
+"""How many clicks a second does one worker answer, and what does each of its steps cost?
+
+    nextclick bench worker --catalogue 50,10k
+
+A clicks topic is filled beforehand; the worker's loop, in this process, then answers it from its
+beginning as fast as it can. It takes turns with the *floor*: the same loop over the same clicks,
+with a scorer that gives everybody the popular items. The *scorer* is also timed alone, on batches
+of the same size. If nothing but these cost anything, a click would take floor + scorer: that is
+what the worker is held against.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.models import random_checkpoint
+from bench.timing import in_turns
+from bench.traffic import traffic
+from services import local
+from services.simulator.publish import publish_live
+from services.worker.loop import Worker
+from services.worker.model_slot import ModelSlot
+from shared import metrics
+from shared.kafka import ClickConsumer, Publisher, ensure_topics
+from shared.registry import Registry
+from shared.scorer import Ranking, Scorer
+from shared.sessions import RedisSessions
+from shared.settings import PREFIX, KafkaSettings, Settings
+from shared.windows import HISTORY_LENGTH
+
+USERS = 500
+"""So few that most clicks have a full history."""
+_FILL_SECONDS = 1.0
+STAGES = ("poll", "decode", "append", "score", "encode", "produce", "acknowledge", "commit")
+
+
+class Floor(Scorer):
+    """A scorer that costs nothing: the popular items for everybody."""
+
+    def recommend(self, histories: list[list[str]]) -> list[Ranking]:
+        """Answer as if nobody had clicked anything."""
+        return super().recommend([[] for _ in histories])
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The topic answered once."""
+
+    clicks_per_second: float
+    stage_us: dict[str, float]
+    """Microseconds per click."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One catalogue; medians over the rounds."""
+
+    items: int
+    batch: int
+    clicks: int
+    clicks_per_second: float
+    floor_us: float
+    """Microseconds per click of the loop with the scorer that costs nothing."""
+    scorer_us: float
+    of_possible: float
+    """The worker's rate as a share of 1 / (floor + scorer): median over the rounds."""
+    stage_us: dict[str, float]
+
+
+def measure(items: int, clicks: int, rounds: int, device: torch.device) -> Row:
+    """Measure one catalogue with one worker, its device as given and its other settings default."""
+    folder = Path(tempfile.mkdtemp(prefix="nextclick-bench-"))
+    try:
+        with local.servers(folder) as environ:
+            return _measure(environ, items, clicks, rounds, device)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _measure(
+    environ: dict[str, str], items: int, clicks: int, rounds: int, device: torch.device
+) -> Row:
+    kafka = KafkaSettings(bootstrap_servers=environ[f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"])
+    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    publish_live(
+        traffic(items, USERS, seed=0),
+        Publisher(kafka),
+        kafka.clicks_topic,
+        rate=clicks / _FILL_SECONDS,
+        seconds=_FILL_SECONDS,
+        seed=0,
+        stop=threading.Event(),
+    )
+    checkpoint = random_checkpoint(items)
+    registry = Registry(environ[f"{PREFIX}REGISTRY__URL"])
+    registry.publish(checkpoint)
+    top_k = Settings().worker.top_k
+    batch = Settings().worker.max_batch
+    scorer = Scorer(checkpoint, device, top_k)
+    ids = np.array(checkpoint.vocabulary.item_ids, object)
+    histories = np.random.default_rng(0).choice(ids, (batch, HISTORY_LENGTH)).tolist()
+
+    workers, floors, scorers, shares = [], [], [], []
+    for number in range(rounds):
+        slots = {
+            "worker": ModelSlot(registry, lambda c: Scorer(c, device, top_k), 1.0),
+            "floor": ModelSlot(registry, lambda c: Floor(c, device, top_k), 1.0),
+        }
+        passes = {
+            name: _answer_all(f"{name}-{number}", slot, environ, kafka, clicks)
+            for name, slot in slots.items()
+        }
+        alone = in_turns({"scorer": lambda: scorer.recommend(histories)}, device, rounds=1)
+        workers.append(passes["worker"])
+        floors.append(1e6 / passes["floor"].clicks_per_second)
+        scorers.append(1e6 * alone["scorer"].median / batch)
+        shares.append(workers[-1].clicks_per_second * (floors[-1] + scorers[-1]) / 1e6)
+    return Row(
+        items=items,
+        batch=batch,
+        clicks=clicks,
+        clicks_per_second=statistics.median(p.clicks_per_second for p in workers),
+        floor_us=statistics.median(floors),
+        scorer_us=statistics.median(scorers),
+        of_possible=statistics.median(shares),
+        stage_us={s: statistics.median(p.stage_us[s] for p in workers) for s in STAGES},
+    )
+
+
+def _answer_all(
+    name: str, slot: ModelSlot, environ: dict[str, str], kafka: KafkaSettings, clicks: int
+) -> Pass:
+    """Answer the topic from its beginning, as a group and with sessions of its own."""
+    settings = Settings()
+    slot.check()
+    sessions = RedisSessions(
+        environ[f"{PREFIX}REDIS__URL"],
+        key_prefix=f"{name}:",
+        gap_ms=int(settings.session.gap_seconds * 1000),
+        ttl_seconds=settings.session.ttl_seconds,
+        timeout_seconds=settings.redis.timeout_seconds,
+    )
+    publisher = Publisher(kafka)
+    publisher.connect()
+    consumer = ClickConsumer(kafka, kafka.clicks_topic, name)
+    worker = Worker(
+        consumer=consumer,
+        sessions=sessions,
+        slot=slot,
+        publisher=publisher,
+        recommendations_topic=kafka.recommendations_topic,
+        dlq_topic=kafka.dlq_topic,
+        max_batch=settings.worker.max_batch,
+        stop=threading.Event(),
+    )
+    try:
+        answered = _count()
+        while _count() == answered:  # joining the group takes a while and is not measured
+            worker.step()
+        first, before, began = _count(), _stages(), time.perf_counter()
+        while _count() - answered < clicks:
+            worker.step()
+        seconds, measured = time.perf_counter() - began, _count() - first
+    finally:
+        consumer.close()
+        sessions.close()
+    spent = {stage: 1e6 * (_stages()[stage] - before[stage]) / measured for stage in STAGES}
+    return Pass(measured / seconds, spent)
+
+
+def _count() -> float:
+    """Recommendations of this process so far."""
+    return sum(s.value for m in metrics.RECOMMENDATIONS.collect() for s in m.samples[:1])
+
+
+def _stages() -> dict[str, float]:
+    """Seconds that each stage took in this process so far."""
+    seconds = dict.fromkeys(STAGES, 0.0)
+    for metric in metrics.STAGE_SECONDS.collect():
+        for sample in metric.samples:
+            if sample.name.endswith("_sum"):
+                seconds[sample.labels["stage"]] = sample.value
+    return seconds
