@@ -45,7 +45,7 @@ def scorer(
 
     torch.set_num_threads(threads)
     chosen = select_device(device)
-    table = Table("items", "batch", "clicks/s", "ms", "limit", "reading", "limit", "tower", "pairs")
+    table = Table("items", "batch", "clicks/s", "ms", "limit", "read", "limit", "tower", "pairs")
     for column in table.columns:
         column.justify = "right"
     rows = []
@@ -62,14 +62,14 @@ def scorer(
                 f"{row.limit_ms:.2f}",
                 f"{row.encode_ms:.2f}",
                 f"{row.encode_limit_ms:.2f}",
-                f"{row.tower_ratio:,.1f}×",
+                f"{row.tower_ratio:,.0f}×",
                 f"{row.per_candidate_ratio:,.0f}×",
             )
     console.print(table)
     console.print(
-        "ms: per micro-batch, of it reading the histories; limit: the same work at the speed of a "
-        "plain matrix product and copy; tower, pairs: how many times longer the source's network "
-        "takes with its tower on every item, and with one pass for every pair."
+        "ms: per micro-batch, of it reading the histories (read). limit: the same work at the "
+        "speed of a plain matrix product and copy. tower, pairs: how many times longer the "
+        "source's network takes with its tower on every item, and with one pass for every pair."
     )
     if json is not None:
         write(json, rows, chosen)
@@ -150,8 +150,8 @@ def worker(
         table.add_row(stage, *(f"{row.stage_us[stage]:.0f}" for row in rows))
     console.print(table)
     console.print(
-        "From floor on: µs per click. Possible: 1 / (floor + scorer); floor is the same loop with a "
-        "scorer that costs nothing, scorer is the scorer alone; below are the worker's steps."
+        "From floor on: µs per click. Possible: 1 / (floor + scorer); floor is the same loop with "
+        "a scorer that costs nothing, scorer is the scorer alone; below are the worker's steps."
     )
     if json is not None:
         write(json, rows, chosen)

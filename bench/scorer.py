@@ -91,7 +91,7 @@ def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Ro
     with torch.inference_mode():
         calls = {
             "served": lambda: scorer.recommend(histories),
-            "encode": lambda: model.readings(windows),
+            "encode": lambda: model.encode(windows),
             "per candidate": _per_candidate(source, rng, pairs, device),
             "tower": _tower(source, windows, rng, tower_pairs),
             "product": _product(device),
@@ -99,7 +99,7 @@ def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Ro
         }
         times = in_turns(calls, device, rounds=rounds)
         machine = _machine(times["product"], times["copy"])
-        encode_limit = _flops(partial(model.readings, windows)) / machine.flops
+        encode_limit = _flops(partial(model.encode, windows)) / machine.flops
         d = model.config.embed_dim * model.config.members
         catalogue_limit = (
             2 * batch * items * d / machine.flops + 4 * items * (d + batch) / machine.bandwidth
@@ -136,7 +136,7 @@ def _tower(
     candidates = torch.from_numpy(drawn).to(windows.device)
 
     def run() -> Tensor:
-        sessions = source.encode(windows).unsqueeze(1).expand(-1, each, -1)
+        sessions = source.session(windows).unsqueeze(1).expand(-1, each, -1)
         together = torch.cat([sessions, source.item_embedding(candidates)], dim=-1)
         logits: Tensor = source.tower_out(torch.relu(source.tower_in(together)))
         return logits

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from shared.bst_network import BSTConfig, Network, Readings, Sessions
 from shared.neighbours import ItemNeighbours
-from shared.session_model import SessionModel
+from shared.session_model import Encoded, SessionModel
 
 
 class BST(SessionModel):
@@ -49,22 +49,24 @@ class BST(SessionModel):
         each = [network.read(histories) for network in self.networks]
         return Readings(*(_mean(list(sessions)) for sessions in zip(*each, strict=True)))
 
-    def logits(self, histories: Tensor, catalogue: Tensor) -> Tensor:
-        """Logits [B, items] of the networks."""
+    def encode(self, histories: Tensor) -> Sessions:
+        """Both readings of windows [B, HISTORY_LENGTH], mixed."""
         ahead, about = self.readings(histories)
-        queries = torch.lerp(ahead.queries, about.queries, self.about_share)
-        bonus = torch.lerp(ahead.bonus, about.bonus, self.about_share)
-        return score(Sessions(queries, ahead.bonus_columns, bonus), catalogue)
+        return Sessions(
+            torch.lerp(ahead.queries, about.queries, self.about_share),
+            ahead.bonus_columns,
+            torch.lerp(ahead.bonus, about.bonus, self.about_share),
+        )
+
+    def score(self, encoded: Encoded, catalogue: Tensor) -> Tensor:
+        """Logits [B, items] of the networks for `Sessions`."""
+        sessions = Sessions(*encoded)
+        scores = sessions.queries @ catalogue.T
+        return scores.scatter_add_(1, sessions.bonus_columns, sessions.bonus)
 
     def log_probabilities(self, logits: Tensor, histories: Tensor) -> Tensor:
-        """log P(next click) of networks and neighbours: [B, items]."""
+        """log P(next click) of networks and neighbours, in place of the logits: [B, items]."""
         return self.neighbours.mix(logits, histories)
-
-
-def score(sessions: Sessions, catalogue: Tensor) -> Tensor:
-    """Logits [N, items] of read sessions."""
-    scores = sessions.queries @ catalogue.T
-    return scores.scatter_add(1, sessions.bonus_columns, sessions.bonus)
 
 
 def _mean(members: list[Sessions]) -> Sessions:

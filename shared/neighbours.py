@@ -39,31 +39,33 @@ class ItemNeighbours(nn.Module):
 
         A row of zeros where no item of the window has neighbours.
         """
-        return self._votes(histories, self._age_weights(histories))[:, 1:]
+        columns, votes = self._ballot(histories)
+        result = torch.zeros(len(histories), len(self.rows) - 1, device=histories.device)
+        return result.scatter_add_(1, columns, votes)
 
     def mix(self, logits: Tensor, histories: Tensor) -> Tensor:
-        """Mix the votes into logits [B, items] of a network: log P(next click).
+        """Mix the votes into logits [B, items] of a network, in place: log P(next click).
 
         Only voted columns change but for a constant, so that nothing costs a logarithm per item.
         """
-        weights = self._age_weights(histories)
-        rest = torch.where(weights.any(dim=1, keepdim=True), torch.log1p(-self.weight), 0.0)
-        mixed = logits - (torch.logsumexp(logits, dim=1, keepdim=True) - rest)
-        # Padding among the neighbours stands for row 1 here: it gets what is right for row 1.
-        columns = (self.rows[histories].long().flatten(1) - 1).clamp(min=0)
-        votes = self._votes(histories, weights).gather(1, columns + 1)
-        voted = torch.logaddexp(mixed.gather(1, columns), (self.weight * votes).log())
+        columns, votes = self._ballot(histories)
+        rest = torch.where(votes.any(dim=1, keepdim=True), torch.log1p(-self.weight), 0.0)
+        mixed = logits.sub_(torch.logsumexp(logits, dim=1, keepdim=True) - rest)
+        of_network = mixed.gather(1, columns)
+        # An item may be a neighbour of several clicks: the voted cells add its votes up.
+        mixed.scatter_(1, columns, 0.0).scatter_add_(1, columns, self.weight * votes)
+        voted = torch.logaddexp(of_network, mixed.gather(1, columns).log())
         return mixed.scatter_(1, columns, voted)
 
-    def _age_weights(self, histories: Tensor) -> Tensor:
-        """How much each click's neighbours count, [B, HISTORY_LENGTH]: they add up to 1, or 0."""
+    def _ballot(self, histories: Tensor) -> tuple[Tensor, Tensor]:
+        """Columns that are voted for, and the votes, both [B, HISTORY_LENGTH · K].
+
+        A column can come several times, and column 0 with no votes where a neighbour is missing.
+        The votes of a row add up to 1, or to 0 if no item of the window has neighbours.
+        """
         has_neighbours = (histories != PADDING) & (self.rows[histories, 0] != PADDING)
         weights = self.age_weights * has_neighbours
-        return weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-9)
-
-    def _votes(self, histories: Tensor, weights: Tensor) -> Tensor:
-        """[B, items + 1], by catalogue row."""
+        weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-9)
         votes = self.shares[histories] * weights.unsqueeze(-1)
-        result = torch.zeros(len(histories), len(self.rows), device=histories.device)
-        columns = self.rows[histories].long().flatten(1)
-        return result.scatter_add_(1, columns, votes.flatten(1))
+        columns = self.rows[histories].long().sub_(1).clamp_(min=0)
+        return columns.flatten(1), votes.flatten(1)

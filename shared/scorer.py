@@ -7,6 +7,7 @@ of ROWS, from which on the kernels were found (and are tested) not to.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,9 @@ from shared.schemas import ScoredItem
 from shared.windows import HISTORY_LENGTH, IntArray, windows
 
 ROWS = 8
+
+_CELLS = 640_000
+"""Scores computed at once: 2.5 MB."""
 
 _POWERS_OF_TEN = np.array([float(f"1e{exponent}") for exponent in range(60)])
 """Up to 1e22 they are exact, and so are the decimals made with them."""
@@ -85,18 +89,31 @@ class Scorer:
     def log_probabilities(self, batch: IntArray) -> torch.Tensor:
         """log P(next click = item | history) for windows [B, HISTORY_LENGTH]: shape [B, items].
 
-        Every window holds at least one known item.
+        B ≥ 1, and every window holds at least one known item.
         """
-        padded = np.concatenate([batch, np.repeat(batch[:1], -len(batch) % ROWS, axis=0)])
-        histories = torch.from_numpy(padded).to(self.device)
-        with torch.inference_mode():
-            logits = self._model.logits(histories, self._catalogue)[: len(batch)]
-            return self._model.log_probabilities(logits, histories[: len(batch)])
+        (whole,) = self._in_blocks(batch, len(batch))
+        return whole
 
     def _top(self, batch: IntArray) -> tuple[list[list[float]], list[list[int]]]:
-        best = torch.topk(self.log_probabilities(batch), self._top_k, dim=1)
-        scores = best.values.double().exp().cpu().numpy()
-        return six_digits(scores).tolist(), best.indices.tolist()
+        # Scores of a block are ranked while they are still in a cache.
+        block = max(ROWS, _CELLS // len(self.vocabulary))
+        best = [torch.topk(scores, self._top_k, dim=1) for scores in self._in_blocks(batch, block)]
+        values = torch.cat([each.values for each in best]).double().exp().cpu().numpy()
+        indices = torch.cat([each.indices for each in best])
+        return six_digits(values).tolist(), indices.tolist()
+
+    def _in_blocks(self, batch: IntArray, block: int) -> Iterator[torch.Tensor]:
+        """log P of at most `block` windows (rounded to ROWS) after the other."""
+        padded = np.concatenate([batch, np.repeat(batch[:1], -len(batch) % ROWS, axis=0)])
+        histories = torch.from_numpy(padded).to(self.device)
+        step = -(-block // ROWS) * ROWS
+        with torch.inference_mode():
+            encoded = self._model.encode(histories)
+            for start in range(0, len(batch), step):
+                part = tuple(tensor[start : start + step] for tensor in encoded)
+                kept = min(step, len(batch) - start)
+                logits = self._model.score(part, self._catalogue)[:kept]
+                yield self._model.log_probabilities(logits, histories[start : start + kept])
 
     def _rank_by_popularity(self, popularity: IntArray) -> list[ScoredItem]:
         order = np.argsort(-popularity, kind="stable")[: self._top_k]

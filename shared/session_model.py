@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import Self, TypeAlias
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -30,6 +30,10 @@ class SessionModelConfig(BaseModel):
         return self
 
 
+Encoded: TypeAlias = tuple[Tensor, ...]
+"""Windows as a model understands them: tensors whose first dimension is the window."""
+
+
 class SessionModel(nn.Module, ABC):
     """A network that encodes a window once and scores the whole catalogue for it.
 
@@ -46,15 +50,25 @@ class SessionModel(nn.Module, ABC):
         """Compute what scoring needs of the items: constant per model, first dimension items."""
 
     @abstractmethod
-    def logits(self, histories: Tensor, catalogue: Tensor) -> Tensor:
-        """Score the whole catalogue for windows [B, HISTORY_LENGTH] of rows: [B, items].
+    def encode(self, histories: Tensor) -> Encoded:
+        """Encode windows [B, HISTORY_LENGTH] of rows, left-padded, each with at least one item."""
 
-        Every window is left-padded and holds at least one item. Column j is catalogue row j + 1.
-        These are the numbers that a fit trains.
+    @abstractmethod
+    def score(self, encoded: Encoded, catalogue: Tensor) -> Tensor:
+        """Score the whole catalogue for encoded windows: [B, items].
+
+        Column j is catalogue row j + 1. These are the numbers that a fit trains.
         """
 
+    def logits(self, histories: Tensor, catalogue: Tensor) -> Tensor:
+        """Encode and score."""
+        return self.score(self.encode(histories), catalogue)
+
     def log_probabilities(self, logits: Tensor, histories: Tensor) -> Tensor:
-        """log P(next click) from the logits of windows: [B, items]. Row by row."""
+        """log P(next click) from the logits of windows: [B, items]. Row by row.
+
+        The logits may be overwritten: a large catalogue's are worth no copy.
+        """
         return torch.log_softmax(logits, dim=1)
 
     def forward(self, histories: Tensor, catalogue: Tensor | None = None) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from shared.session_model import SessionModel, SessionModelConfig
+from shared.session_model import Encoded, SessionModel, SessionModelConfig
 from shared.windows import HISTORY_LENGTH, PADDING
 
 _BLOCK_ELEMENTS = 8_388_608
@@ -48,8 +48,8 @@ class SourceBST(SessionModel):
         self.tower_out = nn.Linear(config.tower, 1)
         self.dropout = nn.Dropout(config.dropout)
 
-    def encode(self, histories: Tensor) -> Tensor:
-        """Encode windows, shape [B, HISTORY_LENGTH] of rows, into sessions, shape [B, embed_dim].
+    def session(self, histories: Tensor) -> Tensor:
+        """Turn windows, shape [B, HISTORY_LENGTH] of rows, into sessions, shape [B, embed_dim].
 
         Every window holds at least one item: attention over nothing is undefined.
         """
@@ -81,12 +81,16 @@ class SourceBST(SessionModel):
 
     def candidate_logits(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Score each window's own candidates, rows of shape [B, C]: logits [B, C]."""
-        sessions = self.session_half(self.encode(histories)).unsqueeze(1)
+        sessions = self.session_half(self.session(histories)).unsqueeze(1)
         return self.tower(sessions, self.target_half(self.item_embedding(candidates)))
 
-    def logits(self, histories: Tensor, catalogue: Tensor) -> Tensor:
-        """Score the whole catalogue for windows [B, HISTORY_LENGTH]: [B, items]."""
-        sessions = self.session_half(self.encode(histories)).unsqueeze(1)
-        block = max(1, _BLOCK_ELEMENTS // (self.config.tower * len(histories)))
-        parts = [self.tower(sessions, part) for part in torch.split(catalogue, block)]
+    def encode(self, histories: Tensor) -> Encoded:
+        """The tower's first layer on the sessions of windows: one tensor [B, tower]."""
+        return (self.session_half(self.session(histories)),)
+
+    def score(self, encoded: Encoded, catalogue: Tensor) -> Tensor:
+        """Score the whole catalogue for encoded windows: logits [B, items]."""
+        (half,) = encoded
+        block = max(1, _BLOCK_ELEMENTS // (self.config.tower * len(half)))
+        parts = [self.tower(half.unsqueeze(1), part) for part in torch.split(catalogue, block)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from shared.bst import BST, score
+from shared.bst import BST
 from trainer.dataset import Samples
 from trainer.evaluate import ranks_of
 
@@ -38,7 +38,7 @@ def choose_about_share(model: BST, validation: Samples, device: torch.device) ->
         for start in range(0, len(some), _BATCH):
             batch = validation.take(some[start : start + _BATCH])
             ahead, about = model.readings(torch.from_numpy(batch.histories).to(device))
-            by_ahead, by_about = score(ahead, catalogue), score(about, catalogue)
+            by_ahead, by_about = model.score(ahead, catalogue), model.score(about, catalogue)
             for number, share in enumerate(_SHARES):
                 mixed = torch.lerp(by_ahead, by_about, float(share))
                 ranks = ranks_of(mixed.cpu().numpy(), batch.targets)

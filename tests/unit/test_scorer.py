@@ -205,3 +205,16 @@ def test_scores_keep_six_digits() -> None:
         assert rounded == pytest.approx(float(f"{exact:.6g}"), rel=1e-15)
         assert len(repr(rounded).partition("e")[0].replace(".", "").strip("0")) <= 6
     assert six_digits(np.array([0.0, 1.0, 0.25, 1e-70])).tolist() == [0.0, 1.0, 0.25, 0.0]
+
+
+@pytest.mark.parametrize("cells", [1, 300, 900, 10**9])
+def test_a_batch_is_ranked_alike_in_blocks_of_any_size(
+    cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    histories = [
+        [str(item) for item in rng.integers(1, 31, rng.integers(1, 12))] for _ in range(45)
+    ]
+    expected = SCORER.recommend(histories)
+    monkeypatch.setattr("shared.scorer._CELLS", cells)
+    assert SCORER.recommend(histories) == expected
