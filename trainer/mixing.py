@@ -10,6 +10,8 @@ from trainer.dataset import Samples
 from trainer.evaluate import ranks_of
 
 WEIGHT_WITHOUT_VALIDATION = 0.1
+MOST_WEIGHT = 0.99
+"""However right the neighbours were on the validation: other items must stay possible."""
 _SHARES = np.linspace(0.0, 1.0, 11)
 _SHARE_CASES = 5000
 _EM_STEPS = 50
@@ -70,4 +72,4 @@ def weigh_neighbours(model: BST, validation: Samples, device: torch.device) -> N
     for _ in range(_EM_STEPS):
         mixed = weight * votes
         weight = float((mixed / (mixed + (1 - weight) * network).clamp(min=1e-30)).mean())
-    model.neighbours.weight.fill_(weight)
+    model.neighbours.weight.fill_(min(weight, MOST_WEIGHT))

@@ -11,7 +11,13 @@ from tests.unit.builders import CPU, bst
 from trainer.cooccurrence import near, set_neighbours
 from trainer.dataset import Samples
 from trainer.evaluate import ranks_of
-from trainer.mixing import WEIGHT_WITHOUT_VALIDATION, choose_about_share, mix, weigh_neighbours
+from trainer.mixing import (
+    MOST_WEIGHT,
+    WEIGHT_WITHOUT_VALIDATION,
+    choose_about_share,
+    mix,
+    weigh_neighbours,
+)
 from trainer.sessions import Sessions
 
 ITEMS = 6
@@ -46,6 +52,21 @@ def test_the_weight_is_the_one_under_which_validation_is_likeliest() -> None:
     for other in np.linspace(0.01, 0.99, 50):
         model.neighbours.weight.fill_(other)
         assert likelihood(model, cases) <= reached + 1e-6
+
+
+def test_neighbours_that_are_always_right_leave_the_rest_possible() -> None:
+    model = bst(ITEMS).eval()
+    ring = [[item, item % ITEMS + 1] for item in range(1, ITEMS + 1)] * 20
+    set_neighbours(model.neighbours, near(sessions_of(ring), ITEMS))
+    histories = np.zeros((ITEMS, HISTORY_LENGTH), np.int64)
+    histories[:, -1] = range(1, ITEMS + 1)
+    model.neighbours.shares[1:, 1:] = 0.0
+    model.neighbours.shares[1:, 0] = 1.0
+    targets = model.neighbours.rows[1:, 0].numpy().astype(np.int64)
+    weigh_neighbours(model, Samples(histories, targets), CPU)
+    assert float(model.neighbours.weight) == pytest.approx(MOST_WEIGHT)
+    with torch.no_grad():
+        assert torch.isfinite(model(torch.from_numpy(histories))).all()
 
 
 def gain(model: BST, cases: Samples) -> float:
