@@ -30,8 +30,8 @@ class Objective(Protocol):
 
 
 ABOUT_LOSS = 0.2
-"""How much less what a session is about pulls at what both readings share: its items' vectors and
-the encoder. Where items are rare it needs no more; where they are not, more costs the other."""
+"""The part of the loss that is of what a session is about. Both readings share the items' vectors
+and the encoder: where items are rare it needs no more, elsewhere more would cost the other."""
 
 
 class EveryClick:
