@@ -71,7 +71,7 @@ def test_the_model_comes_close_to_the_best_possible() -> None:
 def test_the_order_of_clicks_is_understood() -> None:
     benchmark = missions(gap_ms=0, clicks=40_000)
     assert benchmark.oracle is not None
-    method = default(steps=500)
+    method = default(steps=700)
     got = run(benchmark, method, seed=42).evaluation.metrics()
     ceiling = run(benchmark, Ceiling(benchmark.oracle), seed=42).evaluation.metrics()
     shuffled = benchmark.cases.take(np.arange(len(benchmark.cases)))
