@@ -35,8 +35,7 @@ def scorer(
     Example: nextclick bench scorer --catalogue 50,10k --json scorer.json
     """
     items, clicks = sizes("--catalogue", catalogue), sizes("--batches", batches)
-    if json is not None and not json.absolute().parent.is_dir():
-        raise ConfigurationError(f"--json {json}: the folder does not exist")
+    check_folder(json)
 
     import torch
 
@@ -87,8 +86,7 @@ def latency(
     Example: nextclick bench latency --rate 1000 --json latency.json
     """
     rates, items = sizes("--rate", rate), sizes("--catalogue", catalogue)
-    if json is not None and not json.absolute().parent.is_dir():
-        raise ConfigurationError(f"--json {json}: the folder does not exist")
+    check_folder(json)
 
     import torch
 
@@ -125,8 +123,7 @@ def worker(
     Example: nextclick bench worker --catalogue 10k
     """
     items = sizes("--catalogue", catalogue)
-    if json is not None and not json.absolute().parent.is_dir():
-        raise ConfigurationError(f"--json {json}: the folder does not exist")
+    check_folder(json)
 
     import torch
 
@@ -167,6 +164,12 @@ def sizes(option: str, listed: str) -> list[int]:
             raise ConfigurationError(f"{option} {listed}: {part.strip()!r} is no size; use 50,10k")
         found.append(size)
     return found
+
+
+def check_folder(file: Path | None) -> None:
+    """Raise ConfigurationError now rather than after minutes if --json cannot be written."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise ConfigurationError(f"--json {file}: the folder does not exist")
 
 
 def write(file: Path, rows: list[Any], device: Any) -> None:
