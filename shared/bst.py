@@ -4,7 +4,7 @@ A few networks (`bst_network`), alike but for where they began, see every sessio
 their logits is better than any of them, the more so where each has learned some of its log by
 heart. Both readings of each network are trained; how much of the mean is *about* and how much is
 *ahead* is what ranks the validation clicks best. Plain counts of which items are clicked together
-(`neighbours`) have a vote besides; its weight is what the validation clicks are likeliest under.
+(`neighbours`) have a vote besides; its weight is what ranks them best.
 
 The source's own form, with its tower, is `source_bst.SourceBST`.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from shared.windows import HISTORY_LENGTH, PADDING
+from shared.windows import HISTORY_LENGTH
 
 AGE_DECAY = 0.7
 """How much less each click back into the history counts."""
@@ -21,7 +21,9 @@ class ItemNeighbours(nn.Module):
     rows: Tensor
     """Shape [items + 1, K], int32: catalogue rows, PADDING where there are fewer than K."""
     shares: Tensor
-    """Shape [items + 1, K]: each row's shares sum to 1, or to 0 for an item without neighbours."""
+    """Shape [items + 1, K]: what part of all that was clicked near an item each neighbour is. A row
+    sums to 1, or to less where an item has more than K neighbours: it then knows less about where
+    a session goes, and its vote counts less."""
     weight: Tensor
     """Scalar in [0, 1): the votes' part in the mixture."""
     age_weights: Tensor
@@ -63,9 +65,7 @@ class ItemNeighbours(nn.Module):
         A column can come several times, and column 0 with no votes where a neighbour is missing.
         The votes of a row add up to 1, or to 0 if no item of the window has neighbours.
         """
-        has_neighbours = (histories != PADDING) & (self.rows[histories, 0] != PADDING)
-        weights = self.age_weights * has_neighbours
-        weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-9)
-        votes = self.shares[histories] * weights.unsqueeze(-1)
+        votes = self.shares[histories] * self.age_weights.unsqueeze(-1)
+        votes = votes / votes.sum(dim=(1, 2), keepdim=True).clamp(min=1e-9)
         columns = self.rows[histories].long().sub_(1).clamp_(min=0)
         return columns.flatten(1), votes.flatten(1)

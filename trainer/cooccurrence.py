@@ -15,17 +15,20 @@ from shared.neighbours import ItemNeighbours
 from shared.windows import HISTORY_LENGTH, IntArray
 from trainer.sessions import Sessions
 
+_REACH = 4.0
+"""Clicks over which being near fades, as in the sessions of V-SkNN."""
 _RANDOM_PART = 0.1
 _CONTEXT_POWER = 0.75
 """Levy et al.: smooths how often items are clicked, so that rare ones do not stand out."""
 
 
 Table: TypeAlias = scipy.sparse.csr_matrix
-"""Shape [items, items]: how often two items are clicked near each other."""
+"""Shape [items, items]: how much two items are clicked near each other; the diagonal holds items
+that were clicked again."""
 
 
 def near(sessions: Sessions, items: int) -> Table:
-    """Count pairs clicked within HISTORY_LENGTH of each other, weighted 1/distance.
+    """Count pairs clicked within HISTORY_LENGTH of each other, weighted exp(−distance / _REACH).
 
     Both directions count alike: on real clicks that was better than successors only, as people
     compare things back and forth.
@@ -35,17 +38,25 @@ def near(sessions: Sessions, items: int) -> Table:
     for distance in range(1, HISTORY_LENGTH + 1):
         later = index[index - sessions.starts >= distance]
         pair = (sessions.rows[later - distance] - 1, sessions.rows[later] - 1)
-        table += Table((np.full(len(later), 1.0 / distance), pair), (items, items))
+        weight = np.full(len(later), np.exp(-distance / _REACH))
+        table += Table((weight, pair), (items, items))
     return (table + table.T).tocsr()
 
 
-def set_neighbours(neighbours: ItemNeighbours, table: Table) -> None:
-    """Set rows and shares to each item's largest counts."""
-    per_item = neighbours.rows.shape[1]
-    best, weight = _largest(table, per_item)
-    total = weight.sum(axis=1, keepdims=True)
+def set_neighbours(neighbours: ItemNeighbours, table: Table, clicks: IntArray) -> None:
+    """Set rows and shares to each item's largest counts, of rare items more than of popular ones.
+
+    clicks: shape [items], how often each item was clicked. Every click is near itself, so an item
+    is among its own neighbours, the more so the less company its clicks had; an item that was never
+    clicked is alone there.
+    """
+    clicks = np.maximum(clicks, 1)
+    rarity = scipy.sparse.diags(np.log1p(clicks.sum() / clicks))
+    weighted = ((table + scipy.sparse.diags(clicks.astype(np.float64))) @ rarity).tocsr()
+    total = np.asarray(weighted.sum(axis=1))
+    best, weight = _largest(weighted, neighbours.rows.shape[1])
     neighbours.rows[1:] = torch.from_numpy(best)
-    neighbours.shares[1:] = torch.from_numpy(weight / np.maximum(total, 1e-9))
+    neighbours.shares[1:] = torch.from_numpy(weight / total)
 
 
 def item_vectors(table: Table, dimensions: int) -> torch.Tensor:

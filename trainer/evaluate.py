@@ -61,14 +61,21 @@ class Evaluation:
         hits = self.hits(int(k))
         if name == "hr":
             return hits
-        discount = ranks if name == "mrr" else np.log2(1.0 + ranks)
-        values: npt.NDArray[np.float64] = hits / discount
+        values: npt.NDArray[np.float64] = (
+            hits / ranks if name == "mrr" else hits * discounted_gain(ranks)
+        )
         return values
 
     def metrics(self) -> dict[str, float]:
         """The named means that manifests and reports carry."""
         means = {metric: float(self.per_case(metric).mean()) for metric in METRICS}
         return {"cases": float(len(self.ranks)), **means, "auc": self.auc}
+
+
+def discounted_gain(ranks: IntArray) -> npt.NDArray[np.float64]:
+    """1/log₂(1 + rank): its mean is NDCG, without a cut."""
+    gain: npt.NDArray[np.float64] = 1.0 / np.log2(1.0 + ranks)
+    return gain
 
 
 def ranks_of(scores: FloatArray, targets: IntArray) -> IntArray:

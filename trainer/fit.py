@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from shared.session_model import SessionModel
 from trainer.dataset import Samples
-from trainer.evaluate import ranks_of
+from trainer.evaluate import discounted_gain, ranks_of
 from trainer.objectives import Objective
 from trainer.presets import Preset
 
@@ -162,7 +162,7 @@ def _validate(
             targets = torch.from_numpy(part.targets - 1).to(device)
             loss += functional.cross_entropy(logits, targets, reduction="sum").item()
             ranks = ranks_of(logits.cpu().numpy(), part.targets)
-            gain += float((1.0 / np.log2(1.0 + ranks)).sum())
+            gain += float(discounted_gain(ranks).sum())
     return loss / len(validation), gain / len(validation)
 
 

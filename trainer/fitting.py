@@ -61,7 +61,8 @@ def fit_model(
         table = cooccurrence.near(train, len(vocabulary))
         known = len(champion.vocabulary) if champion is not None and warm else 0
         cooccurrence.place_items(model, table, known)
-        cooccurrence.set_neighbours(model.neighbours, table)
+        clicks = np.bincount(train.rows - 1, minlength=len(vocabulary))
+        cooccurrence.set_neighbours(model.neighbours, table, clicks)
     objective, validation = _training_data(model, train, data, vocabulary, preset, seed)
     curve = fit(
         model,

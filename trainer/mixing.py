@@ -1,20 +1,28 @@
-"""How much each part of a fitted BST has to say: chosen on the validation clicks."""
+"""How much each part of a fitted BST has to say: chosen on the validation clicks.
+
+By 1/log₂(1 + rank), which also chooses the epoch (`fit`): the likelihood would ask for calibrated
+probabilities, which label smoothing does not give, and hear the neighbours too little.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from shared.bst import BST
 from trainer.dataset import Samples
-from trainer.evaluate import ranks_of
+from trainer.evaluate import discounted_gain, ranks_of
 
+SHARE_WITHOUT_VALIDATION = 0.5
 WEIGHT_WITHOUT_VALIDATION = 0.1
-MOST_WEIGHT = 0.99
+SHARES = np.linspace(0.0, 1.0, 11)
+WEIGHTS = np.minimum(np.linspace(0.0, 1.0, 21), 0.99)
 """However right the neighbours were on the validation: other items must stay possible."""
-_SHARES = np.linspace(0.0, 1.0, 11)
-_SHARE_CASES = 5000
-_EM_STEPS = 50
+_CASES = 5000
 _BATCH = 256
 
 
@@ -25,51 +33,52 @@ def mix(model: BST, validation: Samples, device: torch.device) -> None:
 
 
 def choose_about_share(model: BST, validation: Samples, device: torch.device) -> None:
-    """Set the share that ranks best: by 1/log₂(1 + rank), as in `fit`, on some of the cases.
+    """Set the one of SHARES under which the networks rank the validation best."""
 
-    The likelihood would ask for calibrated readings, which label smoothing does not give. Without
-    validation both readings count alike.
+    def mixed(histories: Tensor, catalogue: Tensor) -> Iterator[Tensor]:
+        ahead, about = model.readings(histories)
+        by_ahead, by_about = model.score(ahead, catalogue), model.score(about, catalogue)
+        for share in SHARES:
+            yield torch.lerp(by_ahead, by_about, float(share))
+
+    best = _best(SHARES, mixed, model, validation, device)
+    model.about_share.fill_(SHARE_WITHOUT_VALIDATION if best is None else best)
+
+
+def weigh_neighbours(model: BST, validation: Samples, device: torch.device) -> None:
+    """Set the one of WEIGHTS under which networks and neighbours rank the validation best."""
+
+    def mixed(histories: Tensor, catalogue: Tensor) -> Iterator[Tensor]:
+        logits = model.logits(histories, catalogue)
+        for weight in WEIGHTS:
+            model.neighbours.weight.fill_(weight)
+            yield model.log_probabilities(logits.clone(), histories)
+
+    best = _best(WEIGHTS, mixed, model, validation, device)
+    model.neighbours.weight.fill_(WEIGHT_WITHOUT_VALIDATION if best is None else best)
+
+
+def _best(
+    options: npt.NDArray[np.float64],
+    scores_under: Callable[[Tensor, Tensor], Iterator[Tensor]],
+    model: BST,
+    validation: Samples,
+    device: torch.device,
+) -> float | None:
+    """The option that ranks some of the validation best; None without validation.
+
+    scores_under: (histories, catalogue) → the scores [B, items] under one option after the other.
     """
     if len(validation) == 0:
-        model.about_share.fill_(0.5)
-        return
-    some = np.unique(np.linspace(0, len(validation) - 1, _SHARE_CASES).astype(np.int64))
-    gains = np.zeros(len(_SHARES))
+        return None
+    some = np.unique(np.linspace(0, len(validation) - 1, _CASES).astype(np.int64))
+    gains = np.zeros(len(options))
     with torch.inference_mode():
         catalogue = model.catalogue()
         for start in range(0, len(some), _BATCH):
             batch = validation.take(some[start : start + _BATCH])
-            ahead, about = model.readings(torch.from_numpy(batch.histories).to(device))
-            by_ahead, by_about = model.score(ahead, catalogue), model.score(about, catalogue)
-            for number, share in enumerate(_SHARES):
-                mixed = torch.lerp(by_ahead, by_about, float(share))
-                ranks = ranks_of(mixed.cpu().numpy(), batch.targets)
-                gains[number] += (1.0 / np.log2(1.0 + ranks)).sum()
-    model.about_share.fill_(float(_SHARES[gains.argmax()]))
-
-
-def weigh_neighbours(model: BST, validation: Samples, device: torch.device) -> None:
-    """Set the neighbours' weight to what makes the validation clicks likeliest.
-
-    A mixture of two fixed distributions has one maximum; expectation maximisation (Dempster et
-    al., 1977) finds it.
-    """
-    if len(validation) == 0:
-        model.neighbours.weight.fill_(WEIGHT_WITHOUT_VALIDATION)
-        return
-    by_network, by_neighbours = [], []
-    with torch.inference_mode():
-        catalogue = model.catalogue()
-        for start in range(0, len(validation), _BATCH):
-            batch = validation.take(np.arange(start, min(start + _BATCH, len(validation))))
             histories = torch.from_numpy(batch.histories).to(device)
-            target = torch.from_numpy(batch.targets - 1).to(device).unsqueeze(1)
-            network = torch.softmax(model.logits(histories, catalogue), dim=1)
-            by_network.append(network.gather(1, target))
-            by_neighbours.append(model.neighbours.votes(histories).gather(1, target))
-    network, votes = torch.cat(by_network).double(), torch.cat(by_neighbours).double()
-    weight = 0.2
-    for _ in range(_EM_STEPS):
-        mixed = weight * votes
-        weight = float((mixed / (mixed + (1 - weight) * network).clamp(min=1e-30)).mean())
-    model.neighbours.weight.fill_(min(weight, MOST_WEIGHT))
+            for number, scores in enumerate(scores_under(histories, catalogue)):
+                ranks = ranks_of(scores.cpu().numpy(), batch.targets)
+                gains[number] += discounted_gain(ranks).sum()
+    return float(options[gains.argmax()])

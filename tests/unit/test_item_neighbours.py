@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from shared.bst import BST
 from shared.bst_network import BSTConfig
 from shared.neighbours import AGE_DECAY, ItemNeighbours
 from shared.windows import HISTORY_LENGTH
-from tests.unit.builders import bst
 from trainer.cooccurrence import item_vectors, near, place_items, set_neighbours
 from trainer.sessions import Sessions
 
@@ -28,57 +28,78 @@ def sessions_of(lists: list[list[int]]) -> Sessions:
 
 
 def naive_table(lists: list[list[int]]) -> dict[int, dict[int, float]]:
+    """How near two items are, times how rare the second is."""
     table: dict[int, dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    counts = Counter(dict.fromkeys(range(1, ITEMS + 1), 1))
+    counts |= Counter(row for clicks in lists for row in clicks)
     for clicks in lists:
         for i, one in enumerate(clicks):
             for j, other in enumerate(clicks):
-                if i != j and abs(i - j) <= HISTORY_LENGTH:
-                    table[one][other] += 1 / abs(i - j)
+                if abs(i - j) <= HISTORY_LENGTH:
+                    rarity = math.log(1 + counts.total() / counts[other])
+                    table[one][other] += math.exp(-abs(i - j) / 4) * rarity
+    for row in range(1, ITEMS + 1):
+        if row not in table:
+            table[row][row] = 1.0  # alone, whatever the number
     return table
+
+
+def counted(lists: list[list[int]], per_item: int) -> ItemNeighbours:
+    neighbours = ItemNeighbours(ITEMS, per_item)
+    sessions = sessions_of(lists)
+    clicks = np.bincount(sessions.rows - 1, minlength=ITEMS)
+    set_neighbours(neighbours, near(sessions, ITEMS), clicks)
+    return neighbours
 
 
 @given(lists=session_lists, per_item=st.integers(1, ITEMS))
 def test_neighbours_are_those_of_a_naive_count(lists: list[list[int]], per_item: int) -> None:
-    neighbours = ItemNeighbours(ITEMS, per_item)
-    set_neighbours(neighbours, near(sessions_of(lists), ITEMS))
+    neighbours = counted(lists, per_item)
     table = naive_table(lists)
     for row in range(1, ITEMS + 1):
         best = sorted(table[row].values(), reverse=True)[:per_item]
         known = neighbours.rows[row] != 0
         got = neighbours.shares[row][known].tolist()
-        assert got == pytest.approx([weight / sum(best) for weight in best], abs=1e-6)
+        assert got == pytest.approx(
+            [weight / sum(table[row].values()) for weight in best], abs=1e-6
+        )
         assert (neighbours.shares[row][~known] == 0).all()
         for other, share in zip(neighbours.rows[row][known].tolist(), got, strict=True):
-            assert share == pytest.approx(table[row][other] / sum(best), abs=1e-6)
+            assert share == pytest.approx(table[row][other] / sum(table[row].values()), abs=1e-6)
     assert not neighbours.rows[0].any()
     assert not neighbours.shares[0].any()
 
 
+def test_an_item_stands_by_itself_the_less_company_it_had() -> None:
+    neighbours = counted([[1, 2], [1, 3], [4], [4, 5]], ITEMS)
+    itself = {row: neighbours.shares[row][neighbours.rows[row] == row].item() for row in (1, 2, 4)}
+    assert 0 < itself[1] < itself[4] < 1
+    assert counted([[6]], ITEMS).shares[6, 0] == 1.0
+
+
 def test_newer_clicks_vote_more_and_votes_are_shares() -> None:
-    neighbours = ItemNeighbours(ITEMS, 2)
-    pairs = sessions_of([[1, 2], [3, 4], [3, 4], [3, 5]])
-    set_neighbours(neighbours, near(pairs, ITEMS))
-    windows = torch.tensor([[0] * 8 + [1, 3], [0] * 8 + [3, 1], [0] * 8 + [1, 6], [0] * 9 + [6]])
+    neighbours = counted([[1, 2], [3, 4], [3, 4], [3, 5]], 3)
+    windows = torch.tensor([[0] * 8 + [1, 3], [0] * 8 + [3, 1], [0] * 9 + [6], [0] * 10])
     votes = neighbours.votes(windows)
+    of_one, of_three = (neighbours.votes(torch.tensor([[0] * 9 + [row]]))[0] for row in (1, 3))
     newer, older = 1 / (1 + AGE_DECAY), AGE_DECAY / (1 + AGE_DECAY)
-    expected = [0, older, 0, newer * 2 / 3, newer / 3, 0]
-    assert votes[0].tolist() == pytest.approx(expected, abs=1e-6)
-    assert votes[1, 1].item() == pytest.approx(newer)
-    assert votes[2].tolist() == pytest.approx([0, 1, 0, 0, 0, 0])  # item 6 was never clicked
+    assert torch.allclose(votes[0], older * of_one + newer * of_three)
+    assert torch.allclose(votes[1], newer * of_one + older * of_three)
+    assert votes[2].tolist() == [0, 0, 0, 0, 0, 1]  # never clicked: it knows itself alone
     assert not votes[3].any()
+    assert torch.allclose(votes[:3].sum(dim=1), torch.ones(3))
     assert torch.isfinite(neighbours.mix(torch.zeros(4, ITEMS), windows)).all()
 
 
-def test_without_a_vote_the_network_decides_alone() -> None:
-    model = bst().eval()
-    model.neighbours.rows.zero_()
-    model.neighbours.shares.zero_()
-    window = torch.tensor([[0] * 8 + [1, 3]])
-    with torch.no_grad():
-        network = model.logits(window, model.catalogue())
-        assert torch.allclose(
-            torch.log_softmax(model(window), 1), torch.log_softmax(network, 1), atol=1e-5
-        )
+@pytest.mark.parametrize("weight", [0.0, 0.3, 0.99])
+def test_the_mixture_is_one_of_probabilities(weight: float) -> None:
+    neighbours = counted([[1, 2], [3, 4], [3, 4], [3, 5]], 3)
+    neighbours.weight.fill_(weight)
+    torch.manual_seed(0)
+    windows = torch.tensor([[0] * 8 + [1, 3], [0] * 8 + [3, 3]])
+    logits = torch.randn(2, ITEMS)
+    expected = (1 - weight) * torch.softmax(logits, dim=1) + weight * neighbours.votes(windows)
+    assert torch.allclose(neighbours.mix(logits, windows).exp(), expected, atol=1e-6)
 
 
 def groups(seed: int) -> Sessions:
