@@ -100,7 +100,7 @@ def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Ro
         times = in_turns(calls, device, rounds=rounds)
         machine = _machine(times["product"], times["copy"])
         encode_limit = _flops(partial(model.encode, windows)) / machine.flops
-        d = model.config.embed_dim * model.config.members
+        d = model.config.embed_dim
         catalogue_limit = (
             2 * batch * items * d / machine.flops + 4 * items * (d + batch) / machine.bandwidth
         )

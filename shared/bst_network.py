@@ -37,8 +37,6 @@ class BSTConfig(SessionModelConfig):
     """The shape of a BST."""
 
     kind: Literal["bst"] = "bst"
-    members: int = Field(2, ge=1)
-    """Networks whose logits are averaged."""
     embed_dropout: float = Field(0.25, ge=0, lt=1)
     """Share of the history's embedding entries dropped in training."""
     neighbours: int = Field(50, ge=1)

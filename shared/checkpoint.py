@@ -46,7 +46,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    format: int = Field(3, ge=3, le=3)
+    format: int = Field(4, ge=4, le=4)
     version: str
     parent: str | None
     created_at: str

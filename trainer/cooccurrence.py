@@ -91,20 +91,18 @@ def place_items(model: BST, table: Table, known: int) -> None:
     """Set the embeddings of all items after the first `known` to where counting puts them.
 
     With nothing known, all come from `item_vectors`. Beside items that a champion has trained, a
-    new one starts amid its neighbours. Both keep some of their random beginning, in which the
-    networks differ, and which alone places items that counting knows nothing of.
+    new one starts amid its neighbours. Both keep some of their random beginning, which alone places
+    items that counting knows nothing of.
     """
+    weight = model.network.item_embedding.weight.detach()
     if known == 0:
         counted = item_vectors(table, model.config.embed_dim)
     else:
-        to_known = table[known:, :known].astype(np.float32)
-    for network in model.networks:
-        weight = network.item_embedding.weight.detach()
-        if known:
-            trained = functional.normalize(weight[1 : known + 1], dim=1)
-            counted = functional.normalize(torch.from_numpy(to_known @ trained.numpy()), dim=1)
-        random = functional.normalize(weight[known + 1 :], dim=1)
-        weight[known + 1 :] = functional.normalize(counted + _RANDOM_PART * random, dim=1)
+        trained = functional.normalize(weight[1 : known + 1], dim=1)
+        sums = table[known:, :known].astype(np.float32) @ trained.numpy()
+        counted = functional.normalize(torch.from_numpy(sums), dim=1)
+    random = functional.normalize(weight[known + 1 :], dim=1)
+    weight[known + 1 :] = functional.normalize(counted + _RANDOM_PART * random, dim=1)
 
 
 def _largest(table: Table, per_item: int) -> tuple[IntArray, npt.NDArray[np.float64]]:

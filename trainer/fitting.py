@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from shared.bst import BST
-from shared.bst_network import BSTConfig
 from shared.checkpoint import Checkpoint, Vocabulary, build
 from shared.session_model import SessionModel
-from shared.source_bst import SourceBST, SourceBSTConfig
+from shared.source_bst import SourceBST
 from trainer import cooccurrence
 from trainer.dataset import ClickLog, Samples, Split, random_split, samples, source_samples
 from trainer.fit import Epoch, fit
@@ -55,7 +54,7 @@ def fit_model(
     """
     torch.manual_seed(seed)
     train = sessions_of(data, vocabulary, (Split.TRAIN,))
-    model = build(_config(preset, len(vocabulary), len(train.rows), champion))
+    model = build(preset.config(len(vocabulary), len(train.rows)))
     warm = champion is not None and _warm_start(model, champion)
     if isinstance(model, BST):
         table = cooccurrence.near(train, len(vocabulary))
@@ -107,17 +106,6 @@ def _training_data(
         OwnCandidates(model, table, preset.batch_size, preset.loss, preset.negatives),
         validation,
     )
-
-
-def _config(
-    preset: Preset, items: int, clicks: int, champion: Checkpoint | None
-) -> BSTConfig | SourceBSTConfig:
-    """The preset's shape; a champion's number of networks stays, for as the log grows the preset
-    may come to want another, and all that the champion has learned would be lost."""
-    config = preset.config(items, clicks)
-    if isinstance(config, BSTConfig) and champion and isinstance(champion.model, BST):
-        config = config.model_copy(update={"members": champion.model.config.members})
-    return config
 
 
 def _warm_start(model: SessionModel, champion: Checkpoint) -> bool:

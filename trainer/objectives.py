@@ -37,8 +37,7 @@ and the encoder: where items are rare it needs no more, elsewhere more would cos
 class EveryClick:
     """−log P(click | the clicks before it), for every click of every session: trains a BST.
 
-    Each reading of each network learns by itself, so that their mean is one of independent
-    opinions.
+    Each reading learns by itself, so that their mean is one of two opinions.
     """
 
     def __init__(
@@ -68,20 +67,17 @@ class EveryClick:
             chosen = torch.arange(length, device=device) >= length - trained[:, None]
             competitors = draw(self._model.config.items, rows, rng)
             columns = competitors.columns(targets[chosen])
-            losses = []
-            for network in self._model.networks:
-                catalogue = network.unit_vectors(competitors.rows)
-                ahead, about = (
-                    self._loss(
-                        read._replace(bonus_columns=competitors.columns(read.bonus_columns + 1)),
-                        catalogue,
-                        columns,
-                        competitors.stands_for,
-                    )
-                    for read in network.read(inputs, chosen)
+            catalogue = self._model.network.unit_vectors(competitors.rows)
+            ahead, about = (
+                self._loss(
+                    read._replace(bonus_columns=competitors.columns(read.bonus_columns + 1)),
+                    catalogue,
+                    columns,
+                    competitors.stands_for,
                 )
-                losses.append(torch.lerp(ahead, about, ABOUT_LOSS))
-            yield torch.stack(losses).mean()
+                for read in self._model.network.read(inputs, chosen)
+            )
+            yield torch.lerp(ahead, about, ABOUT_LOSS)
 
 
 class OwnCandidates:

@@ -17,11 +17,9 @@ class Regularisation:
     dropout: float
     embed_dropout: float
     label_smoothing: float
-    members: int = 1
-    """Networks that are averaged, each of which learns other things by heart."""
 
 
-SPARSE = Regularisation(dropout=0.3, embed_dropout=0.25, label_smoothing=0.1, members=2)
+SPARSE = Regularisation(dropout=0.3, embed_dropout=0.25, label_smoothing=0.1)
 DENSE = Regularisation(dropout=0.1, embed_dropout=0.1, label_smoothing=0.0)
 DENSE_CLICKS_PER_ITEM = 200
 """From so many training clicks per item on, there is little to learn by heart."""
@@ -65,11 +63,7 @@ class Preset:
             return config
         chosen = self.regularised(items, clicks)
         return config.model_copy(
-            update={
-                "dropout": chosen.dropout,
-                "embed_dropout": chosen.embed_dropout,
-                "members": chosen.members,
-            }
+            update={"dropout": chosen.dropout, "embed_dropout": chosen.embed_dropout}
         )
 
     def regularised(self, items: int, clicks: int) -> Regularisation:

@@ -25,8 +25,7 @@ def left_padded(*rows: int) -> Tensor:
 
 def by_hand(model: BST, rows: list[int]) -> Tensor:
     """One history, click by click: no padding, no batch and no mask. Returns [items]."""
-    logits = [network_by_hand(network, model.config.heads, rows) for network in model.networks]
-    ahead, about = (torch.stack(readings).mean(dim=0) for readings in zip(*logits, strict=True))
+    ahead, about = network_by_hand(model.network, model.config.heads, rows)
     share = model.about_share
     return (1 - share) * ahead + share * about
 
@@ -96,7 +95,7 @@ def test_a_logit_is_what_a_naive_forward_gives(model: BST, rows: list[int]) -> N
 def test_a_prediction_inside_a_session_is_that_of_the_window_up_to_there(model: BST) -> None:
     """What makes training after every click at once the training of what is served."""
     session = torch.tensor([[0, 0, 5, 9, 5, 2, 30, 7, 7, 1]])
-    network = model.networks[0]
+    network = model.network
     with torch.no_grad():
         inside = network.read(session, session > 0)
         for number, end in enumerate(range(3, 11)):
@@ -112,7 +111,7 @@ def test_a_prediction_inside_a_session_is_that_of_the_window_up_to_there(model: 
 
 def test_the_bonus_goes_to_the_clicks_newest_first(model: BST) -> None:
     window = left_padded(5, 9, 5)
-    for found in model.networks[0].read(window):
+    for found in model.network.read(window):
         assert found.bonus_columns[0, :3].tolist() == [4, 8, 4]
         assert (found.bonus[0, :3] != 0).all()
         assert (found.bonus[0, 3:] == 0).all()
@@ -120,9 +119,9 @@ def test_the_bonus_goes_to_the_clicks_newest_first(model: BST) -> None:
 
 def test_what_a_session_is_about_lies_among_its_items(model: BST) -> None:
     """After one click there is nothing else that it could be about."""
-    _, about = model.networks[0].read(left_padded(5))
+    _, about = model.network.read(left_padded(5))
     direction = functional.normalize(about.queries[0], dim=0)
-    assert torch.allclose(direction, model.networks[0].unit_vectors(torch.tensor(5)), atol=1e-5)
+    assert torch.allclose(direction, model.network.unit_vectors(torch.tensor(5)), atol=1e-5)
 
 
 def test_a_window_is_scored_alike_beside_longer_and_shorter_ones(model: BST) -> None:
@@ -150,7 +149,7 @@ def test_a_fresh_model_has_no_opinion_on_repeats_or_neighbours() -> None:
     with torch.no_grad():
         network = torch.log_softmax(fresh.logits(left_padded(3), fresh.catalogue()), dim=1)
         assert torch.allclose(fresh(left_padded(3)), network, atol=1e-5)
-        for found in fresh.networks[0].read(left_padded(3)):
+        for found in fresh.network.read(left_padded(3)):
             assert not found.bonus.any()
 
 
@@ -158,11 +157,10 @@ def test_training_never_moves_the_padding_row(model: BST) -> None:
     model.train()
     rows = torch.cat([left_padded(5), left_padded(6, 7)])
     model.logits(rows, model.catalogue()).sum().backward()
-    for network in model.networks:
-        gradient = network.item_embedding.weight.grad
-        assert gradient is not None
-        assert not gradient[0].any()
-        assert gradient[1:].any(dim=1).all()  # every item is a candidate
+    gradient = model.network.item_embedding.weight.grad
+    assert gradient is not None
+    assert not gradient[0].any()
+    assert gradient[1:].any(dim=1).all()  # every item is a candidate
 
 
 @pytest.mark.parametrize(
@@ -173,7 +171,6 @@ def test_training_never_moves_the_padding_row(model: BST) -> None:
         {"dropout": 1.0},
         {"embed_dropout": -0.1},
         {"depth": 3},
-        {"members": 0},
         {"heads": 5},
     ],
 )

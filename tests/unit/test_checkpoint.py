@@ -86,12 +86,12 @@ def test_a_vocabulary_that_does_not_fit_is_refused(ids: object) -> None:
 def test_weights_that_are_not_finite_are_refused() -> None:
     broken = checkpoint()
     with torch.no_grad():
-        broken.model.get_parameter("_members.1.item_embedding.weight")[3, 3] = float("inf")
+        broken.model.get_parameter("network.item_embedding.weight")[3, 3] = float("inf")
     with pytest.raises(CheckpointError, match="not finite"):
         from_files(to_files(broken, "v1", "now"), "v1")
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"format": 3}'])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"format": 4}'])
 def test_a_broken_manifest_is_refused(content: bytes) -> None:
     with pytest.raises(CheckpointError, match=MANIFEST):
         from_files({**files(), MANIFEST: content}, "v1")
@@ -170,7 +170,7 @@ def test_popularity_is_one_count_for_each_item(popularity: torch.Tensor) -> None
         from_files(resigned({**files(), WEIGHTS: safetensors.torch.save(tensors)}), "v1")
 
 
-@pytest.mark.parametrize("lost", ["popularity", "_members.0.norm.bias"])
+@pytest.mark.parametrize("lost", ["popularity", "network.norm.bias"])
 def test_a_tensor_that_is_missing_is_named(lost: str) -> None:
     tensors = safetensors.torch.load(files()[WEIGHTS])
     del tensors[lost]
@@ -200,5 +200,5 @@ def test_writing_does_not_move_or_share_the_model() -> None:
     ours = checkpoint()
     read = from_files(to_files(ours, "v1", "now"), "v1")
     with torch.no_grad():
-        read.model.get_parameter("_members.0.norm.bias").fill_(9.0)
-    assert (ours.model.get_parameter("_members.0.norm.bias") != 9.0).all()
+        read.model.get_parameter("network.norm.bias").fill_(9.0)
+    assert (ours.model.get_parameter("network.norm.bias") != 9.0).all()

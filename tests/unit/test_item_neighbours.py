@@ -129,30 +129,25 @@ def test_a_cold_model_starts_where_counting_puts_its_items() -> None:
     torch.manual_seed(0)
     model = BST(BSTConfig(items=11, embed_dim=8, heads=2))
     place_items(model, near(groups(0), 11), known=0)
-    for network in model.networks:
-        weight = network.item_embedding.weight
-        catalogue = weight.detach()[1:]
-        assert torch.allclose(catalogue.norm(dim=1), torch.ones(11), atol=1e-6)
-        like = catalogue @ catalogue.T
-        assert like[:5, :5].min() > like[:5, 5:10].max() + 0.3
-        assert not weight[0].any()
-        assert weight.requires_grad
-    one, other = (network.item_embedding.weight for network in model.networks)
-    assert not torch.allclose(one, other, atol=1e-3)
+    weight = model.network.item_embedding.weight
+    catalogue = weight.detach()[1:]
+    assert torch.allclose(catalogue.norm(dim=1), torch.ones(11), atol=1e-6)
+    like = catalogue @ catalogue.T
+    assert like[:5, :5].min() > like[:5, 5:10].max() + 0.3
+    assert not weight[0].any()
+    assert weight.requires_grad
 
 
 def test_a_new_item_starts_amid_its_neighbours_and_old_ones_stay() -> None:
     torch.manual_seed(0)
     model = BST(BSTConfig(items=11, embed_dim=8, heads=2))
     place_items(model, near(groups(0), 11), known=0)
-    before = [network.item_embedding.weight.detach()[:10].clone() for network in model.networks]
-    for network in model.networks:
-        network.item_embedding.weight.detach()[10:].normal_()
+    weight = model.network.item_embedding.weight.detach()
+    before = weight[:10].clone()
+    weight[10:].normal_()
     place_items(model, near(groups(1), 11), known=9)  # items 10 and 11 are new
-    for network, kept in zip(model.networks, before, strict=True):
-        weight = network.item_embedding.weight.detach()
-        assert torch.equal(weight[:10], kept)
-        catalogue = functional.normalize(weight[1:], dim=1)
-        like = catalogue[:9] @ catalogue[9]
-        assert like[5:].min() > like[:5].max() + 0.3
-        assert torch.isfinite(weight).all()
+    assert torch.equal(weight[:10], before)
+    catalogue = functional.normalize(weight[1:], dim=1)
+    like = catalogue[:9] @ catalogue[9]
+    assert like[5:].min() > like[:5].max() + 0.3
+    assert torch.isfinite(weight).all()

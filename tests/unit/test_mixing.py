@@ -24,7 +24,7 @@ def gain(scores: torch.Tensor, cases: Samples) -> float:
     return float((1 / np.log2(1.0 + ranks_of(scores.numpy(), cases.targets))).mean())
 
 
-def of_networks(model: BST, cases: Samples) -> float:
+def of_network(model: BST, cases: Samples) -> float:
     with torch.no_grad():
         return gain(model.logits(torch.from_numpy(cases.histories), model.catalogue()), cases)
 
@@ -74,24 +74,23 @@ def test_the_about_share_is_the_one_that_ranks_validation_best(seed: int) -> Non
     model = bst().eval()
     cases = random_cases(seed)
     choose_about_share(model, cases, CPU)
-    reached = of_networks(model, cases)
+    reached = of_network(model, cases)
     for share in SHARES:
         model.about_share.fill_(share)
-        assert of_networks(model, cases) <= reached + 1e-6
+        assert of_network(model, cases) <= reached + 1e-6
 
 
 def test_a_reading_that_knows_is_heard() -> None:
     """Sessions about one item: the next click is the item again; ahead is noise here."""
     torch.manual_seed(0)
     model = bst().eval()
-    for network in model.networks:
-        torch.nn.init.normal_(network.norm.weight)
-        for aim in (network.ahead, network.about):
-            torch.nn.init.zeros_(aim.repeat.weight)
+    torch.nn.init.normal_(model.network.norm.weight)
+    for aim in (model.network.ahead, model.network.about):
+        torch.nn.init.zeros_(aim.repeat.weight)
     histories = np.repeat(np.arange(1, 31)[:, None], HISTORY_LENGTH, axis=1)
     choose_about_share(model, Samples(histories, np.arange(1, 31)), CPU)
     assert float(model.about_share) > 0
-    assert of_networks(model, Samples(histories, np.arange(1, 31))) > 0.99
+    assert of_network(model, Samples(histories, np.arange(1, 31))) > 0.99
 
 
 def test_without_validation_both_readings_count_and_neighbours_have_a_small_say() -> None:

@@ -173,8 +173,7 @@ def test_a_warm_start_takes_over_every_weight_item_by_item(
 
 def turn_items_round(model: SessionModel) -> None:
     assert isinstance(model, BST)
-    for network in model.networks:
-        network.item_embedding.weight[1:15].neg_()
+    model.network.item_embedding.weight[1:15].neg_()
 
 
 def test_a_candidate_worse_than_the_champion_is_refused_and_changes_nothing(

@@ -114,7 +114,7 @@ def test_a_catalogue_smaller_than_k_is_ranked_whole() -> None:
 def test_a_model_without_finite_scores_never_serves() -> None:
     broken = checkpoint()
     with torch.no_grad():
-        broken.model.get_parameter("_members.0.norm.bias").fill_(float("nan"))
+        broken.model.get_parameter("network.norm.bias").fill_(float("nan"))
     with pytest.raises(CheckpointError, match="finite"):
         Scorer(broken, CPU, top_k=10)
 
@@ -189,7 +189,7 @@ def test_a_model_left_in_training_serves_without_dropout() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
-@pytest.mark.parametrize("where", ["_members.0.norm.weight", "_members.1.about.log_scale"])
+@pytest.mark.parametrize("where", ["network.norm.weight", "network.about.log_scale"])
 def test_weights_that_overflow_never_serve(where: str, value: float) -> None:
     broken = checkpoint()
     with torch.no_grad():
