@@ -15,7 +15,7 @@ from shared.source_bst import SourceBST
 from trainer.competitors import draw
 from trainer.dataset import Samples, sample_negatives
 from trainer.loss import CatalogueCrossEntropy
-from trainer.segments import batches, cut
+from trainer.segments import batches, cut, mostly_recent
 from trainer.sessions import Sessions
 
 
@@ -58,7 +58,7 @@ class EveryClick:
 
     def epoch(self, rng: np.random.Generator, device: torch.device) -> Iterator[Tensor]:
         """See Objective."""
-        segments = cut(self._sessions, self._stride, rng)
+        segments = mostly_recent(cut(self._sessions, self._stride, rng), rng)
         for batch in batches(segments, self._batch, rng):
             length = int(segments.lengths[batch].max())
             rows = torch.from_numpy(segments.rows[batch, -length - 1 :]).to(device)

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from shared.windows import HISTORY_LENGTH, IntArray, windows
 from trainer.sessions import Sessions
 
+_RECENCY = 1.1
+"""The newest session is drawn e to the power of this times as often as the oldest: three times."""
 _BATCHES_PER_GROUP = 16
 """More means less padding, fewer means more mixing."""
 
@@ -28,10 +30,17 @@ class Segments:
     """Shape [S, HISTORY_LENGTH + 1]: clicks; the inputs are all but the last, the targets all but
     the first."""
     trained: IntArray
-    """Shape [S]: how many of the newest clicks are predicted here; over all segments every click
-    that has one before it is predicted exactly once."""
+    """Shape [S]: how many of the newest clicks are predicted here; over all that `cut` makes, every
+    click that has one before it is predicted exactly once."""
     lengths: IntArray
     """Shape [S]: clicks before the last one."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, index: IntArray) -> Segments:
+        """The segments at these places."""
+        return Segments(self.rows[index], self.trained[index], self.lengths[index])
 
 
 def cut(sessions: Sessions, stride: int, rng: np.random.Generator) -> Segments:
@@ -58,6 +67,19 @@ def cut(sessions: Sessions, stride: int, rng: np.random.Generator) -> Segments:
     return Segments(clicks, trained, np.minimum(place[ends], HISTORY_LENGTH))
 
 
+def mostly_recent(segments: Segments, rng: np.random.Generator) -> Segments:
+    """As many segments again, in their order: of late ones more, of early ones fewer.
+
+    What shoppers want moves on. A late segment comes once or twice, an early one once or not at
+    all (systematic sampling, which draws each as often as it should be, give or take one).
+    """
+    count = len(segments)
+    weight = np.exp(_RECENCY * np.arange(count) / max(1, count))
+    drawn = np.cumsum(weight) * (count / weight.sum() if count else 0.0)
+    points = np.arange(count) + rng.random()
+    return segments.take(np.searchsorted(drawn, points).clip(max=count - 1))
+
+
 def batches(
     segments: Segments, targets_per_batch: int, rng: np.random.Generator
 ) -> list[npt.NDArray[np.int64]]:
@@ -66,7 +88,7 @@ def batches(
     Segments of one length need no padding. Batches are formed within random groups of the
     segments, so that their company changes from epoch to epoch.
     """
-    order = rng.permutation(len(segments.trained))
+    order = rng.permutation(len(segments))
     seen = np.cumsum(segments.trained[order])
     group = seen // (_BATCHES_PER_GROUP * targets_per_batch)
     order = order[np.lexsort((segments.lengths[order], group))]

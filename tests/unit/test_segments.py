@@ -13,7 +13,7 @@ from shared.checkpoint import Vocabulary
 from shared.windows import HISTORY_LENGTH
 from tests.unit.test_item_neighbours import sessions_of
 from trainer.dataset import Split, click_log
-from trainer.segments import batches, cut
+from trainer.segments import batches, cut, mostly_recent
 from trainer.sessions import Sessions
 from trainer.sessions import sessions_of as cut_sessions
 
@@ -76,7 +76,7 @@ def test_batches_hold_every_segment_once_and_alike_in_size(lengths: list[int], s
     segments = cut(numbered(lengths), 3, np.random.default_rng(0))
     parts = batches(segments, size, np.random.default_rng(1))
     together = np.concatenate(parts) if parts else np.zeros(0, np.int64)
-    assert sorted(together.tolist()) == list(range(len(segments.trained)))
+    assert sorted(together.tolist()) == list(range(len(segments)))
     for part in parts:
         assert segments.trained[part].sum() <= 2 * size + 2 * HISTORY_LENGTH
 
@@ -91,11 +91,25 @@ def test_batches_need_little_padding_and_change_from_epoch_to_epoch() -> None:
     assert {tuple(sorted(p)) for p in parts} != {tuple(sorted(p)) for p in again}
 
 
+def test_late_segments_are_drawn_three_times_as_often_as_early_ones() -> None:
+    segments = cut(numbered([2] * 1000), 3, np.random.default_rng(0))
+    rng = np.random.default_rng(1)
+    drawn = [mostly_recent(segments, rng) for _ in range(20)]
+    assert {len(part) for part in drawn} == {1000}
+    last = np.concatenate([part.rows[:, -1] for part in drawn])
+    early, late = (last <= 400).sum(), (last > 1600).sum()
+    assert late / early == pytest.approx(np.exp(1.1 * 0.8), rel=0.02)
+    for part in drawn:
+        assert np.bincount(part.rows[:, -1])[2::2].max() <= 2
+        assert (np.diff(part.rows[:, -1]) >= 0).all()
+
+
 def test_nothing_to_learn_from_is_nothing() -> None:
     empty = numbered([])
     segments = cut(empty, 3, np.random.default_rng(0))
     assert segments.rows.shape == (0, HISTORY_LENGTH + 1)
     assert batches(segments, 10, np.random.default_rng(0)) == []
+    assert len(mostly_recent(segments, np.random.default_rng(0))) == 0
     assert cut(numbered([1, 1]), 3, np.random.default_rng(0)).rows.shape[0] == 0
 
 
