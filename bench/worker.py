@@ -40,7 +40,8 @@ from shared.windows import HISTORY_LENGTH
 USERS = 500
 """So few that most clicks have a full history."""
 _FILL_SECONDS = 1.0
-STAGES = ("poll", "decode", "append", "score", "encode", "produce", "acknowledge", "commit")
+STAGES = ("poll", "decode", "settle", "append", "score", "encode", "produce")
+"""Of the serving thread: behind it, acknowledgements and commits are waited for."""
 
 
 class Floor(Scorer):
@@ -166,9 +167,11 @@ def _answer_all(
         answered = _count()
         while _count() == answered:  # joining the group takes a while and is not measured
             worker.step()
+        worker.settle()
         first, before, began = _count(), _stages(), time.perf_counter()
         while _count() - answered < clicks:
             worker.step()
+        worker.settle()
         seconds, measured = time.perf_counter() - began, _count() - first
     finally:
         consumer.close()
@@ -179,8 +182,8 @@ def _answer_all(
 
 
 def _count() -> float:
-    """Recommendations of this process so far."""
-    return sum(s.value for m in metrics.RECOMMENDATIONS.collect() for s in m.samples[:1])
+    """Clicks that this process has read so far."""
+    return sum(s.value for m in metrics.CLICKS.collect() for s in m.samples[:1])
 
 
 def _stages() -> dict[str, float]:
@@ -188,6 +191,6 @@ def _stages() -> dict[str, float]:
     seconds = dict.fromkeys(STAGES, 0.0)
     for metric in metrics.STAGE_SECONDS.collect():
         for sample in metric.samples:
-            if sample.name.endswith("_sum"):
+            if sample.name.endswith("_sum") and sample.labels["stage"] in seconds:
                 seconds[sample.labels["stage"]] = sample.value
     return seconds

@@ -3,6 +3,7 @@
     NextclickError            one clear line for a person; the command line prints it, exit code 2
     ├── ConfigurationError    a setting is missing, unknown or wrong: stop and say which
     ├── Unavailable           Kafka, Redis or the registry is away: back off and retry
+    ├── CommitRefused         the group has moved on: go back to what was committed last
     ├── CheckpointError       this model version cannot be served: keep the old one
     └── BadClick              this message is no click: dead-letter it and go on
 
@@ -23,6 +24,10 @@ class ConfigurationError(NextclickError):
 
 class Unavailable(NextclickError):
     """Kafka, Redis or the registry cannot be reached right now."""
+
+
+class CommitRefused(NextclickError):
+    """The consumer group has moved on: the partitions may be somebody else's now."""
 
 
 class CheckpointError(NextclickError):

@@ -7,6 +7,7 @@ group. Errors that time heals become Unavailable; librdkafka reconnects by itsel
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +24,7 @@ from confluent_kafka import (
 from confluent_kafka import Message as RawMessage
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from shared.errors import ConfigurationError, Unavailable
+from shared.errors import CommitRefused, ConfigurationError, Unavailable
 from shared.messages import Message, OutMessage
 from shared.settings import KafkaSettings
 
@@ -115,6 +116,7 @@ class ClickConsumer:
         self._topic = topic
         self._seek = seek
         self._given_up: set[int] = set()
+        self._before_giving_up: Callable[[], None] = _nothing
         self.assignment: set[int] = set()
         """Partitions that are ours now."""
         self.read_to_end: set[int] = set()
@@ -134,25 +136,33 @@ class ClickConsumer:
             },
         )
         self._consumer.subscribe(
-            [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
-    def poll(self, max_messages: int, timeout: float) -> list[Message]:
+    def poll(
+        self,
+        max_messages: int,
+        timeout: float,
+        *,
+        before_giving_up: Callable[[], None] | None = None,
+    ) -> list[Message]:
         """Wait up to `timeout` seconds for a message; return it and what else is at hand.
 
         One click is never held back to fill a batch, while under load batches fill by
         themselves. Messages of partitions that were revoked meanwhile are left out: their new
-        owner reads them. Rebalances happen inside this call only.
+        owner reads them. Rebalances happen inside this call only; `before_giving_up` is called
+        before partitions go.
         """
         self._given_up.clear()
+        self._before_giving_up = before_giving_up or _nothing
         return self._kept(_poll(self._consumer, max_messages, timeout))
 
     def commit(self, messages: Sequence[Message]) -> None:
         """Commit the offsets after these messages and wait for it.
 
-        If the group has moved on and the partitions are no longer ours this does nothing: their
-        new owner starts from the last committed offset and repeats the work, idempotently.
-        Raises Unavailable if Kafka does not answer.
+        Raises CommitRefused if the group has moved on: whoever the partitions belong to now, which
+        may be us again, starts from the last committed offset. Raises Unavailable if Kafka does not
+        answer.
         """
         after: dict[int, int] = {}
         for message in messages:
@@ -162,9 +172,19 @@ class ClickConsumer:
             self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             if error.args[0].code() in _NOT_OURS_ANY_MORE:
-                log.warning("offsets not committed, the group moved on: %s", error.args[0].str())
-                return
+                raise CommitRefused(f"offsets not committed: {error.args[0].str()}") from None
             raise _away(self._settings, error) from None
+
+    def rewind(self, messages: Sequence[Message]) -> None:
+        """Read these messages again, and all after them, as far as their partitions are ours."""
+        first: dict[int, int] = {}
+        for message in messages:
+            before = first.get(message.partition, message.offset)
+            first[message.partition] = min(before, message.offset)
+        for partition, offset in first.items():
+            # Not ours, or about to be given up: then its owner reads from the committed offset.
+            with contextlib.suppress(KafkaException):
+                self._consumer.seek(TopicPartition(self._topic, partition, offset))
 
     def high_watermarks(self) -> dict[int, int]:
         """The end of each partition of the topic: the offset that comes next."""
@@ -198,7 +218,13 @@ class ClickConsumer:
                 partition.offset = starts.get(partition.partition, partition.offset)
             consumer.incremental_assign(partitions)
 
-    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._before_giving_up()
+        self._on_lost(consumer, partitions)
+
+    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        # The group has gone on without us: there is nothing left to finish, and a commit would not
+        # even be answered before this returns.
         gone = {p.partition for p in partitions}
         self.assignment -= gone
         self.read_to_end -= gone
@@ -371,6 +397,10 @@ class LagMonitor:
     def close(self) -> None:
         """Give the connections back."""
         self._consumer.close()
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 _NOT_OURS_ANY_MORE = {

@@ -18,7 +18,7 @@ import torch
 
 from shared import metrics
 from shared.device import select_device
-from shared.errors import BadClick, ConfigurationError, Unavailable
+from shared.errors import BadClick, CommitRefused, ConfigurationError, Unavailable
 from shared.kafka import ClickConsumer, ensure_topics
 from shared.messages import Message
 from shared.patience import Patience, Stopped
@@ -72,7 +72,10 @@ class Collector:
             self.new_clicks += len(rows)
             metrics.LOGGED_CLICKS.inc(len(rows))
         if self._waiting:
-            self.patiently(self.consumer.commit, self._waiting)
+            try:
+                self.patiently(self.consumer.commit, self._waiting)
+            except CommitRefused as refused:  # reading goes on after the files, whoever reads
+                log.warning("%s", refused)
         self._waiting = []
 
 

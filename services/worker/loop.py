@@ -10,8 +10,11 @@
 
 7 never runs ahead of 6, so a crash anywhere repeats work but loses none: replayed clicks get
 the same histories from 3, and so the same answers, under the same event_id (at least once).
-A batch is finished before the next poll, and rebalances happen inside polls only, so partitions
-are never given up with a batch half done.
+
+6 and 7 are nothing but waiting. A second thread does it, while this one polls and decodes the next
+batch; 3 begins only when the batch before is *settled*, so never more than one is open. Partitions
+change hands inside a poll only, and are given up only when everything is settled. If a commit is
+refused nonetheless, the worker goes back to what was committed last instead of going on.
 """
 
 from __future__ import annotations
@@ -20,14 +23,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 
 from prometheus_client.context_managers import Timer
 
 from services.worker import handle
 from services.worker.model_slot import ModelSlot, ServedModel
 from shared import metrics
+from shared.errors import CommitRefused
 from shared.kafka import ClickConsumer, Publisher
+from shared.messages import Message
 from shared.patience import Patience, Stopped
 from shared.schemas import Click, Recommendation
 from shared.sessions import MAX_UNCOMMITTED_CLICKS_PER_USER, SessionStore
@@ -37,7 +43,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass
 class Worker:
     """Answers clicks until told to stop."""
 
@@ -50,21 +56,58 @@ class Worker:
     max_batch: int
     stop: threading.Event
     now: Callable[[], float] = time.time
+    _open: list[Message] = field(default_factory=list)
+    """Read, but not known to be committed, in their order."""
+    _settled: Future[int] | None = None
+    """How many of them are committed, once the batch that is being settled is."""
+    _settling: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="settle")
+    )
 
     def run(self) -> None:
         """Step until `stop` is set; what is in hand is finished first."""
         try:
             while not self.stop.is_set():
                 self.step()
-        except Stopped:
-            log.info("stopped while waiting; the batch in hand is replayed by whoever comes next")
+            self.settle()
+        except (Stopped, CommitRefused):
+            log.info("stopped, uncommitted; whoever comes next replays the batch in hand")
+        finally:
+            self.stop.set()  # after a crash, too: what is being settled must not wait for ever
 
     def step(self) -> None:
         """Answer one micro-batch, or return after POLL_SECONDS without a click."""
         with _timed("poll"):
-            messages = self.consumer.poll(self.max_batch, POLL_SECONDS)  # 1
-        if not messages:
-            return
+            messages = self.consumer.poll(
+                self.max_batch, POLL_SECONDS, before_giving_up=self._wait_until_settled
+            )  # 1
+        self._open += messages
+        try:
+            if messages:
+                self._answer_all(messages)
+            else:
+                self.settle()
+        except CommitRefused as refused:
+            # Going on would leave more clicks uncommitted than a session can be replayed by.
+            log.warning("%s; going back to what was committed last", refused)
+            self.consumer.rewind(self._open)
+            self._open = []
+
+    def settle(self) -> None:
+        """Return once every answer is acknowledged and committed.
+
+        Raises CommitRefused if the group has moved on, Stopped if `stop` is set while a server is
+        away: the batch is then replayed by whoever comes next.
+        """
+        if self._settled is not None:
+            settled, self._settled = self._settled, None
+            del self._open[: settled.result()]
+
+    def _wait_until_settled(self) -> None:
+        if self._settled is not None:
+            wait([self._settled])  # for what came of it, see the next call of settle
+
+    def _answer_all(self, messages: list[Message]) -> None:
         metrics.BATCH_SIZE.observe(len(messages))
         model = self.slot.model
         assert model is not None, "run() is called once the first model is there"
@@ -74,10 +117,12 @@ class Worker:
             self._answer(part, model)
 
     def _answer(self, batch: list[handle.Read], model: ServedModel) -> None:
-        patiently = Patience(self.stop, log)
         clicks = [read.outcome for read in batch if isinstance(read.outcome, Click)]
+        metrics.CLICKS.inc(len(clicks))
+        with _timed("settle"):
+            self.settle()
         with _timed("append"):
-            histories = patiently(self.sessions.append, clicks)  # 3
+            histories = Patience(self.stop, log)(self.sessions.append, clicks)  # 3
         with _timed("score"):
             rankings = model.scorer.recommend(histories)  # 4
         with _timed("encode"):
@@ -94,15 +139,21 @@ class Worker:
         with _timed("produce"):
             self.publisher.send(encoded)
             self.publisher.send(dead)  # 5
+        self._settled = self._settling.submit(self._acknowledge_and_commit, batch, answers)
+
+    def _acknowledge_and_commit(
+        self, batch: list[handle.Read], answers: list[Recommendation]
+    ) -> int:
+        patiently = Patience(self.stop, log)
         with _timed("acknowledge"):
             patiently(self.publisher.wait_acknowledged)  # 6
         with _timed("commit"):
             patiently(self.consumer.commit, [read.message for read in batch])  # 7
         self._count(batch, answers)
+        return len(batch)
 
     def _count(self, batch: list[handle.Read], answers: list[Recommendation]) -> None:
         now_ms = self.now() * 1000
-        metrics.CLICKS.inc(len(answers))
         metrics.RECOMMENDATIONS.inc(len(answers))
         for answer in answers:
             waited = max(0.0, now_ms - answer.click_timestamp) / 1000

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,8 +9,9 @@ import pytest
 from services.worker.loop import Worker
 from services.worker.model_slot import ServedModel
 from shared import metrics
-from shared.errors import ConfigurationError, Unavailable
+from shared.errors import CommitRefused, ConfigurationError, Unavailable
 from shared.messages import Message, OutMessage
+from shared.patience import Stopped
 from shared.schemas import Click, Recommendation
 from shared.scorer import Scorer
 from shared.sessions import MAX_UNCOMMITTED_CLICKS_PER_USER, MemorySessions
@@ -24,6 +25,7 @@ class Stage:
         self.events: list[tuple[str, int]] = []
         self.sent: list[OutMessage] = []
         self.fail_next: dict[str, Exception] = {}
+        self.polled = threading.Event()
         self._messages = messages
         self._store = MemorySessions(gap_ms=0, ttl_seconds=60)
         self.model = ServedModel("v1", Scorer(checkpoint(), CPU, 3))
@@ -33,7 +35,10 @@ class Stage:
             raise self.fail_next.pop(what)
         self.events.append((what, count))
 
-    def poll(self, max_messages: int, timeout: float) -> list[Message]:
+    def poll(
+        self, max_messages: int, timeout: float, *, before_giving_up: Callable[[], None]
+    ) -> list[Message]:
+        self.polled.set()
         batch, self._messages = self._messages[:max_messages], self._messages[max_messages:]
         return batch
 
@@ -53,6 +58,10 @@ class Stage:
     def commit(self, messages: Sequence[Message]) -> None:
         self._note("commit", len(messages))
 
+    def rewind(self, messages: Sequence[Message]) -> None:
+        self._note("rewind", len(messages))
+        self._messages = [*messages, *self._messages]
+
 
 def worker(stage: Stage) -> Worker:
     return Worker(
@@ -67,6 +76,12 @@ def worker(stage: Stage) -> Worker:
     )
 
 
+def one_step(ours: Worker) -> None:
+    """One step, and what it leaves to the second thread."""
+    ours.step()
+    ours.settle()
+
+
 def click(i: int, user: str = "u") -> Message:
     value = Click(event_id=f"e{i}", user_id=user, item_id="1", timestamp=i).model_dump_json()
     return Message("clicks", 0, i, user.encode(), value.encode())
@@ -74,7 +89,7 @@ def click(i: int, user: str = "u") -> Message:
 
 def test_the_steps_come_in_their_order() -> None:
     stage = Stage([click(1), Message("clicks", 0, 2, b"u", b"?"), click(3)])
-    worker(stage).step()
+    one_step(worker(stage))
     assert stage.events == [
         ("append", 2),
         ("send recommendations", 2),
@@ -86,13 +101,13 @@ def test_the_steps_come_in_their_order() -> None:
 
 def test_nothing_read_nothing_done() -> None:
     stage = Stage([])
-    worker(stage).step()
+    one_step(worker(stage))
     assert stage.events == []
 
 
 def test_only_bad_clicks_are_dead_lettered_and_committed() -> None:
     stage = Stage([Message("clicks", 0, i, None, None) for i in range(3)])
-    worker(stage).step()
+    one_step(worker(stage))
     assert ("send dlq", 3) in stage.events
     assert stage.events[-1] == ("commit", 3)
 
@@ -102,7 +117,7 @@ def test_nothing_is_committed_before_it_is_acknowledged(step: str) -> None:
     stage = Stage([click(1)])
     stage.fail_next[step] = ConfigurationError("refused for good")
     with pytest.raises(ConfigurationError):
-        worker(stage).step()
+        one_step(worker(stage))
     assert "commit" not in [what for what, _ in stage.events]
 
 
@@ -110,7 +125,7 @@ def test_nothing_is_committed_before_it_is_acknowledged(step: str) -> None:
 def test_an_outage_is_waited_out_without_sending_anything_twice(step: str) -> None:
     stage = Stage([click(1)])
     stage.fail_next[step] = Unavailable("away for a moment")
-    worker(stage).step()
+    one_step(worker(stage))
     assert [what for what, _ in stage.events] == [
         "append",
         "send recommendations",
@@ -136,7 +151,7 @@ def test_a_stop_during_an_outage_leaves_the_batch_uncommitted() -> None:
 
 def test_a_hot_user_is_committed_in_parts_that_a_replay_still_knows() -> None:
     stage = Stage([click(i) for i in range(100)])
-    worker(stage).step()
+    one_step(worker(stage))
     parts = [count for what, count in stage.events if what == "commit"]
     assert sum(parts) == 100
     assert max(parts) == MAX_UNCOMMITTED_CLICKS_PER_USER
@@ -161,7 +176,7 @@ SOME = [clicked(i, "ab"[i % 2], str(i + 1)) for i in range(8)] + [clicked(8, "c"
 def test_every_click_is_answered_from_its_own_history() -> None:
     stage = Stage(SOME)
     ours = replace(worker(stage), now=lambda: 12.3456)
-    ours.step()
+    one_step(ours)
     got = answers(stage)
     assert [a.event_id for a in got] == [f"e{i}" for i in range(9)]
     assert got[6].history == ["1", "3", "5", "7"]
@@ -178,10 +193,10 @@ def test_what_a_crash_left_uncommitted_is_answered_again_bit_for_bit() -> None:
     stage.fail_next["commit"] = ConfigurationError("the process dies here")
     ours = replace(worker(stage), max_batch=len(SOME), now=lambda: 1.0)
     with pytest.raises(ConfigurationError):
-        ours.step()
+        one_step(ours)
     before = list(stage.sent)
     stage.sent.clear()
-    replace(ours).step()  # whoever comes next, with the same store
+    one_step(replace(ours))  # whoever comes next, with the same store
     assert stage.sent == before
     assert stage.events[-1] == ("commit", len(SOME))
 
@@ -197,8 +212,8 @@ def test_one_model_answers_a_whole_batch_and_the_next_batch_gets_the_new_one() -
 
     stage.append = append_while_swapped  # type: ignore[method-assign]
     ours = replace(worker(stage), max_batch=30)
-    ours.step()
-    ours.step()
+    one_step(ours)
+    one_step(ours)
     versions = [a.model_version for a in answers(stage)]
     assert versions == ["v1"] * 30 + ["v2"]
 
@@ -206,7 +221,7 @@ def test_one_model_answers_a_whole_batch_and_the_next_batch_gets_the_new_one() -
 def test_each_part_goes_through_all_steps_before_the_next_begins() -> None:
     limit = MAX_UNCOMMITTED_CLICKS_PER_USER
     stage = Stage([click(i) for i in range(limit + 1)])
-    worker(stage).step()
+    one_step(worker(stage))
     assert stage.events == [
         (what, count)
         for count in (limit, 1)
@@ -223,7 +238,7 @@ def test_a_batch_is_no_larger_than_the_setting() -> None:
     stage = Stage([click(i, user=f"u{i}") for i in range(10)])
     ours = replace(worker(stage), max_batch=4)
     for _ in range(3):
-        ours.step()
+        one_step(ours)
     assert [count for what, count in stage.events if what == "commit"] == [4, 4, 2]
 
 
@@ -241,19 +256,19 @@ def test_it_counts_answers_fallbacks_and_dead_letters() -> None:
     stage = Stage(
         [*SOME, Message("clicks", 0, 9, None, None), Message("clicks", 0, 10, None, b"?")]
     )
-    worker(stage).step()
+    one_step(worker(stage))
     assert [b - a for a, b in zip(before, counted(), strict=True)] == [9, 9, 1, 1, 1]
 
 
 def test_a_click_from_the_future_has_waited_no_time() -> None:
     before = metrics.CLICK_TO_ACKNOWLEDGED._sum.get()
     stage = Stage([clicked(0, "a", "1")])
-    replace(worker(stage), now=lambda: 0.5).step()  # the click is dated one second
+    one_step(replace(worker(stage), now=lambda: 0.5))  # the click is dated one second
     assert metrics.CLICK_TO_ACKNOWLEDGED._sum.get() == before
 
 
 def test_dead_letters_are_said_once_per_batch(caplog: pytest.LogCaptureFixture) -> None:
-    worker(Stage([Message("clicks", 3, i, None, b"?") for i in range(5)])).step()
+    one_step(worker(Stage([Message("clicks", 3, i, None, b"?") for i in range(5)])))
     (warning,) = caplog.records
     assert "dead-lettered 5 messages" in warning.message
     assert "clicks/3/0" in warning.message
@@ -280,3 +295,112 @@ def test_a_bug_is_not_waited_out() -> None:
     with pytest.raises(ZeroDivisionError):
         worker(stage).run()
     assert stage.events == []
+
+
+def held_up(stage: Stage) -> threading.Event:
+    """Kafka acknowledges nothing until the event is set."""
+    go_on = threading.Event()
+    acknowledged = stage.wait_acknowledged
+
+    def wait_acknowledged() -> None:
+        assert go_on.wait(10)
+        acknowledged()
+
+    stage.wait_acknowledged = wait_acknowledged  # type: ignore[method-assign]
+    return go_on
+
+
+def test_the_next_batch_is_read_while_the_last_one_is_being_settled() -> None:
+    stage = Stage([click(1), click(2)])
+    go_on = held_up(stage)
+    ours = replace(worker(stage), max_batch=1)
+    ours.step()
+    assert [what for what, _ in stage.events] == ["append", "send recommendations"]
+    stage.polled.clear()
+    second = threading.Thread(target=ours.step)
+    second.start()
+    assert stage.polled.wait(10)
+    assert len(stage.events) == 2, "appended before the last batch was settled"
+    go_on.set()
+    second.join()
+    ours.settle()
+    one = ["append", "send recommendations", "acknowledged", "commit"]
+    assert [what for what, _ in stage.events] == 2 * one
+
+
+def test_partitions_are_given_up_only_when_all_is_settled() -> None:
+    stage = Stage([click(1)])
+    go_on = held_up(stage)
+    ours = worker(stage)
+    ours.step()
+
+    def rebalance(_: int, __: float, *, before_giving_up: Callable[[], None]) -> list[Message]:
+        go_on.set()
+        before_giving_up()
+        assert stage.events[-1] == ("commit", 1)
+        return []
+
+    stage.poll = rebalance  # type: ignore[method-assign, assignment]
+    ours.step()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 9])
+def test_after_a_refused_commit_it_goes_back_to_what_was_committed_last(batch: int) -> None:
+    undisturbed, stage = Stage(SOME), Stage(SOME)
+    one_step(replace(worker(undisturbed), now=lambda: 1.0))
+    stage.fail_next["commit"] = CommitRefused("the group moved on")
+    ours = replace(worker(stage), max_batch=batch, now=lambda: 1.0)
+    for _ in range(len(SOME) + 3):
+        ours.step()
+    assert stage.sent == undisturbed.sent[:batch] + undisturbed.sent
+    assert sum(count for what, count in stage.events if what == "commit") == len(SOME)
+
+
+def test_a_hot_user_goes_back_no_further_than_a_replay_still_knows() -> None:
+    limit = MAX_UNCOMMITTED_CLICKS_PER_USER
+    stage = Stage([click(i) for i in range(5 * limit)])
+    commit = stage.commit
+
+    def refuse_the_third(messages: Sequence[Message]) -> None:
+        if messages[0].offset == 2 * limit and ("rewind", 3 * limit) not in stage.events:
+            raise CommitRefused("the group moved on")
+        commit(messages)
+
+    stage.commit = refuse_the_third  # type: ignore[method-assign]
+    ours = worker(stage)
+    one_step(ours)
+    assert ("rewind", 3 * limit) in stage.events
+    one_step(ours)
+    histories = {a.event_id: a.history for a in answers(stage)}
+    assert len(answers(stage)) == 6 * limit  # the third part twice
+    expected = MemorySessions(gap_ms=0, ttl_seconds=60).append(
+        [Click.model_validate_json(click(i).value or b"") for i in range(5 * limit)]
+    )
+    assert all(a.history == histories[a.event_id] for a in answers(stage))
+    assert [histories[f"e{i}"] for i in range(5 * limit)] == expected
+
+
+@pytest.mark.parametrize("more", [[], [click(2)]])
+def test_what_goes_wrong_while_settling_ends_the_worker(more: list[Message]) -> None:
+    stage = Stage([click(1), *more])
+    stage.fail_next["acknowledged"] = ConfigurationError("refused for good")
+    with pytest.raises(ConfigurationError):
+        replace(worker(stage), max_batch=1).run()
+    assert "commit" not in [what for what, _ in stage.events]
+
+
+def test_a_crash_does_not_wait_for_a_server_that_is_away() -> None:
+    stage = Stage([click(1), click(2)])
+    ours = replace(worker(stage), max_batch=1)
+
+    def away() -> None:
+        raise Unavailable("for good")
+
+    stage.wait_acknowledged = away  # type: ignore[method-assign]
+    ours.step()
+    settling = ours._settled
+    assert settling is not None
+    ours.slot = None  # type: ignore[assignment]
+    with pytest.raises(AttributeError):
+        ours.run()
+    assert isinstance(settling.exception(timeout=10), Stopped)

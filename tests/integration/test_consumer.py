@@ -1,0 +1,57 @@
+"""ClickConsumer on real Kafka: what the worker's exactness rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from shared.errors import CommitRefused
+from shared.kafka import ClickConsumer, ensure_topics
+from shared.messages import Message
+from shared.settings import KafkaSettings
+from tests.integration.traffic import Shop, make_clicks
+from tests.waiting import until
+
+
+@pytest.fixture
+def consumer(kafka: KafkaSettings) -> Iterator[ClickConsumer]:
+    ensure_topics(kafka, [kafka.clicks_topic])
+    Shop(kafka).send(make_clicks(100))
+    consumer = ClickConsumer(kafka, kafka.clicks_topic, "readers")
+    yield consumer
+    consumer.close()
+
+
+def read(consumer: ClickConsumer, count: int) -> list[Message]:
+    messages: list[Message] = []
+
+    def enough() -> bool:
+        messages.extend(consumer.poll(100, 0.5))
+        return len(messages) >= count
+
+    until(enough, f"{count} messages")
+    return sorted(messages, key=lambda m: (m.partition, m.offset))
+
+
+def test_after_going_back_the_same_messages_come_again(consumer: ClickConsumer) -> None:
+    everything = read(consumer, 100)
+    again = [m for m in everything if m.partition == 0][-3:] + [
+        m for m in everything if m.partition == 1
+    ][-1:]
+    consumer.rewind(
+        [*again, replace(again[0], partition=99)]
+    )  # of 99 there is nothing to go back to
+    assert read(consumer, len(again)) == again
+
+
+def test_a_commit_by_one_who_left_the_group_is_refused(consumer: ClickConsumer) -> None:
+    messages = read(consumer, 100)
+    consumer._consumer.unsubscribe()
+    until(
+        lambda: not consumer.poll(1, 0.05) and not consumer.assignment,
+        "the partitions are given up",
+    )
+    with pytest.raises(CommitRefused):
+        consumer.commit(messages)
