@@ -44,7 +44,10 @@ def scorer(
 
     torch.set_num_threads(threads)
     chosen = select_device(device)
-    table = Table("items", "batch", "clicks/s", "ms", "limit", "read", "limit", "tower", "pairs")
+    table = Table(
+        *("items", "batch", "clicks/s", "ms", "limit", "read", "limit"),
+        *("tower", "pairs", "exact", "recall", "MB"),
+    )
     for column in table.columns:
         column.justify = "right"
     rows = []
@@ -63,12 +66,16 @@ def scorer(
                 f"{row.encode_limit_ms:.2f}",
                 f"{row.tower_ratio:,.0f}×",
                 f"{row.per_candidate_ratio:,.0f}×",
+                f"{row.exact_ratio:.1f}×",
+                f"{row.recall:.3f}",
+                f"{row.megabytes:,.0f}",
             )
     console.print(table)
     console.print(
         "ms: per micro-batch, of it reading the histories (read). limit: the same work at the "
         "speed of a plain matrix product and copy. tower, pairs: how many times longer the "
-        "source's network takes with its tower on every item, and with one pass for every pair."
+        "source's network takes with its tower on every item, and with one pass for every pair. "
+        "exact: what is served without its shortlist; recall: how many of the best 20 it finds."
     )
     if json is not None:
         write(json, rows, chosen)

@@ -9,6 +9,7 @@ For each catalogue and micro-batch, in turns within one run:
 - *per candidate*: the source's way, one pass of its network for every pair of history and
   candidate.
 - *tower*: the source's network encodes the history once, and its tower runs on every candidate.
+- *exact*: the same without a shortlist, where what is served makes one.
 - *limit*: the floating-point operations of what is served at the speed of a plain matrix product,
   plus its catalogue read once and its logits written once at the speed of a copy, both measured
   here and now.
@@ -30,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.models import CLICKS, random_checkpoint
 from bench.timing import Timing, in_turns
 from shared.bst import BST
-from shared.checkpoint import build
+from shared.checkpoint import Checkpoint, build
 from shared.scorer import Scorer
 from shared.source_bst import SourceBST
 from shared.windows import HISTORY_LENGTH
@@ -40,6 +41,8 @@ TOP_K = 10
 _PAIRS = 2560
 """Pairs of history and candidate in one measured pass per candidate."""
 _TOWER_PAIRS = 25_600
+_BEST = 20
+_ASKED = 64
 _SQUARE = 1024
 """Rows and columns of the matrix product that stands for the machine's best."""
 _COPIED = 32_000_000
@@ -71,6 +74,11 @@ class Row:
     tower_ratio: float
     """How many times longer the tower takes."""
     per_candidate_ratio: float
+    exact_ratio: float
+    recall: float
+    """Share of the exact best 20 that is served, over _ASKED windows."""
+    megabytes: float
+    """Weights and tables in memory."""
 
 
 def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Row:
@@ -79,6 +87,7 @@ def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Ro
     checkpoint = random_checkpoint(items)
     scorer, model = Scorer(checkpoint, device, TOP_K), checkpoint.model
     assert isinstance(model, BST)
+    exact = scorer if scorer.shortlist is None else _exact(checkpoint, device, TOP_K)
     ids = scorer.vocabulary.item_ids
     rows = rng.integers(1, items + 1, (batch, HISTORY_LENGTH))
     histories = [[ids[row - 1] for row in window] for window in rows]
@@ -91,6 +100,7 @@ def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Ro
     with torch.inference_mode():
         calls = {
             "served": lambda: scorer.recommend(histories),
+            "exact": lambda: exact.recommend(histories),
             "encode": lambda: model.encode(windows),
             "per candidate": _per_candidate(source, rng, pairs, device),
             "tower": _tower(source, windows, rng, tower_pairs),
@@ -115,7 +125,27 @@ def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Ro
         encode_limit_ms=1000 * encode_limit,
         tower_ratio=served_time.ratio(times["tower"]) * batch * items / tower_pairs,
         per_candidate_ratio=served_time.ratio(times["per candidate"]) * batch * items / pairs,
+        exact_ratio=served_time.ratio(times["exact"]),
+        recall=_recall(checkpoint, device, rng),
+        megabytes=scorer.bytes / 1e6,
     )
+
+
+def _exact(checkpoint: Checkpoint, device: torch.device, top_k: int) -> Scorer:
+    return Scorer(checkpoint, device, top_k, shortlist_from=len(checkpoint.vocabulary) + 1)
+
+
+def _recall(checkpoint: Checkpoint, device: torch.device, rng: np.random.Generator) -> float:
+    ids = np.array(checkpoint.vocabulary.item_ids, object)
+    histories = rng.choice(ids, (_ASKED, HISTORY_LENGTH)).tolist()
+    served = Scorer(checkpoint, device, _BEST).recommend(histories)
+    exact = _exact(checkpoint, device, _BEST).recommend(histories)
+    best = [{item.item_id for item in ranking.items} for ranking in exact]
+    found = [
+        len(ours & {item.item_id for item in ranking.items}) / len(ours)
+        for ours, ranking in zip(best, served, strict=True)
+    ]
+    return float(np.mean(found))
 
 
 def _per_candidate(

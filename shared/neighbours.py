@@ -41,7 +41,7 @@ class ItemNeighbours(nn.Module):
 
         A row of zeros where no item of the window has neighbours.
         """
-        columns, votes = self._ballot(histories)
+        columns, votes = self.ballot(histories)
         result = torch.zeros(len(histories), len(self.rows) - 1, device=histories.device)
         return result.scatter_add_(1, columns, votes)
 
@@ -50,7 +50,7 @@ class ItemNeighbours(nn.Module):
 
         Only voted columns change but for a constant, so that nothing costs a logarithm per item.
         """
-        columns, votes = self._ballot(histories)
+        columns, votes = self.ballot(histories)
         rest = torch.where(votes.any(dim=1, keepdim=True), torch.log1p(-self.weight), 0.0)
         mixed = logits.sub_(torch.logsumexp(logits, dim=1, keepdim=True) - rest)
         of_network = mixed.gather(1, columns)
@@ -59,7 +59,16 @@ class ItemNeighbours(nn.Module):
         voted = torch.logaddexp(of_network, mixed.gather(1, columns).log())
         return mixed.scatter_(1, columns, voted)
 
-    def _ballot(self, histories: Tensor) -> tuple[Tensor, Tensor]:
+    def mixed(self, log_p: Tensor, votes: Tensor) -> Tensor:
+        """log P(next click) of some columns, of which a network and the votes are given: [B, N].
+
+        votes: every column that has a vote is among the N, so a row adds up to 1, or to 0 if no
+        item of the window has neighbours.
+        """
+        rest = torch.where(votes.any(dim=1, keepdim=True), torch.log1p(-self.weight), 0.0)
+        return torch.logaddexp(log_p + rest, (self.weight * votes).log())
+
+    def ballot(self, histories: Tensor) -> tuple[Tensor, Tensor]:
         """Columns that are voted for, and the votes, both [B, HISTORY_LENGTH · K].
 
         A column can come several times, and column 0 with no votes where a neighbour is missing.

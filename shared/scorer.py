@@ -15,15 +15,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from shared.bst import BST
 from shared.checkpoint import Checkpoint
 from shared.errors import CheckpointError
 from shared.schemas import ScoredItem
+from shared.shortlist import MOST, Shortlist
 from shared.windows import HISTORY_LENGTH, IntArray, windows
 
 ROWS = 8
 
 _CELLS = 640_000
 """Scores computed at once: 2.5 MB."""
+
+SHORTLIST_FROM = 200_000
+"""Items from which on a shortlist is ranked instead of the whole catalogue."""
+_SHORTLISTED = 64
+"""Windows whose shortlists are made at once, a multiple of ROWS."""
 
 _POWERS_OF_TEN = np.array([float(f"1e{exponent}") for exponent in range(60)])
 """Up to 1e22 they are exact, and so are the decimals made with them."""
@@ -42,22 +49,44 @@ class Ranking:
 class Scorer:
     """Scores the whole catalogue of one checkpoint on one device."""
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, top_k: int) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        top_k: int,
+        *,
+        shortlist_from: int = SHORTLIST_FROM,
+    ) -> None:
         """Move the model to `device`, precompute its catalogue, and try it once.
+
+        A CPU makes a shortlist of catalogues with `shortlist_from` items or more, and scores only
+        that exactly.
 
         Raises CheckpointError if the trial gives anything but finite scores of the right shape.
         """
         self.vocabulary = checkpoint.vocabulary
+        self.shortlist: Shortlist | None = None
         self.device = device
         self._model = checkpoint.model.to(device).eval()
-        self._top_k = min(top_k, len(self.vocabulary))
+        self.top_k = min(top_k, len(self.vocabulary))
         with torch.inference_mode():
             self._catalogue = self._model.catalogue()
+        large = len(self.vocabulary) >= shortlist_from and self.top_k <= MOST
+        if large and device.type == "cpu" and isinstance(self._model, BST):
+            self.shortlist = Shortlist(self._model, self._catalogue)
         shares = (checkpoint.popularity + 0.5) / (checkpoint.popularity + 0.5).sum()
         self.log_popularity: npt.NDArray[np.float64] = np.log(shares)
         """Shape [items]: log P(next click) where nothing is known of the session."""
         self._popular = self._rank_by_popularity(checkpoint.popularity)
         self._try_once()
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the weights and tables take."""
+        tables = [*self._model.parameters(), *self._model.buffers(), self._catalogue]
+        if self.shortlist is not None:
+            tables.append(self.shortlist.rough)
+        return sum(table.nbytes for table in tables)
 
     def recommend(self, histories: list[list[str]]) -> list[Ranking]:
         """Rank the catalogue for each history (item ids, oldest first): top k, best first.
@@ -95,17 +124,29 @@ class Scorer:
         return whole
 
     def _top(self, batch: IntArray) -> tuple[list[list[float]], list[list[int]]]:
-        # Scores of a block are ranked while they are still in a cache.
-        block = max(ROWS, _CELLS // len(self.vocabulary))
-        best = [torch.topk(scores, self._top_k, dim=1) for scores in self._in_blocks(batch, block)]
-        values = torch.cat([each.values for each in best]).double().exp().cpu().numpy()
-        indices = torch.cat([each.indices for each in best])
-        return six_digits(values).tolist(), indices.tolist()
+        if self.shortlist is not None:
+            best = list(self._shortlisted(batch, self.shortlist))
+        else:  # scores of a block are ranked while they are still in a cache
+            block = max(ROWS, _CELLS // len(self.vocabulary))
+            best = [torch.topk(scores, self.top_k) for scores in self._in_blocks(batch, block)]
+        values = torch.cat([values for values, _ in best])[: len(batch)]
+        columns = torch.cat([columns for _, columns in best])[: len(batch)]
+        return six_digits(values.double().exp().cpu().numpy()).tolist(), columns.tolist()
+
+    def _shortlisted(
+        self, batch: IntArray, shortlist: Shortlist
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        with torch.inference_mode():
+            for histories in torch.split(self._padded(batch), _SHORTLISTED):
+                yield shortlist.top(histories, self.top_k)
+
+    def _padded(self, batch: IntArray) -> torch.Tensor:
+        padded = np.concatenate([batch, np.repeat(batch[:1], -len(batch) % ROWS, axis=0)])
+        return torch.from_numpy(padded).to(self.device)
 
     def _in_blocks(self, batch: IntArray, block: int) -> Iterator[torch.Tensor]:
         """log P of at most `block` windows (rounded to ROWS) after the other."""
-        padded = np.concatenate([batch, np.repeat(batch[:1], -len(batch) % ROWS, axis=0)])
-        histories = torch.from_numpy(padded).to(self.device)
+        histories = self._padded(batch)
         step = -(-block // ROWS) * ROWS
         with torch.inference_mode():
             encoded = self._model.encode(histories)
@@ -116,7 +157,7 @@ class Scorer:
                 yield self._model.log_probabilities(logits, histories[start : start + kept])
 
     def _rank_by_popularity(self, popularity: IntArray) -> list[ScoredItem]:
-        order = np.argsort(-popularity, kind="stable")[: self._top_k]
+        order = np.argsort(-popularity, kind="stable")[: self.top_k]
         shares = six_digits(popularity[order] / max(1, int(popularity.sum())))
         return [
             ScoredItem(self.vocabulary.item_ids[i], score)
