@@ -112,8 +112,8 @@ def click_log(
     are the shares of each user's clicks: the newest are the test, those before them the
     validation.
     """
-    users, user_ids = pd.factorize(frame["user_id"].to_numpy(object))
-    items, item_ids = pd.factorize(frame["item_id"].to_numpy(object))
+    users, user_ids = pd.factorize(frame["user_id"])
+    items, item_ids = pd.factorize(frame["item_id"])
     timestamps = frame["timestamp"].to_numpy(np.int64)
     order = np.argsort(users, kind="stable")
     users, items, timestamps = users[order], items[order], timestamps[order]
@@ -123,7 +123,7 @@ def click_log(
         starts=session_starts(users, timestamps, gap_ms),
         split=_temporal_split(users, validation, test),
         item_ids=[str(item) for item in item_ids],
-        user_ids=user_ids,
+        user_ids=np.asarray(user_ids, object),
         first_timestamp=int(timestamps.min(initial=2**62)),
         last_timestamp=int(timestamps.max(initial=0)),
         order=order,

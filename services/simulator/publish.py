@@ -6,7 +6,6 @@ import itertools
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -31,7 +30,8 @@ def uuid7(timestamp_ms: int, randomness: bytes) -> str:
     value = (timestamp_ms << 80) | int.from_bytes(randomness)
     value = value & ~(0xF << 76) | (7 << 76)
     value = value & ~(0b11 << 62) | (0b10 << 62)
-    return str(uuid.UUID(int=value))
+    digits = f"{value:032x}"  # uuid.UUID would write the same, in four times the time
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def click_frame(clicks: Clicks, last_timestamp_ms: int, rate: float, seed: int) -> pd.DataFrame:
@@ -77,7 +77,7 @@ def publish_live(
     """
     patiently = Patience(stop, log)
     shoppers = _one_by_one(traffic)
-    rng = np.random.default_rng(seed)
+    randomness = _pieces(np.random.default_rng(seed))
     patiently(publisher.connect)
     start = clock()
     reported = start
@@ -89,7 +89,7 @@ def publish_live(
         due = int(elapsed * rate + 1e-6)  # 0.29 s at 100/s are 29 clicks, not 28.99…
         if due > sent:
             messages = [
-                _message(topic, user, item, start + i / rate, rng)
+                _message(topic, user, item, start + i / rate, next(randomness))
                 for i, (user, item) in zip(range(sent, due), shoppers, strict=False)
             ]
             publisher.send(messages)
@@ -110,12 +110,18 @@ def _one_by_one(chunks: Iterator[Clicks]) -> Iterator[tuple[int, int | str]]:
     return itertools.chain.from_iterable(pairs)
 
 
-def _message(
-    topic: str, user: int, item: int | str, due: float, rng: np.random.Generator
-) -> OutMessage:
+def _pieces(rng: np.random.Generator) -> Iterator[bytes]:
+    """Ten random bytes at a time, drawn many at once."""
+    while True:
+        block = rng.bytes(10_000)
+        for start in range(0, len(block), 10):
+            yield block[start : start + 10]
+
+
+def _message(topic: str, user: int, item: int | str, due: float, randomness: bytes) -> OutMessage:
     timestamp = int(due * 1000)
     click = Click(
-        event_id=uuid7(timestamp, rng.bytes(10)),
+        event_id=uuid7(timestamp, randomness),
         user_id=str(user),
         item_id=str(item),
         timestamp=timestamp,
