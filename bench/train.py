@@ -1,0 +1,120 @@
+"""How fast does the trainer learn, from nothing and from a champion?
+
+    nextclick bench train --clicks 60k
+
+A simulated shop's log is fitted cold. Then the shop goes on, and the newest clicks are fitted cold
+and warm, from the first model. *Fixed quality* is _QUALITY of the best validation NDCG that either
+reaches: seconds count up to the first epoch that has it. Before that, a log of clicks is read from
+its Parquet files and cut into windows.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from services.simulator.publish import click_frame
+from services.simulator.worlds import past, world
+from shared.checkpoint import Checkpoint, Vocabulary
+from shared.settings import Settings
+from trainer.dataset import ClickLog, Split, click_log, samples
+from trainer.event_log import EventLog
+from trainer.fit import best_epoch
+from trainer.fitting import Fitted, fit_model
+from trainer.presets import preset
+from trainer.sessions import sessions_of
+
+_QUALITY = 0.99
+_NOW_MS = 1_700_000_000_000
+_LOGGED_ITEMS, _LOGGED_USERS = 10_000, 50_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fit, or the reading of a log."""
+
+    what: str
+    clicks: int
+    seconds: float
+    per_second: float
+    """Clicks: predicted ones of all epochs for a fit, read ones for a log."""
+    epochs: int = 0
+    ndcg: float = 0.0
+    """The best of the validation, over the whole catalogue."""
+    seconds_to_quality: float = 0.0
+
+
+def measure(clicks: int, logged: int, seed: int = 0) -> list[Row]:
+    """Read a log of `logged` clicks, then fit `clicks` of a shop cold, and so many later ones."""
+    shop = world("missions", seed)
+    frame = click_frame(past(shop, 2 * clicks, seed), _NOW_MS, rate=1, seed=seed)
+    gap_ms = int(Settings().session.gap_seconds * 1000)
+    before, after = (click_log(part, gap_ms) for part in (frame[:clicks], frame[clicks:]))
+    first, vocabulary = _fit(before, Vocabulary([]), None, seed)
+    champion = Checkpoint(
+        first.model, vocabulary, before.counts(vocabulary), "default", None, {}, {}
+    )
+    cold, _ = _fit(after, vocabulary, None, seed)
+    warm, _ = _fit(after, vocabulary, champion, seed)
+    quality = _QUALITY * max(best_epoch(fitted.curve).validation_ndcg for fitted in (cold, warm))
+    return [
+        _read(logged, gap_ms, seed),
+        _row("cold", cold, after, quality),
+        _row("warm", warm, after, quality),
+    ]
+
+
+def _read(clicks: int, gap_ms: int, seed: int) -> Row:
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "event_id": [f"{number:032x}" for number in range(clicks)],
+            "user_id": rng.integers(0, _LOGGED_USERS, clicks).astype(str),
+            "item_id": rng.integers(0, _LOGGED_ITEMS, clicks).astype(str),
+            "timestamp": _NOW_MS + 100 * np.arange(clicks),
+        }
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        log = EventLog(folder)
+        log.import_clicks(frame)
+        began = time.perf_counter()
+        data = click_log(log.read(), gap_ms)
+        samples(data, Split.TRAIN, Vocabulary([]).extended(data.ids_in(Split.TRAIN)))
+        seconds = time.perf_counter() - began
+    return Row("log to windows", clicks, seconds, clicks / seconds)
+
+
+def _fit(
+    log: ClickLog, known: Vocabulary, champion: Checkpoint | None, seed: int
+) -> tuple[Fitted, Vocabulary]:
+    vocabulary = known.extended(log.ids_in(Split.TRAIN))
+    fitted = fit_model(
+        log,
+        vocabulary,
+        preset("default"),
+        seed=seed,
+        device=torch.device("cpu"),
+        champion=champion,
+        progress=False,
+    )
+    return fitted, vocabulary
+
+
+def _row(what: str, fitted: Fitted, log: ClickLog, quality: float) -> Row:
+    targets = sessions_of(log, Vocabulary(log.item_ids), (Split.TRAIN,)).targets
+    last = fitted.curve[-1]
+    reached = [epoch.seconds for epoch in fitted.curve if epoch.validation_ndcg >= quality]
+    return Row(
+        what=what,
+        clicks=len(log.items),
+        seconds=last.seconds,
+        per_second=targets * last.epoch / last.seconds,
+        epochs=last.epoch,
+        ndcg=best_epoch(fitted.curve).validation_ndcg,
+        seconds_to_quality=reached[0] if reached else float("nan"),
+    )
