@@ -161,6 +161,47 @@ def worker(
         write(json, rows, chosen)
 
 
+@app.command()
+def train(
+    clicks: Annotated[str, typer.Option(help="Of the shop, before and after it changes.")] = "60k",
+    logged: Annotated[str, typer.Option(help="In the log that is cut into windows.")] = "1M",
+    epochs: Annotated[int, typer.Option(help="Of a fit, at most; 0 = no limit.", min=0)] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads of a fit.", min=1)] = 1,
+    json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
+) -> None:
+    """Fits from nothing and from a champion, and how fast a log becomes windows.
+
+    Example: nextclick bench train --clicks 20k
+    """
+    (fitted,), (read,) = sizes("--clicks", clicks)[:1], sizes("--logged", logged)[:1]
+    check_folder(json)
+
+    import torch
+
+    from bench.train import measure
+
+    torch.set_num_threads(threads)
+    with console.status(f"{fitted:,} clicks, twice"):
+        rows = measure(fitted, read, epochs)
+    table = Table("", "clicks", "clicks/s", "s", "epochs", "NDCG", "s to quality")
+    for row in rows:
+        of_fit = (f"{row.epochs}", f"{row.ndcg:.4f}", f"{row.seconds_to_quality:.1f}")
+        table.add_row(
+            row.what,
+            f"{row.clicks:,}",
+            f"{row.per_second:,.0f}",
+            f"{row.seconds:.1f}",
+            *(of_fit if row.epochs else ("", "", "")),
+        )
+    console.print(table)
+    console.print(
+        "clicks/s: of a fit, predicted clicks in all epochs. Quality: 99 % of the best NDCG on the "
+        "validation; a champion may have it before the first step."
+    )
+    if json is not None:
+        write(json, rows, torch.device("cpu"))
+
+
 def sizes(option: str, listed: str) -> list[int]:
     """Read "50,10k,1M"; raises ConfigurationError that names the option."""
     found = []

@@ -2,10 +2,10 @@
 
     nextclick bench train --clicks 60k
 
-A simulated shop's log is fitted cold. Then the shop goes on, and the newest clicks are fitted cold
-and warm, from the first model. *Fixed quality* is _QUALITY of the best validation NDCG that either
-reaches: seconds count up to the first epoch that has it. Before that, a log of clicks is read from
-its Parquet files and cut into windows.
+A simulated shop's log is fitted. Then fashion changes and products appear, and what is clicked then
+is fitted *cold* and *warm*, from the first model. The quality that both have to reach is _QUALITY
+of the best validation NDCG of either; seconds count up to the first epoch that has it. Besides, a
+log is read from its Parquet files and cut into windows.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from bench.drift import fashion
+from services.simulator.missions import MissionWorld
 from services.simulator.publish import click_frame
-from services.simulator.worlds import past, world
 from shared.checkpoint import Checkpoint, Vocabulary
 from shared.settings import Settings
 from trainer.dataset import ClickLog, Split, click_log, samples
@@ -30,6 +31,8 @@ from trainer.presets import preset
 from trainer.sessions import sessions_of
 
 _QUALITY = 0.99
+_BEFORE, _AFTER = 0, 6
+"""Stretches of the drift bench."""
 _NOW_MS = 1_700_000_000_000
 _LOGGED_ITEMS, _LOGGED_USERS = 10_000, 50_000
 
@@ -49,24 +52,30 @@ class Row:
     seconds_to_quality: float = 0.0
 
 
-def measure(clicks: int, logged: int, seed: int = 0) -> list[Row]:
-    """Read a log of `logged` clicks, then fit `clicks` of a shop cold, and so many later ones."""
-    shop = world("missions", seed)
-    frame = click_frame(past(shop, 2 * clicks, seed), _NOW_MS, rate=1, seed=seed)
+def measure(clicks: int, logged: int, epochs: int = 0, seed: int = 0) -> list[Row]:
+    """Read a log of `logged` clicks, fit `clicks` of a shop before it changes, and so many after.
+
+    epochs: of each fit, at most; 0: as the preset says.
+    """
     gap_ms = int(Settings().session.gap_seconds * 1000)
-    before, after = (click_log(part, gap_ms) for part in (frame[:clicks], frame[clicks:]))
-    first, vocabulary = _fit(before, Vocabulary([]), None, seed)
+    before, after = (_log(stretch, clicks, gap_ms, seed) for stretch in (_BEFORE, _AFTER))
+    first, vocabulary = _fit(before, Vocabulary([]), None, epochs, seed)
     champion = Checkpoint(
         first.model, vocabulary, before.counts(vocabulary), "default", None, {}, {}
     )
-    cold, _ = _fit(after, vocabulary, None, seed)
-    warm, _ = _fit(after, vocabulary, champion, seed)
+    cold, _ = _fit(after, Vocabulary([]), None, epochs, seed)
+    warm, _ = _fit(after, vocabulary, champion, epochs, seed)
     quality = _QUALITY * max(best_epoch(fitted.curve).validation_ndcg for fitted in (cold, warm))
     return [
         _read(logged, gap_ms, seed),
         _row("cold", cold, after, quality),
         _row("warm", warm, after, quality),
     ]
+
+
+def _log(stretch: int, clicks: int, gap_ms: int, seed: int) -> ClickLog:
+    shop = MissionWorld(seed, fashion=fashion(stretch))
+    return click_log(click_frame(shop.clicks(clicks, seed), _NOW_MS, rate=1, seed=seed), gap_ms)
 
 
 def _read(clicks: int, gap_ms: int, seed: int) -> Row:
@@ -90,7 +99,7 @@ def _read(clicks: int, gap_ms: int, seed: int) -> Row:
 
 
 def _fit(
-    log: ClickLog, known: Vocabulary, champion: Checkpoint | None, seed: int
+    log: ClickLog, known: Vocabulary, champion: Checkpoint | None, epochs: int, seed: int
 ) -> tuple[Fitted, Vocabulary]:
     vocabulary = known.extended(log.ids_in(Split.TRAIN))
     fitted = fit_model(
@@ -100,6 +109,7 @@ def _fit(
         seed=seed,
         device=torch.device("cpu"),
         champion=champion,
+        max_epochs=epochs,
         progress=False,
     )
     return fitted, vocabulary

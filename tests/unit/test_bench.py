@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import train
 from bench.cli import sizes, write
 from bench.models import random_checkpoint
 from bench.scorer import measure
@@ -65,3 +66,13 @@ def test_the_load_clicks_items_that_the_model_knows() -> None:
     known = set(random_checkpoint(30).vocabulary.item_ids)
     assert set(clicks.items) == known
     assert set(clicks.users.tolist()) == {0, 1, 2, 3}
+
+
+def test_a_champion_is_ahead_of_nothing_and_reading_is_measured_too() -> None:
+    read, cold, warm = train.measure(2_000, 5_000, epochs=2)
+    assert read.clicks == 5_000
+    assert read.per_second == pytest.approx(5_000 / read.seconds)
+    assert cold.epochs == warm.epochs == 2
+    assert warm.ndcg > cold.ndcg
+    assert 0 <= warm.seconds_to_quality <= warm.seconds
+    assert cold.per_second > 0
