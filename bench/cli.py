@@ -162,6 +162,55 @@ def worker(
 
 
 @app.command()
+def scale(
+    users: Annotated[str, typer.Option(help="Sessions in Redis, with commas between.")] = (
+        "10k,100k,1M"
+    ),
+    workers: Annotated[str, typer.Option(help="Worker processes, with commas between.")] = "1,2",
+    clicks: Annotated[str, typer.Option(help="On the topic for the workers.")] = "40k",
+    json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw the plots here.")] = None,
+) -> None:
+    """What Redis holds and does as users come, and what more workers answer.
+
+    Example: nextclick bench scale --users 10k,100k --png scale.png
+    """
+    sessions, counts = sizes("--users", users), sizes("--workers", workers)
+    (answered,) = sizes("--clicks", clicks)[:1]
+    check_folder(json)
+    check_folder(png, "--png")
+
+    import torch
+
+    from bench.scale import measure_users, measure_workers, plot
+
+    of_users, of_workers = [], []
+    for size in sessions:
+        with console.status(f"{size:,} users"):
+            of_users.append(measure_users(size))
+    for count in counts:
+        with console.status(f"{count} workers"):
+            of_workers.append(measure_workers(count, answered))
+    table = Table("users", "bytes per session", "appends/s")
+    for row in of_users:
+        table.add_row(
+            f"{row.users:,}", f"{row.bytes_per_session:.0f}", f"{row.appends_per_second:,.0f}"
+        )
+    console.print(table)
+    table = Table("workers", "clicks/s")
+    for line in of_workers:
+        table.add_row(f"{line.workers}", f"{line.clicks_per_second:,.0f}")
+    console.print(table)
+    console.print(
+        f"Sessions have {of_users[0].clicks_per_user} clicks; workers share this machine."
+    )
+    if json is not None:
+        write(json, [*of_users, *of_workers], torch.device("cpu"))
+    if png is not None:
+        plot(of_users, of_workers, png)
+
+
+@app.command()
 def train(
     clicks: Annotated[str, typer.Option(help="Of the shop, before and after it changes.")] = "60k",
     logged: Annotated[str, typer.Option(help="In the log that is cut into windows.")] = "1M",
@@ -214,10 +263,10 @@ def sizes(option: str, listed: str) -> list[int]:
     return found
 
 
-def check_folder(file: Path | None) -> None:
-    """Raise ConfigurationError now rather than after minutes if --json cannot be written."""
+def check_folder(file: Path | None, option: str = "--json") -> None:
+    """Raise ConfigurationError now rather than after minutes if a file cannot be written."""
     if file is not None and not file.absolute().parent.is_dir():
-        raise ConfigurationError(f"--json {file}: the folder does not exist")
+        raise ConfigurationError(f"{option} {file}: the folder does not exist")
 
 
 def write(file: Path, rows: list[Any], device: Any) -> None:

@@ -110,6 +110,10 @@ class RedisSessions:
         except redis.exceptions.RedisError as error:
             raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None
 
+    def used_bytes(self) -> int:
+        """Memory that the server uses for everything in it."""
+        return int(self._redis.info("memory")["used_memory"])
+
     def close(self) -> None:
         """Give the connections back."""
         self._redis.close()

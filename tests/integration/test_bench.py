@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import latency, worker
+from bench import latency, scale, worker
 from tests.unit.builders import CPU
 
 
@@ -31,3 +31,16 @@ def test_a_worker_is_measured_step_by_step(tmp_path: Path, monkeypatch: pytest.M
     assert sum(row.stage_us.values()) < 1.5e6 / row.clicks_per_second
     assert 0 < row.of_possible < 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_growth_is_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(scale, "_ITEMS", 40)
+    few, more = scale.measure_users(300), scale.measure_users(300, clicks_per_user=20)
+    assert 100 < few.bytes_per_session < more.bytes_per_session < 2000
+    assert few.appends_per_second > 0
+    two = scale.measure_workers(2, clicks=2000)
+    assert two.clicks_per_second > 0
+    assert list(tmp_path.iterdir()) == []
+    scale.plot([few], [two], tmp_path / "scale.png")
+    assert (tmp_path / "scale.png").stat().st_size > 1000

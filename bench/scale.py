@@ -1,0 +1,156 @@
+"""What grows with the shop: Redis with its users, answers with the workers.
+
+    nextclick bench scale --users 10k,100k --workers 1,2
+
+- *users*: sessions of CLICKS_PER_USER clicks each, appended in micro-batches as the worker does.
+  Bytes are what Redis says it uses, less what it used without sessions.
+- *workers*: a topic filled beforehand, answered by so many worker processes, all on this machine
+  with broker and Redis. Clicks a second are counted from outside, on the recommendations topic,
+  after every worker has had its first partitions.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.models import random_checkpoint
+from bench.traffic import item_id, traffic
+from services import local
+from services.local import Processes
+from services.simulator.publish import publish_live
+from shared.errors import NextclickError
+from shared.kafka import Publisher, TopicReader, ensure_topics
+from shared.registry import Registry
+from shared.schemas import Click
+from shared.sessions import RedisSessions
+from shared.settings import PREFIX, KafkaSettings, Settings
+
+CLICKS_PER_USER = 5
+_ITEMS = 10_000
+_SHOPPERS = 10_000
+_HOUR_MS = 3_600_000
+_QUIET_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Users:
+    """So many sessions in Redis."""
+
+    users: int
+    clicks_per_user: int
+    bytes_per_session: float
+    appends_per_second: float
+
+
+@dataclass(frozen=True)
+class Workers:
+    """So many worker processes on one topic."""
+
+    workers: int
+    clicks: int
+    clicks_per_second: float
+
+
+def measure_users(users: int, clicks_per_user: int = CLICKS_PER_USER) -> Users:
+    """Fill a fresh Redis with sessions; user by user in random order, so that none is recent."""
+    batch = Settings().worker.max_batch
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder, local.servers(Path(folder)) as environ:
+        sessions = RedisSessions(
+            environ[f"{PREFIX}REDIS__URL"],
+            key_prefix=Settings().redis.key_prefix,
+            gap_ms=_HOUR_MS,
+            ttl_seconds=86_400,
+            timeout_seconds=30.0,
+        )
+        empty = sessions.used_bytes()
+        spent = 0.0
+        for turn in range(clicks_per_user):
+            order = rng.permutation(users)
+            items = rng.integers(1, _ITEMS + 1, users)
+            for start in range(0, users, batch):
+                clicks = [
+                    Click(
+                        event_id=f"{turn}-{user}",
+                        user_id=f"user-{user}",
+                        item_id=item_id(item),
+                        timestamp=1000 * turn,
+                    )
+                    for user, item in zip(
+                        order[start : start + batch].tolist(),
+                        items[start : start + batch].tolist(),
+                        strict=True,
+                    )
+                ]
+                began = time.perf_counter()
+                sessions.append(clicks)
+                spent += time.perf_counter() - began
+        used = sessions.used_bytes() - empty
+        sessions.close()
+    return Users(users, clicks_per_user, used / users, users * clicks_per_user / spent)
+
+
+def measure_workers(workers: int, clicks: int) -> Workers:
+    """Let so many workers answer a topic; raises NextclickError if one of them dies."""
+    with tempfile.TemporaryDirectory() as name, local.servers(Path(name)) as environ:
+        folder = Path(name)
+        kafka = KafkaSettings(bootstrap_servers=environ[f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"])
+        ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+        Registry(environ[f"{PREFIX}REGISTRY__URL"]).publish(random_checkpoint(_ITEMS))
+        processes = Processes(folder, environ)
+        answers = TopicReader(kafka, [kafka.recommendations_topic])
+        try:
+            for number in range(workers):
+                processes.start(f"worker-{number}", ["worker"])
+            processes.wait_for_partitions()
+            publish_live(
+                traffic(_ITEMS, _SHOPPERS, seed=0),
+                Publisher(kafka),
+                kafka.clicks_topic,
+                rate=clicks,
+                seconds=1.0,
+                seed=0,
+                stop=threading.Event(),
+            )
+            rate = _answered_per_second(answers, processes, clicks)
+        finally:
+            processes.kill_all()
+            answers.close()
+    return Workers(workers, clicks, rate)
+
+
+def _answered_per_second(answers: TopicReader, processes: Processes, clicks: int) -> float:
+    """The pace from a quarter of the answers to all: by then every worker is at full speed."""
+    counted = [(time.monotonic(), 0)]
+    while counted[-1][1] < clicks:
+        processes.check()
+        seen = counted[-1][1] + len(answers.poll())
+        if seen > counted[-1][1]:
+            counted.append((time.monotonic(), seen))
+        elif time.monotonic() - counted[-1][0] > _QUIET_SECONDS:
+            raise NextclickError(f"no answers any more after {seen} of {clicks}")
+    (began, before), (ended, after) = next(c for c in counted if c[1] >= clicks / 4), counted[-1]
+    return (after - before) / (ended - began)
+
+
+def plot(users: list[Users], workers: list[Workers], file: Path) -> None:
+    """Draw what each costs as it grows."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.5), layout="constrained")
+    memory, pace, answered = figure.subplots(1, 3)
+    sizes = [row.users for row in users]
+    memory.plot(sizes, [row.bytes_per_session for row in users], marker="o")
+    memory.set(xscale="log", ylim=0, xlabel="users", ylabel="bytes per session in Redis")
+    pace.plot(sizes, [row.appends_per_second for row in users], marker="o")
+    pace.set(xscale="log", ylim=0, xlabel="users", ylabel="appends a second")
+    counts = [row.workers for row in workers]
+    answered.plot(counts, [row.clicks_per_second for row in workers], marker="o")
+    answered.set(xticks=counts, ylim=0, xlabel="workers", ylabel="clicks answered a second")
+    figure.savefig(file, dpi=120)
