@@ -146,6 +146,7 @@ def worker(
     table = Table("", *(f"{row.items:,} items" for row in rows))
     for column in table.columns[1:]:
         column.justify = "right"
+    table.add_row("published/s", *(f"{row.published_per_second:,.0f}" for row in rows))
     table.add_row("clicks/s", *(f"{row.clicks_per_second:,.0f}" for row in rows))
     table.add_row("of possible", *(f"{row.of_possible:.0%}" for row in rows))
     table.add_row("floor", *(f"{row.floor_us:.0f}" for row in rows))
@@ -154,8 +155,9 @@ def worker(
         table.add_row(stage, *(f"{row.stage_us[stage]:.0f}" for row in rows))
     console.print(table)
     console.print(
-        "From floor on: µs per click. Possible: 1 / (floor + scorer); floor is the same loop with "
-        "a scorer that costs nothing, scorer is the scorer alone; below are the worker's steps."
+        "Published: by the simulator. From floor on: µs per click. Possible: 1 / (floor + scorer); "
+        "floor is the same loop with a scorer that costs nothing, scorer is the scorer alone; "
+        "below are the worker's steps."
     )
     if json is not None:
         write(json, rows, chosen)

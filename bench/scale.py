@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import threading
 import time
@@ -24,6 +25,7 @@ from bench.traffic import item_id, traffic
 from services import local
 from services.local import Processes
 from services.simulator.publish import publish_live
+from shared import embedded
 from shared.errors import NextclickError
 from shared.kafka import Publisher, TopicReader, ensure_topics
 from shared.registry import Registry
@@ -36,6 +38,7 @@ _ITEMS = 10_000
 _SHOPPERS = 10_000
 _HOUR_MS = 3_600_000
 _QUIET_SECONDS = 60.0
+_WORKER = {f"{PREFIX}KAFKA__CLIENT_CONFIG": json.dumps(embedded.WORKER_CLIENT_CONFIG)}
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def measure_workers(workers: int, clicks: int) -> Workers:
         answers = TopicReader(kafka, [kafka.recommendations_topic])
         try:
             for number in range(workers):
-                processes.start(f"worker-{number}", ["worker"])
+                processes.start(f"worker-{number}", ["worker"], _WORKER)
             processes.wait_for_partitions()
             publish_live(
                 traffic(_ITEMS, _SHOPPERS, seed=0),
@@ -147,10 +150,12 @@ def plot(users: list[Users], workers: list[Workers], file: Path) -> None:
     memory, pace, answered = figure.subplots(1, 3)
     sizes = [row.users for row in users]
     memory.plot(sizes, [row.bytes_per_session for row in users], marker="o")
-    memory.set(xscale="log", ylim=0, xlabel="users", ylabel="bytes per session in Redis")
+    memory.set(xscale="log", xlabel="users", ylabel="bytes per session in Redis")
     pace.plot(sizes, [row.appends_per_second for row in users], marker="o")
-    pace.set(xscale="log", ylim=0, xlabel="users", ylabel="appends a second")
+    pace.set(xscale="log", xlabel="users", ylabel="appends a second")
     counts = [row.workers for row in workers]
     answered.plot(counts, [row.clicks_per_second for row in workers], marker="o")
-    answered.set(xticks=counts, ylim=0, xlabel="workers", ylabel="clicks answered a second")
+    answered.set(xticks=counts, xlabel="workers", ylabel="clicks answered a second")
+    for axes in (memory, pace, answered):
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     figure.savefig(file, dpi=120)

@@ -28,6 +28,7 @@ from bench.traffic import traffic
 from services import local
 from services.simulator.publish import publish_live
 from services.worker.loop import Worker
+from services.worker.main import leave_what_is_loaded_to_itself
 from services.worker.model_slot import ModelSlot
 from shared import metrics
 from shared.kafka import ClickConsumer, Publisher, ensure_topics
@@ -39,7 +40,8 @@ from shared.windows import HISTORY_LENGTH
 
 USERS = 500
 """So few that most clicks have a full history."""
-_FILL_SECONDS = 1.0
+_DUE_SECONDS = 0.01
+"""In which all clicks are due: the simulator is late from then on, and shows its own pace."""
 STAGES = ("poll", "decode", "settle", "append", "score", "encode", "produce")
 """Of the serving thread: behind it, acknowledgements and commits are waited for."""
 
@@ -68,6 +70,8 @@ class Row:
     items: int
     batch: int
     clicks: int
+    published_per_second: float
+    """By the simulator, before the worker begins."""
     clicks_per_second: float
     floor_us: float
     """Microseconds per click of the loop with the scorer that costs nothing."""
@@ -92,15 +96,19 @@ def _measure(
 ) -> Row:
     kafka = KafkaSettings(bootstrap_servers=environ[f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"])
     ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    publisher = Publisher(kafka)
+    publisher.connect()
+    began = time.perf_counter()
     publish_live(
         traffic(items, USERS, seed=0),
-        Publisher(kafka),
+        publisher,
         kafka.clicks_topic,
-        rate=clicks / _FILL_SECONDS,
-        seconds=_FILL_SECONDS,
+        rate=clicks / _DUE_SECONDS,
+        seconds=_DUE_SECONDS,
         seed=0,
         stop=threading.Event(),
     )
+    published_per_second = clicks / (time.perf_counter() - began)
     checkpoint = random_checkpoint(items)
     registry = Registry(environ[f"{PREFIX}REGISTRY__URL"])
     registry.publish(checkpoint)
@@ -129,6 +137,7 @@ def _measure(
         items=items,
         batch=batch,
         clicks=clicks,
+        published_per_second=published_per_second,
         clicks_per_second=statistics.median(p.clicks_per_second for p in workers),
         floor_us=statistics.median(floors),
         scorer_us=statistics.median(scorers),
@@ -168,6 +177,7 @@ def _answer_all(
         while _count() == answered:  # joining the group takes a while and is not measured
             worker.step()
         worker.settle()
+        leave_what_is_loaded_to_itself()
         first, before, began = _count(), _stages(), time.perf_counter()
         while _count() - answered < clicks:
             worker.step()

@@ -245,6 +245,7 @@ class Publisher:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._failed: KafkaError | None = None
+        self._connected = False
         self._producer = _client(
             Producer,
             {
@@ -264,11 +265,14 @@ class Publisher:
 
         Raises Unavailable if Kafka does not answer.
         """
+        if self._connected:
+            return
         try:
             self._producer.list_topics(timeout=REQUEST_SECONDS)
         except KafkaException as error:
             raise _away(self._settings, error) from None
         time.sleep(0.6)
+        self._connected = True
 
     def send(self, messages: Iterable[OutMessage]) -> None:
         """Hand messages to the client; it sends them in the background."""

@@ -85,7 +85,8 @@ def publish_live(
     sent = 0
     while not stop.is_set():
         now = clock()
-        elapsed = min(now, end) - start
+        # Not end - start at the end: adding a start as large as a clock's costs digits.
+        elapsed = now - start if seconds is None else min(now - start, seconds)
         due = int(elapsed * rate + 1e-6)  # 0.29 s at 100/s are 29 clicks, not 28.99…
         if due > sent:
             messages = [

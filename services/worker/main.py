@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 
@@ -18,6 +19,17 @@ from shared.sessions import RedisSessions
 from shared.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+def leave_what_is_loaded_to_itself() -> None:
+    """Keep the garbage collector from walking through all of torch again and again.
+
+    Thousands of small objects are made for each batch, so it runs often; looking at half a million
+    imported ones every time took a third of the worker's time. A model that is swapped out is freed
+    all the same: nothing in it refers back.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -53,6 +65,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
             pass
         if stop.is_set():
             return
+        leave_what_is_loaded_to_itself()
         consumer = ClickConsumer(
             kafka,
             kafka.clicks_topic,

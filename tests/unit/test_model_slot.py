@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 
 import pytest
 
@@ -221,3 +223,20 @@ def test_the_thread_follows_until_it_is_stopped(registry: FakeRegistry, slot: Mo
     registry.current = "v2"
     assert served(slot) == "v1"
     assert not slot._thread.is_alive()
+
+
+def test_a_model_that_was_swapped_out_is_freed_without_the_garbage_collector(
+    registry: FakeRegistry, slot: ModelSlot
+) -> None:
+    """The worker takes the first model from the collector's view."""
+    registry.current = "v1"
+    slot.check()
+    assert slot.model is not None
+    old = [weakref.ref(slot.model.scorer), weakref.ref(slot.model.scorer._model)]
+    gc.disable()
+    try:
+        registry.current = "v2"
+        slot.check()
+        assert [reference() for reference in old] == [None, None]
+    finally:
+        gc.enable()
