@@ -99,7 +99,9 @@ def latency(
 
     from bench.latency import measure
 
-    table = Table("clicks/s", "items", "retrain and swap", "p50", "p90", "p99", "max, ms")
+    table = Table(
+        *("clicks/s", "items", "retrain and swap", "p50", "p90", "p99", "max, ms", "idle CPU")
+    )
     rows = []
     for clicks in rates:
         for size in items:
@@ -110,7 +112,9 @@ def latency(
                 numbers = (row.p50_ms, row.p90_ms, row.p99_ms, row.max_ms)
                 swaps = f"yes, {row.swaps}" if swap else "no"
                 table.add_row(
-                    f"{clicks:,}", f"{size:,}", swaps, *(f"{number:.0f}" for number in numbers)
+                    *(f"{clicks:,}", f"{size:,}", swaps),
+                    *(f"{number:.1f}" for number in numbers),
+                    f"{row.idle_cpu:.1%}",
                 )
     console.print(table)
     if json is not None:

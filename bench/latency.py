@@ -10,6 +10,7 @@ and a new model version halfway.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -31,6 +32,7 @@ from shared.settings import PREFIX, KafkaSettings
 WARM_UP_SECONDS = 3.0
 """Of the load, left out: connections, first batches, a Redis without sessions."""
 _DRAIN_SECONDS = 60.0
+_IDLE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Row:
     p90_ms: float
     p99_ms: float
     max_ms: float
+    idle_cpu: float
+    """Share of a core that the worker takes before the first click; not a number but on Linux."""
 
 
 def measure(rate: float, items: int, seconds: float, *, swap: bool) -> Row:
@@ -73,6 +77,7 @@ def _measure(
     try:
         services.start("worker", ["worker"])
         services.wait_for_partitions()
+        idle_cpu = _cpu_share(services.pid("worker"))
         load = {"rate": rate, "seconds": WARM_UP_SECONDS + seconds, "items": items}
         arguments = [text for name, value in load.items() for text in (f"--{name}", str(value))]
         services.start("load", arguments, module="bench.traffic")
@@ -98,4 +103,23 @@ def _measure(
         raise NextclickError(f"{live.missing} of {len(live.clicks)} clicks were not answered")
     latencies = np.array(live.latencies_ms[int(rate * WARM_UP_SECONDS) :])
     p50, p90, p99 = np.percentile(latencies, [50, 90, 99])
-    return Row(rate, items, swap, len(latencies), live.swaps, p50, p90, p99, float(latencies.max()))
+    return Row(
+        *(rate, items, swap, len(latencies), live.swaps),
+        *(p50, p90, p99, float(latencies.max()), idle_cpu),
+    )
+
+
+def _cpu_share(pid: int) -> float:
+    """What part of a core a process takes, watched for _IDLE_SECONDS after as long a rest."""
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.exists():
+        return float("nan")
+
+    def used() -> float:
+        user, system = stat.read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    time.sleep(_IDLE_SECONDS)
+    before = used()
+    time.sleep(_IDLE_SECONDS)
+    return (used() - before) / _IDLE_SECONDS

@@ -84,6 +84,10 @@ class Processes:
                 raise NextclickError(f"not every process was ready within {START_SECONDS:.0f} s")
             time.sleep(0.1)
 
+    def pid(self, name: str) -> int:
+        """The process's id."""
+        return self._running[name].pid
+
     def ended(self, name: str) -> bool:
         """Say whether a process has come to its end."""
         return self._running[name].poll() is not None

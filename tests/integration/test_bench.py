@@ -15,9 +15,11 @@ def test_latency_is_measured_across_a_retrain_and_a_swap(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(latency, "WARM_UP_SECONDS", 1.0)
+    monkeypatch.setattr(latency, "_IDLE_SECONDS", 0.5)
     row = latency.measure(rate=50, items=40, seconds=4, swap=True)
     assert row.clicks == 200
     assert row.swaps >= 1
+    assert not row.idle_cpu > 1.5
     assert 0 < row.p50_ms <= row.p90_ms <= row.p99_ms <= row.max_ms
     assert list(tmp_path.iterdir()) == []
 
