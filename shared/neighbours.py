@@ -16,7 +16,7 @@ AGE_DECAY = 0.7
 
 
 class ItemNeighbours(nn.Module):
-    """For every item its likeliest neighbours, and how much votes weigh after a click on it."""
+    """For every item its likeliest neighbours, and how much their vote weighs against a model."""
 
     rows: Tensor
     """Shape [items + 1, K], int32: catalogue rows, PADDING where there are fewer than K."""
@@ -25,14 +25,14 @@ class ItemNeighbours(nn.Module):
     sums to 1, or to less where an item has more than K neighbours: it then knows less about where
     a session goes, and its vote counts less."""
     weight: Tensor
-    """Shape [items + 1], in [0, 1): the votes' part in the mixture, by the newest click."""
+    """Scalar in [0, 1): the votes' part in the mixture."""
     age_weights: Tensor
 
     def __init__(self, items: int, per_item: int) -> None:
         super().__init__()
         self.register_buffer("rows", torch.zeros(items + 1, per_item, dtype=torch.int32))
         self.register_buffer("shares", torch.zeros(items + 1, per_item))
-        self.register_buffer("weight", torch.zeros(items + 1))
+        self.register_buffer("weight", torch.zeros(()))
         ages = torch.arange(HISTORY_LENGTH - 1, -1, -1)
         self.register_buffer("age_weights", AGE_DECAY**ages, persistent=False)
 
@@ -51,24 +51,22 @@ class ItemNeighbours(nn.Module):
         Only voted columns change but for a constant, so that nothing costs a logarithm per item.
         """
         columns, votes = self.ballot(histories)
-        weight = self.weight[histories[:, -1:]]
-        rest = torch.where(votes.any(dim=1, keepdim=True), torch.log1p(-weight), 0.0)
+        rest = torch.where(votes.any(dim=1, keepdim=True), torch.log1p(-self.weight), 0.0)
         mixed = logits.sub_(torch.logsumexp(logits, dim=1, keepdim=True) - rest)
         of_network = mixed.gather(1, columns)
         # An item may be a neighbour of several clicks: the voted cells add its votes up.
-        mixed.scatter_(1, columns, 0.0).scatter_add_(1, columns, weight * votes)
+        mixed.scatter_(1, columns, 0.0).scatter_add_(1, columns, self.weight * votes)
         voted = torch.logaddexp(of_network, mixed.gather(1, columns).log())
         return mixed.scatter_(1, columns, voted)
 
-    def mixed(self, log_p: Tensor, votes: Tensor, histories: Tensor) -> Tensor:
+    def mixed(self, log_p: Tensor, votes: Tensor) -> Tensor:
         """log P(next click) of some columns, of which a network and the votes are given: [B, N].
 
         votes: every column that has a vote is among the N, so a row adds up to 1, or to 0 if no
         item of the window has neighbours.
         """
-        weight = self.weight[histories[:, -1:]]
-        rest = torch.where(votes.any(dim=1, keepdim=True), torch.log1p(-weight), 0.0)
-        return torch.logaddexp(log_p + rest, (weight * votes).log())
+        rest = torch.where(votes.any(dim=1, keepdim=True), torch.log1p(-self.weight), 0.0)
+        return torch.logaddexp(log_p + rest, (self.weight * votes).log())
 
     def ballot(self, histories: Tensor) -> tuple[Tensor, Tensor]:
         """Columns that are voted for, and the votes, both [B, HISTORY_LENGTH · K].

@@ -56,8 +56,7 @@ class Shortlist:
         roughly = _products(sessions.queries.to(self.rough.dtype), self.rough[columns]) - total
         logits += sums(sessions.bonus_columns, sessions.bonus)
         corrected = (logits.exp() - roughly.exp()).masked_fill_(again, 0.0).sum(dim=1, keepdim=True)
-        log_p = logits - corrected.log1p()
-        scores = self._model.neighbours.mixed(log_p, sums(voted, votes), histories)
+        scores = self._model.neighbours.mixed(logits - corrected.log1p(), sums(voted, votes))
         best = scores.masked_fill_(again, -torch.inf).topk(k, dim=1)
         return best.values, columns.gather(1, best.indices)
 

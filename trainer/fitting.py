@@ -56,11 +56,11 @@ def fit_model(
     train = sessions_of(data, vocabulary, (Split.TRAIN,))
     model = build(preset.config(len(vocabulary), len(train.rows)))
     warm = champion is not None and _warm_start(model, champion)
-    clicks = np.bincount(train.rows - 1, minlength=len(vocabulary))
     if isinstance(model, BST):
         table = cooccurrence.near(train, len(vocabulary))
         known = len(champion.vocabulary) if champion is not None and warm else 0
         cooccurrence.place_items(model, table, known)
+        clicks = np.bincount(train.rows - 1, minlength=len(vocabulary))
         cooccurrence.set_neighbours(model.neighbours, table, clicks)
     objective, validation = _training_data(model, train, data, vocabulary, preset, seed)
     curve = fit(
@@ -77,7 +77,7 @@ def fit_model(
         progress=progress,
     )
     if isinstance(model, BST):
-        mix(model, validation, clicks, device)
+        mix(model, validation, device)
     return Fitted(model, curve, warm)
 
 
