@@ -14,7 +14,8 @@ from rich.table import Table
 from shared.errors import ConfigurationError
 
 app = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios and budgets, within one run.")
-console = Console(soft_wrap=True)
+console = Console(soft_wrap=True, width=max(112, Console().width))
+"""Wide enough for the widest table: cut numbers are worth nothing."""
 
 _SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000}
 
