@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
+PEERS := build/peers
+PEERS_INSTALLED := $(PEERS)/.installed
 
-.PHONY: help demo test lint format bench-drift clean
+.PHONY: help demo test lint format bench-drift bench-peers clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
@@ -36,5 +38,14 @@ format: $(INSTALLED) ## rewrite the code as ruff likes it
 bench-drift: $(INSTALLED) ## twelve retrains while missions come and go; ARGS="--png drift.png"
 	@$(BIN)/python -m bench.drift $(ARGS)
 
+# An environment of its own: quixstreams wants an older librdkafka and pydantic than ours.
+$(PEERS_INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
+	@touch $@
+
+bench-peers: $(INSTALLED) $(PEERS_INSTALLED) ## our worker beside one written with Quix Streams
+	@$(BIN)/nextclick bench peers --python $(PEERS)/bin/python $(ARGS)
+
 clean:           ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from shared.errors import ConfigurationError
+from bench.options import check_folder, sizes, write
 
 app = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios and budgets, within one run.")
 console = Console(soft_wrap=True, width=max(112, Console().width))
 """Wide enough for the widest table: cut numbers are worth nothing."""
-
-_SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
 @app.command()
@@ -258,32 +254,34 @@ def train(
         write(json, rows, torch.device("cpu"))
 
 
-def sizes(option: str, listed: str) -> list[int]:
-    """Read "50,10k,1M"; raises ConfigurationError that names the option."""
-    found = []
-    for part in listed.split(","):
-        match = re.fullmatch(r"\s*(\d+)\s*([kKmM]?)\s*", part)
-        size = int(match[1]) * _SUFFIXES[match[2].lower()] if match else 0
-        if size < 1:
-            raise ConfigurationError(f"{option} {listed}: {part.strip()!r} is no size; use 50,10k")
-        found.append(size)
-    return found
+@app.command()
+def peers(
+    catalogue: Annotated[str, typer.Option(help="Catalogue sizes with commas between.")] = "50,10k",
+    clicks: Annotated[int, typer.Option(help="On the topic beforehand.", min=1000)] = 10_000,
+    rounds: Annotated[int, typer.Option(help="Turns that each contestant gets.", min=1)] = 3,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    python: Annotated[
+        Path | None, typer.Option(help="Of an environment with nextclick\\[peers].")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
+) -> None:
+    """The worker's job written with Quix Streams, in turns with our worker, on the same clicks.
 
+    Example: nextclick bench peers --python build/peers/bin/python
+    """
+    items = sizes("--catalogue", catalogue)
+    check_folder(json)
 
-def check_folder(file: Path | None, option: str = "--json") -> None:
-    """Raise ConfigurationError now rather than after minutes if a file cannot be written."""
-    if file is not None and not file.absolute().parent.is_dir():
-        raise ConfigurationError(f"{option} {file}: the folder does not exist")
+    from bench.peers import interpreter, report
+    from bench.peers.measure import measure
+    from shared.device import select_device
 
-
-def write(file: Path, rows: list[Any], device: Any) -> None:
-    """Write numbers (dataclasses) with the machine and the versions they belong to."""
-    from dataclasses import asdict
-
-    from trainer.report.environment import environment
-
-    document = {"environment": environment(device), "rows": [asdict(row) for row in rows]}
-    try:
-        file.write_text(json.dumps(document, indent=2), "utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"--json {file} cannot be written ({error})") from None
+    chosen = select_device(device)
+    peer = interpreter.find(python)
+    rows = []
+    for size in items:
+        with console.status(f"{size:,} items"):
+            rows.append(measure(size, clicks, rounds, peer, device))
+    report.show(rows, console)
+    if json is not None:
+        write(json, rows, chosen)

@@ -59,10 +59,14 @@ class Processes:
         settings: Mapping[str, str] | None = None,
         background: bool = False,
         module: str = "services.cli",
+        python: Path | None = None,
     ) -> None:
-        """Start `nextclick ARGUMENTS`, or another module; see processes.spawn for `background`."""
+        """Start `nextclick ARGUMENTS`, or another module, or with another interpreter.
+
+        See processes.spawn for `background`.
+        """
         self._running[name] = processes.spawn(
-            [sys.executable, "-m", module, *arguments],
+            [str(python or sys.executable), "-m", module, *arguments],
             self._folder / f"{name}.log",
             environ={**self._environ, **(settings or {})},
             background=background,

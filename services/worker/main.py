@@ -32,8 +32,8 @@ def leave_what_is_loaded_to_itself() -> None:
     gc.freeze()
 
 
-def run(settings: Settings, stop: threading.Event) -> None:
-    """Serve until `stop` is set.
+def run(settings: Settings, stop: threading.Event, scorer: type[Scorer] = Scorer) -> None:
+    """Serve until `stop` is set; a bench may bring a `scorer` of another kind.
 
     Raises ConfigurationError or Unavailable if Kafka, Redis or the device is not usable at the
     start; later outages are waited out.
@@ -56,7 +56,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
     slot = ModelSlot(
         Registry(settings.registry.url),
-        lambda checkpoint: Scorer(checkpoint, device, settings.worker.top_k),
+        lambda checkpoint: scorer(checkpoint, device, settings.worker.top_k),
         settings.registry.poll_seconds,
     )
     slot.start()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bench import train
-from bench.cli import sizes, write
 from bench.models import random_checkpoint
+from bench.options import sizes, write
 from bench.scorer import measure
 from bench.timing import Timing, in_turns
 from bench.traffic import traffic

@@ -1,0 +1,35 @@
+"""What the twin keeps of a user, as plain JSON: the rules are those of shared/sessions.py. Pure."""
+
+from __future__ import annotations
+
+from shared.sessions import ENTRIES_KEPT
+from shared.windows import HISTORY_LENGTH, starts_new_session
+
+Entry = list[str | int]
+"""[event_id, item_id, session clock in ms, how many items its history has]."""
+
+
+def append(
+    entries: list[Entry], event_id: str, item_id: str, timestamp: int, gap_ms: int
+) -> list[str]:
+    """Append a click to a user's entries, in place, and return its history.
+
+    A click that is among them already changes nothing and gets the history of its first time.
+    """
+    for position in range(len(entries) - 1, -1, -1):
+        if entries[position][0] == event_id:
+            return _history(entries, position)
+    length, clock = 1, timestamp
+    if entries:
+        _, _, last_clock, last_length = entries[-1]
+        if not starts_new_session(int(last_clock), timestamp, gap_ms):
+            length = min(int(last_length) + 1, HISTORY_LENGTH)
+        clock = max(int(last_clock), timestamp)
+    entries.append([event_id, item_id, clock, length])
+    del entries[:-ENTRIES_KEPT]
+    return _history(entries, len(entries) - 1)
+
+
+def _history(entries: list[Entry], position: int) -> list[str]:
+    first = max(0, position - int(entries[position][3]) + 1)
+    return [str(entry[1]) for entry in entries[first : position + 1]]

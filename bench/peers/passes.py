@@ -1,0 +1,129 @@
+"""One contestant answers the clicks topic once, and a look at whether two gave the same answers."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.local import Processes
+from shared.errors import NextclickError
+from shared.kafka import TopicReader, ensure_topics
+from shared.schemas import Recommendation
+from shared.settings import PREFIX, KafkaSettings
+
+SILENCE_SECONDS = 60.0
+"""Without an answer for so long a contestant is given up."""
+_SAME_SCORE = 1e-5
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A worker."""
+
+    module: str
+    python: Path | None = None
+    """The interpreter that runs it; this one if None."""
+    floor: bool = False
+    """Whether its scorer costs nothing."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The topic answered once."""
+
+    clicks_per_second: float
+    answers: list[Recommendation]
+
+
+def answer_all(
+    name: str,
+    contestant: Contestant,
+    folder: Path,
+    environ: dict[str, str],
+    kafka: KafkaSettings,
+    clicks: int,
+) -> Pass:
+    """Let one contestant answer the clicks topic from its beginning.
+
+    `name` must be new: its group, its state and the topic it answers to are called after it.
+    Raises NextclickError if it dies, falls silent or does not end well.
+    """
+    answers_to = kafka.model_copy(
+        update={"recommendations_topic": f"{name}-{kafka.recommendations_topic}"}
+    )
+    ensure_topics(answers_to, [answers_to.recommendations_topic])
+    reader = TopicReader(answers_to, [answers_to.recommendations_topic])
+    processes = Processes(folder, environ)
+    processes.start(
+        name,
+        ["--floor"] if contestant.floor else [],
+        {
+            f"{PREFIX}KAFKA__CLICKS_TOPIC": kafka.clicks_topic,
+            f"{PREFIX}KAFKA__RECOMMENDATIONS_TOPIC": answers_to.recommendations_topic,
+            f"{PREFIX}WORKER__GROUP_ID": name,
+            f"{PREFIX}REDIS__KEY_PREFIX": f"{environ.get(f'{PREFIX}REDIS__KEY_PREFIX', '')}{name}:",
+        },
+        module=contestant.module,
+        python=contestant.python,
+    )
+    try:
+        values, ended = _watch(reader, processes, name, clicks)
+        processes.stop(name)
+    finally:
+        processes.kill_all()
+        reader.close()
+    answers = [Recommendation.model_validate_json(value) for value in values]
+    return Pass(rate([answer.scored_at for answer in answers], 1000 * ended), answers)
+
+
+def rate(scored_ms: list[int], ended_ms: float) -> float:
+    """Answers per second, from when the first was scored to when the last arrived.
+
+    Not from the first arrival: a producer that is not connected yet holds answers back for half a
+    second, and what was scored meanwhile would seem to cost nothing. Those scored together with
+    the first, a whole micro-batch of ours, are not counted.
+    """
+    began_ms = min(scored_ms)
+    return 1000 * sum(scored > began_ms for scored in scored_ms) / (ended_ms - began_ms)
+
+
+def _watch(
+    reader: TopicReader, processes: Processes, name: str, clicks: int
+) -> tuple[list[bytes], float]:
+    """Read as many answers as there are clicks; returns them and when the last arrived."""
+    values: list[bytes] = []
+    heard = time.time()
+    while len(values) < clicks:
+        messages = reader.poll(timeout=0.5)
+        if messages:
+            heard = time.time()
+            values += [message.value or b"" for message in messages]
+        elif time.time() - heard > SILENCE_SECONDS:
+            raise NextclickError(f"{name} answered {len(values)} of {clicks} clicks, then no more")
+        else:
+            processes.check()
+    return values, heard
+
+
+def compare(ours: list[Recommendation], theirs: list[Recommendation]) -> None:
+    """Raise NextclickError unless both gave the same answers to the same clicks."""
+    mine = sorted(ours, key=lambda answer: answer.event_id)
+    others = sorted(theirs, key=lambda answer: answer.event_id)
+    if [a.event_id for a in mine] != [a.event_id for a in others]:
+        raise NextclickError("the two workers did not answer the same clicks")
+    for one, other in zip(mine, others, strict=True):
+        if not _same(one, other):
+            raise NextclickError(f"different answers to one click: {one!r} and {other!r}")
+
+
+def _same(one: Recommendation, other: Recommendation) -> bool:
+    ignored = {"scored_at", "items"}
+    return (
+        one.model_dump(exclude=ignored) == other.model_dump(exclude=ignored)
+        and [item.item_id for item in one.items] == [item.item_id for item in other.items]
+        and all(
+            abs(a.score - b.score) <= _SAME_SCORE
+            for a, b in zip(one.items, other.items, strict=True)
+        )
+    )
