@@ -111,7 +111,7 @@ def measure_workers(workers: int, clicks: int) -> Workers:
         try:
             for number in range(workers):
                 processes.start(f"worker-{number}", ["worker"], _WORKER)
-            processes.wait_for_partitions()
+                processes.wait_for_partitions()  # one by one: see embedded.WORKER_CLIENT_CONFIG
             publish_live(
                 traffic(_ITEMS, _SHOPPERS, seed=0),
                 Publisher(kafka),

@@ -96,6 +96,8 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
     try:
         services.start("trainer", ["trainer"], _trainer_settings(), background=True)
         for i in range(options.workers):
+            if i > 0:
+                services.wait_for_partitions()  # one by one: see embedded.WORKER_CLIENT_CONFIG
             services.start(
                 f"worker-{i + 1}",
                 ["worker"],
