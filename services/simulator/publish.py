@@ -71,8 +71,8 @@ def publish_live(
 
     `seed` draws the event ids.
 
-    Open loop: click i is due at start + i/rate whatever happened before, and its timestamp is
-    the time it was *due*. If Kafka or this process falls behind, the delay shows up in every
+    Open loop: the i-th click is due at start + i/rate whatever happened before, and its timestamp
+    is the time it was *due*. If Kafka or this process falls behind, the delay shows up in every
     latency measured from the timestamp instead of being hidden by a slower schedule.
     """
     patiently = Patience(stop, log)
@@ -91,7 +91,7 @@ def publish_live(
         if due > sent:
             messages = [
                 _message(topic, user, item, start + i / rate, next(randomness))
-                for i, (user, item) in zip(range(sent, due), shoppers, strict=False)
+                for i, (user, item) in zip(range(sent + 1, due + 1), shoppers, strict=False)
             ]
             publisher.send(messages)
             sent = due

@@ -91,7 +91,7 @@ def test_a_click_is_dated_when_it_was_due_even_after_a_stall() -> None:
     assert len(publisher.sent) == 400
     timestamps = [json.loads(m.value or b"")["timestamp"] for _, m in publisher.sent]
     start = 1000.6
-    assert timestamps == [int((start + i / 100) * 1000) for i in range(400)]
+    assert timestamps == [int((start + i / 100) * 1000) for i in range(1, 401)]
     assert (
         max(when * 1000 - at for (when, _), at in zip(publisher.sent, timestamps, strict=True))
         > 1400
@@ -147,10 +147,11 @@ def test_a_run_ends_when_its_time_is_over(rate: float, seconds: float) -> None:
     assert clock.time - 1000.6 == pytest.approx(seconds, abs=0.01)
 
 
-def test_a_click_is_sent_when_it_is_due() -> None:
-    for when, message in run(Clock(), rate=100, seconds=2).sent:
+@pytest.mark.parametrize("rate", [2, 100])
+def test_a_click_is_sent_when_it_is_due(rate: float) -> None:
+    for when, message in run(Clock(), rate, seconds=2).sent:
         late_ms = when * 1000 - json.loads(message.value or b"")["timestamp"]
-        assert 0 <= late_ms < 15  # it is due at i/rate and sent within the one after
+        assert 0 <= late_ms < 5
 
 
 def test_clicks_that_are_due_together_are_sent_together() -> None:
