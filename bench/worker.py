@@ -28,9 +28,9 @@ from bench.traffic import traffic
 from services import local
 from services.simulator.publish import publish_live
 from services.worker.loop import Worker
-from services.worker.main import leave_what_is_loaded_to_itself
 from services.worker.model_slot import ModelSlot
 from shared import metrics
+from shared.garbage import leave_what_is_loaded_to_itself
 from shared.kafka import ClickConsumer, Publisher, ensure_topics
 from shared.registry import Registry
 from shared.scorer import Ranking, Scorer

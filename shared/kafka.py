@@ -37,10 +37,10 @@ SESSION_TIMEOUT_MS = 10_000
 """Without a heartbeat for so long a member counts as dead and others take its partitions."""
 
 _PROMPT = {
-    # With anything unread at hand, ask for more after 5 ms, not at once: the pieces get larger,
+    # With anything unread at hand, ask for more after 2 ms, not at once: the pieces get larger,
     # the requests fewer, and what is read ahead stays within a few pieces.
     "queued.min.messages": 1,
-    "fetch.queue.backoff.ms": 5,
+    "fetch.queue.backoff.ms": 2,
 }
 _IN_NO_HURRY = {
     # The same with half a second: it saves both sides nearly all requests.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 
@@ -12,6 +11,7 @@ from services.worker.loop import Worker
 from services.worker.model_slot import ModelSlot
 from shared import metrics
 from shared.device import select_device
+from shared.garbage import leave_what_is_loaded_to_itself
 from shared.kafka import ClickConsumer, Publisher, ensure_topics
 from shared.registry import Registry
 from shared.scorer import Scorer
@@ -19,17 +19,6 @@ from shared.sessions import RedisSessions
 from shared.settings import Settings
 
 log = logging.getLogger(__name__)
-
-
-def leave_what_is_loaded_to_itself() -> None:
-    """Keep the garbage collector from walking through all of torch again and again.
-
-    Thousands of small objects are made for each batch, so it runs often; looking at half a million
-    imported ones every time took a third of the worker's time. A model that is swapped out is freed
-    all the same: nothing in it refers back.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def run(settings: Settings, stop: threading.Event, scorer: type[Scorer] = Scorer) -> None:
