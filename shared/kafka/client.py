@@ -1,0 +1,117 @@
+"""What all clients have in common: configuration, requests, and what an error means."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as RawMessage
+
+from shared.errors import ConfigurationError, Unavailable
+from shared.messages import Message
+from shared.settings import KafkaSettings
+
+REQUEST_SECONDS = 10.0
+"""How long one request to the cluster may take before it counts as unavailable."""
+
+PROMPT = {
+    # With anything unread at hand, ask for more after 2 ms, not at once: the pieces get larger,
+    # the requests fewer, and what is read ahead stays within a few pieces.
+    "queued.min.messages": 1,
+    "fetch.queue.backoff.ms": 2,
+}
+
+IN_NO_HURRY = {
+    # The same with half a second: it saves both sides nearly all requests.
+    "queued.min.messages": 1,
+    "fetch.queue.backoff.ms": 500,
+    "fetch.min.bytes": 65_536,
+    "max.poll.interval.ms": 86_400_000,
+}
+
+MISCONFIGURED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError._AUTHENTICATION,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.MSG_SIZE_TOO_LARGE,
+}
+
+
+def client_config(settings: KafkaSettings) -> dict[str, Any]:
+    """What the settings say for every client."""
+    return {
+        "bootstrap.servers": settings.bootstrap_servers,
+        "client.id": "nextclick",
+        # librdkafka's own lines go to our log instead of raw to stderr.
+        "logger": logging.getLogger("librdkafka"),
+        "log.connection.close": False,
+        **settings.client_config,
+    }
+
+
+def make_client(kind: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
+    """Make a librdkafka client, turning a refused configuration into one clear line."""
+    try:
+        return kind(config)
+    except (KafkaException, ValueError, TypeError) as error:
+        cause = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+        raise ConfigurationError(
+            f"the Kafka client refuses its configuration ({cause}); "
+            "check NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS and NEXTCLICK_KAFKA__CLIENT_CONFIG"
+        ) from None
+
+
+def poll_raw(consumer: Consumer, max_messages: int, timeout: float) -> list[RawMessage]:
+    """Wait up to `timeout` seconds for a message or error; return it and what else is at hand."""
+    first = consumer.poll(timeout)
+    if first is None:
+        return []
+    # consume() with a timeout would wait until the batch is full; 0 takes what is there.
+    rest = consumer.consume(max_messages - 1, 0) if max_messages > 1 else []
+    return [first, *rest]
+
+
+def partitions_of(settings: KafkaSettings, consumer: Consumer, topic: str) -> list[int]:
+    """The partitions of a topic; raises Unavailable if Kafka does not answer or has no such."""
+    try:
+        metadata = consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic]
+    except KafkaException as error:
+        raise unavailable(settings, error) from None
+    if metadata.error is not None:
+        raise Unavailable(f"Kafka, topic {topic}: {metadata.error.str()}")
+    return sorted(metadata.partitions)
+
+
+def watermarks_of(settings: KafkaSettings, consumer: Consumer, topic: str) -> dict[int, int]:
+    """The end of each partition: the offset that comes next."""
+    try:
+        return {
+            partition: consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=REQUEST_SECONDS
+            )[1]
+            for partition in partitions_of(settings, consumer, topic)
+        }
+    except KafkaException as error:
+        raise unavailable(settings, error) from None
+
+
+def read_message(raw: RawMessage) -> Message:
+    """Take over a librdkafka message that is no error."""
+    topic, partition, offset = raw.topic(), raw.partition(), raw.offset()
+    assert topic is not None
+    assert partition is not None
+    assert offset is not None
+    headers = cast(list[tuple[str, bytes]], raw.headers() or [])
+    return Message(topic, partition, offset, raw.key(), raw.value(), tuple(headers))
+
+
+def unavailable(settings: KafkaSettings, error: KafkaException) -> Unavailable:
+    """Say that Kafka is away, and where it was looked for."""
+    return Unavailable(
+        f"Kafka at {settings.bootstrap_servers} (NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS): "
+        f"{error.args[0].str()}"
+    )

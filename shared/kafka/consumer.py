@@ -1,0 +1,192 @@
+"""A member of a consumer group."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as RawMessage
+
+from shared.errors import CommitRefused, ConfigurationError
+from shared.kafka.client import (
+    IN_NO_HURRY,
+    MISCONFIGURED,
+    PROMPT,
+    client_config,
+    make_client,
+    poll_raw,
+    read_message,
+    unavailable,
+    watermarks_of,
+)
+from shared.messages import Message
+from shared.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
+
+SESSION_TIMEOUT_MS = 10_000
+"""Without a heartbeat for so long a member counts as dead and others take its partitions."""
+
+_NOT_OURS_ANY_MORE = {
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError._ASSIGNMENT_LOST,
+    KafkaError._STATE,
+}
+
+
+class ClickConsumer:
+    """A member of a consumer group that reads one topic in micro-batches."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topic: str,
+        group_id: str,
+        *,
+        seek: Callable[[Sequence[int]], dict[int, int]] | None = None,
+        instance_id: str = "",
+        in_no_hurry: bool = False,
+    ) -> None:
+        """Join the group.
+
+        `seek`, given the partitions just assigned, may name offsets to start from instead of
+        the committed ones.
+        With an `instance_id` the membership is static (KIP-345): whoever joins under it next,
+        say after a crash, takes the partitions over at once; without one the group waits
+        SESSION_TIMEOUT_MS for the dead.
+        `in_no_hurry` is for a reader to whom half a second is nothing, and who may not poll for
+        hours: it reads in large pieces.
+        """
+        self._settings = settings
+        self._topic = topic
+        self._seek = seek
+        self._given_up: set[int] = set()
+        self._before_giving_up: Callable[[], None] = _nothing
+        self.assignment: set[int] = set()
+        """Partitions that are ours now."""
+        self.read_to_end: set[int] = set()
+        """Those of them whose end was reached since; kept up to date for who is in no hurry."""
+        self._consumer = make_client(
+            Consumer,
+            {
+                "group.id": group_id,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": in_no_hurry,
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": SESSION_TIMEOUT_MS,
+                **({"group.instance.id": instance_id} if instance_id else {}),
+                **(IN_NO_HURRY if in_no_hurry else PROMPT),
+                **client_config(settings),
+            },
+        )
+        self._consumer.subscribe(
+            [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def poll(
+        self,
+        max_messages: int,
+        timeout: float,
+        *,
+        before_giving_up: Callable[[], None] | None = None,
+    ) -> list[Message]:
+        """Wait up to `timeout` seconds for a message; return it and what else is at hand.
+
+        One click is never held back to fill a batch, while under load batches fill by
+        themselves. Messages of partitions that were revoked meanwhile are left out: their new
+        owner reads them. Rebalances happen inside this call only; `before_giving_up` is called
+        before partitions go.
+        """
+        self._given_up.clear()
+        self._before_giving_up = before_giving_up or _nothing
+        return self._kept(poll_raw(self._consumer, max_messages, timeout))
+
+    def commit(self, messages: Sequence[Message]) -> None:
+        """Commit the offsets after these messages and wait for it.
+
+        Raises CommitRefused if the group has moved on: whoever the partitions belong to now, which
+        may be us again, starts from the last committed offset. Raises Unavailable if Kafka does not
+        answer.
+        """
+        after: dict[int, int] = {}
+        for message in messages:
+            after[message.partition] = max(after.get(message.partition, 0), message.offset + 1)
+        offsets = [TopicPartition(self._topic, p, offset) for p, offset in after.items()]
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() in _NOT_OURS_ANY_MORE:
+                raise CommitRefused(f"offsets not committed: {error.args[0].str()}") from None
+            raise unavailable(self._settings, error) from None
+
+    def rewind(self, messages: Sequence[Message]) -> None:
+        """Read these messages again, and all after them, as far as their partitions are ours."""
+        first: dict[int, int] = {}
+        for message in messages:
+            before = first.get(message.partition, message.offset)
+            first[message.partition] = min(before, message.offset)
+        for partition, offset in first.items():
+            # Not ours, or about to be given up: then its owner reads from the committed offset.
+            with contextlib.suppress(KafkaException):
+                self._consumer.seek(TopicPartition(self._topic, partition, offset))
+
+    def high_watermarks(self) -> dict[int, int]:
+        """The end of each partition of the topic: the offset that comes next."""
+        return watermarks_of(self._settings, self._consumer, self._topic)
+
+    def close(self) -> None:
+        """Leave the group at once, so that others take over without waiting for a timeout."""
+        self._consumer.close()
+
+    def _kept(self, raws: Sequence[RawMessage]) -> list[Message]:
+        messages = []
+        for raw in raws:
+            error, partition = raw.error(), raw.partition()
+            if error is None:
+                if partition not in self._given_up:
+                    messages.append(read_message(raw))
+            elif error.code() == KafkaError._PARTITION_EOF and partition is not None:
+                self.read_to_end.add(partition)
+            else:
+                self._complain(error)
+        return messages
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        ours = {p.partition for p in partitions}
+        self.assignment |= ours
+        self._given_up -= ours  # given up and got back within one poll: what follows is ours
+        log.info("assigned partitions %s", sorted(ours))
+        if self._seek is not None:
+            starts = self._seek([p.partition for p in partitions])
+            for partition in partitions:
+                partition.offset = starts.get(partition.partition, partition.offset)
+            consumer.incremental_assign(partitions)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._before_giving_up()
+        self._on_lost(consumer, partitions)
+
+    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        # The group has gone on without us: there is nothing left to finish, and a commit would not
+        # even be answered before this returns.
+        gone = {p.partition for p in partitions}
+        self.assignment -= gone
+        self.read_to_end -= gone
+        self._given_up |= gone
+        log.info("gave up partitions %s", sorted(gone))
+
+    def _complain(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() in MISCONFIGURED:
+            raise ConfigurationError(
+                f"Kafka, topic {self._topic}: {error.str()}; check NEXTCLICK_KAFKA__* settings"
+            )
+        log.warning("Kafka, topic %s: %s", self._topic, error.str())
+
+
+def _nothing() -> None:
+    """Do nothing."""

@@ -1,0 +1,105 @@
+"""Looking at topics and groups from outside any group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+
+from shared.kafka.client import (
+    IN_NO_HURRY,
+    PROMPT,
+    REQUEST_SECONDS,
+    client_config,
+    make_client,
+    partitions_of,
+    poll_raw,
+    read_message,
+    unavailable,
+    watermarks_of,
+)
+from shared.messages import Message
+from shared.settings import KafkaSettings
+
+
+class TopicReader:
+    """Reads whole topics without joining a group: it commits nothing and disturbs nobody."""
+
+    def __init__(
+        self, settings: KafkaSettings, topics: Sequence[str], *, in_no_hurry: bool = False
+    ) -> None:
+        """Start at the beginning of the topics."""
+        self._settings = settings
+        self._consumer = make_client(
+            Consumer,
+            {
+                # librdkafka wants a name even of a consumer that never joins the group.
+                "group.id": "nextclick-reader",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                **(IN_NO_HURRY if in_no_hurry else PROMPT),
+                **client_config(settings),
+            },
+        )
+        self._consumer.assign(
+            [
+                TopicPartition(topic, partition, OFFSET_BEGINNING)
+                for topic in topics
+                for partition in partitions_of(settings, self._consumer, topic)
+            ]
+        )
+
+    def unread(self) -> int:
+        """Count the offsets of the topics from here to their ends as they are now.
+
+        Raises Unavailable if Kafka does not answer.
+        """
+        try:
+            ahead = 0
+            for partition in self._consumer.position(self._consumer.assignment()):
+                low, high = self._consumer.get_watermark_offsets(partition, timeout=REQUEST_SECONDS)
+                ahead += high - max(low, partition.offset)  # a negative offset: nothing read yet
+            return ahead
+        except KafkaException as error:
+            raise unavailable(self._settings, error) from None
+
+    def poll(self, max_messages: int = 1000, timeout: float = 0.5) -> list[Message]:
+        """Wait up to `timeout` seconds for a message; return it and what else is at hand."""
+        raws = poll_raw(self._consumer, max_messages, timeout)
+        return [read_message(raw) for raw in raws if raw.error() is None]
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._consumer.close()
+
+
+class LagMonitor:
+    """Says how far a consumer group is behind, from outside the group."""
+
+    def __init__(self, settings: KafkaSettings, topic: str, group_id: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._consumer = make_client(Consumer, {"group.id": group_id, **client_config(settings)})
+
+    def lag(self) -> int:
+        """Count the messages of the topic that the group has not committed yet.
+
+        Raises Unavailable if Kafka does not answer.
+        """
+        try:
+            committed = self._consumer.committed(
+                [
+                    TopicPartition(self._topic, partition)
+                    for partition in partitions_of(self._settings, self._consumer, self._topic)
+                ],
+                timeout=REQUEST_SECONDS,
+            )
+        except KafkaException as error:
+            raise unavailable(self._settings, error) from None
+        # Asked for after the commits, so that the difference cannot be negative.
+        ends = watermarks_of(self._settings, self._consumer, self._topic)
+        return sum(ends[c.partition] - max(0, c.offset) for c in committed)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._consumer.close()
