@@ -18,24 +18,25 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import SecretStr
 
 from bench.models import random_checkpoint
 from bench.timing import in_turns
 from bench.traffic import traffic
 from services import local
 from services.simulator.publish import publish_live
-from services.worker.loop import Worker
+from services.worker.main import build
 from services.worker.model_slot import ModelSlot
 from shared import metrics
 from shared.garbage import leave_what_is_loaded_to_itself
-from shared.kafka import ClickConsumer, Publisher, ensure_topics
+from shared.kafka import Publisher, ensure_topics
 from shared.registry import Registry
 from shared.scorer import Ranking, Scorer
-from shared.sessions import RedisSessions
-from shared.settings import PREFIX, KafkaSettings, Settings
+from shared.settings import PREFIX, KafkaSettings, RedisSettings, Settings, WorkerSettings
 from shared.windows import HISTORY_LENGTH
 
 USERS = 500
@@ -73,6 +74,8 @@ class Row:
     published_per_second: float
     """By the simulator, before the worker begins."""
     clicks_per_second: float
+    exactly_once_per_second: float
+    """Clicks per second with guarantee=exactly_once."""
     floor_us: float
     """Microseconds per click of the loop with the scorer that costs nothing."""
     scorer_us: float
@@ -118,18 +121,27 @@ def _measure(
     ids = np.array(checkpoint.vocabulary.item_ids, object)
     histories = np.random.default_rng(0).choice(ids, (batch, HISTORY_LENGTH)).tolist()
 
-    workers, floors, scorers, shares = [], [], [], []
+    workers, floors, scorers, shares, exact = [], [], [], [], []
     for number in range(rounds):
         slots = {
             "worker": ModelSlot(registry, lambda c: Scorer(c, device, top_k), 1.0),
             "floor": ModelSlot(registry, lambda c: Floor(c, device, top_k), 1.0),
+            "exactly_once": ModelSlot(registry, lambda c: Scorer(c, device, top_k), 1.0),
         }
         passes = {
-            name: _answer_all(f"{name}-{number}", slot, environ, kafka, clicks)
+            name: _answer_all(
+                f"{name}-{number}",
+                slot,
+                environ,
+                kafka,
+                clicks,
+                "exactly_once" if name == "exactly_once" else "at_least_once",
+            )
             for name, slot in slots.items()
         }
         alone = in_turns({"scorer": lambda: scorer.recommend(histories)}, device, rounds=1)
         workers.append(passes["worker"])
+        exact.append(passes["exactly_once"].clicks_per_second)
         floors.append(1e6 / passes["floor"].clicks_per_second)
         scorers.append(1e6 * alone["scorer"].median / batch)
         shares.append(workers[-1].clicks_per_second * (floors[-1] + scorers[-1]) / 1e6)
@@ -139,6 +151,7 @@ def _measure(
         clicks=clicks,
         published_per_second=published_per_second,
         clicks_per_second=statistics.median(p.clicks_per_second for p in workers),
+        exactly_once_per_second=statistics.median(exact),
         floor_us=statistics.median(floors),
         scorer_us=statistics.median(scorers),
         of_possible=statistics.median(shares),
@@ -147,31 +160,19 @@ def _measure(
 
 
 def _answer_all(
-    name: str, slot: ModelSlot, environ: dict[str, str], kafka: KafkaSettings, clicks: int
+    name: str,
+    slot: ModelSlot,
+    environ: dict[str, str],
+    kafka: KafkaSettings,
+    clicks: int,
+    guarantee: Literal["at_least_once", "exactly_once"],
 ) -> Pass:
     """Answer the topic from its beginning, as a group and with sessions of its own."""
-    settings = Settings()
+    redis = RedisSettings(url=SecretStr(environ[f"{PREFIX}REDIS__URL"]), key_prefix=f"{name}:")
+    ours = WorkerSettings(group_id=name, guarantee=guarantee)
+    settings = Settings().model_copy(update={"kafka": kafka, "redis": redis, "worker": ours})
     slot.check()
-    sessions = RedisSessions(
-        environ[f"{PREFIX}REDIS__URL"],
-        key_prefix=f"{name}:",
-        gap_ms=int(settings.session.gap_seconds * 1000),
-        ttl_seconds=settings.session.ttl_seconds,
-        timeout_seconds=settings.redis.timeout_seconds,
-    )
-    publisher = Publisher(kafka)
-    publisher.connect()
-    consumer = ClickConsumer(kafka, kafka.clicks_topic, name)
-    worker = Worker(
-        consumer=consumer,
-        sessions=sessions,
-        slot=slot,
-        publisher=publisher,
-        recommendations_topic=kafka.recommendations_topic,
-        dlq_topic=kafka.dlq_topic,
-        max_batch=settings.worker.max_batch,
-        stop=threading.Event(),
-    )
+    worker = build(settings, slot, threading.Event())
     try:
         answered = _count()
         while _count() == answered:  # joining the group takes a while and is not measured
@@ -184,8 +185,7 @@ def _answer_all(
         worker.settle()
         seconds, measured = time.perf_counter() - began, _count() - first
     finally:
-        consumer.close()
-        sessions.close()
+        worker.close()
     after = _stages()
     spent = {stage: 1e6 * (after[stage] - before[stage]) / measured for stage in STAGES}
     return Pass(measured / seconds, spent)

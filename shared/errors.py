@@ -4,6 +4,7 @@
     ├── ConfigurationError    a setting is missing, unknown or wrong: stop and say which
     ├── Unavailable           Kafka, Redis or the registry is away: back off and retry
     ├── CommitRefused         the group has moved on: go back to what was committed last
+    ├── Fenced                somebody else answers in our name now: stop
     ├── CheckpointError       this model version cannot be served: keep the old one
     └── BadClick              this message is no click: dead-letter it and go on
 
@@ -28,6 +29,10 @@ class Unavailable(NextclickError):
 
 class CommitRefused(NextclickError):
     """The consumer group has moved on: the partitions may be somebody else's now."""
+
+
+class Fenced(NextclickError):
+    """Another worker has taken over our transactional id."""
 
 
 class CheckpointError(NextclickError):

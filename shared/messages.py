@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,13 @@ class Message:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Place(NamedTuple):
+    """Where on its topic a message lies."""
+
+    partition: int
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram, Summary, start_http_server
 
 CLICKS = Counter("nextclick_clicks", "Valid clicks read")
+ANSWERED_BEFORE = Counter(
+    "nextclick_clicks_answered_before",
+    "Clicks read again so long after their answer that their history is not held any more",
+)
 RECOMMENDATIONS = Counter("nextclick_recommendations", "Recommendations acknowledged by Kafka")
 DEAD_LETTERS = Counter("nextclick_dead_letters", "Messages that are not clicks", ["reason"])
 FALLBACKS = Counter("nextclick_fallbacks", "Answers by popularity instead of the model", ["reason"])

@@ -18,7 +18,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from shared.errors import ConfigurationError, Unavailable
+from shared.messages import Place
 from shared.schemas import Click
+from shared.settings import Settings
 from shared.windows import HISTORY_LENGTH, starts_new_session
 
 ENTRIES_KEPT = 32
@@ -35,14 +37,28 @@ history it was answered from, so the replay is exact. The worker cuts its batche
 class SessionStore(Protocol):
     """Keeps each user's recent clicks."""
 
-    def append(self, clicks: Sequence[Click]) -> list[list[str]]:
+    def append(
+        self, clicks: Sequence[Click], places: Sequence[Place] | None = None
+    ) -> list[list[str]]:
         """Append the clicks in order; return each one's history, oldest first, itself last.
 
         Idempotent by event_id: a click already held is not appended again, and its history is
-        the one of its first time. Raises Unavailable if the store cannot be reached; then any
-        prefix of the clicks may have been appended, and calling again with all of them is right.
+        the one of its first time. That much goes for replays of what was not committed. Further
+        back, when offsets were lost or a worker that was thought dead wakes up, `places` tell: a
+        click that does not lie after the user's newest one, and is not newer than it, was appended
+        before. If it is not held with its whole history any more, its history is empty.
+
+        Raises Unavailable if the store cannot be reached; then any prefix of the clicks may have
+        been appended, and calling again with all of them is right.
         """
         ...
+
+    def close(self) -> None:
+        """Give the connections back."""
+        ...
+
+
+_NOWHERE = Place(-1, -1)
 
 
 def event_digest(event_id: str) -> bytes:
@@ -78,14 +94,17 @@ class RedisSessions:
         self._sha = hashlib.sha1(self._script.encode()).hexdigest()
         self._constants = (gap_ms, ttl_seconds, HISTORY_LENGTH, ENTRIES_KEPT)
 
-    def append(self, clicks: Sequence[Click]) -> list[list[str]]:
+    def append(
+        self, clicks: Sequence[Click], places: Sequence[Place] | None = None
+    ) -> list[list[str]]:
         """See SessionStore.append. One round trip, whatever the number of clicks."""
+        places = places or [_NOWHERE] * len(clicks)
         try:
             try:
-                raw = self._append_all(clicks)
+                raw = self._append_all(clicks, places)
             except redis.exceptions.NoScriptError:  # a fresh or restarted server
                 self._redis.script_load(self._script)
-                raw = self._append_all(clicks)
+                raw = self._append_all(clicks, places)
         except redis.exceptions.AuthenticationError as error:
             raise ConfigurationError(
                 f"Redis refused the login ({error}); check the password in NEXTCLICK_REDIS__URL"
@@ -118,10 +137,10 @@ class RedisSessions:
         """Give the connections back."""
         self._redis.close()
 
-    def _append_all(self, clicks: Sequence[Click]) -> list[list[bytes]]:
+    def _append_all(self, clicks: Sequence[Click], places: Sequence[Place]) -> list[list[bytes]]:
         gap, ttl, history_length, kept = self._constants
         pipeline = self._redis.pipeline(transaction=False)
-        for click in clicks:
+        for click, (partition, offset) in zip(clicks, places, strict=True):
             pipeline.evalsha(
                 self._sha,
                 1,
@@ -133,8 +152,21 @@ class RedisSessions:
                 ttl,
                 history_length,
                 kept,
+                partition,
+                offset,
             )
         return pipeline.execute()
+
+
+def session_store(settings: Settings) -> RedisSessions:
+    """The store that the settings name."""
+    return RedisSessions(
+        settings.redis.url.get_secret_value(),
+        key_prefix=settings.redis.key_prefix,
+        gap_ms=int(settings.session.gap_seconds * 1000),
+        ttl_seconds=settings.session.ttl_seconds,
+        timeout_seconds=settings.redis.timeout_seconds,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +179,14 @@ class _Entry:
     """How many items its history has."""
 
 
+@dataclass(frozen=True, slots=True)
+class _User:
+    expires: float
+    fence: Place
+    """Where the newest entry lay."""
+    entries: list[_Entry]
+
+
 class MemorySessions:
     """The same store in a dictionary of this process; `clock` (seconds) drives the expiry."""
 
@@ -156,32 +196,40 @@ class MemorySessions:
         self._gap_ms = gap_ms
         self._ttl_seconds = ttl_seconds
         self._clock = clock
-        self._users: dict[str, tuple[float, list[_Entry]]] = {}
+        self._users: dict[str, _User] = {}
 
-    def append(self, clicks: Sequence[Click]) -> list[list[str]]:
+    def append(
+        self, clicks: Sequence[Click], places: Sequence[Place] | None = None
+    ) -> list[list[str]]:
         """See SessionStore.append."""
-        return [self._append(click) for click in clicks]
+        places = places or [_NOWHERE] * len(clicks)
+        return [self._append(*one) for one in zip(clicks, places, strict=True)]
 
-    def _append(self, click: Click) -> list[str]:
-        expires, entries = self._users.get(click.user_id, (0.0, []))
-        if expires <= self._clock():
-            entries = []
+    def _append(self, click: Click, place: Place) -> list[str]:
+        user = self._users.get(click.user_id)
+        entries = user.entries if user is not None and user.expires > self._clock() else []
         digest = event_digest(click.event_id)
         for position in reversed(range(len(entries))):
             if entries[position].digest == digest:
                 return self._history(entries, position)
 
         length, clock = 1, click.timestamp
-        if entries:
+        if user is not None and entries:
             last = entries[-1]
+            behind = place.partition == user.fence.partition and place.offset <= user.fence.offset
+            if behind and place.offset >= 0 and click.timestamp <= last.clock:
+                return []
             if not starts_new_session(last.clock, click.timestamp, self._gap_ms):
                 length = min(last.length + 1, HISTORY_LENGTH)
             clock = max(last.clock, click.timestamp)
         entries = [*entries, _Entry(digest, click.item_id, clock, length)][-ENTRIES_KEPT:]
-        self._users[click.user_id] = (self._clock() + self._ttl_seconds, entries)
+        self._users[click.user_id] = _User(self._clock() + self._ttl_seconds, place, entries)
         return self._history(entries, len(entries) - 1)
 
     @staticmethod
     def _history(entries: list[_Entry], position: int) -> list[str]:
-        first = max(0, position - entries[position].length + 1)
-        return [entry.item_id for entry in entries[first : position + 1]]
+        first = position - entries[position].length + 1
+        return [entry.item_id for entry in entries[first : position + 1]] if first >= 0 else []
+
+    def close(self) -> None:
+        """Nothing to give back."""

@@ -73,8 +73,9 @@ class WorkerSettings(_Section):
     instance_id: str = Field(
         "", description="stable name within the group: a restart takes over at once (KIP-345)"
     )
-    guarantee: Literal["at_least_once"] = Field(
-        "at_least_once", description="delivery guarantee; answers carry the click's event_id"
+    guarantee: Literal["at_least_once", "exactly_once"] = Field(
+        "at_least_once",
+        description="at_least_once, or exactly_once: answers and offsets in one transaction",
     )
     max_batch: int = Field(256, ge=1, description="clicks in one micro-batch at most")
     top_k: int = Field(10, ge=1, description="items in a recommendation")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from shared.errors import BadClick
-from shared.messages import Message, OutMessage
+from shared.messages import Message, OutMessage, Place
 from shared.schemas import Click, Recommendation, decode_click
 from shared.scorer import Ranking
 
@@ -34,6 +34,16 @@ def _decode(value: bytes | None) -> Click | BadClick:
         return decode_click(value)
     except BadClick as error:
         return error
+
+
+def clicks(batch: Sequence[Read]) -> tuple[list[Click], list[Place]]:
+    """The clicks of a batch, and where each of them lies."""
+    found, places = [], []
+    for message, outcome in ((read.message, read.outcome) for read in batch):
+        if isinstance(outcome, Click):
+            found.append(outcome)
+            places.append(Place(message.partition, message.offset))
+    return found, places
 
 
 def bad(batch: Sequence[Read]) -> list[tuple[Message, BadClick]]:

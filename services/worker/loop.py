@@ -9,7 +9,10 @@
     7  commit the batch's offsets
 
 7 never runs ahead of 6, so a crash anywhere repeats work but loses none: replayed clicks get
-the same histories from 3, and so the same answers, under the same event_id (at least once).
+the same histories from 3, and so the same answers, under the same event_id (at least once). With
+`guarantee=exactly_once` 5 begins a transaction that 7 commits together with the offsets, so that
+nobody who reads committed messages sees an answer twice. docs/guarantees.md tells what a crash
+between any two steps leaves behind.
 
 6 and 7 are nothing but waiting. A second thread does it, while this one polls and decodes the next
 batch; 3 begins only when the batch before is *settled*, so never more than one is open. Partitions
@@ -22,7 +25,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
@@ -42,6 +45,9 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 
+STEPS = ("polled", "decoded", "appended", "scored", "produced", "acknowledged", "committed")
+"""What `Worker.reached` hears."""
+
 
 @dataclass
 class Worker:
@@ -55,7 +61,11 @@ class Worker:
     dlq_topic: str
     max_batch: int
     stop: threading.Event
+    commit: Callable[[Sequence[Message]], None]
+    """Step 7: ClickConsumer.commit, or the same within TransactionalPublisher's transaction."""
     now: Callable[[], float] = time.time
+    reached: Callable[[str], None] = lambda step: None
+    """Called with the name of each step when it is done; tests crash there."""
     _open: list[Message] = field(default_factory=list)
     """Read, but not known to be committed, in their order."""
     _settled: Future[int] | None = None
@@ -75,12 +85,19 @@ class Worker:
         finally:
             self.stop.set()  # after a crash, too: what is being settled must not wait for ever
 
+    def close(self) -> None:
+        """Leave the group at once, so that others take over, and give the connections back."""
+        self.consumer.close()
+        self.sessions.close()
+
     def step(self) -> None:
         """Answer one micro-batch, or return after POLL_SECONDS without a click."""
         with _timed("poll"):
             messages = self.consumer.poll(
                 self.max_batch, POLL_SECONDS, before_giving_up=self._wait_until_settled
             )  # 1
+        if messages:
+            self.reached("polled")
         self._open += messages
         try:
             if messages:
@@ -113,23 +130,24 @@ class Worker:
         assert model is not None, "run() is called once the first model is there"
         with _timed("decode"):
             batch = handle.decode(messages)  # 2
+        self.reached("decoded")
         for part in handle.cut(batch, MAX_UNCOMMITTED_CLICKS_PER_USER):
             self._answer(part, model)
 
     def _answer(self, batch: list[handle.Read], model: ServedModel) -> None:
-        clicks = [read.outcome for read in batch if isinstance(read.outcome, Click)]
-        metrics.CLICKS.inc(len(clicks))
         with _timed("settle"):
             self.settle()
         with _timed("append"):
-            histories = Patience(self.stop, log)(self.sessions.append, clicks)  # 3
+            asked = self._with_histories(batch)  # 3
+        self.reached("appended")
         with _timed("score"):
-            rankings = model.scorer.recommend(histories)  # 4
+            rankings = model.scorer.recommend([history for _, history in asked])  # 4
+        self.reached("scored")
         with _timed("encode"):
             now_ms = int(self.now() * 1000)
             answers = [
                 handle.recommendation(click, history, ranking, model.version, now_ms)
-                for click, history, ranking in zip(clicks, histories, rankings, strict=True)
+                for (click, history), ranking in zip(asked, rankings, strict=True)
             ]
             encoded = [handle.answer_message(self.recommendations_topic, a) for a in answers]
             dead = [
@@ -139,7 +157,17 @@ class Worker:
         with _timed("produce"):
             self.publisher.send(encoded)
             self.publisher.send(dead)  # 5
+        self.reached("produced")
         self._settled = self._settling.submit(self._acknowledge_and_commit, batch, answers)
+
+    def _with_histories(self, batch: list[handle.Read]) -> list[tuple[Click, list[str]]]:
+        """Append the clicks of a batch; return those that are to be answered, and from what."""
+        clicks, places = handle.clicks(batch)
+        metrics.CLICKS.inc(len(clicks))
+        histories = Patience(self.stop, log)(self.sessions.append, clicks, places)
+        asked = [(c, h) for c, h in zip(clicks, histories, strict=True) if h]
+        metrics.ANSWERED_BEFORE.inc(len(clicks) - len(asked))
+        return asked
 
     def _acknowledge_and_commit(
         self, batch: list[handle.Read], answers: list[Recommendation]
@@ -147,8 +175,10 @@ class Worker:
         patiently = Patience(self.stop, log)
         with _timed("acknowledge"):
             patiently(self.publisher.wait_acknowledged)  # 6
+        self.reached("acknowledged")
         with _timed("commit"):
-            patiently(self.consumer.commit, [read.message for read in batch])  # 7
+            patiently(self.commit, [read.message for read in batch])  # 7
+        self.reached("committed")
         self._count(batch, answers)
         return len(batch)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import uuid
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -12,42 +15,75 @@ from services.worker.model_slot import ModelSlot
 from shared import metrics
 from shared.device import select_device
 from shared.garbage import leave_what_is_loaded_to_itself
-from shared.kafka import ClickConsumer, Publisher, ensure_topics
+from shared.kafka import ClickConsumer, Publisher, TransactionalPublisher, ensure_topics
+from shared.messages import Message
 from shared.registry import Registry
 from shared.scorer import Scorer
-from shared.sessions import RedisSessions
+from shared.sessions import session_store
 from shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-def run(settings: Settings, stop: threading.Event, scorer: type[Scorer] = Scorer) -> None:
-    """Serve until `stop` is set; a bench may bring a `scorer` of another kind.
+def build(
+    settings: Settings,
+    slot: ModelSlot,
+    stop: threading.Event,
+    reached: Callable[[str], None] = lambda step: None,
+) -> Worker:
+    """Connect to Redis and Kafka; the group is joined with the first poll.
+
+    Raises ConfigurationError or Unavailable if one of them is not usable.
+    """
+    kafka, ours = settings.kafka, settings.worker
+    sessions = session_store(settings)
+    sessions.ping()
+    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    consumer = ClickConsumer(kafka, kafka.clicks_topic, ours.group_id, instance_id=ours.instance_id)
+    publisher: Publisher
+    commit: Callable[[Sequence[Message]], None]
+    if ours.guarantee == "exactly_once":
+        # With a name the next worker ends at once what this one leaves open.
+        name = ours.instance_id or uuid.uuid4().hex
+        transactional = TransactionalPublisher(kafka, f"{ours.group_id}-{name}")
+        publisher, commit = transactional, partial(transactional.commit_with, consumer)
+    else:
+        publisher, commit = Publisher(kafka), consumer.commit
+    publisher.connect()
+    return Worker(
+        consumer=consumer,
+        sessions=sessions,
+        slot=slot,
+        publisher=publisher,
+        recommendations_topic=kafka.recommendations_topic,
+        dlq_topic=kafka.dlq_topic,
+        max_batch=ours.max_batch,
+        stop=stop,
+        commit=commit,
+        reached=reached,
+    )
+
+
+def run(
+    settings: Settings,
+    stop: threading.Event,
+    scorer: type[Scorer] = Scorer,
+    reached: Callable[[str], None] = lambda step: None,
+) -> None:
+    """Serve until `stop` is set; benches bring another `scorer`, tests crash where `reached` says.
 
     Raises ConfigurationError or Unavailable if Kafka, Redis or the device is not usable at the
     start; later outages are waited out.
     """
     torch.set_num_threads(settings.worker.torch_threads)
     device = select_device(settings.device)
-    kafka = settings.kafka
-    sessions = RedisSessions(
-        settings.redis.url.get_secret_value(),
-        key_prefix=settings.redis.key_prefix,
-        gap_ms=int(settings.session.gap_seconds * 1000),
-        ttl_seconds=settings.session.ttl_seconds,
-        timeout_seconds=settings.redis.timeout_seconds,
-    )
-    sessions.ping()
-    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
-    publisher = Publisher(kafka)
-    publisher.connect()
     metrics.serve_metrics(settings.worker.metrics_port)
-
     slot = ModelSlot(
         Registry(settings.registry.url),
         lambda checkpoint: scorer(checkpoint, device, settings.worker.top_k),
         settings.registry.poll_seconds,
     )
+    worker = build(settings, slot, stop, reached)
     slot.start()
     try:
         while not stop.is_set() and not slot.wait(0.2):
@@ -55,26 +91,8 @@ def run(settings: Settings, stop: threading.Event, scorer: type[Scorer] = Scorer
         if stop.is_set():
             return
         leave_what_is_loaded_to_itself()
-        consumer = ClickConsumer(
-            kafka,
-            kafka.clicks_topic,
-            settings.worker.group_id,
-            instance_id=settings.worker.instance_id,
-        )
-        log.info("answering clicks from %s on %s", kafka.clicks_topic, device)
-        try:
-            Worker(
-                consumer=consumer,
-                sessions=sessions,
-                slot=slot,
-                publisher=publisher,
-                recommendations_topic=kafka.recommendations_topic,
-                dlq_topic=kafka.dlq_topic,
-                max_batch=settings.worker.max_batch,
-                stop=stop,
-            ).run()
-        finally:
-            consumer.close()
+        log.info("answering clicks from %s on %s", settings.kafka.clicks_topic, device)
+        worker.run()
     finally:
+        worker.close()
         slot.stop()
-        sessions.close()

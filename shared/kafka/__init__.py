@@ -1,7 +1,8 @@
 """Kafka: the only package that imports confluent_kafka.
 
 `ensure_topics` creates what is missing, `ClickConsumer` reads micro-batches and commits,
-`Publisher` produces and waits for acknowledgements, `TopicReader` and `LagMonitor` look on from
+`Publisher` produces and waits for acknowledgements, `TransactionalPublisher` commits the
+consumer's offsets with it, `TopicReader` and `LagMonitor` look on from
 outside any group. Errors that time heals become Unavailable; librdkafka reconnects by itself
 meanwhile.
 """
@@ -10,5 +11,13 @@ from shared.kafka.consumer import ClickConsumer
 from shared.kafka.onlookers import LagMonitor, TopicReader
 from shared.kafka.publisher import Publisher
 from shared.kafka.topics import ensure_topics
+from shared.kafka.transactions import TransactionalPublisher
 
-__all__ = ["ClickConsumer", "LagMonitor", "Publisher", "TopicReader", "ensure_topics"]
+__all__ = [
+    "ClickConsumer",
+    "LagMonitor",
+    "Publisher",
+    "TopicReader",
+    "TransactionalPublisher",
+    "ensure_topics",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
@@ -51,7 +52,7 @@ class ClickConsumer:
         instance_id: str = "",
         in_no_hurry: bool = False,
     ) -> None:
-        """Join the group.
+        """Prepare the client; the group is joined with the first poll.
 
         `seek`, given the partitions just assigned, may name offsets to start from instead of
         the committed ones.
@@ -62,8 +63,9 @@ class ClickConsumer:
         hours: it reads in large pieces.
         """
         self._settings = settings
-        self._topic = topic
+        self.topic = topic
         self._seek = seek
+        self._joined = False
         self._given_up: set[int] = set()
         self._before_giving_up: Callable[[], None] = _nothing
         self.assignment: set[int] = set()
@@ -84,9 +86,6 @@ class ClickConsumer:
                 **client_config(settings),
             },
         )
-        self._consumer.subscribe(
-            [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
 
     def poll(
         self,
@@ -102,6 +101,14 @@ class ClickConsumer:
         owner reads them. Rebalances happen inside this call only; `before_giving_up` is called
         before partitions go.
         """
+        if not self._joined:
+            self._consumer.subscribe(
+                [self.topic],
+                on_assign=self._on_assign,
+                on_revoke=self._on_revoke,
+                on_lost=self._on_lost,
+            )
+            self._joined = True
         self._given_up.clear()
         self._before_giving_up = before_giving_up or _nothing
         return self._kept(poll_raw(self._consumer, max_messages, timeout))
@@ -113,16 +120,16 @@ class ClickConsumer:
         may be us again, starts from the last committed offset. Raises Unavailable if Kafka does not
         answer.
         """
-        after: dict[int, int] = {}
-        for message in messages:
-            after[message.partition] = max(after.get(message.partition, 0), message.offset + 1)
-        offsets = [TopicPartition(self._topic, p, offset) for p, offset in after.items()]
         try:
-            self._consumer.commit(offsets=offsets, asynchronous=False)
+            self._consumer.commit(offsets=offsets_after(self.topic, messages), asynchronous=False)
         except KafkaException as error:
             if error.args[0].code() in _NOT_OURS_ANY_MORE:
                 raise CommitRefused(f"offsets not committed: {error.args[0].str()}") from None
             raise unavailable(self._settings, error) from None
+
+    def group_metadata(self) -> Any:
+        """What a transaction shows the group: it takes no offsets from former members (KIP-447)."""
+        return self._consumer.consumer_group_metadata()
 
     def rewind(self, messages: Sequence[Message]) -> None:
         """Read these messages again, and all after them, as far as their partitions are ours."""
@@ -133,11 +140,11 @@ class ClickConsumer:
         for partition, offset in first.items():
             # Not ours, or about to be given up: then its owner reads from the committed offset.
             with contextlib.suppress(KafkaException):
-                self._consumer.seek(TopicPartition(self._topic, partition, offset))
+                self._consumer.seek(TopicPartition(self.topic, partition, offset))
 
     def high_watermarks(self) -> dict[int, int]:
         """The end of each partition of the topic: the offset that comes next."""
-        return watermarks_of(self._settings, self._consumer, self._topic)
+        return watermarks_of(self._settings, self._consumer, self.topic)
 
     def close(self) -> None:
         """Leave the group at once, so that others take over without waiting for a timeout."""
@@ -183,9 +190,17 @@ class ClickConsumer:
     def _complain(self, error: KafkaError) -> None:
         if error.fatal() or error.code() in MISCONFIGURED:
             raise ConfigurationError(
-                f"Kafka, topic {self._topic}: {error.str()}; check NEXTCLICK_KAFKA__* settings"
+                f"Kafka, topic {self.topic}: {error.str()}; check NEXTCLICK_KAFKA__* settings"
             )
-        log.warning("Kafka, topic %s: %s", self._topic, error.str())
+        log.warning("Kafka, topic %s: %s", self.topic, error.str())
+
+
+def offsets_after(topic: str, messages: Sequence[Message]) -> list[TopicPartition]:
+    """The offset that comes next in each partition once these messages are dealt with."""
+    after: dict[int, int] = {}
+    for message in messages:
+        after[message.partition] = max(after.get(message.partition, 0), message.offset + 1)
+    return [TopicPartition(topic, partition, offset) for partition, offset in after.items()]
 
 
 def _nothing() -> None:

@@ -1,4 +1,4 @@
-"""Producing, and knowing when the broker has it all."""
+"""Producing, and knowing when the broker has it all: with or without transactions."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ class Publisher:
                 "enable.idempotence": True,  # implies acks=all and order per partition
                 "linger.ms": 0,
                 "compression.type": "zstd",  # JSON shrinks to half, even message by message
-                "message.timeout.ms": 0,  # a message waits for Kafka to come back, for ever
+                **self._specific(),
                 **client_config(settings),
             },
         )
+
+    def _specific(self) -> dict[str, object]:
+        return {"message.timeout.ms": 0}  # a message waits for Kafka to come back, for ever
 
     def connect(self) -> None:
         """Be ready to send at once; without it the first messages wait about half a second.

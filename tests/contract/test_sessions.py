@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from shared.checkpoint import Vocabulary
 from shared.errors import ConfigurationError, Unavailable
+from shared.messages import Place
 from shared.schemas import Click
 from shared.sessions import (
     ENTRIES_KEPT,
@@ -118,12 +119,92 @@ def test_any_text_is_just_text(make_store: MakeStore, text: str) -> None:
     assert store.append([click("2", user=text)]) == [[text, "2"]]
 
 
+def at_offsets(clicks: list[Click], first: int = 0, partition: int = 0) -> list[Place]:
+    return [Place(partition, first + i) for i in range(len(clicks))]
+
+
+def test_a_replay_of_everything_changes_nothing(make_store: MakeStore) -> None:
+    """Committed offsets were lost: what is too old to be answered again is not appended again."""
+    store = make_store()
+    clicks = [click(str(i), at=i) for i in range(100)]
+    first = store.append(clicks, at_offsets(clicks))
+    again = store.append(clicks, at_offsets(clicks))
+    exact = MAX_UNCOMMITTED_CLICKS_PER_USER + 1
+    assert again == [[]] * (100 - exact) + first[-exact:]
+    assert store.append([click("next", at=100)], [Place(0, 100)]) == [[*first[-1][1:], "next"]]
+
+
+def test_half_a_history_is_no_history(make_store: MakeStore) -> None:
+    store = make_store()
+    clicks = [click(str(i), at=i) for i in range(ENTRIES_KEPT + 1)]
+    store.append(clicks)
+    assert store.append(clicks[1:2]) == [[]]  # the oldest held; what went before it is not
+
+
+def test_who_wakes_up_late_appends_nothing(make_store: MakeStore) -> None:
+    """Another worker has long taken over and gone on, beyond what is remembered."""
+    store = make_store()
+    clicks = [click(str(i), at=i) for i in range(80)]
+    histories = store.append(clicks, at_offsets(clicks))
+    assert store.append(clicks[20:30], at_offsets(clicks[20:30], first=20)) == [[]] * 10
+    assert store.append(clicks[79:], [Place(0, 79)]) == histories[79:]
+
+
+def test_a_topic_made_anew_counts_from_zero_again(make_store: MakeStore) -> None:
+    store = make_store()
+    store.append([click("1", at=5)], [Place(0, 1000)])
+    assert store.append([click("2", at=6)], [Place(0, 0)]) == [["1", "2"]]
+    assert store.append([click("3", at=6)], [Place(0, 1)]) == [["1", "2", "3"]]
+
+
+def test_a_user_who_moves_to_another_partition_goes_on(make_store: MakeStore) -> None:
+    store = make_store()
+    store.append([click("1", at=5)], [Place(0, 1000)])
+    assert store.append([click("2", at=5)], [Place(3, 7)]) == [["1", "2"]]
+
+
+def test_a_late_click_lies_after_the_newest_and_is_appended(make_store: MakeStore) -> None:
+    store = make_store()
+    store.append([click("1", at=50)], [Place(0, 10)])
+    assert store.append([click("2", at=40)], [Place(0, 11)]) == [["1", "2"]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    events=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 5)), max_size=120),
+    replays=st.lists(st.tuples(st.integers(0, 120), st.integers(0, 120)), max_size=4),
+)
+def test_whatever_is_replayed_gets_its_first_history_or_none(
+    events: list[tuple[str, int]], replays: list[tuple[int, int]]
+) -> None:
+    """Of stretches that end anywhere before the newest click, as a worker left behind would."""
+    clicks = [
+        Click(event_id=f"{i}", user_id=user, item_id=str(i), timestamp=i * 1000 - late * 1500)
+        if i * 1000 >= late * 1500
+        else Click(event_id=f"{i}", user_id=user, item_id=str(i), timestamp=0)
+        for i, (user, late) in enumerate(events)
+    ]
+    places = at_offsets(clicks)
+    expected = MemorySessions(gap_ms=3000, ttl_seconds=60).append(clicks)
+    store = MemorySessions(gap_ms=3000, ttl_seconds=60)
+    half = len(clicks) // 2
+    assert store.append(clicks[:half], places[:half]) == expected[:half]
+    for start, end in replays:
+        part = slice(start, min(end, half))
+        for first, again in zip(
+            expected[part], store.append(clicks[part], places[part]), strict=True
+        ):
+            assert again in (first, [])
+    assert store.append(clicks[half:], places[half:]) == expected[half:]
+
+
 clicks_of_few_users = st.lists(
     st.tuples(
         st.sampled_from(["a", "b"]),  # user
         st.integers(0, 12),  # event: few, so that some come again
         st.sampled_from(["1", "2", "3"]),  # item
         st.integers(0, 6).map(lambda half_gaps: half_gaps * GAP_MS // 2),
+        st.builds(Place, st.integers(-1, 1), st.integers(-1, 12)),
     ),
     max_size=60,
 )
@@ -132,16 +213,17 @@ clicks_of_few_users = st.lists(
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=clicks_of_few_users, cut=st.integers(0, 60))
 def test_redis_and_memory_agree_on_everything(
-    backend: Backend, key_prefix: str, drawn: list[tuple[str, int, str, int]], cut: int
+    backend: Backend, key_prefix: str, drawn: list[tuple[str, int, str, int, Place]], cut: int
 ) -> None:
     clicks = [
         Click(event_id=f"{user}{event}", user_id=user, item_id=item, timestamp=at)
-        for user, event, item, at in drawn
+        for user, event, item, at, _ in drawn
     ]
+    places = [place for *_, place in drawn]
     memory = MemorySessions(gap_ms=GAP_MS, ttl_seconds=60)
     real = redis_store(backend, f"{key_prefix}{uuid.uuid4().hex}:", GAP_MS, 60)
-    for batch in (clicks[:cut], clicks[cut:]):
-        assert real.append(batch) == memory.append(batch)
+    for part in (slice(cut), slice(cut, None)):
+        assert real.append(clicks[part], places[part]) == memory.append(clicks[part], places[part])
     real.close()
 
 
@@ -200,7 +282,7 @@ def test_redis_keys_expire_so_memory_is_bounded(backend: Backend, key_prefix: st
     store.append([click(str(i)) for i in range(100)])
     raw = redis.Redis.from_url(backend.redis_url)
     assert 70 < raw.ttl(f"{key_prefix}u") <= 77
-    assert raw.llen(f"{key_prefix}u") == ENTRIES_KEPT
+    assert raw.llen(f"{key_prefix}u") == 1 + ENTRIES_KEPT  # the fence
     raw.close()
     store.close()
 

@@ -40,7 +40,9 @@ def offsets_kept(given_up: list[int], got_back: list[int]) -> list[tuple[int, in
 
     consumer._consumer.close()
     consumer._consumer = SimpleNamespace(
-        poll=poll_with_rebalance, consume=lambda n, timeout: [FakeMessage(p=1, o=6)]
+        subscribe=lambda topics, **callbacks: None,
+        poll=poll_with_rebalance,
+        consume=lambda n, timeout: [FakeMessage(p=1, o=6)],
     )
     return [(m.partition, m.offset) for m in consumer.poll(10, 0.1)]
 

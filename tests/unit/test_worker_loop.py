@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from services.worker.loop import Worker
+from services.worker.loop import STEPS, Worker
 from services.worker.model_slot import ServedModel
 from shared import metrics
 from shared.errors import CommitRefused, ConfigurationError, Unavailable
-from shared.messages import Message, OutMessage
+from shared.messages import Message, OutMessage, Place
 from shared.patience import Stopped
 from shared.schemas import Click, Recommendation
 from shared.scorer import Scorer
-from shared.sessions import MAX_UNCOMMITTED_CLICKS_PER_USER, MemorySessions
+from shared.sessions import ENTRIES_KEPT, MAX_UNCOMMITTED_CLICKS_PER_USER, MemorySessions
 from tests.unit.builders import CPU, checkpoint
 
 
@@ -42,15 +42,20 @@ class Stage:
         batch, self._messages = self._messages[:max_messages], self._messages[max_messages:]
         return batch
 
-    def append(self, clicks: Sequence[Click]) -> list[list[str]]:
+    def append(
+        self, clicks: Sequence[Click], places: Sequence[Place] | None = None
+    ) -> list[list[str]]:
         self._note("append", len(clicks))
-        return self._store.append(clicks)
+        return self._store.append(clicks, places)
 
     def send(self, messages: Sequence[OutMessage]) -> None:
         messages = list(messages)
         self.sent += messages
         if messages:
             self._note(f"send {messages[0].topic}", len(messages))
+
+    def close(self) -> None:
+        self._note("close", 0)
 
     def wait_acknowledged(self) -> None:
         self._note("acknowledged", 0)
@@ -73,6 +78,7 @@ def worker(stage: Stage) -> Worker:
         dlq_topic="dlq",
         max_batch=256,
         stop=threading.Event(),
+        commit=stage.commit,
     )
 
 
@@ -97,6 +103,32 @@ def test_the_steps_come_in_their_order() -> None:
         ("acknowledged", 0),
         ("commit", 3),
     ]
+
+
+def test_whoever_wants_to_know_hears_of_every_step() -> None:
+    stage, heard = Stage([click(1)]), list[str]()
+    ours = worker(stage)
+    ours.reached = heard.append
+    one_step(ours)
+    assert tuple(heard) == STEPS
+
+
+def test_a_click_that_was_answered_too_long_ago_is_not_answered_again() -> None:
+    many = [click(i) for i in range(2 * ENTRIES_KEPT)]
+    stage = Stage([*many, *many, click(99)])
+    ours = worker(stage)
+    ours.max_batch = len(many)
+    before = metrics.ANSWERED_BEFORE._value.get()
+    for _ in range(3):
+        one_step(ours)
+    answers = [Recommendation.model_validate_json(m.value or b"") for m in stage.sent]
+    first = {a.event_id: a.history for a in answers[: len(many)]}
+    assert len(answers) < 2 * len(many)
+    assert all(first.get(a.event_id, a.history) == a.history for a in answers)
+    assert answers[-1].event_id == "e99"
+    skipped = 2 * len(many) + 1 - len(answers)
+    assert metrics.ANSWERED_BEFORE._value.get() - before == skipped > 0
+    assert [n for what, n in stage.events if what == "commit"][-1] == 1
 
 
 def test_nothing_read_nothing_done() -> None:
@@ -140,9 +172,9 @@ def test_a_stop_during_an_outage_leaves_the_batch_uncommitted() -> None:
     ours = worker(stage)
     original = stage.append
 
-    def append_then_stop(clicks: Sequence[Click]) -> list[list[str]]:
+    def append_then_stop(clicks: Sequence[Click], places: Sequence[Place]) -> list[list[str]]:
         ours.stop.set()
-        return original(clicks)
+        return original(clicks, places)
 
     stage.append = append_then_stop  # type: ignore[method-assign]
     ours.run()  # returns: the process exits 0
@@ -206,9 +238,9 @@ def test_one_model_answers_a_whole_batch_and_the_next_batch_gets_the_new_one() -
     new = ServedModel("v2", stage.model.scorer)
     append = stage.append
 
-    def append_while_swapped(clicks: Sequence[Click]) -> list[list[str]]:
+    def append_while_swapped(clicks: Sequence[Click], places: Sequence[Place]) -> list[list[str]]:
         stage.model = new
-        return append(clicks)
+        return append(clicks, places)
 
     stage.append = append_while_swapped  # type: ignore[method-assign]
     ours = replace(worker(stage), max_batch=30)
@@ -279,9 +311,9 @@ def test_it_runs_until_the_stop_and_finishes_the_batch_in_hand() -> None:
     ours = replace(worker(stage), max_batch=4)
     append = stage.append
 
-    def append_then_stop(clicks: Sequence[Click]) -> list[list[str]]:
+    def append_then_stop(clicks: Sequence[Click], places: Sequence[Place]) -> list[list[str]]:
         ours.stop.set()
-        return append(clicks)
+        return append(clicks, places)
 
     stage.append = append_then_stop  # type: ignore[method-assign]
     ours.run()
