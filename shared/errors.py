@@ -32,7 +32,7 @@ class CommitRefused(NextclickError):
 
 
 class Fenced(NextclickError):
-    """Another worker has taken over our transactional id."""
+    """Another process has joined the group, or begun transactions, in our name."""
 
 
 class CheckpointError(NextclickError):

@@ -14,6 +14,12 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
+def die_with_parent() -> None:
+    """On Linux: let the kernel kill this process if the thread that made it dies first."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def spawn(
     command: Sequence[str],
     log_file: Path,
@@ -30,8 +36,7 @@ def spawn(
     """
 
     def in_child() -> None:
-        if _LIBC is not None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
         if background:
             if sys.platform == "linux":
                 os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

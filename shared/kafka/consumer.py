@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
 
-from shared.errors import CommitRefused, ConfigurationError
+from shared.errors import CommitRefused, ConfigurationError, Fenced
 from shared.kafka.client import (
     IN_NO_HURRY,
     MISCONFIGURED,
@@ -117,12 +117,13 @@ class ClickConsumer:
         """Commit the offsets after these messages and wait for it.
 
         Raises CommitRefused if the group has moved on: whoever the partitions belong to now, which
-        may be us again, starts from the last committed offset. Raises Unavailable if Kafka does not
-        answer.
+        may be us again, starts from the last committed offset. Raises Fenced if somebody else has
+        joined under our `instance_id`, Unavailable if Kafka does not answer.
         """
         try:
             self._consumer.commit(offsets=offsets_after(self.topic, messages), asynchronous=False)
         except KafkaException as error:
+            self._raise_if_fenced(error.args[0])
             if error.args[0].code() in _NOT_OURS_ANY_MORE:
                 raise CommitRefused(f"offsets not committed: {error.args[0].str()}") from None
             raise unavailable(self._settings, error) from None
@@ -163,6 +164,14 @@ class ClickConsumer:
                 self._complain(error)
         return messages
 
+    @staticmethod
+    def _raise_if_fenced(error: KafkaError) -> None:
+        if error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):
+            raise Fenced(
+                f"somebody else has joined the group in our name ({error.str()}): two processes "
+                "with one INSTANCE_ID, or one that was thought dead"
+            )
+
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         ours = {p.partition for p in partitions}
         self.assignment |= ours
@@ -188,6 +197,7 @@ class ClickConsumer:
         log.info("gave up partitions %s", sorted(gone))
 
     def _complain(self, error: KafkaError) -> None:
+        self._raise_if_fenced(error)
         if error.fatal() or error.code() in MISCONFIGURED:
             raise ConfigurationError(
                 f"Kafka, topic {self.topic}: {error.str()}; check NEXTCLICK_KAFKA__* settings"

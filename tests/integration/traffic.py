@@ -82,9 +82,9 @@ class Answers:
     def __post_init__(self) -> None:
         self._reader = TopicReader(self.kafka, [self.kafka.recommendations_topic])
 
-    def peek(self) -> list[Recommendation]:
-        """What has been answered, as far as it is here already."""
-        messages = self._reader.poll(timeout=0.05)
+    def peek(self, seconds: float = 0.05) -> list[Recommendation]:
+        """What has been answered, as far as it is here already or comes within `seconds`."""
+        messages = self._reader.poll(timeout=seconds)
         self.seen += [Recommendation.model_validate_json(m.value or b"") for m in messages]
         return self.seen
 
@@ -93,7 +93,7 @@ class Answers:
         before = -1
         while len(self.seen) > before:
             before = len(self.seen)
-            self.peek()
+            self.peek(0.5)
         return self.seen
 
     def wait_for(self, event_ids: set[str], seconds: float = 60.0) -> list[Recommendation]:

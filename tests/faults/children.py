@@ -1,0 +1,54 @@
+"""Commands of nextclick as processes that start in half a second and can be tampered with.
+
+Torch alone takes two seconds to import. A server process imports everything once, and forks.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+Prepare = Callable[[], None]
+"""Run in the process before the command; a module's function or a partial of one."""
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["tests.faults.preloaded"])
+
+
+def start(
+    arguments: Sequence[str],
+    environ: dict[str, str],
+    log_file: Path,
+    prepare: Prepare | None = None,
+) -> ForkServerProcess:
+    """Start `nextclick ARGUMENTS`."""
+    process = _CONTEXT.Process(
+        target=_run, args=(list(arguments), environ, log_file, prepare), daemon=True
+    )
+    process.start()
+    return process
+
+
+def _run(
+    arguments: list[str], environ: dict[str, str], log_file: Path, prepare: Prepare | None
+) -> None:
+    from services import cli
+    from shared.processes import die_with_parent
+
+    die_with_parent()
+    os.environ.clear()
+    os.environ.update(environ)
+    os.chdir(log_file.parent)
+    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if prepare is not None:
+        prepare()
+    sys.argv = ["nextclick", *arguments]
+    cli.main()

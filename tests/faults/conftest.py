@@ -1,0 +1,89 @@
+"""`make faults` breaks everything at length and prints a line a fault; `make test` a short cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.faults.oracle import Verdict
+from tests.faults.stand import Stand
+
+GUARANTEES = ("at_least_once", "exactly_once")
+
+MakeStand = Callable[..., Stand]
+Report = Callable[[str, Verdict, float], None]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One fault."""
+
+    what: str
+    verdict: Verdict
+    recovery_seconds: float
+
+
+_LINES = pytest.StashKey[list[Line]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="break things at length: make faults")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_LINES] = []
+
+
+@pytest.fixture
+def clicks_in_all(request: pytest.FixtureRequest) -> int:
+    """How many clicks a fault is tried on."""
+    return 50_000 if request.config.getoption("--long") else 4_000
+
+
+@pytest.fixture
+def long(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Iterator[MakeStand]:
+    with ExitStack() as stack:
+
+        def make(guarantee: str = "at_least_once") -> Stand:
+            made = Stand(tmp_path, guarantee)
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Report:
+    """Note what came of a fault, for the table at the end, and see that the promise was kept."""
+
+    def note(what: str, verdict: Verdict, recovery_seconds: float) -> None:
+        request.config.stash[_LINES].append(Line(what, verdict, recovery_seconds))
+        assert verdict.exact, verdict
+        if "exactly" in what:
+            assert verdict.doubled == 0, verdict
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = terminalreporter.config.stash[_LINES]
+    if not lines:
+        return
+    write = terminalreporter.write_line
+    terminalreporter.section("faults")
+    write("| what was broken | sent | once | lost | doubled | wrong histories | wrong lists | s |")
+    write("|---|---|---|---|---|---|---|---|")
+    for line in lines:
+        v = line.verdict
+        counts = (v.sent, v.answered_once, v.lost, v.doubled, v.wrong_histories, v.wrong_lists)
+        cells = " | ".join(f"{count:,}" for count in counts)
+        write(f"| {line.what} | {cells} | {line.recovery_seconds:.1f} |")

@@ -1,0 +1,85 @@
+"""What should have come out, worked out offline from the clicks alone, beside what did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from shared.registry import Registry
+from shared.schemas import Click, Recommendation
+from shared.scorer import Ranking, Scorer
+from tests.integration.traffic import expected_histories
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Counts of clicks, and of answers that are not what they should be."""
+
+    sent: int
+    answered_once: int
+    lost: int
+    """Clicks without an answer."""
+    doubled: int
+    """Clicks answered more than once. At least once allows it, if all answers are the same."""
+    wrong_histories: int
+    wrong_lists: int
+    """Answers that the model they name does not give to the history they name."""
+
+    @property
+    def exact(self) -> bool:
+        """Nothing lost, nothing wrong."""
+        return self.lost == self.wrong_histories == self.wrong_lists == 0
+
+
+def judge(clicks: Sequence[Click], answers: Sequence[Recommendation], registry: Path) -> Verdict:
+    """Compare every answer with what an uninterrupted run would have given."""
+    by_id = {click.event_id: click for click in clicks}
+    histories = expected_histories(clicks)
+    times = Counter(answer.event_id for answer in answers)
+    wrong_histories = sum(
+        answer.event_id not in by_id
+        or answer.user_id != by_id[answer.event_id].user_id
+        or answer.click_timestamp != by_id[answer.event_id].timestamp
+        or answer.history != histories[answer.event_id]
+        for answer in answers
+    )
+    lists = _Lists(registry)
+    return Verdict(
+        sent=len(by_id),
+        answered_once=sum(times[event_id] == 1 for event_id in by_id),
+        lost=sum(times[event_id] == 0 for event_id in by_id),
+        doubled=sum(times[event_id] > 1 for event_id in by_id),
+        wrong_histories=wrong_histories,
+        wrong_lists=sum(not lists.right(answer) for answer in answers),
+    )
+
+
+class _Lists:
+    """What each model version recommends, one history at a time: its batch must not matter."""
+
+    def __init__(self, registry: Path) -> None:
+        self._registry = Registry(str(registry))
+        self._scorers: dict[str, Scorer] = {}
+        self._known: dict[tuple[str, tuple[str, ...]], Ranking] = {}
+
+    def right(self, answer: Recommendation) -> bool:
+        expected = self._expected(answer.model_version, tuple(answer.history))
+        return (answer.items, answer.fallback) == (expected.items, expected.fallback)
+
+    def _expected(self, version: str, history: tuple[str, ...]) -> Ranking:
+        if version not in self._scorers:
+            checkpoint = self._registry.load(version)
+            self._scorers[version] = Scorer(checkpoint, torch.device("cpu"), top_k=10)
+        key = (version, history)
+        if key not in self._known:
+            (self._known[key],) = self._scorers[version].recommend([list(history)])
+        return self._known[key]
+
+
+def without_doubles(verdict: Verdict) -> Verdict:
+    """The same, as a consumer sees it that drops answers whose event_id it has seen."""
+    return replace(verdict, answered_once=verdict.answered_once + verdict.doubled, doubled=0)

@@ -1,0 +1,3 @@
+"""What every process of the fault suite needs: imported once, by the process that forks them."""
+
+import trainer.main  # noqa: F401

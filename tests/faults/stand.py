@@ -1,0 +1,161 @@
+"""A shop of a test's own: its servers, its workers, its clicks, and a look at what came of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Sequence
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from shared import embedded
+from shared.kafka import LagMonitor, ensure_topics
+from shared.schemas import Click, Recommendation
+from shared.settings import PREFIX, KafkaSettings
+from tests.faults import children
+from tests.faults.oracle import Verdict, judge
+from tests.integration.traffic import Answers, Shop, publish_model
+from tests.waiting import until
+
+GROUP = "worker"
+DURABLE_REDIS = ("--appendonly", "yes", "--appendfsync", "always")
+"""Options for a server that remembers every click it has answered for."""
+_ASSIGNED = re.compile(r"assigned partitions \[\d")
+
+
+class Stand:
+    """Servers that a test may break, and everything of nextclick around them."""
+
+    def __init__(self, folder: Path, guarantee: str = "at_least_once") -> None:
+        """Start broker and Redis, create the topics, publish a first model."""
+        self.folder = folder
+        self.broker = embedded.start_kafka(folder)
+        self.redis = embedded.start_redis(folder, None, *DURABLE_REDIS)
+        self.registry = folder / "registry"
+        self.kafka = KafkaSettings(bootstrap_servers=self.broker.address, partitions=4)
+        topics = [self.kafka.clicks_topic, self.kafka.recommendations_topic, self.kafka.dlq_topic]
+        ensure_topics(self.kafka, topics)
+        self.environ = {
+            **os.environ,
+            f"{PREFIX}DEVICE": "cpu",
+            f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": self.broker.address,
+            f"{PREFIX}REDIS__URL": f"redis://{self.redis.address}/0",
+            f"{PREFIX}REDIS__TIMEOUT_SECONDS": "2",
+            f"{PREFIX}REGISTRY__URL": str(self.registry),
+            f"{PREFIX}REGISTRY__POLL_SECONDS": "0.1",
+            f"{PREFIX}WORKER__GROUP_ID": GROUP,
+            # The embedded broker never expels a dead member; with a name the next is its heir.
+            f"{PREFIX}WORKER__INSTANCE_ID": "w",
+            f"{PREFIX}WORKER__GUARANTEE": guarantee,
+            f"{PREFIX}WORKER__MAX_BATCH": "64",
+        }
+        publish_model(self.registry, seed=1)
+        self._shop = Shop(self.kafka)
+        self._lag = LagMonitor(self.kafka, self.kafka.clicks_topic, GROUP)
+        self._sent: list[Click] = []
+        self._topic_length = 0
+        self._children: list[ForkServerProcess] = []
+
+    def start(
+        self, *arguments: str, prepare: children.Prepare | None = None, **settings: str
+    ) -> ForkServerProcess:
+        """Start a command of nextclick; `prepare` may tamper with the process."""
+        child = children.start(
+            arguments,
+            {**self.environ, **settings},
+            self.folder / f"{arguments[0]}-{len(self._children)}.log",
+            prepare,
+        )
+        self._children.append(child)
+        return child
+
+    def worker(self, prepare: children.Prepare | None = None, **settings: str) -> ForkServerProcess:
+        """Start a worker."""
+        return self.start("worker", prepare=prepare, **settings)
+
+    def log(self, child: ForkServerProcess) -> str:
+        """What a child has logged."""
+        number = self._children.index(child)
+        paths = self.folder.glob(f"*-{number}.log")  # none before it has begun
+        return "".join(path.read_text(errors="replace") for path in paths)
+
+    def wait_for_partitions(self, child: ForkServerProcess) -> None:
+        """Wait until a worker owns partitions."""
+        until(lambda: _ASSIGNED.search(self.log(child)), "partitions")
+
+    def send(self, clicks: Sequence[Click]) -> None:
+        """Produce clicks and wait until Kafka has them."""
+        self._shop.send(clicks)
+        self._sent += clicks
+        self._topic_length += len(clicks)
+
+    def answers(self) -> list[Recommendation]:
+        """All answers that a reader of committed messages sees now.
+
+        Always by a new reader: on the embedded broker one that waits at a transaction whose
+        producer has died stays there when the heir aborts it.
+        """
+        reader = Answers(self.kafka)
+        try:
+            return reader.read()
+        finally:
+            reader.close()
+
+    def committed(self) -> int:
+        """How many messages of the clicks topic the group has dealt with."""
+        return self._topic_length - self._lag.lag()
+
+    def wait_for_some(self, count: int) -> None:
+        """Wait until more than `count` messages are dealt with."""
+        until(lambda: self.committed() > count, f"more than {count} messages dealt with")
+
+    def wait_for_all(self, seconds: float = 60.0) -> None:
+        """Wait until everything sent is dealt with."""
+        until(lambda: self._lag.lag() == 0, "everything dealt with", seconds)
+
+    def verdict(self) -> Verdict:
+        """Judge everything sent and everything answered so far."""
+        return judge(self._sent, self.answers(), self.registry)
+
+    def close(self) -> None:
+        """Leave nothing running."""
+        for child in self._children:
+            if child.pid is not None and child.is_alive():
+                os.kill(child.pid, signal.SIGCONT)
+                child.kill()
+            child.join()
+        self._lag.close()
+        for server in (self.redis, self.broker):
+            server.process.send_signal(signal.SIGCONT)
+            server.kill()
+
+
+def kill(child: ForkServerProcess) -> None:
+    """SIGKILL, and wait until it is gone."""
+    child.kill()
+    child.join()
+
+
+def pause(pid: int | None) -> None:
+    """SIGSTOP: it is there, and does nothing."""
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+
+
+def go_on(pid: int | None) -> None:
+    """SIGCONT."""
+    assert pid is not None
+    os.kill(pid, signal.SIGCONT)
+
+
+class Stopwatch:
+    """How long it took from one moment to another."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def seconds(self) -> float:
+        """Since it was made."""
+        return time.monotonic() - self._began

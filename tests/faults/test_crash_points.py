@@ -1,0 +1,56 @@
+"""A worker dies between any two steps; docs/guarantees.md says what it leaves behind."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from services.worker.loop import STEPS
+from tests.faults.conftest import GUARANTEES, MakeStand, Report
+from tests.faults.stand import Stand, Stopwatch
+from tests.faults.tampering import crash_at
+from tests.integration.traffic import make_clicks
+
+BEFORE = 3
+"""Batches that are answered before the one in which it crashes."""
+
+
+@pytest.mark.parametrize("guarantee", GUARANTEES)
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_after_any_step(
+    step: str, guarantee: str, stand: MakeStand, report: Report
+) -> None:
+    ours = stand(guarantee)
+    ours.send(make_clicks(600))
+    dying = ours.worker(prepare=crash_at(step, BEFORE + 1))
+    dying.join(30)
+    assert dying.exitcode == -9
+
+    committed, appended = ours.committed(), _appended(ours)
+    visible = len({answer.event_id for answer in ours.answers()})
+    if step in ("polled", "decoded"):  # the batch before may still be on its way
+        assert committed <= visible <= appended
+    elif step in ("appended", "scored"):
+        assert committed == visible < appended
+    elif step in ("produced", "acknowledged"):
+        assert committed < appended
+        if guarantee == "exactly_once":
+            assert visible == committed
+        elif step == "acknowledged":
+            assert visible == appended
+    else:
+        assert committed == visible == appended
+
+    watch = Stopwatch()
+    ours.worker()
+    ours.wait_for_all()
+    report(f"worker dies after it has {step}, {guarantee}", ours.verdict(), watch.seconds())
+
+
+def _appended(ours: Stand) -> int:
+    """Clicks in Redis, as far as it remembers."""
+    client = redis.Redis.from_url(f"redis://{ours.redis.address}/0")
+    try:
+        return sum(client.llen(key) - 1 for key in client.scan_iter())
+    finally:
+        client.close()
