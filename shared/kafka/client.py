@@ -82,7 +82,10 @@ def partitions_of(settings: KafkaSettings, consumer: Consumer, topic: str) -> li
     except KafkaException as error:
         raise unavailable(settings, error) from None
     if metadata.error is not None:
-        raise Unavailable(f"Kafka, topic {topic}: {metadata.error.str()}")
+        raise Unavailable(
+            f"Kafka at {settings.bootstrap_servers}, topic {topic}: {metadata.error.str()}; "
+            "`nextclick topics create` creates what is missing"
+        )
     return sorted(metadata.partitions)
 
 
@@ -105,7 +108,12 @@ def read_message(raw: RawMessage) -> Message:
     assert topic is not None
     assert partition is not None
     assert offset is not None
-    headers = cast(list[tuple[str, bytes]], raw.headers() or [])
+    try:
+        headers = cast(list[tuple[str, bytes | None]], raw.headers() or [])
+    except SystemError:
+        # A name among them is not UTF-8: anybody can send that, and the client then raises this.
+        # No header of ours is such, so they are nothing to us; asked again, it gives out a NULL.
+        headers = []
     return Message(topic, partition, offset, raw.key(), raw.value(), tuple(headers))
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from confluent_kafka import TopicPartition
 
 from shared.kafka import ClickConsumer
+from shared.kafka.client import read_message
 from shared.settings import KafkaSettings
 
 
@@ -54,3 +55,14 @@ def test_messages_of_partitions_given_up_meanwhile_are_left_to_their_new_owner()
 def test_messages_of_partitions_given_up_and_got_back_are_ours() -> None:
     assert offsets_kept(given_up=[0, 1], got_back=[0]) == [(0, 5)]
     assert offsets_kept(given_up=[0, 1], got_back=[0, 1]) == [(0, 5), (1, 6)]
+
+
+def test_a_header_whose_name_is_no_text_costs_only_the_headers() -> None:
+    """Anybody can send one, and the client then raises this: the worker must not stop for it."""
+
+    class Spoilt(FakeMessage):
+        def headers(self) -> None:
+            raise SystemError("returned a result with an exception set")
+
+    message = read_message(Spoilt(p=0, o=5))  # type: ignore[arg-type]
+    assert (message.offset, message.headers) == (5, ())
