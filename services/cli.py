@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cli import app as bench_app
+from services.dlq.cli import app as dlq_app
 from shared.errors import CheckpointError, ConfigurationError, NextclickError
 from shared.settings import Settings, environment_names
 
@@ -34,6 +35,7 @@ topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics.")
 models_app = typer.Typer(no_args_is_help=True, help="The model registry.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(models_app, name="models")
+app.add_typer(dlq_app, name="dlq")
 app.add_typer(bench_app, name="bench")
 
 console = Console(soft_wrap=True)

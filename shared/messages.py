@@ -33,3 +33,15 @@ class OutMessage:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+    partition: int | None = None
+    """None: the key decides."""
+
+
+REDRIVEN = "redriven"
+"""Header of a click that was a dead letter before: how many times."""
+
+
+def times_redriven(message: Message) -> int:
+    """Read the header; 0 where there is none, or one that is not ours."""
+    text = dict(message.headers).get(REDRIVEN) or b""
+    return int(text) if text.isdigit() and len(text) < 10 else 0

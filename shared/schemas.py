@@ -75,10 +75,14 @@ class Recommendation(_Message):
     schema_version: Literal[1] = 1
 
 
+REASONS = ("empty", "oversized", "not_json", "invalid")
+"""Why a message is no click."""
+
+
 def decode_click(value: bytes | None) -> Click:
     """Turn the value of a message on the clicks topic into a Click.
 
-    Raises BadClick, whose reason is "empty", "oversized", "not_json" or "invalid".
+    Raises BadClick, whose reason is one of REASONS.
     """
     if not value:
         raise BadClick("empty", "the message has no value")

@@ -104,6 +104,16 @@ class TrainerSettings(_Section):
     metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 = off")
 
 
+class DlqSettings(_Section):
+    """What `nextclick dlq redrive` remembers."""
+
+    group_id: str = Field(
+        "nextclick-redrive",
+        min_length=1,
+        description="Kafka consumer groups of redriving begin with this; one for each reason",
+    )
+
+
 class Settings(BaseSettings):
     """The one settings object of a process."""
 
@@ -119,6 +129,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     worker: WorkerSettings = WorkerSettings()
     trainer: TrainerSettings = TrainerSettings()
+    dlq: DlqSettings = DlqSettings()
 
     @classmethod
     def settings_customise_sources(  # type: ignore[override]

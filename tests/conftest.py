@@ -97,6 +97,7 @@ def environ(
         f"{PREFIX}REGISTRY__POLL_SECONDS": "0.1",
         f"{PREFIX}WORKER__GROUP_ID": f"worker-{name}",
         f"{PREFIX}TRAINER__GROUP_ID": f"trainer-{name}",
+        f"{PREFIX}DLQ__GROUP_ID": f"redrive-{name}",
         f"{PREFIX}TRAINER__EVENT_LOG": str(tmp_path / "event_log"),
         f"{PREFIX}TRAINER__TORCH_THREADS": "1",  # the machine may be busy with other tests
     }

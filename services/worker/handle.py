@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from shared.errors import BadClick
-from shared.messages import Message, OutMessage, Place
+from shared.messages import REDRIVEN, Message, OutMessage, Place, times_redriven
 from shared.schemas import Click, Recommendation, decode_click
 from shared.scorer import Ranking
 
@@ -97,7 +97,7 @@ def dead_letter(topic: str, message: Message, error: BadClick, now_ms: int) -> O
 
     A letter that Kafka refused would stop the worker for good, so a value and a key that are
     too long are cut; the headers `original_bytes` and `original_key_bytes` then say how long
-    they were.
+    they were. A message that `nextclick dlq redrive` sent, and that is bad again, stays marked.
     """
     key, value = message.key, message.value
     headers = {
@@ -108,6 +108,8 @@ def dead_letter(topic: str, message: Message, error: BadClick, now_ms: int) -> O
         "error": str(error)[:1000],
         "time": str(now_ms),
     }
+    if count := times_redriven(message):
+        headers[REDRIVEN] = str(count)
     if key is not None and len(key) > MAX_DEAD_LETTER_KEY_BYTES:
         headers["original_key_bytes"] = str(len(key))
         key = key[:MAX_DEAD_LETTER_KEY_BYTES]

@@ -2,12 +2,13 @@
 
 `ensure_topics` creates what is missing, `ClickConsumer` reads micro-batches and commits,
 `Publisher` produces and waits for acknowledgements, `TransactionalPublisher` commits the
-consumer's offsets with it, `TopicReader` and `LagMonitor` look on from
-outside any group. Errors that time heals become Unavailable; librdkafka reconnects by itself
-meanwhile.
+consumer's offsets with it, `TopicReader` and `LagMonitor` look on from outside any group,
+`offsets_held` and `read_offsets` read what a topic holds now and then end. Errors that time heals
+become Unavailable; librdkafka reconnects by itself meanwhile.
 """
 
 from shared.kafka.consumer import ClickConsumer
+from shared.kafka.offsets import GroupOffsets, offsets_held, read_offsets
 from shared.kafka.onlookers import LagMonitor, TopicReader
 from shared.kafka.publisher import Publisher
 from shared.kafka.topics import ensure_topics
@@ -15,9 +16,12 @@ from shared.kafka.transactions import TransactionalPublisher
 
 __all__ = [
     "ClickConsumer",
+    "GroupOffsets",
     "LagMonitor",
     "Publisher",
     "TopicReader",
     "TransactionalPublisher",
     "ensure_topics",
+    "offsets_held",
+    "read_offsets",
 ]

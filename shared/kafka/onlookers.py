@@ -18,6 +18,7 @@ from shared.kafka.client import (
     unavailable,
     watermarks_of,
 )
+from shared.kafka.offsets import GroupOffsets
 from shared.messages import Message
 from shared.settings import KafkaSettings
 
@@ -73,33 +74,15 @@ class TopicReader:
         self._consumer.close()
 
 
-class LagMonitor:
-    """Says how far a consumer group is behind, from outside the group."""
-
-    def __init__(self, settings: KafkaSettings, topic: str, group_id: str) -> None:
-        self._settings = settings
-        self._topic = topic
-        self._consumer = make_client(Consumer, {"group.id": group_id, **client_config(settings)})
+class LagMonitor(GroupOffsets):
+    """Says how far a consumer group is behind."""
 
     def lag(self) -> int:
         """Count the messages of the topic that the group has not committed yet.
 
         Raises Unavailable if Kafka does not answer.
         """
-        try:
-            committed = self._consumer.committed(
-                [
-                    TopicPartition(self._topic, partition)
-                    for partition in partitions_of(self._settings, self._consumer, self._topic)
-                ],
-                timeout=REQUEST_SECONDS,
-            )
-        except KafkaException as error:
-            raise unavailable(self._settings, error) from None
+        committed = self.committed()
         # Asked for after the commits, so that the difference cannot be negative.
         ends = watermarks_of(self._settings, self._consumer, self._topic)
-        return sum(ends[c.partition] - max(0, c.offset) for c in committed)
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._consumer.close()
+        return sum(ends[partition] - offset for partition, offset in committed.items())

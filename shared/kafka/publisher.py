@@ -61,6 +61,7 @@ class Publisher:
                         message.topic,
                         message.value,
                         message.key,
+                        partition=-1 if message.partition is None else message.partition,
                         headers=list(message.headers) or None,
                         on_delivery=self._delivered,
                     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -13,29 +11,8 @@ from shared.kafka import Publisher, ensure_topics
 from shared.messages import OutMessage
 from shared.schemas import Recommendation
 from shared.settings import PREFIX, KafkaSettings
+from tests.integration.terminal import nextclick, refused
 from tests.integration.traffic import publish_model
-
-
-def nextclick(
-    environ: dict[str, str], *arguments: str, **overrides: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "services.cli", *arguments],
-        env={**environ, "COLUMNS": "200", **overrides},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def refused(result: subprocess.CompletedProcess[str]) -> str:
-    """The one line that an error leaves."""
-    assert result.returncode == 2, result
-    lines = result.stderr.strip().splitlines()
-    assert lines[-1].startswith("nextclick: "), result.stderr
-    assert "Traceback" not in result.stderr
-    return lines[-1]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +30,9 @@ def refused(result: subprocess.CompletedProcess[str]) -> str:
         ["models", "show"],
         ["models", "promote"],
         ["models", "rollback"],
+        ["dlq", "list"],
+        ["dlq", "show"],
+        ["dlq", "redrive"],
     ],
 )
 def test_every_command_shows_an_example(environ: dict[str, str], command: list[str]) -> None:

@@ -1,0 +1,1 @@
+"""Dead letters: listing them, showing one, and sending them to the clicks topic once more."""

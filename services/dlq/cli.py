@@ -1,0 +1,113 @@
+"""`nextclick dlq …`: the messages that were no clicks, and sending them once more."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from services.dlq import letters, text
+from shared.errors import ConfigurationError, NextclickError
+from shared.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="Dead letters: messages that were no clicks.")
+console = Console(soft_wrap=True)
+_REASON = typer.Option(help=f"Only those with this reason: {', '.join(letters.KNOWN)}.")
+
+
+@app.command("list")
+def list_letters(
+    reason: Annotated[str | None, _REASON] = None,
+    limit: Annotated[int, typer.Option(help="At most so many, the newest.", min=1)] = 20,
+    json: Annotated[Path | None, typer.Option(help="Write the list here, too.")] = None,
+) -> None:
+    """List dead letters, newest last, and how many there are for each reason.
+
+    Example: nextclick dlq list --reason invalid
+    """
+    from shared.kafka import offsets_held, read_offsets
+
+    reasons = letters.known(reason)
+    kafka = Settings.from_environment().kafka
+    held = offsets_held(kafka, kafka.dlq_topic)
+    messages = read_offsets(kafka, kafka.dlq_topic, held)
+    newest, counts = letters.newest(messages, reasons, limit)
+    rows = [text.row(letter) for letter in newest]
+    table = Table(*text.COLUMNS)
+    for column in table.columns[:3]:
+        column.no_wrap = True  # a place that is cut short cannot be copied
+    for row in rows:
+        cells = ("–" if row[name] is None else row[name] for name in text.COLUMNS)
+        table.add_row(*map(Text, cells))  # Text: what looks like markup is none
+    if rows:
+        console.print(table)
+    by_reason = [f"{name} {counts[name]:,}" for name in letters.KNOWN if counts[name]]
+    typer.echo(f"{kafka.dlq_topic}: {', '.join(by_reason) or 'no dead letters'}")
+    if json is not None:
+        content = {"topic": kafka.dlq_topic, "counts": counts, "letters": rows}
+        try:
+            json.write_text(json_format.dumps(content, indent=2) + "\n")
+        except OSError as error:
+            raise ConfigurationError(f"--json {json} cannot be written ({error})") from None
+
+
+@app.command()
+def show(
+    place: Annotated[str, typer.Argument(help="PARTITION/OFFSET on the dead-letter topic.")],
+) -> None:
+    """Show everything of one dead letter.
+
+    Example: nextclick dlq show 0/17
+    """
+    from shared.kafka import offsets_held, read_offsets
+
+    partition, offset = letters.place(place)
+    kafka = Settings.from_environment().kafka
+    held = offsets_held(kafka, kafka.dlq_topic)
+    here = range(offset, offset + 1) if offset in held.get(partition, ()) else range(0)
+    for message in read_offsets(kafka, kafka.dlq_topic, {partition: here}):
+        typer.echo(text.page(letters.read(message)))
+        return
+    raise NextclickError(f"no dead letter at {place}; {kafka.dlq_topic} holds {_what(held)}")
+
+
+@app.command()
+def redrive(
+    reason: Annotated[str | None, _REASON] = None,
+    limit: Annotated[int, typer.Option(help="At most so many; 0 = no limit.", min=0)] = 0,
+    everything: Annotated[
+        bool, typer.Option("--all", help="From the beginning: also what was redriven before.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
+) -> None:
+    """Send dead letters to the clicks topic once more, each one once.
+
+    Begins where the last redrive of the same reason ended. What no worker could accept (cut,
+    empty, oversized) is skipped. A letter that is bad again comes back, marked as redriven.
+    Bytes and key stay as they are, so what was answered before has the same event_id again.
+
+    Example: nextclick dlq redrive --reason invalid --dry-run
+    """
+    from services.dlq.redrive import run
+
+    reasons = letters.known(reason)
+    settings = Settings.from_environment()
+    gone, skipped = run(settings, reasons, from_beginning=everything, limit=limit, dry_run=dry_run)
+    would = "would be " if dry_run else ""
+    typer.echo(f"{gone:,} {would}redriven to {settings.kafka.clicks_topic}")
+    for why, count in skipped.most_common():
+        typer.echo(f"{count:,} {would}skipped: {why}")
+    if not gone and not skipped and not everything:
+        typer.echo("no new letters since the last redrive; --all begins at the beginning")
+
+
+def _what(held: dict[int, range]) -> str:
+    spans = [f"{p}/{r.start} to {p}/{r.stop - 1}" for p, r in sorted(held.items()) if r]
+    return ", ".join(spans) or "none"

@@ -1,0 +1,82 @@
+"""Dead letters as text. Pure.
+
+Anybody may have written what is in a letter, its headers included, so nothing of it reaches a
+terminal but through `printable`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from services.dlq.letters import Letter
+
+COLUMNS = ("place", "time", "reason", "error", "key", "begins")
+"""What of a row a terminal has room for."""
+
+
+def printable(raw: bytes | str) -> str:
+    """One line that a terminal shows and does not obey: all that is not printable is escaped."""
+    text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def row(letter: Letter) -> dict[str, Any]:
+    """A letter in short, for `dlq list`; None where it has no such thing."""
+    key, value = letter.message.key, letter.message.value or b""
+    return {
+        "place": letter.place,
+        "time": _time(letter),
+        "reason": letter.reason,
+        "error": _short(letter.error, 60),
+        "from": _short(letter.origin, 60),
+        "key": None if key is None else _short(key, 24),
+        "bytes": len(value),
+        "redriven": letter.redriven,
+        "begins": _short(value, 60),
+    }
+
+
+def page(letter: Letter) -> str:
+    """Everything that a letter says, for `dlq show`."""
+    key, value = letter.message.key, letter.message.value
+    lines = [
+        f"place     {letter.place}",
+        f"reason    {letter.reason}",
+        f"error     {printable(letter.error)}",
+        f"from      {printable(letter.origin)}",
+        f"time      {_time(letter) or '–'}",
+        f"redriven  {letter.redriven}",
+        f"key       {'–' if key is None else printable(key)}",
+        f"bytes     {len(value or b''):,}" + (" (cut)" if letter.cut else ""),
+        "headers",
+        *(
+            f"  {printable(name)}: {printable(text or b'')}"
+            for name, text in letter.message.headers
+        ),
+        "value",
+        *(f"  {line}" for line in _value(value)),
+    ]
+    return "\n".join(lines)
+
+
+def _value(value: bytes | None) -> list[str]:
+    """Text as it is, so that a mistake in it can be seen; what is no text in hexadecimal."""
+    if not value:
+        return ["(none)" if value is None else "(empty)"]
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return [f"{at:06x}  {value[at : at + 16].hex(' ')}" for at in range(0, len(value), 16)]
+    return [printable(line) for line in text.split("\n")]
+
+
+def _time(letter: Letter) -> str | None:
+    if letter.time_ms is None:
+        return None
+    return f"{datetime.fromtimestamp(letter.time_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _short(raw: bytes, length: int) -> str:
+    text = printable(raw[: 4 * length + 4])  # a character has at most four bytes
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,135 @@
+"""What a topic holds from here to there, and how far a group has come, from outside the group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from typing import cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from shared.errors import ConfigurationError, Unavailable
+from shared.kafka.client import (
+    MISCONFIGURED,
+    REQUEST_SECONDS,
+    client_config,
+    make_client,
+    partitions_of,
+    poll_raw,
+    read_message,
+    unavailable,
+)
+from shared.messages import Message
+from shared.settings import KafkaSettings
+
+
+def offsets_held(settings: KafkaSettings, topic: str) -> dict[int, range]:
+    """The offsets that each partition of a topic holds now.
+
+    Raises Unavailable if Kafka does not answer or has no such topic.
+    """
+    consumer = make_client(Consumer, {"group.id": "nextclick-reader", **client_config(settings)})
+    try:
+        return {
+            partition: range(
+                *consumer.get_watermark_offsets(
+                    TopicPartition(topic, partition), timeout=REQUEST_SECONDS
+                )
+            )
+            for partition in partitions_of(settings, consumer, topic)
+        }
+    except KafkaException as error:
+        raise unavailable(settings, error) from None
+    finally:
+        consumer.close()
+
+
+def read_offsets(
+    settings: KafkaSettings, topic: str, wanted: Mapping[int, range]
+) -> Generator[Message, None, None]:
+    """Yield what a topic holds at these offsets, each partition in its order, and end.
+
+    Raises Unavailable if Kafka stops answering on the way.
+    """
+    left = {partition: offsets for partition, offsets in wanted.items() if offsets}
+    consumer = make_client(
+        Consumer,
+        {
+            "group.id": "nextclick-reader",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            # The last offsets may hold nothing to read: what a transaction leaves, for one.
+            "enable.partition.eof": True,
+            **client_config(settings),
+        },
+    )
+    try:
+        consumer.assign([TopicPartition(topic, p, offsets.start) for p, offsets in left.items()])
+        deadline = time.monotonic() + REQUEST_SECONDS
+        while left:
+            for raw in poll_raw(consumer, 100, 0.5):
+                error = raw.error()
+                if error is None:
+                    message = read_message(raw)
+                    offsets = left.get(message.partition, range(0))
+                    if message.offset in offsets:
+                        yield message
+                    if message.offset + 1 >= offsets.stop:
+                        left.pop(message.partition, None)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    left.pop(cast(int, raw.partition()), None)
+                elif error.fatal() or error.code() in MISCONFIGURED:
+                    raise ConfigurationError(
+                        f"Kafka, topic {topic}: {error.str()}; check NEXTCLICK_KAFKA__* settings"
+                    )
+                else:  # librdkafka goes on trying, and reports every time that it fails
+                    continue
+                deadline = time.monotonic() + REQUEST_SECONDS
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"Kafka at {settings.bootstrap_servers}, topic {topic}: nothing came "
+                    f"for {REQUEST_SECONDS:g} s"
+                )
+    finally:
+        consumer.close()
+
+
+class GroupOffsets:
+    """What a consumer group has committed on a topic, from outside the group."""
+
+    def __init__(self, settings: KafkaSettings, topic: str, group_id: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._consumer = make_client(Consumer, {"group.id": group_id, **client_config(settings)})
+
+    def committed(self) -> dict[int, int]:
+        """The offset that comes next in each partition; 0 where none is committed.
+
+        Raises Unavailable if Kafka does not answer.
+        """
+        try:
+            committed = self._consumer.committed(
+                [
+                    TopicPartition(self._topic, partition)
+                    for partition in partitions_of(self._settings, self._consumer, self._topic)
+                ],
+                timeout=REQUEST_SECONDS,
+            )
+        except KafkaException as error:
+            raise unavailable(self._settings, error) from None
+        return {c.partition: max(0, c.offset) for c in committed}
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Commit the offset that comes next in these partitions, and wait for it.
+
+        Raises Unavailable if Kafka does not answer, or if the group has members.
+        """
+        places = [TopicPartition(self._topic, p, offset) for p, offset in offsets.items()]
+        try:
+            self._consumer.commit(offsets=places, asynchronous=False)
+        except KafkaException as error:
+            raise unavailable(self._settings, error) from None
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._consumer.close()
