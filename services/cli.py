@@ -32,8 +32,10 @@ app = typer.Typer(
     help="Streaming session recommender: clicks in on Kafka, next-click recommendations out.",
 )
 topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics.")
+sessions_app = typer.Typer(no_args_is_help=True, help="Session state in Redis.")
 models_app = typer.Typer(no_args_is_help=True, help="The model registry.")
 app.add_typer(topics_app, name="topics")
+app.add_typer(sessions_app, name="sessions")
 app.add_typer(models_app, name="models")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(bench_app, name="bench")
@@ -251,6 +253,23 @@ def explain(
         raise ConfigurationError("explain takes an EVENT_ID, or --history, not both")
     items = [item for item in (part.strip() for part in history.split(",")) if item]
     explain.show(*explain.run(Settings.from_environment(), event_id, items, version), console)
+
+
+@sessions_app.command("rebuild")
+def rebuild_sessions() -> None:
+    """Fill Redis anew from the clicks topic, up to where the workers have come.
+
+    For when Redis was emptied. Users who click while it runs may start anew: stop the workers
+    first if that matters.
+
+    Example: nextclick sessions rebuild
+    """
+    from services.worker.rebuild import run
+
+    rebuilt = run(Settings.from_environment())
+    typer.echo(f"{rebuilt.read - rebuilt.behind:,} clicks are in their users' sessions")
+    if rebuilt.behind:
+        typer.echo(f"{rebuilt.behind:,} lie behind newer clicks of their users and were left out")
 
 
 @models_app.command("list")

@@ -58,6 +58,9 @@ class SessionStore(Protocol):
         ...
 
 
+_HEALS = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY")
+"""Refusals that end when the server recovers: replicas missing, disk full, failing over."""
+
 _NOWHERE = Place(-1, -1)
 
 
@@ -115,6 +118,10 @@ class RedisSessions:
             redis.exceptions.ReadOnlyError,
             redis.exceptions.OutOfMemoryError,
         ) as error:
+            raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None
+        except redis.exceptions.ResponseError as error:
+            if not any(word in str(error) for word in _HEALS):
+                raise
             raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None
         return [[item.decode() for item in history] for history in raw]
 
