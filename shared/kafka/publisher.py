@@ -21,16 +21,18 @@ class Publisher:
         self._settings = settings
         self._failed: KafkaError | None = None
         self._connected = False
-        self._producer = make_client(
-            Producer,
-            {
-                "enable.idempotence": True,  # implies acks=all and order per partition
-                "linger.ms": 0,
-                "compression.type": "zstd",  # JSON shrinks to half, even message by message
-                **self._specific(),
-                **client_config(settings),
-            },
-        )
+        self._producer = self._new_client()
+
+    def _new_client(self) -> Producer:
+        config = {
+            "enable.idempotence": True,  # implies acks=all and order per partition
+            "linger.ms": 0,
+            "compression.type": "zstd",  # JSON shrinks to half, even message by message
+            **self._specific(),
+            **client_config(self._settings),
+        }
+        client: Producer = make_client(Producer, config)
+        return client
 
     def _specific(self) -> dict[str, object]:
         return {"message.timeout.ms": 0}  # a message waits for Kafka to come back, for ever

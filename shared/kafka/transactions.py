@@ -7,7 +7,9 @@ that was thought dead and wakes up cannot commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as RawMessage
@@ -18,6 +20,8 @@ from shared.kafka.consumer import ClickConsumer, offsets_after
 from shared.kafka.publisher import Publisher
 from shared.messages import Message, OutMessage
 from shared.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
 
 TRANSACTION_TIMEOUT_MS = 30_000
 """So long a worker that died for good holds back the readers of committed answers."""
@@ -65,36 +69,55 @@ class TransactionalPublisher(Publisher):
         starts from the last committed offset. Raises Unavailable if Kafka does not answer; calling
         again goes on. Raises Fenced if the transactional id is somebody else's now.
         """
-        self._begin()
-        if self._broken is None:
-            try:
-                if not self._offsets_sent:
-                    self._transact(
-                        self._producer.send_offsets_to_transaction,
-                        offsets_after(consumer.topic, messages),
-                        consumer.group_metadata(),
-                        REQUEST_SECONDS,
-                    )
-                    self._offsets_sent = True
-                self._transact(self._producer.commit_transaction, REQUEST_SECONDS)
-            except _MustAbort as must:
-                self._broken = must.error
-        if self._broken is not None:
-            self._transact(self._producer.abort_transaction, REQUEST_SECONDS)
-            self._producer.flush(REQUEST_SECONDS)  # hear now of what was thrown away with it
+        if self._connected:
+            self._begin()
+            self._commit_or_abort(consumer, messages)
+        if not self._connected:  # the client was given up; beginning anew aborts what it left open
+            self.connect()
+            self._broken = KafkaError(KafkaError._TIMED_OUT)
         broken, self._broken = self._broken, None
         self._open = self._offsets_sent = False
         if broken is not None:
             raise CommitRefused(f"transaction aborted: {broken.str()}")
+
+    def _commit_or_abort(self, consumer: ClickConsumer, messages: Sequence[Message]) -> None:
+        if self._broken is None:
+            try:
+                if not self._offsets_sent:
+                    self._send_offsets(consumer, messages)
+                if self._connected:
+                    self._transact(self._producer.commit_transaction, REQUEST_SECONDS)
+                return
+            except _MustAbort as must:
+                self._broken = must.error
+        self._transact(self._producer.abort_transaction, REQUEST_SECONDS)
+        self._producer.flush(REQUEST_SECONDS)  # hear now of what was thrown away with it
+
+    def _send_offsets(self, consumer: ClickConsumer, messages: Sequence[Message]) -> None:
+        """Add the offsets to the transaction; give the client up if it does not come back.
+
+        While the group's coordinator cannot be reached, librdkafka does not heed this call's
+        timeout, and may even forget to connect again (its issues 5456 and 5511). So it is made in
+        a thread of its own, which then stays behind with the client.
+        """
+        offsets, group = offsets_after(consumer.topic, messages), consumer.group_metadata()
+        call = _Call(self._producer.send_offsets_to_transaction, offsets, group, REQUEST_SECONDS)
+        if call.returned_within(REQUEST_SECONDS + 1):
+            self._transact(call.result)
+            self._offsets_sent = True
+        else:
+            log.warning("the Kafka client does not come back; going on with a new one")
+            self._producer = self._new_client()
+            self._connected = False
 
     def _begin(self) -> None:
         if not self._open:
             self._transact(self._producer.begin_transaction)
             self._open = True
 
-    def _transact(self, action: object, *arguments: object) -> None:
+    def _transact(self, action: Callable[..., object], *arguments: object) -> None:
         try:
-            action(*arguments)  # type: ignore[operator]
+            action(*arguments)
         except KafkaException as raised:
             error = raised.args[0]
             if error.fatal():
@@ -115,6 +138,29 @@ class TransactionalPublisher(Publisher):
     def _note(self, error: KafkaError) -> None:
         if self._broken is None:
             self._broken = error
+
+
+class _Call:
+    """A call in a thread of its own."""
+
+    def __init__(self, action: Callable[..., object], *arguments: object) -> None:
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(action, arguments), daemon=True)
+        self._thread.start()
+
+    def _run(self, action: Callable[..., object], arguments: tuple[object, ...]) -> None:
+        try:
+            action(*arguments)
+        except Exception as error:  # for the thread that wants the result
+            self._error = error
+
+    def returned_within(self, seconds: float) -> bool:
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def result(self) -> None:
+        if self._error is not None:
+            raise self._error
 
 
 class _MustAbort(Exception):

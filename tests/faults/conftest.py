@@ -68,7 +68,7 @@ def report(request: pytest.FixtureRequest) -> Report:
     def note(what: str, verdict: Verdict, recovery_seconds: float) -> None:
         request.config.stash[_LINES].append(Line(what, verdict, recovery_seconds))
         assert verdict.exact, verdict
-        if "exactly" in what:
+        if what.endswith(", exactly_once"):
             assert verdict.doubled == 0, verdict
 
     return note

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -78,8 +78,3 @@ class _Lists:
         if key not in self._known:
             (self._known[key],) = self._scorers[version].recommend([list(history)])
         return self._known[key]
-
-
-def without_doubles(verdict: Verdict) -> Verdict:
-    """The same, as a consumer sees it that drops answers whose event_id it has seen."""
-    return replace(verdict, answered_once=verdict.answered_once + verdict.doubled, doubled=0)

@@ -119,6 +119,21 @@ class Stand:
         """Judge everything sent and everything answered so far."""
         return judge(self._sent, self.answers(), self.registry)
 
+    def follow(self, group_id: str) -> None:
+        """Look at another group's offsets from now on."""
+        self._lag.close()
+        self._lag = LagMonitor(self.kafka, self.kafka.clicks_topic, group_id)
+
+    def reconnect_shop(self) -> None:
+        """Produce through a client that knows the topic as it is now."""
+        self._shop = Shop(self.kafka)
+
+    def wait_until_durable(self) -> None:
+        """Wait until the broker has written what it holds: once a second it does."""
+        state = self.folder / "kafka" / "kafka.json"
+        now = time.time()
+        until(lambda: state.exists() and state.stat().st_mtime > now, "the broker's state")
+
     def close(self) -> None:
         """Leave nothing running."""
         for child in self._children:

@@ -1,0 +1,123 @@
+"""The broker dies, stands still, hangs up, forgets offsets, and the topic grows."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewPartitions
+
+from shared.settings import PREFIX
+from tests.faults.conftest import GUARANTEES, MakeStand, Report
+from tests.faults.stand import Stopwatch, go_on, pause
+from tests.faults.tampering import at_step
+from tests.integration.traffic import make_clicks
+from tests.waiting import until
+
+CLIENT_CONFIG = f"{PREFIX}KAFKA__CLIENT_CONFIG"
+GROUP_ID = f"{PREFIX}WORKER__GROUP_ID"
+
+
+def test_killed_and_restarted(stand: MakeStand, report: Report) -> None:
+    """While nothing is on its way: killed, the embedded broker forgets its last second. It also
+    forgets which transactions were open, and holds back what follows them: so without any."""
+    ours = stand()
+    clicks = make_clicks(3000, seed=1)
+    worker = ours.worker()
+    ours.send(clicks[:1500])
+    ours.wait_for_all()
+    ours.wait_until_durable()
+    ours.broker.kill()
+    until(lambda: "Connection refused" in ours.log(worker), "the worker notices")
+    watch = Stopwatch()
+    ours.broker.restart()
+    ours.send(clicks[1500:])
+    ours.wait_for_all()
+    assert worker.is_alive()
+    report("broker killed and restarted, at_least_once", ours.verdict(), watch.seconds())
+
+
+@pytest.mark.parametrize("guarantee", GUARANTEES)
+def test_paused(guarantee: str, long: bool, stand: MakeStand, report: Report) -> None:
+    ours = stand(guarantee)
+    ours.send(make_clicks(3000, seed=2))
+    worker = ours.worker()
+    ours.wait_for_some(300)
+    pause(ours.broker.process.pid)
+    worker.join(10 if long else 3)  # it goes on waiting
+    assert worker.is_alive()
+    watch = Stopwatch()
+    go_on(ours.broker.process.pid)
+    ours.wait_for_all()
+    report(f"broker paused, {guarantee}", ours.verdict(), watch.seconds())
+
+
+def hang_up(port: int) -> None:
+    """Cut every connection of this process to a port, as a failing network would."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            connection = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue  # no socket
+        with connection:
+            try:
+                if connection.getpeername()[1] == port:
+                    connection.shutdown(socket.SHUT_RDWR)
+            except (OSError, IndexError):
+                continue  # not connected
+
+
+@pytest.mark.parametrize("step", ["produced", "acknowledged"])
+@pytest.mark.parametrize("guarantee", GUARANTEES)
+def test_hangs_up_in_mid_batch(guarantee: str, step: str, stand: MakeStand, report: Report) -> None:
+    ours = stand(guarantee)
+    ours.send(make_clicks(2000, seed=3))
+    cut = functools.partial(hang_up, ours.broker.port)
+    watch = Stopwatch()
+    ours.worker(prepare=functools.partial(at_step, step, 4, cut))
+    ours.wait_for_all()
+    verdict = ours.verdict()
+    assert verdict.doubled == 0, "the producer is idempotent"
+    report(f"connections cut after a batch is {step}, {guarantee}", verdict, watch.seconds())
+
+
+@pytest.mark.parametrize("guarantee", GUARANTEES)
+def test_offsets_lost(guarantee: str, stand: MakeStand, report: Report) -> None:
+    """All of them: every click is read again, far more than a session remembers."""
+    ours = stand(guarantee)
+    clicks = make_clicks(2500, users=10, seed=4)
+    ours.send(clicks[:2000])
+    worker = ours.worker()
+    ours.wait_for_all()
+    worker.terminate()
+    worker.join(30)
+    ours.follow("another-group")  # has no offsets
+    ours.send(clicks[2000:])
+    watch = Stopwatch()
+    ours.worker(**{GROUP_ID: "another-group"})
+    ours.wait_for_all()
+    verdict = ours.verdict()
+    assert 0 < verdict.doubled <= 10 * 32, "what is too long ago is not answered again"
+    report(f"offsets lost ({guarantee})", verdict, watch.seconds())
+
+
+@pytest.mark.parametrize("guarantee", GUARANTEES)
+def test_the_topic_gets_another_partition(guarantee: str, stand: MakeStand, report: Report) -> None:
+    ours = stand(guarantee)
+    ours.environ[CLIENT_CONFIG] = '{"topic.metadata.refresh.interval.ms": 500}'
+    clicks = make_clicks(2000, seed=5)
+    ours.send(clicks[:1000])
+    worker = ours.worker()
+    ours.wait_for_all()
+    admin = AdminClient({"bootstrap.servers": ours.broker.address})
+    topic = ours.kafka.clicks_topic
+    for future in admin.create_partitions([NewPartitions(topic, 5)]).values():
+        future.result()
+    ours.reconnect_shop()
+    watch = Stopwatch()
+    ours.send(clicks[1000:])
+    ours.wait_for_all()
+    assert worker.is_alive()
+    report(f"a partition more, {guarantee}", ours.verdict(), watch.seconds())
