@@ -1,8 +1,8 @@
-"""Prometheus metrics, each defined once; served when a metrics port is set."""
+"""Prometheus metrics, each defined once (docs/metrics.md); shared/health.py serves them."""
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram, Summary, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, Summary
 
 CLICKS = Counter("nextclick_clicks", "Valid clicks read")
 ANSWERED_BEFORE = Counter(
@@ -31,9 +31,3 @@ SWAP_FAILURES = Counter("nextclick_swap_failures", "Models that could not be loa
 RETRAINS = Counter("nextclick_retrains", "Retrainings by outcome", ["outcome"])
 LOGGED_CLICKS = Counter("nextclick_logged_clicks", "Clicks made durable in the event log")
 MODEL_LOADED = Gauge("nextclick_model_loaded_timestamp", "When the served model was swapped in")
-
-
-def serve_metrics(port: int) -> None:
-    """Serve /metrics on `port` from a background thread; 0 = do not."""
-    if port:
-        start_http_server(port)

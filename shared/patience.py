@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from shared.errors import Unavailable
+from shared.heartbeat import HEART
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,6 +47,7 @@ class Patience:
             try:
                 result = action(*args, **kwargs)
             except Unavailable as error:
+                HEART.beat()  # waiting for a server is not being stuck
                 if said is None or self._clock() - said >= REMIND_SECONDS:
                     self._log.warning("waiting: %s", error)
                     said = self._clock()

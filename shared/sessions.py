@@ -53,6 +53,10 @@ class SessionStore(Protocol):
         """
         ...
 
+    def ping(self) -> None:
+        """Raise Unavailable, or ConfigurationError if it is the password, unless it answers."""
+        ...
+
     def close(self) -> None:
         """Give the connections back."""
         ...
@@ -237,6 +241,9 @@ class MemorySessions:
     def _history(entries: list[_Entry], position: int) -> list[str]:
         first = position - entries[position].length + 1
         return [entry.item_id for entry in entries[first : position + 1]] if first >= 0 else []
+
+    def ping(self) -> None:
+        """Do nothing: it is here."""
 
     def close(self) -> None:
         """Nothing to give back."""

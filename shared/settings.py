@@ -80,7 +80,9 @@ class WorkerSettings(_Section):
     max_batch: int = Field(256, ge=1, description="clicks in one micro-batch at most")
     top_k: int = Field(10, ge=1, description="items in a recommendation")
     torch_threads: int = Field(1, ge=1, description="threads of one forward pass")
-    metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 = off")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0 = off"
+    )
 
 
 class TrainerSettings(_Section):
@@ -101,7 +103,9 @@ class TrainerSettings(_Section):
     max_fit_seconds: float = Field(600, gt=0, description="cap on one fit")
     seed: int = Field(42, description="seed of initialisation and shuffling")
     torch_threads: int = Field(0, ge=0, description="threads of a fit; 0 = all cores")
-    metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 = off")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0 = off"
+    )
 
 
 class DlqSettings(_Section):

@@ -19,12 +19,14 @@ import torch
 from shared import metrics
 from shared.device import select_device
 from shared.errors import BadClick, CommitRefused, ConfigurationError, Unavailable
+from shared.heartbeat import HEART
 from shared.kafka import ClickConsumer, ensure_topics
 from shared.messages import Message
 from shared.patience import Patience, Stopped
 from shared.registry import Registry
 from shared.schemas import decode_click
 from shared.settings import Settings, TrainerSettings
+from trainer import health
 from trainer.event_log import EventLog
 from trainer.presets import preset
 from trainer.retrain import FitLimits, Outcome, retrain
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 FLUSH_MESSAGES = 20_000
+AROUND_A_FIT_SECONDS = 3600.0
+"""A retraining that takes longer than its fit may and this is stuck; the rest of it has no cap."""
 
 
 @dataclass
@@ -54,6 +58,7 @@ class Collector:
         self._waiting += self.consumer.poll(FLUSH_MESSAGES, POLL_SECONDS)
         if self._flushed_at is None:
             self._flushed_at = self.clock()
+        HEART.beat()
         due = self.clock() - self._flushed_at >= self.flush_seconds
         if due or len(self._waiting) >= FLUSH_MESSAGES:
             self.flush()
@@ -107,13 +112,13 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
     registry.check_writable()
     event_log = EventLog(ours.event_log)
     ensure_topics(settings.kafka, [settings.kafka.clicks_topic])
-    metrics.serve_metrics(ours.metrics_port)
 
     def retrain_now() -> Outcome | None:
         held = event_log.count()
         if held < ours.min_clicks:
             log.info("%d clicks logged, too few to train on (want %d)", held, ours.min_clicks)
             return None
+        HEART.beat(within=ours.max_fit_seconds + AROUND_A_FIT_SECONDS)
         log.info("retraining on %d clicks", min(held, ours.window_clicks))
         outcome = retrain(
             event_log.read(newest=ours.window_clicks),
@@ -141,11 +146,12 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
     )
     collector = Collector(consumer, event_log, Patience(stop, log), ours.flush_seconds)
     try:
-        if once:
-            _catch_up(collector, stop)
-            return None if stop.is_set() else retrain_now()
-        _collect_and_retrain(collector, ours, retrain_now, stop)
-        collector.flush()
+        with health.served(settings, event_log, registry):
+            if once:
+                _catch_up(collector, stop)
+                return None if stop.is_set() else retrain_now()
+            _collect_and_retrain(collector, ours, retrain_now, stop)
+            collector.flush()
     except Stopped:
         log.info("stopped while waiting; what was read but not logged will be read again")
     finally:

@@ -35,6 +35,7 @@ from services.worker import handle
 from services.worker.model_slot import ModelSlot, ServedModel
 from shared import metrics
 from shared.errors import CommitRefused
+from shared.heartbeat import HEART
 from shared.kafka import ClickConsumer, Publisher
 from shared.messages import Message
 from shared.patience import Patience, Stopped
@@ -79,6 +80,7 @@ class Worker:
         try:
             while not self.stop.is_set():
                 self.step()
+                HEART.beat()
             self.settle()
         except (Stopped, CommitRefused):
             log.info("stopped, uncommitted; whoever comes next replays the batch in hand")

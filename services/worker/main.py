@@ -10,11 +10,12 @@ from functools import partial
 
 import torch
 
+from services.worker import health
 from services.worker.loop import Worker
 from services.worker.model_slot import ModelSlot
-from shared import metrics
 from shared.device import select_device
 from shared.garbage import leave_what_is_loaded_to_itself
+from shared.heartbeat import HEART
 from shared.kafka import ClickConsumer, Publisher, TransactionalPublisher, ensure_topics
 from shared.messages import Message
 from shared.registry import Registry
@@ -77,22 +78,22 @@ def run(
     """
     torch.set_num_threads(settings.worker.torch_threads)
     device = select_device(settings.device)
-    metrics.serve_metrics(settings.worker.metrics_port)
     slot = ModelSlot(
         Registry(settings.registry.url),
         lambda checkpoint: scorer(checkpoint, device, settings.worker.top_k),
         settings.registry.poll_seconds,
     )
     worker = build(settings, slot, stop, reached)
-    slot.start()
     try:
-        while not stop.is_set() and not slot.wait(0.2):
-            pass
-        if stop.is_set():
-            return
-        leave_what_is_loaded_to_itself()
-        log.info("answering clicks from %s on %s", settings.kafka.clicks_topic, device)
-        worker.run()
+        with health.served(settings, worker):
+            slot.start()
+            while not stop.is_set() and not slot.wait(0.2):
+                HEART.beat()
+            if stop.is_set():
+                return
+            leave_what_is_loaded_to_itself()
+            log.info("answering clicks from %s on %s", settings.kafka.clicks_topic, device)
+            worker.run()
     finally:
         worker.close()
         slot.stop()

@@ -76,7 +76,8 @@ class ModelSlot:
     def stop(self) -> None:
         """End the watching thread."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def check(self) -> None:
         """Look at the pointer once, and swap if it names another version that can serve."""

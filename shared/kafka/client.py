@@ -75,10 +75,12 @@ def poll_raw(consumer: Consumer, max_messages: int, timeout: float) -> list[RawM
     return [first, *rest]
 
 
-def partitions_of(settings: KafkaSettings, consumer: Consumer, topic: str) -> list[int]:
+def partitions_of(
+    settings: KafkaSettings, consumer: Consumer, topic: str, timeout: float = REQUEST_SECONDS
+) -> list[int]:
     """The partitions of a topic; raises Unavailable if Kafka does not answer or has no such."""
     try:
-        metadata = consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic]
+        metadata = consumer.list_topics(topic, timeout=timeout).topics[topic]
     except KafkaException as error:
         raise unavailable(settings, error) from None
     if metadata.error is not None:

@@ -70,6 +70,8 @@ class ClickConsumer:
         self._before_giving_up: Callable[[], None] = _nothing
         self.assignment: set[int] = set()
         """Partitions that are ours now."""
+        self.joined = False
+        """The group has told us which they are; none, if there are more members than partitions."""
         self.read_to_end: set[int] = set()
         """Those of them whose end was reached since; kept up to date for who is in no hurry."""
         self._consumer = make_client(
@@ -175,6 +177,7 @@ class ClickConsumer:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         ours = {p.partition for p in partitions}
         self.assignment |= ours
+        self.joined = True
         self._given_up -= ours  # given up and got back within one poll: what follows is ours
         log.info("assigned partitions %s", sorted(ours))
         if self._seek is not None:
@@ -191,6 +194,7 @@ class ClickConsumer:
         # The group has gone on without us: there is nothing left to finish, and a commit would not
         # even be answered before this returns.
         gone = {p.partition for p in partitions}
+        self.joined = False
         self.assignment -= gone
         self.read_to_end -= gone
         self._given_up |= gone

@@ -75,14 +75,22 @@ class TopicReader:
 
 
 class LagMonitor(GroupOffsets):
-    """Says how far a consumer group is behind."""
+    """Says how far a consumer group is behind. Any thread may ask."""
+
+    def ping(self, timeout: float) -> None:
+        """Raise Unavailable unless Kafka answers within so many seconds, and has the topic."""
+        partitions_of(self._settings, self._consumer, self._topic, timeout)
 
     def lag(self) -> int:
         """Count the messages of the topic that the group has not committed yet.
 
         Raises Unavailable if Kafka does not answer.
         """
+        return sum(self.lags().values())
+
+    def lags(self) -> dict[int, int]:
+        """The same by partition."""
         committed = self.committed()
         # Asked for after the commits, so that the difference cannot be negative.
         ends = watermarks_of(self._settings, self._consumer, self._topic)
-        return sum(ends[partition] - offset for partition, offset in committed.items())
+        return {partition: ends[partition] - offset for partition, offset in committed.items()}
