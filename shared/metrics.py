@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram, Summary
+import math
+
+from prometheus_client import Counter, Gauge, Histogram, Info, Summary
 
 CLICKS = Counter("nextclick_clicks", "Valid clicks read")
 ANSWERED_BEFORE = Counter(
@@ -27,7 +29,16 @@ STAGE_SECONDS = Summary(
     ["stage"],
 )
 SWAPS = Counter("nextclick_swaps", "Models swapped in, the first one included")
-SWAP_FAILURES = Counter("nextclick_swap_failures", "Models that could not be loaded")
+SWAP_FAILURES = Counter("nextclick_swap_failures", "Models that could not be served", ["stage"])
 RETRAINS = Counter("nextclick_retrains", "Retrainings by outcome", ["outcome"])
+GATE_REFUSALS = Counter("nextclick_gate_refusals", "Candidates not published", ["reason"])
 LOGGED_CLICKS = Counter("nextclick_logged_clicks", "Clicks made durable in the event log")
+MODEL = Info("nextclick_model", "The served model")
 MODEL_LOADED = Gauge("nextclick_model_loaded_timestamp", "When the served model was swapped in")
+MODEL_AGE = Gauge("nextclick_model_age_seconds", "Since the served model was published")
+MODEL_AGE.set(math.nan)  # until there is one
+CONSUMER_LAG = Gauge(
+    "nextclick_consumer_lag",
+    "Clicks not committed yet, of this process's partitions",
+    ["partition"],
+)

@@ -30,6 +30,7 @@ from shared.errors import CheckpointError, ConfigurationError, Unavailable
 
 POINTER = "current.json"
 _HISTORY_KEPT = 50
+_TIME = "%Y%m%dT%H%M%S"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,14 @@ class Pointer:
 
     version: str
     history: list[str]
+
+
+def published_at(version: str) -> datetime | None:
+    """When a version was published, by its name; None if the name does not tell."""
+    try:
+        return datetime.strptime(version.partition("-")[0], _TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 class Registry:
@@ -73,7 +82,7 @@ class Registry:
         Raises Unavailable if the registry cannot be written.
         """
         now = now or datetime.now(UTC)
-        version = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+        version = f"{now:{_TIME}}-{secrets.token_hex(2)}"
         files = checkpoints.to_files(checkpoint, version, now.isoformat(timespec="seconds"))
         with self._explained("write"):
             if self._local:

@@ -24,6 +24,8 @@ class Decision:
 
     publish: bool
     reason: str
+    refusal: str = ""
+    """If refused: `no_cases`, `same`, `worse` or `rival`, fit for a metric label."""
 
 
 def decide(
@@ -45,7 +47,7 @@ def decide(
     """
     new = candidate.hits(k)
     if len(new) == 0:
-        return Decision(False, "no held-out clicks to judge the candidate by")
+        return Decision(False, "no held-out clicks to judge the candidate by", "no_cases")
     means = {name: float(rival.hits(k).mean()) for name, rival in rivals.items()}
     numbers = ", ".join(
         [f"HR@{k} candidate {new.mean():.4f}", *(f"{n} {mean:.4f}" for n, mean in means.items())]
@@ -59,11 +61,13 @@ def decide(
             f"95 % interval {low:+.4f} to {high:+.4f}, {len(new)} cases)"
         )
         if np.array_equal(candidate.ranks, champion.ranks):
-            return Decision(False, f"the candidate ranks exactly as the champion does: {numbers}")
+            reason = f"the candidate ranks exactly as the champion does: {numbers}"
+            return Decision(False, reason, "same")
         if high < 0:
-            return Decision(False, f"worse than the champion beyond noise: {numbers}")
+            return Decision(False, f"worse than the champion beyond noise: {numbers}", "worse")
         to_beat = {name for name in means if old.mean() > means[name]}
     better = [name for name in means if name in to_beat and new.mean() <= means[name]]
     if better or not np.any(new):
-        return Decision(False, f"no better than {' and '.join(better) or 'nothing'}: {numbers}")
+        reason = f"no better than {' and '.join(better) or 'nothing'}: {numbers}"
+        return Decision(False, reason, "rival")
     return Decision(True, numbers)

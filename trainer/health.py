@@ -10,14 +10,17 @@ from pathlib import Path
 from shared.errors import Unavailable
 from shared.health import WAIT_SECONDS, Check, HealthServer
 from shared.heartbeat import HEART
-from shared.kafka import LagMonitor
+from shared.kafka import ClickConsumer, LagMonitor
+from shared.lag import LagWatch
 from shared.registry import Registry
 from shared.settings import Settings
 from trainer.event_log import EventLog
 
 
 @contextlib.contextmanager
-def served(settings: Settings, event_log: EventLog, registry: Registry) -> Iterator[None]:
+def served(
+    settings: Settings, event_log: EventLog, registry: Registry, consumer: ClickConsumer
+) -> Iterator[None]:
     """Serve /metrics, /healthz and /readyz meanwhile, unless the port is 0.
 
     Raises ConfigurationError if the port cannot be had.
@@ -33,9 +36,12 @@ def served(settings: Settings, event_log: EventLog, registry: Registry) -> Itera
         alive={"loop": HEART.check},
         ready=checks(monitor, event_log.folder, registry),
     )
+    lag = LagWatch(monitor, lambda: set(consumer.assignment))
+    lag.start()
     try:
         yield
     finally:
+        lag.stop()
         server.close()
 
 

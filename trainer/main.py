@@ -132,6 +132,8 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
         if outcome is not None:
             published = outcome.version is not None
             metrics.RETRAINS.labels("published" if published else "refused").inc()
+            if not published:
+                metrics.GATE_REFUSALS.labels(outcome.refusal).inc()
             verdict = f"published {outcome.version}" if published else "refused the candidate"
             log.info("%s after %.1f s: %s", verdict, outcome.seconds, outcome.reason)
         return outcome
@@ -146,7 +148,7 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
     )
     collector = Collector(consumer, event_log, Patience(stop, log), ours.flush_seconds)
     try:
-        with health.served(settings, event_log, registry):
+        with health.served(settings, event_log, registry, consumer):
             if once:
                 _catch_up(collector, stop)
                 return None if stop.is_set() else retrain_now()
@@ -176,6 +178,7 @@ def _collect_and_retrain(
                 retrain_now()
             except Unavailable as error:  # the registry: the next retraining tries again
                 log.error("this retraining is lost: %s", error)
+                metrics.RETRAINS.labels("lost").inc()
             last = time.monotonic()
 
 

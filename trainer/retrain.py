@@ -58,6 +58,8 @@ class Outcome:
     """The published version, or None if the gate refused."""
     reason: str
     seconds: float
+    refusal: str = ""
+    """If nothing was published: the gate's word for it, or `nothing_to_learn`."""
 
 
 def retrain(
@@ -78,7 +80,7 @@ def retrain(
     began = time.monotonic()
     data = click_log(frame, gap_ms)
     if reason := _nothing_to_learn(data):
-        return Outcome(None, reason, time.monotonic() - began)
+        return Outcome(None, reason, time.monotonic() - began, "nothing_to_learn")
     name, champion = current_champion(registry)
     candidate = fit_candidate(
         data, champion, name, preset, limits, device=device, stopped=stopped, progress=progress
@@ -89,7 +91,7 @@ def retrain(
     decision, metrics = judge(data, candidate, champion, device)
     seconds = time.monotonic() - began
     if not decision.publish:
-        return Outcome(None, decision.reason, seconds)
+        return Outcome(None, decision.reason, seconds, decision.refusal)
     candidate.metrics.update(metrics)
     return Outcome(registry.publish(candidate), decision.reason, seconds)
 

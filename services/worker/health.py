@@ -10,6 +10,7 @@ from shared.errors import Unavailable
 from shared.health import WAIT_SECONDS, Check, HealthServer
 from shared.heartbeat import HEART
 from shared.kafka import LagMonitor
+from shared.lag import LagWatch
 from shared.settings import Settings
 
 
@@ -30,9 +31,12 @@ def served(settings: Settings, worker: Worker) -> Iterator[None]:
         alive={"loop": HEART.check},
         ready=checks(worker, monitor),
     )
+    lag = LagWatch(monitor, lambda: set(worker.consumer.assignment))
+    lag.start()
     try:
         yield
     finally:
+        lag.stop()
         server.close()
 
 

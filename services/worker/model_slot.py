@@ -17,7 +17,7 @@ from shared import metrics
 from shared.checkpoint import Checkpoint
 from shared.errors import CheckpointError, Unavailable
 from shared.patience import REMIND_SECONDS
-from shared.registry import Registry
+from shared.registry import Registry, published_at
 from shared.scorer import Scorer
 
 log = logging.getLogger(__name__)
@@ -103,11 +103,15 @@ class ModelSlot:
 
     def _swap(self, version: str) -> None:
         try:
-            scorer = self._make_scorer(self._registry.load(version))
+            stage = "load"
+            checkpoint = self._registry.load(version)
+            stage = "smoke"
+            scorer = self._make_scorer(checkpoint)
+            stage = "warm_up"
             for size in _WARM_UP_BATCHES:
                 scorer.recommend([[scorer.vocabulary.item_ids[0]]] * size)
         except (CheckpointError, RuntimeError) as error:  # RuntimeError: torch, out of memory, …
-            metrics.SWAP_FAILURES.inc()
+            metrics.SWAP_FAILURES.labels(stage).inc()
             self._given_up = version  # its bytes will not get better
             kept = f"keeping {self._model.version}" if self._model else "there is no older one"
             log.error("model %s cannot serve, %s: %s", version, kept, error)
@@ -115,7 +119,7 @@ class ModelSlot:
         self._model = ServedModel(version, scorer)
         self._first.set()
         metrics.SWAPS.inc()
-        metrics.MODEL_LOADED.set_to_current_time()
+        _show(version)
         log.info("serving model %s", version)
 
     def _complain(self, text: str) -> None:
@@ -132,3 +136,12 @@ class ModelSlot:
         except BaseException as error:  # a bug: hand it to the serving thread, which crashes
             self._crash = error
             self._first.set()
+
+
+def _show(version: str) -> None:
+    now = time.time()
+    published = published_at(version)
+    since = now if published is None else published.timestamp()
+    metrics.MODEL.info({"version": version})
+    metrics.MODEL_LOADED.set(now)
+    metrics.MODEL_AGE.set_function(lambda: time.time() - since)

@@ -39,6 +39,11 @@ def ask(port: int, path: str) -> tuple[int, dict[str, str]]:
         return 0, {}
 
 
+def scrape(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+        return str(response.read().decode())
+
+
 def test_a_worker_is_ready_when_it_can_answer_and_alive_throughout(
     launch: Launch, port: int, tmp_path: Path
 ) -> None:
@@ -61,7 +66,7 @@ def test_a_worker_is_ready_when_it_can_answer_and_alive_throughout(
         assert "no model yet" in body["model"]
         assert ask(port, "/healthz") == (200, {"loop": "ok"})
 
-        publish_model(tmp_path / "registry", seed=1)
+        version = publish_model(tmp_path / "registry", seed=1)
         until(lambda: ask(port, "/readyz")[0] == 200, "the worker is ready")
 
         redis.kill()
@@ -73,6 +78,8 @@ def test_a_worker_is_ready_when_it_can_answer_and_alive_throughout(
 
         redis.restart()
         until(lambda: ask(port, "/readyz")[0] == 200, "the worker is ready again")
+        until(lambda: 'nextclick_consumer_lag{partition="3"} 0.0' in scrape(port), "the lag")
+        assert f'nextclick_model_info{{version="{version}"}} 1.0' in scrape(port)
     finally:
         redis.kill()
 

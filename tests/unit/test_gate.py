@@ -152,3 +152,15 @@ def test_users_are_drawn_whole() -> None:
     together = gate.decide(candidate, champion, popularity, np.arange(1000) // 100)
     assert not apart.publish
     assert together.publish
+
+
+def test_every_refusal_has_its_word() -> None:
+    half = hitting(0.5)
+    words = {
+        "no_cases": decide(hitting(0.5, cases=0), None, hitting(0.3, cases=0)),
+        "same": decide(half, half, hitting(0.3)),
+        "worse": decide(hitting(0.4, seed=1), hitting(0.5, seed=2), hitting(0.3)),
+        "rival": decide(hitting(0.3), None, hitting(0.3)),
+    }
+    assert {word: decision.refusal for word, decision in words.items()} == {w: w for w in words}
+    assert decide(half, None, hitting(0.3)).refusal == ""

@@ -188,7 +188,7 @@ def test_without_any_model_it_says_what_to_do(
 
 def test_swaps_and_failures_are_counted(registry: FakeRegistry, slot: ModelSlot) -> None:
     def counted() -> tuple[float, float]:
-        return metrics.SWAPS._value.get(), metrics.SWAP_FAILURES._value.get()
+        return metrics.SWAPS._value.get(), metrics.SWAP_FAILURES.labels("load")._value.get()
 
     before = counted()
     registry.broken = {"v2"}
@@ -240,3 +240,21 @@ def test_a_model_that_was_swapped_out_is_freed_without_the_garbage_collector(
         assert [reference() for reference in old] == [None, None]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("stage", ["load", "smoke", "warm_up"])
+def test_a_failed_swap_is_counted_where_it_failed(registry: FakeRegistry, stage: str) -> None:
+    class Cold(Scorer):
+        def recommend(self, histories: list[list[str]]) -> list[Ranking]:
+            raise RuntimeError("too large")
+
+    def make(c: Checkpoint) -> Scorer:
+        if stage == "smoke":
+            raise CheckpointError("not finite")
+        return Cold(c, CPU, 3)
+
+    counter = metrics.SWAP_FAILURES.labels(stage)._value
+    before = counter.get()
+    registry.current, registry.broken = "v1", {"v1"} if stage == "load" else set()
+    ModelSlot(registry, make, 0.01).check()  # type: ignore[arg-type]
+    assert counter.get() == before + 1

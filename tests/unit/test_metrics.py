@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from services.worker.model_slot import _show
+from shared import metrics
+from shared.errors import Unavailable
+from shared.lag import LagWatch
+
+DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+SUFFIX = {"counter": "_total", "info": "_info"}
+
+
+def test_the_page_lists_what_is_registered_and_nothing_else() -> None:
+    registered = {}
+    for metric in vars(metrics).values():
+        if isinstance(metric, MetricWrapperBase):
+            kind = metric._type
+            labels = ["version"] if kind == "info" else list(metric._labelnames)
+            name = metric._name + SUFFIX.get(kind, "")
+            registered[name] = ("gauge" if kind == "info" else kind, labels)
+    row = re.compile(r"\| `(nextclick_\w+)` \| (\w+) \|([^|]*)\|")
+    listed = {
+        name: (kind, re.findall(r"`(\w+)`", labels))
+        for name, kind, labels in row.findall(DOCS.read_text())
+    }
+    assert listed == registered
+
+
+def samples(metric: MetricWrapperBase) -> dict[tuple[str, ...], float]:
+    return {tuple(s.labels.values()): s.value for m in metric.collect() for s in m.samples}
+
+
+class Monitor:
+    def __init__(self) -> None:
+        self.now: dict[int, int] | None = {}
+
+    def lags(self) -> dict[int, int]:
+        if self.now is None:
+            raise Unavailable("Kafka is away")
+        return self.now
+
+
+def test_the_lag_is_that_of_our_own_partitions() -> None:
+    monitor, mine = Monitor(), {0, 1}
+    watch = LagWatch(monitor, lambda: mine)  # type: ignore[arg-type]
+    monitor.now = {0: 5, 1: 6, 2: 7}
+    watch.measure()
+    assert samples(metrics.CONSUMER_LAG) == {("0",): 5, ("1",): 6}
+    mine -= {0}
+    watch.measure()
+    assert samples(metrics.CONSUMER_LAG) == {("1",): 6}
+    monitor.now = None
+    watch.measure()
+    assert samples(metrics.CONSUMER_LAG) == {}, "an old lag would be taken for a new one"
+
+
+def test_one_model_is_shown_with_its_age() -> None:
+    for version in ("20200101T000000-aaaa", "20200102T000000-bbbb"):
+        _show(version)
+    assert samples(metrics.MODEL) == {("20200102T000000-bbbb",): 1}
+    (age,) = samples(metrics.MODEL_AGE).values()
+    assert age > 100_000_000
+    _show("v1")  # a name that does not tell when: counted from now
+    (age,) = samples(metrics.MODEL_AGE).values()
+    assert 0 <= age < 60
