@@ -326,7 +326,7 @@ def models_rollback() -> None:
 
     Example: nextclick models rollback
     """
-    console.print(f"current: {_registry().rollback()}")
+    console.print(f"current: {_registry().rollback().version}")
 
 
 def _registry() -> Registry:

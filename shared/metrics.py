@@ -30,6 +30,11 @@ STAGE_SECONDS = Summary(
 )
 SWAPS = Counter("nextclick_swaps", "Models swapped in, the first one included")
 SWAP_FAILURES = Counter("nextclick_swap_failures", "Models that could not be served", ["stage"])
+ROLLBACKS = Counter("nextclick_rollbacks", "Versions that the guard took back", ["reason"])
+LIVE_JUDGED = Counter(
+    "nextclick_live_judged", "Lists that a click of their user followed", ["version"]
+)
+LIVE_HITS = Counter("nextclick_live_hits", "Those of them that held the item clicked", ["version"])
 RETRAINS = Counter("nextclick_retrains", "Retrainings by outcome", ["outcome"])
 GATE_REFUSALS = Counter("nextclick_gate_refusals", "Candidates not published", ["reason"])
 LOGGED_CLICKS = Counter("nextclick_logged_clicks", "Clicks made durable in the event log")

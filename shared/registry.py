@@ -12,6 +12,7 @@ written atomically but a folder is not, its manifest is written last.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -152,27 +153,52 @@ class Registry:
     def promote(self, version: str) -> None:
         """Point to a version that is in the registry, after checking that it loads."""
         self.load(version)
-        try:
-            old = self.pointer()
-        except CheckpointError:
-            old = None  # an unreadable pointer is what promoting mends
-        if old is not None and old.version == version:
-            return
-        history = [] if old is None else [*old.history, old.version][-_HISTORY_KEPT:]
-        self._write_pointer(Pointer(version, history))
+        with self._alone():
+            try:
+                old = self.pointer()
+            except CheckpointError:
+                old = None  # an unreadable pointer is what promoting mends
+            if old is not None and old.version == version:
+                return
+            history = [] if old is None else [*old.history, old.version][-_HISTORY_KEPT:]
+            self._write_pointer(Pointer(version, history))
 
-    def rollback(self) -> str:
-        """Point to the version that was current before, and return it.
+    def rollback(self, only_if: str | None = None) -> Pointer:
+        """Point to the version that was current before; returns what the pointer says then.
 
-        Raises CheckpointError if there is none.
+        With `only_if` nothing is changed if another version is current. Raises CheckpointError if
+        there is no earlier version, or it does not load, Unavailable if the registry is away.
         """
-        old = self.pointer()
-        if old is None or not old.history:
-            raise CheckpointError(f"the registry {self.url} has no earlier version to go back to")
-        *history, version = old.history
-        self.load(version)
-        self._write_pointer(Pointer(version, history))
-        return version
+        with self._alone():
+            old = self.pointer()
+            if old is not None and only_if not in (None, old.version):
+                return old
+            if old is None or not old.history:
+                raise CheckpointError(
+                    f"the registry {self.url} has no earlier version to go back to"
+                )
+            *history, version = old.history
+            self.load(version)
+            self._write_pointer(Pointer(version, history))
+            return Pointer(version, history)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let nobody else move the pointer meanwhile, by a lock on the folder.
+
+        An object store and some network file systems have no such lock: there, of two who move the
+        pointer within the same milliseconds, one may not see what the other did.
+        """
+        if not (self._local and Path(self._root).is_dir()):
+            yield
+            return
+        folder = os.open(self._root, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def _write_pointer(self, pointer: Pointer) -> None:
         content = json.dumps(

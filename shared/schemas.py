@@ -70,7 +70,7 @@ class Recommendation(_Message):
     """The exact item ids that were scored, oldest first, the click itself last."""
     click_timestamp: int
     scored_at: int
-    fallback: Literal["cold_start", "unknown_items"] | None = None
+    fallback: Literal["cold_start", "unknown_items", "not_finite"] | None = None
     """None, or why popularity answered instead of the model."""
     schema_version: Literal[1] = 1
 

@@ -35,7 +35,7 @@ _SHORTLISTED = 64
 _POWERS_OF_TEN = np.array([float(f"1e{exponent}") for exponent in range(60)])
 """Up to 1e22 they are exact, and so are the decimals made with them."""
 
-Fallback = Literal["cold_start", "unknown_items"]
+Fallback = Literal["cold_start", "unknown_items", "not_finite"]
 
 
 @dataclass(frozen=True, slots=True)

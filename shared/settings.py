@@ -80,6 +80,11 @@ class WorkerSettings(_Section):
     max_batch: int = Field(256, ge=1, description="clicks in one micro-batch at most")
     top_k: int = Field(10, ge=1, description="items in a recommendation")
     torch_threads: int = Field(1, ge=1, description="threads of one forward pass")
+    guard_clicks: int = Field(
+        2000,
+        ge=0,
+        description="judged clicks in which a new model that does worse is rolled back; 0 = off",
+    )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0 = off"
     )

@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 from prometheus_client.context_managers import Timer
 
 from services.worker import handle
+from services.worker.guard import Guard
 from services.worker.model_slot import ModelSlot, ServedModel
 from shared import metrics
 from shared.errors import CommitRefused
@@ -64,6 +65,7 @@ class Worker:
     stop: threading.Event
     commit: Callable[[Sequence[Message]], None]
     """Step 7: ClickConsumer.commit, or the same within TransactionalPublisher's transaction."""
+    guard: Guard = field(default_factory=Guard)
     now: Callable[[], float] = time.time
     reached: Callable[[str], None] = lambda step: None
     """Called with the name of each step when it is done; tests crash there."""
@@ -143,7 +145,7 @@ class Worker:
             asked = self._with_histories(batch)  # 3
         self.reached("appended")
         with _timed("score"):
-            rankings = model.scorer.recommend([history for _, history in asked])  # 4
+            model, rankings = self.guard.recommend(model, asked)  # 4
         self.reached("scored")
         with _timed("encode"):
             now_ms = int(self.now() * 1000)

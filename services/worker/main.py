@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from services.worker import health
+from services.worker.guard import Guard
 from services.worker.loop import Worker
 from services.worker.model_slot import ModelSlot
 from shared.device import select_device
@@ -61,6 +62,7 @@ def build(
         max_batch=ours.max_batch,
         stop=stop,
         commit=commit,
+        guard=Guard(ours.guard_clicks, slot.roll_back),
         reached=reached,
     )
 

@@ -17,7 +17,7 @@ from shared import metrics
 from shared.checkpoint import Checkpoint
 from shared.errors import CheckpointError, Unavailable
 from shared.patience import REMIND_SECONDS
-from shared.registry import Registry, published_at
+from shared.registry import Pointer, Registry, published_at
 from shared.scorer import Scorer
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,11 @@ class ServedModel:
 
     version: str
     scorer: Scorer
+    on_trial: bool = False
+    """Newly published in the place of the one that served: the guard watches it.
+
+    Not so if a person went back to it: whatever its hits are, it is there to stay.
+    """
 
 
 class ModelSlot:
@@ -49,6 +54,8 @@ class ModelSlot:
         self._clock = clock
         self._model: ServedModel | None = None
         self._given_up: str | None = None
+        self._rolled_back: str | None = None
+        self._swapping = threading.Lock()
         self._complained: float | None = None
         self._crash: BaseException | None = None
         self._stop = threading.Event()
@@ -79,6 +86,17 @@ class ModelSlot:
         if self._thread.is_alive():
             self._thread.join()
 
+    def roll_back(self, bad: ServedModel, good: ServedModel) -> None:
+        """Serve `good` in the place of `bad`, at once, and tell the registry soon.
+
+        `bad` is not taken again, unless somebody promotes it anew. Called by the serving thread.
+        """
+        with self._swapping:
+            self._given_up = self._rolled_back = bad.version
+            if self._model is bad:  # else a newer one is there, which `good` is not to replace
+                self._model = good
+                _show(good.version)
+
     def check(self) -> None:
         """Look at the pointer once, and swap if it names another version that can serve."""
         try:
@@ -89,19 +107,37 @@ class ModelSlot:
                     "`nextclick trainer --once` publishes the first"
                 )
                 return
+            if self._rolled_back is not None:
+                pointer = self._tell(pointer)
             served = self._model.version if self._model else None
             if pointer.version != self._given_up:
                 self._given_up = None  # whoever points to it once more wants it tried once more
             if pointer.version in (served, self._given_up):
                 return
-            self._swap(pointer.version)
+            forward = served in pointer.history and pointer.version not in pointer.history
+            self._swap(pointer.version, on_trial=forward)
             self._complained = None
         except Unavailable as error:
             self._complain(str(error))
         except CheckpointError as error:  # the pointer itself is unreadable
             self._complain(str(error))
 
-    def _swap(self, version: str) -> None:
+    def _tell(self, pointer: Pointer) -> Pointer:
+        """Move the pointer off the version that was rolled back, if it is still there."""
+        bad = self._rolled_back
+        try:
+            if bad == pointer.version:
+                pointer = self._registry.rollback(only_if=bad)
+                log.info("the registry now names model %s, not %s", pointer.version, bad)
+        except Unavailable as error:
+            self._complain(f"the registry still names model {bad}: {error}")
+            return pointer
+        except CheckpointError as error:
+            log.error("the registry still names model %s: %s", bad, error)
+        self._rolled_back = None
+        return pointer
+
+    def _swap(self, version: str, *, on_trial: bool) -> None:
         try:
             stage = "load"
             checkpoint = self._registry.load(version)
@@ -116,10 +152,11 @@ class ModelSlot:
             kept = f"keeping {self._model.version}" if self._model else "there is no older one"
             log.error("model %s cannot serve, %s: %s", version, kept, error)
             return
-        self._model = ServedModel(version, scorer)
+        with self._swapping:
+            self._model = ServedModel(version, scorer, on_trial)
+            _show(version)
         self._first.set()
         metrics.SWAPS.inc()
-        _show(version)
         log.info("serving model %s", version)
 
     def _complain(self, text: str) -> None:

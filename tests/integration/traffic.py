@@ -25,10 +25,16 @@ from tests.waiting import until
 ITEMS = 50
 
 
-def publish_model(registry: Path, seed: int) -> str:
-    """Publish a model with random weights: what it recommends is arbitrary but fixed."""
+def publish_model(registry: Path, seed: int, weight: float | None = None) -> str:
+    """Publish a model with random weights: what it recommends is arbitrary but fixed.
+
+    One of its weights is `weight`, if that is given.
+    """
     torch.manual_seed(seed)
     model = BST(BSTConfig(items=ITEMS, embed_dim=16, heads=2, layers=1, feedforward=32))
+    if weight is not None:
+        with torch.no_grad():
+            next(model.parameters()).view(-1)[-1] = weight
     vocabulary = Vocabulary([str(i) for i in range(1, ITEMS + 1)])
     popularity = np.arange(ITEMS, 0, -1)
     return Registry(str(registry)).publish(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
+from collections.abc import Callable
 
 import pytest
 
@@ -24,13 +25,28 @@ class FakeRegistry:
         self.pointer_broken = False
         self.broken: set[str] = set()
         self.loads: list[str] = []
+        self.history: list[str] = []
+        self.read_only = False
 
     def pointer(self) -> Pointer | None:
         if self.away:
             raise Unavailable("registry away")
         if self.pointer_broken:
             raise CheckpointError("pointer unreadable")
-        return Pointer(self.current, []) if self.current else None
+        return Pointer(self.current, self.history) if self.current else None
+
+    def rollback(self, only_if: str) -> Pointer:
+        if self.read_only:
+            raise Unavailable("read-only")
+        if not self.history:
+            raise CheckpointError("no earlier version")
+        if self.current == only_if:
+            *self.history, self.current = self.history
+        return Pointer(self.current or "", self.history)
+
+    def publish(self, version: str) -> None:
+        self.history = [*self.history, self.current] if self.current else []
+        self.current = version
 
     def load(self, version: str) -> Checkpoint:
         self.loads.append(version)
@@ -258,3 +274,118 @@ def test_a_failed_swap_is_counted_where_it_failed(registry: FakeRegistry, stage:
     registry.current, registry.broken = "v1", {"v1"} if stage == "load" else set()
     ModelSlot(registry, make, 0.01).check()  # type: ignore[arg-type]
     assert counter.get() == before + 1
+
+
+@pytest.fixture
+def rolled_back(registry: FakeRegistry, slot: ModelSlot) -> Callable[[], None]:
+    """v1, then v2; the call rolls back from it, as the guard does."""
+    models = []
+    for version in ("v1", "v2"):
+        registry.publish(version)
+        slot.check()
+        assert slot.model is not None
+        models.append(slot.model)
+    good, bad = models
+    return lambda: slot.roll_back(bad, good)
+
+
+def test_a_version_that_was_published_is_on_trial(registry: FakeRegistry, slot: ModelSlot) -> None:
+    trials = []
+    for version in ("v1", "v2", "v3"):
+        registry.publish(version)
+        slot.check()
+        assert slot.model is not None
+        trials.append(slot.model.on_trial)
+    assert trials == [False, True, True]  # the first has nothing before it
+
+
+def test_a_version_that_a_person_went_back_to_is_not_on_trial(
+    registry: FakeRegistry, slot: ModelSlot
+) -> None:
+    for version in ("v1", "v2", "v3"):
+        registry.publish(version)
+        slot.check()
+    registry.rollback("v3")  # nextclick models rollback
+    slot.check()
+    assert slot.model is not None
+    assert (slot.model.version, slot.model.on_trial) == ("v2", False)
+    registry.publish("v1")  # nextclick models promote v1
+    slot.check()
+    assert (slot.model.version, slot.model.on_trial) == ("v1", False)
+
+
+def test_after_a_rollback_the_old_model_serves_at_once_and_the_pointer_follows(
+    registry: FakeRegistry, slot: ModelSlot, rolled_back: Callable[[], None]
+) -> None:
+    rolled_back()
+    assert served(slot) == "v1"
+    slot.check()
+    slot.check()
+    assert (served(slot), registry.current) == ("v1", "v1")
+    assert registry.loads == ["v1", "v2"], "what is in memory is not loaded again"
+
+
+def test_a_registry_that_takes_no_rollback_is_asked_again_and_followed_meanwhile(
+    registry: FakeRegistry,
+    slot: ModelSlot,
+    rolled_back: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    registry.read_only = True
+    rolled_back()
+    for _ in range(3):
+        slot.check()
+    assert (served(slot), registry.current) == ("v1", "v2")
+    assert caplog.text.count("the registry still names model v2") == 1
+    registry.read_only = False
+    slot.check()
+    assert (served(slot), registry.current) == ("v1", "v1")
+
+
+def test_a_newer_version_is_taken_although_the_rollback_was_not(
+    registry: FakeRegistry, slot: ModelSlot, rolled_back: Callable[[], None]
+) -> None:
+    registry.read_only = True
+    rolled_back()
+    slot.check()
+    registry.publish("v3")
+    slot.check()
+    assert served(slot) == "v3"
+    registry.read_only = False
+    slot.check()
+    assert registry.current == "v3", "v3 is not rolled back in the place of v2"
+
+
+def test_a_version_that_was_rolled_back_is_taken_when_it_is_promoted_anew(
+    registry: FakeRegistry, slot: ModelSlot, rolled_back: Callable[[], None]
+) -> None:
+    rolled_back()
+    slot.check()
+    registry.publish("v2")
+    slot.check()
+    assert slot.model is not None
+    assert (slot.model.version, slot.model.on_trial) == ("v2", True)
+
+
+def test_a_rollback_that_comes_too_late_replaces_nothing(
+    registry: FakeRegistry, slot: ModelSlot, rolled_back: Callable[[], None]
+) -> None:
+    registry.publish("v3")
+    slot.check()
+    rolled_back()
+    slot.check()
+    assert (served(slot), registry.current) == ("v3", "v3")
+
+
+def test_a_rollback_to_nowhere_is_said(
+    registry: FakeRegistry,
+    slot: ModelSlot,
+    rolled_back: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    registry.history = []
+    rolled_back()
+    for _ in range(3):
+        slot.check()
+    assert served(slot) == "v1"
+    assert caplog.text.count("no earlier version") == 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,8 +40,8 @@ def test_versions_sort_by_time_and_roll_back_step_by_step(registry: Registry) ->
         registry.publish(checkpoint(seed=i), datetime(2026, 1, i, tzinfo=UTC)) for i in (1, 2, 3)
     ]
     assert registry.versions() == made
-    assert registry.rollback() == made[1]
-    assert registry.rollback() == made[0]
+    assert registry.rollback().version == made[1]
+    assert registry.rollback().version == made[0]
     with pytest.raises(CheckpointError, match="no earlier version"):
         registry.rollback()
     registry.promote(made[2])
@@ -246,3 +247,23 @@ def test_a_file_in_the_way_of_the_registry_names_the_setting(tmp_path: Path) -> 
     for action in (registry.pointer, registry.rollback):
         with pytest.raises(Unavailable, match="NEXTCLICK_REGISTRY__URL"):
             action()
+
+
+def test_it_is_rolled_back_only_if_nobody_was_faster(registry: Registry) -> None:
+    made = [registry.publish(checkpoint(seed=i), datetime(2026, 1, i, tzinfo=UTC)) for i in (1, 2)]
+    assert registry.rollback(only_if=made[0]) == Pointer(made[1], [made[0]])
+    assert registry.rollback(only_if=made[1]) == Pointer(made[0], [])
+    assert registry.rollback(only_if=made[1]) == Pointer(made[0], [])
+    with pytest.raises(CheckpointError, match="no earlier version"):
+        registry.rollback(only_if=made[0])
+
+
+def test_two_who_roll_back_at_once_go_back_one_step(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path))
+    made = [
+        registry.publish(checkpoint(seed=i), datetime(2026, 1, i, tzinfo=UTC)) for i in (1, 2, 3)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(Registry(str(tmp_path)).rollback, made[2]) for _ in range(4)]
+        assert {future.result().version for future in futures} == {made[1]}
+    assert registry.pointer() == Pointer(made[1], [made[0]])
