@@ -55,3 +55,23 @@ def test_a_commit_by_one_who_left_the_group_is_refused(consumer: ClickConsumer) 
     )
     with pytest.raises(CommitRefused):
         consumer.commit(messages)
+
+
+def test_a_member_that_gets_no_partition_knows_that_it_gets_none(
+    kafka: KafkaSettings, name: str
+) -> None:
+    one = kafka.model_copy(update={"partitions": 1})
+    ensure_topics(one, [one.clicks_topic])
+    first = ClickConsumer(one, one.clicks_topic, f"spare-{name}")
+    until(lambda: first.poll(1, 0.1) or first.assignment, "the first owns the partition")
+    second = ClickConsumer(one, one.clicks_topic, f"spare-{name}")
+    assert not second.joined
+    try:
+        until(
+            lambda: (first.poll(1, 0.05), second.poll(1, 0.05)) and first.joined and second.joined,
+            "both know their partitions",
+        )
+        assert len(first.assignment) + len(second.assignment) == 1
+    finally:
+        first.close()
+        second.close()

@@ -106,3 +106,28 @@ def test_a_trainer_is_ready_while_log_and_registry_are_there(
     shutil.rmtree(tmp_path / "event_log")
     until(lambda: ask(port, "/readyz")[0] == 503, "the event log is missed")
     assert "NEXTCLICK_TRAINER__EVENT_LOG" in ask(port, "/readyz")[1]["event_log"]
+
+
+def test_a_trainer_that_misses_kafka_is_alive_and_not_ready(
+    launch: Launch, port: int, tmp_path: Path
+) -> None:
+    try:
+        kafka = embedded.start_kafka(tmp_path / "kafka")
+    except ConfigurationError as missing:
+        pytest.skip(str(missing))
+    try:
+        launch(
+            "trainer",
+            **{
+                f"{PREFIX}TRAINER__METRICS_PORT": str(port),
+                f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": kafka.address,
+            },
+        )
+        until(lambda: ask(port, "/readyz")[0] == 200, "the trainer is ready")
+    finally:
+        kafka.kill()
+    until(lambda: ask(port, "/readyz")[0] == 503, "Kafka is missed")
+    body = ask(port, "/readyz")[1]
+    assert body.pop("kafka") != "ok"
+    assert set(body.values()) == {"ok"}
+    assert ask(port, "/healthz") == (200, {"loop": "ok"})
