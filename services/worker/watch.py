@@ -103,15 +103,17 @@ def z_of_drop(old: Share, new: Share) -> float:
     """By how many standard errors `new` is below `old`: the z of two proportions, pooled.
 
     Hits of one user are alike, so the noise is that between users if that is more: the sum over
-    users of the squared differences between their hits and what the pooled rate has them expect.
+    users of the squared differences between their hits and what their version's rate has them
+    expect.
     """
     if not old.judged or not new.judged:
         return 0.0
     pooled = (old.hits + new.hits) / (old.judged + new.judged)
     variance = 0.0
     for share in (old, new):
-        alone = share.judged * pooled * (1 - pooled)
-        by_user = sum((hits - pooled * judged) ** 2 for hits, judged in share.users)
+        alone, rate = share.judged * pooled * (1 - pooled), share.hits / share.judged
+        by_user = sum((hits - rate * judged) ** 2 for hits, judged in share.users)
+        by_user *= len(share.users) / max(1, len(share.users) - 1)
         variance += max(alone, by_user) / share.judged**2
     drop = old.hits / old.judged - new.hits / new.judged
     return drop / math.sqrt(variance) if variance > 0 else 0.0
