@@ -47,6 +47,7 @@ class Watch:
         self._share = share if share.enough else None
         self._looks = [n for n in (clicks // 8, clicks // 4, clicks // 2) if n >= LEAST_JUDGED]
         self._looks.append(clicks)
+        self._later = clicks // 8
         self._limits = old.limits()
         self._answers_left = _LONGEST_WATCH * clicks
         self._batches = self._in_block = self._slow = self._slow_blocks = 0
@@ -67,9 +68,12 @@ class Watch:
     def _worse(self) -> Verdict | None:
         if not self._looks or self._new.judged < self._looks[0]:
             return None
-        del self._looks[0]
         old, new = self._share or self._old.share(), self._new.share()
-        if not (old.enough and new.enough) or (z := z_of_drop(old, new)) <= WORSE_Z:
+        if not (old.enough and new.enough):
+            self._looks[0] = self._new.judged + self._later
+            return None
+        del self._looks[0]
+        if (z := z_of_drop(old, new)) <= WORSE_Z:
             return None
         return Verdict("worse", f"HR@10 {new} clicks, before it {old} (z = {z:.1f})")
 

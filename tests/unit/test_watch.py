@@ -99,6 +99,19 @@ def test_few_users_are_no_ground_for_a_verdict() -> None:
         assert watch.scored(1, 0.001) is None
 
 
+def test_a_look_that_comes_too_early_is_put_off() -> None:
+    """The first 400 clicks are of few users, as when partitions are read one after the other."""
+    after = Record("new", CLICKS)
+    watch = Watch(after, judged(CLICKS, CLICKS), CLICKS)
+    verdicts = []
+    for i in range(600):
+        after.judge(f"u{i % 10 if i < 400 else i}", False)
+        verdicts.append(watch.scored(1, 0.001))
+    (found,) = [v for v in verdicts if v is not None][:1]
+    assert found.reason == "worse"
+    assert verdicts.index(found) == 499
+
+
 def test_users_whose_clicks_are_alike_are_more_noise() -> None:
     alone = [(1, 1)] * 50 + [(0, 1)] * 50
     alike = [(10, 10)] * 5 + [(0, 10)] * 5
