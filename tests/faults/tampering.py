@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from services.worker import main as worker_main
 
@@ -41,3 +42,60 @@ def stand_still() -> None:
 def stop_at(step: str, count: int) -> Callable[[], None]:
     """For `prepare`: SIGSTOP as soon as the worker has reached a step `count` times."""
     return functools.partial(at_step, step, count, stand_still)
+
+
+# Promises broken on purpose: the suite must notice each of them.
+
+
+def append_twice() -> None:
+    """Sessions no longer recognise a click that they hold."""
+    from itertools import count
+
+    from shared import sessions
+
+    numbers = count()
+    sessions.event_digest = lambda event_id: next(numbers).to_bytes(8, "big")
+
+
+def no_fence() -> None:
+    """Sessions no longer know how far a user's clicks have been appended."""
+    from shared.sessions import RedisSessions
+
+    append = RedisSessions.append
+    RedisSessions.append = lambda self, clicks, places=None: append(self, clicks)  # type: ignore[method-assign]
+
+
+def commit_before_acknowledged() -> None:
+    """Offsets are committed while the answers are still on their way."""
+    from shared.kafka import Publisher
+
+    Publisher.wait_acknowledged = lambda self, timeout=0.0: None  # type: ignore[method-assign]
+
+
+def die_between_two_commits(count: int) -> None:
+    """Offsets are committed after the transaction instead of in it; it dies in between."""
+    from shared.kafka import TransactionalPublisher
+
+    left = count
+
+    def commit_with(self: TransactionalPublisher, consumer: Any, messages: Any) -> None:
+        nonlocal left
+        self._begin()
+        self._producer.commit_transaction(10)
+        self._open = False
+        left -= 1
+        if left == 0:
+            die()
+        consumer.commit(messages)
+
+    TransactionalPublisher.commit_with = commit_with  # type: ignore[method-assign]
+
+
+def one_after_the_other(*tamper: Callable[[], None]) -> Callable[[], None]:
+    """For `prepare`: all of these."""
+    return functools.partial(_all, tamper)
+
+
+def _all(tamper: Sequence[Callable[[], None]]) -> None:
+    for one in tamper:
+        one()
