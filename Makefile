@@ -7,7 +7,7 @@ ARGS ?=
 PEERS := build/peers
 PEERS_INSTALLED := $(PEERS)/.installed
 
-.PHONY: help demo test lint format bench-drift bench-peers clean
+.PHONY: help demo test faults soak lint format bench-drift bench-peers clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
@@ -24,6 +24,12 @@ demo: $(INSTALLED)   ## run everything embedded; options by ARGS="--seconds 60"
 
 test: $(INSTALLED)   ## run the tests; options by ARGS="-k worker"
 	@$(BIN)/pytest $(ARGS)
+
+faults: $(INSTALLED) ## break everything at length; a line a fault
+	@$(BIN)/pytest tests/faults --long $(ARGS)
+
+soak: $(INSTALLED)   ## clicks for a long time; ARGS="--soak 30" minutes
+	@$(BIN)/pytest tests/faults/test_load.py -k soak --soak 10 $(ARGS)
 
 lint: $(INSTALLED)   ## ruff, mypy --strict, import rules
 	$(BIN)/ruff check .

@@ -20,6 +20,12 @@ from tests.backend import Backend, choose, running
 Launch = Callable[..., subprocess.Popen[bytes]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Of tests/faults: options are known only if they stand here."""
+    parser.addoption("--long", action="store_true", help="break things at length: make faults")
+    parser.addoption("--soak", type=float, default=0.25, help="minutes of the soak: make soak")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for name in [n for n in os.environ if n.startswith(PREFIX)]:
         del os.environ[name]  # the developer's own settings are none of the tests' business

@@ -30,10 +30,6 @@ class Line:
 _LINES = pytest.StashKey[list[Line]]()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="break things at length: make faults")
-
-
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_LINES] = []
 
@@ -47,6 +43,11 @@ def clicks_in_all(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def long(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture
+def soak_minutes(request: pytest.FixtureRequest) -> float:
+    return float(request.config.getoption("--soak"))
 
 
 @pytest.fixture

@@ -91,6 +91,11 @@ class Stand:
         self._sent += clicks
         self._topic_length += len(clicks)
 
+    @property
+    def sent(self) -> int:
+        """Messages on the clicks topic."""
+        return self._topic_length
+
     def answers(self) -> list[Recommendation]:
         """All answers that a reader of committed messages sees now.
 
