@@ -29,7 +29,7 @@ faults: $(INSTALLED) ## break everything at length; a line a fault
 	@$(BIN)/pytest tests/faults --long $(ARGS)
 
 soak: $(INSTALLED)   ## clicks for a long time; ARGS="--soak 30" minutes
-	@$(BIN)/pytest tests/faults/test_load.py -k soak --soak 10 $(ARGS)
+	@$(BIN)/pytest tests/faults/test_load.py -k soak --long --soak 10 $(ARGS)
 
 lint: $(INSTALLED)   ## ruff, mypy --strict, import rules
 	$(BIN)/ruff check .

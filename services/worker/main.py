@@ -6,7 +6,6 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 
@@ -41,14 +40,21 @@ def build(
     sessions = session_store(settings)
     sessions.ping()
     ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
-    consumer = ClickConsumer(kafka, kafka.clicks_topic, ours.group_id, instance_id=ours.instance_id)
+    exactly_once = ours.guarantee == "exactly_once"
+    consumer = ClickConsumer(
+        kafka,
+        kafka.clicks_topic,
+        ours.group_id,
+        instance_id=ours.instance_id,
+        in_transactions=exactly_once,
+    )
     publisher: Publisher
     commit: Callable[[Sequence[Message]], None]
-    if ours.guarantee == "exactly_once":
+    if exactly_once:
         # With a name the next worker ends at once what this one leaves open.
         name = ours.instance_id or uuid.uuid4().hex
-        transactional = TransactionalPublisher(kafka, f"{ours.group_id}-{name}")
-        publisher, commit = transactional, partial(transactional.commit_with, consumer)
+        transactional = TransactionalPublisher(kafka, f"{ours.group_id}-{name}", consumer)
+        publisher, commit = transactional, transactional.commit
     else:
         publisher, commit = Publisher(kafka), consumer.commit
     publisher.connect()

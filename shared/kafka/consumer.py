@@ -51,6 +51,7 @@ class ClickConsumer:
         seek: Callable[[Sequence[int]], dict[int, int]] | None = None,
         instance_id: str = "",
         in_no_hurry: bool = False,
+        in_transactions: bool = False,
     ) -> None:
         """Prepare the client; the group is joined with the first poll.
 
@@ -61,11 +62,13 @@ class ClickConsumer:
         SESSION_TIMEOUT_MS for the dead.
         `in_no_hurry` is for a reader to whom half a second is nothing, and who may not poll for
         hours: it reads in large pieces.
+        `in_transactions`: a producer commits the offsets.
         """
         self._settings = settings
         self.topic = topic
         self._seek = seek
-        self._joined = False
+        self._in_transactions = in_transactions
+        self._subscribed = False
         self._given_up: set[int] = set()
         self._before_giving_up: Callable[[], None] = _nothing
         self.assignment: set[int] = set()
@@ -103,14 +106,14 @@ class ClickConsumer:
         owner reads them. Rebalances happen inside this call only; `before_giving_up` is called
         before partitions go.
         """
-        if not self._joined:
+        if not self._subscribed:
             self._consumer.subscribe(
                 [self.topic],
                 on_assign=self._on_assign,
                 on_revoke=self._on_revoke,
                 on_lost=self._on_lost,
             )
-            self._joined = True
+            self._subscribed = True
         self._given_up.clear()
         self._before_giving_up = before_giving_up or _nothing
         return self._kept(poll_raw(self._consumer, max_messages, timeout))
@@ -188,11 +191,17 @@ class ClickConsumer:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._before_giving_up()
-        self._on_lost(consumer, partitions)
+        self._give_up(partitions)
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         # The group has gone on without us: there is nothing left to finish, and a commit would not
-        # even be answered before this returns.
+        # even be answered before this returns. A transaction is, and must have ended either way:
+        # who gets these partitions next, perhaps we ourselves, begins where it leaves off.
+        if self._in_transactions:
+            self._before_giving_up()
+        self._give_up(partitions)
+
+    def _give_up(self, partitions: list[TopicPartition]) -> None:
         gone = {p.partition for p in partitions}
         self.joined = False
         self.assignment -= gone

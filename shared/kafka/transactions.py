@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as RawMessage
@@ -30,9 +31,14 @@ TRANSACTION_TIMEOUT_MS = 30_000
 class TransactionalPublisher(Publisher):
     """Produces in transactions that also commit a consumer's offsets."""
 
-    def __init__(self, settings: KafkaSettings, transactional_id: str) -> None:
+    def __init__(
+        self, settings: KafkaSettings, transactional_id: str, consumer: ClickConsumer
+    ) -> None:
         """Prepare the client; `transactional_id` names one worker and its heirs."""
         self._id = transactional_id
+        self._consumer = consumer
+        self._group: Any = None
+        """What the group was when the transaction began."""
         self._open = False
         self._broken: KafkaError | None = None
         """Why the open transaction must be aborted."""
@@ -62,7 +68,7 @@ class TransactionalPublisher(Publisher):
         except KafkaException as error:  # the transaction is broken already: commit ends it
             self._note(error.args[0])
 
-    def commit_with(self, consumer: ClickConsumer, messages: Sequence[Message]) -> None:
+    def commit(self, messages: Sequence[Message]) -> None:
         """Commit what was sent together with the offsets after `messages`, and wait for it.
 
         Raises CommitRefused if it had to be aborted: none of it is visible then, and the consumer
@@ -71,7 +77,7 @@ class TransactionalPublisher(Publisher):
         """
         if self._connected:
             self._begin()
-            self._commit_or_abort(consumer, messages)
+            self._commit_or_abort(messages)
         if not self._connected:  # the client was given up; beginning anew aborts what it left open
             self.connect()
             self._broken = KafkaError(KafkaError._TIMED_OUT)
@@ -80,11 +86,11 @@ class TransactionalPublisher(Publisher):
         if broken is not None:
             raise CommitRefused(f"transaction aborted: {broken.str()}")
 
-    def _commit_or_abort(self, consumer: ClickConsumer, messages: Sequence[Message]) -> None:
+    def _commit_or_abort(self, messages: Sequence[Message]) -> None:
         if self._broken is None:
             try:
                 if not self._offsets_sent:
-                    self._send_offsets(consumer, messages)
+                    self._send_offsets(messages)
                 if self._connected:
                     self._transact(self._producer.commit_transaction, REQUEST_SECONDS)
                 return
@@ -93,15 +99,17 @@ class TransactionalPublisher(Publisher):
         self._transact(self._producer.abort_transaction, REQUEST_SECONDS)
         self._producer.flush(REQUEST_SECONDS)  # hear now of what was thrown away with it
 
-    def _send_offsets(self, consumer: ClickConsumer, messages: Sequence[Message]) -> None:
+    def _send_offsets(self, messages: Sequence[Message]) -> None:
         """Add the offsets to the transaction; give the client up if it does not come back.
 
         While the group's coordinator cannot be reached, librdkafka does not heed this call's
         timeout, and may even forget to connect again (its issues 5456 and 5511). So it is made in
         a thread of its own, which then stays behind with the client.
         """
-        offsets, group = offsets_after(consumer.topic, messages), consumer.group_metadata()
-        call = _Call(self._producer.send_offsets_to_transaction, offsets, group, REQUEST_SECONDS)
+        offsets = offsets_after(self._consumer.topic, messages)
+        call = _Call(
+            self._producer.send_offsets_to_transaction, offsets, self._group, REQUEST_SECONDS
+        )
         if call.returned_within(REQUEST_SECONDS + 1):
             self._transact(call.result)
             self._offsets_sent = True
@@ -113,6 +121,8 @@ class TransactionalPublisher(Publisher):
     def _begin(self) -> None:
         if not self._open:
             self._transact(self._producer.begin_transaction)
+            # Not when it ends: the group may have gone on by then, and must refuse it (KIP-447).
+            self._group = self._consumer.group_metadata()
             self._open = True
 
     def _transact(self, action: Callable[..., object], *arguments: object) -> None:

@@ -6,9 +6,9 @@ import functools
 import os
 import signal
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from services.worker import main as worker_main
+from shared.messages import Message
 
 
 def at_step(step: str, count: int, action: Callable[[], None]) -> None:
@@ -78,7 +78,7 @@ def die_between_two_commits(count: int) -> None:
 
     left = count
 
-    def commit_with(self: TransactionalPublisher, consumer: Any, messages: Any) -> None:
+    def commit(self: TransactionalPublisher, messages: Sequence[Message]) -> None:
         nonlocal left
         self._begin()
         self._producer.commit_transaction(10)
@@ -86,9 +86,9 @@ def die_between_two_commits(count: int) -> None:
         left -= 1
         if left == 0:
             die()
-        consumer.commit(messages)
+        self._consumer.commit(messages)
 
-    TransactionalPublisher.commit_with = commit_with  # type: ignore[method-assign]
+    TransactionalPublisher.commit = commit  # type: ignore[method-assign]
 
 
 def one_after_the_other(*tamper: Callable[[], None]) -> Callable[[], None]:

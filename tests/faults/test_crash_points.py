@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import redis
 
@@ -15,8 +17,20 @@ BEFORE = 3
 """Batches that are answered before the one in which it crashes."""
 
 
-@pytest.mark.parametrize("guarantee", GUARANTEES)
-@pytest.mark.parametrize("step", STEPS)
+SHORT = {
+    ("appended", "at_least_once"),
+    ("produced", "exactly_once"),
+    ("acknowledged", "at_least_once"),
+    ("acknowledged", "exactly_once"),
+    ("committed", "at_least_once"),
+}
+CASES = [
+    pytest.param(*case, marks=() if case in SHORT else pytest.mark.long)
+    for case in product(STEPS, GUARANTEES)
+]
+
+
+@pytest.mark.parametrize(("step", "guarantee"), CASES)
 def test_a_crash_after_any_step(
     step: str, guarantee: str, stand: MakeStand, report: Report
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from shared.settings import PREFIX
-from tests.faults.conftest import GUARANTEES, MakeStand, Report
+from tests.faults.conftest import MakeStand, Report, each_guarantee
 from tests.faults.stand import Stopwatch, go_on, pause
 from tests.faults.tampering import at_step
 from tests.integration.traffic import make_clicks
@@ -39,7 +39,7 @@ def test_killed_and_restarted(stand: MakeStand, report: Report) -> None:
     report("broker killed and restarted, at_least_once", ours.verdict(), watch.seconds())
 
 
-@pytest.mark.parametrize("guarantee", GUARANTEES)
+@each_guarantee("exactly_once")
 def test_paused(guarantee: str, long: bool, stand: MakeStand, report: Report) -> None:
     ours = stand(guarantee)
     ours.send(make_clicks(3000, seed=2))
@@ -69,8 +69,8 @@ def hang_up(port: int) -> None:
                 continue  # not connected
 
 
-@pytest.mark.parametrize("step", ["produced", "acknowledged"])
-@pytest.mark.parametrize("guarantee", GUARANTEES)
+@pytest.mark.parametrize("step", ["produced", pytest.param("acknowledged", marks=pytest.mark.long)])
+@each_guarantee("exactly_once")
 def test_hangs_up_in_mid_batch(guarantee: str, step: str, stand: MakeStand, report: Report) -> None:
     ours = stand(guarantee)
     ours.send(make_clicks(2000, seed=3))
@@ -83,7 +83,7 @@ def test_hangs_up_in_mid_batch(guarantee: str, step: str, stand: MakeStand, repo
     report(f"connections cut after a batch is {step}, {guarantee}", verdict, watch.seconds())
 
 
-@pytest.mark.parametrize("guarantee", GUARANTEES)
+@each_guarantee("at_least_once")
 def test_offsets_lost(guarantee: str, stand: MakeStand, report: Report) -> None:
     """All of them: every click is read again, far more than a session remembers."""
     ours = stand(guarantee)
@@ -103,7 +103,7 @@ def test_offsets_lost(guarantee: str, stand: MakeStand, report: Report) -> None:
     report(f"offsets lost ({guarantee})", verdict, watch.seconds())
 
 
-@pytest.mark.parametrize("guarantee", GUARANTEES)
+@each_guarantee("at_least_once")
 def test_the_topic_gets_another_partition(guarantee: str, stand: MakeStand, report: Report) -> None:
     ours = stand(guarantee)
     ours.environ[CLIENT_CONFIG] = '{"topic.metadata.refresh.interval.ms": 500}'

@@ -53,6 +53,7 @@ def test_overload_is_worked_off(long: bool, stand: MakeStand, report: Report) ->
 
 
 @linux
+@pytest.mark.long
 def test_soak(soak_minutes: float, stand: MakeStand, report: Report) -> None:
     """Clicks at a steady pace: memory and open files stay as they are. `make soak` takes longer."""
     ours = stand()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-from tests.faults.conftest import GUARANTEES, MakeStand, Report
+from tests.faults.conftest import MakeStand, Report, each_guarantee
 from tests.faults.stand import Stand, Stopwatch, go_on, pause
 from tests.integration.traffic import make_clicks
 from tests.waiting import until
@@ -21,7 +21,7 @@ def connected(ours: Stand) -> Iterator[redis.Redis]:
     client.close()
 
 
-@pytest.mark.parametrize("guarantee", GUARANTEES)
+@each_guarantee("at_least_once")
 def test_killed_and_restarted(guarantee: str, stand: MakeStand, report: Report) -> None:
     ours = stand(guarantee)
     ours.send(make_clicks(3000, seed=1))
@@ -36,6 +36,7 @@ def test_killed_and_restarted(guarantee: str, stand: MakeStand, report: Report) 
     report(f"Redis killed and restarted, {guarantee}", ours.verdict(), watch.seconds())
 
 
+@pytest.mark.long
 def test_paused(stand: MakeStand, report: Report) -> None:
     """Longer than the worker's patience with one request: it does not know what was applied."""
     ours = stand()
@@ -63,7 +64,14 @@ REFUSALS: dict[str, Callable[[redis.Redis, bool], object]] = {
 }
 
 
-@pytest.mark.parametrize("what", list(REFUSALS))
+@pytest.mark.parametrize(
+    "what",
+    [
+        "out of memory",
+        pytest.param("read-only", marks=pytest.mark.long),
+        pytest.param("without enough replicas", marks=pytest.mark.long),
+    ],
+)
 def test_it_refuses_to_write(what: str, stand: MakeStand, report: Report) -> None:
     ours = stand()
     first, second = make_clicks(500, seed=3), make_clicks(500, seed=4)
@@ -104,6 +112,7 @@ def test_emptied_and_rebuilt(stand: MakeStand, report: Report) -> None:
     report("Redis emptied, rebuilt, at_least_once", ours.verdict(), watch.seconds())
 
 
+@pytest.mark.long
 def test_rebuilding_what_is_there_changes_nothing(stand: MakeStand, report: Report) -> None:
     ours = stand()
     clicks = make_clicks(2000, users=8, seed=6)

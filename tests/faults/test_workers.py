@@ -7,7 +7,7 @@ import pytest
 
 from shared import embedded
 from shared.settings import PREFIX
-from tests.faults.conftest import GUARANTEES, MakeStand, Report
+from tests.faults.conftest import MakeStand, Report, each_guarantee
 from tests.faults.stand import Stopwatch, go_on, kill, pause
 from tests.faults.tampering import crash_at, stop_at
 from tests.integration.traffic import make_clicks
@@ -17,7 +17,7 @@ CLIENT_CONFIG = f"{PREFIX}KAFKA__CLIENT_CONFIG"
 INSTANCE_ID = f"{PREFIX}WORKER__INSTANCE_ID"
 
 
-@pytest.mark.parametrize("guarantee", GUARANTEES)
+@each_guarantee("at_least_once", "exactly_once")
 def test_killed_at_random_again_and_again(
     guarantee: str, clicks_in_all: int, long: bool, stand: MakeStand, report: Report
 ) -> None:
@@ -36,7 +36,7 @@ def test_killed_at_random_again_and_again(
     report(f"worker killed {kills} times, {guarantee}", ours.verdict(), watch.seconds())
 
 
-@pytest.mark.parametrize("guarantee", GUARANTEES)
+@each_guarantee("at_least_once")
 def test_sigterm(guarantee: str, stand: MakeStand, report: Report) -> None:
     ours = stand(guarantee)
     ours.send(make_clicks(3000, seed=2))
@@ -54,7 +54,7 @@ def test_sigterm(guarantee: str, stand: MakeStand, report: Report) -> None:
     report(f"SIGTERM, {guarantee}", verdict, watch.seconds())
 
 
-@pytest.mark.parametrize("guarantee", GUARANTEES)
+@each_guarantee("exactly_once")
 def test_two_workers_one_joins_and_one_leaves_meanwhile(
     guarantee: str, stand: MakeStand, report: Report
 ) -> None:
@@ -78,8 +78,15 @@ def test_two_workers_one_joins_and_one_leaves_meanwhile(
     report(f"one worker joins, one leaves, {guarantee}", ours.verdict(), watch.seconds())
 
 
-@pytest.mark.parametrize("step", ["polled", "appended", "acknowledged"])
-@pytest.mark.parametrize("guarantee", GUARANTEES)
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param("polled", marks=pytest.mark.long),
+        pytest.param("appended", marks=pytest.mark.long),
+        "acknowledged",
+    ],
+)
+@each_guarantee("exactly_once")
 def test_a_worker_that_was_thought_dead_wakes_up(
     guarantee: str, step: str, stand: MakeStand, report: Report
 ) -> None:
@@ -110,7 +117,7 @@ def _is_stopped(pid: int | None) -> bool:
         return file.read().rpartition(")")[2].split()[0] == "T"
 
 
-@pytest.mark.parametrize("guarantee", GUARANTEES)
+@each_guarantee("at_least_once")
 def test_one_hot_user_among_many(guarantee: str, stand: MakeStand, report: Report) -> None:
     """Far more of its clicks lie in one batch than a session remembers."""
     ours = stand(guarantee)
@@ -131,6 +138,7 @@ def test_one_hot_user_among_many(guarantee: str, stand: MakeStand, report: Repor
     report(f"killed while one user clicks, {guarantee}", ours.verdict(), watch.seconds())
 
 
+@pytest.mark.long
 def test_paused_for_a_while(stand: MakeStand, report: Report) -> None:
     ours = stand()
     ours.send(make_clicks(2000, seed=8))
