@@ -24,6 +24,10 @@ from shared.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 
+_STUMBLED = KafkaError(KafkaError._FATAL)
+"""confluent-kafka stumbles over its own exception when a delivery report brings a fatal error, and
+raises SystemError. The call that ends the transaction says properly what it was."""
+
 TRANSACTION_TIMEOUT_MS = 30_000
 """So long a worker that died for good holds back the readers of committed answers."""
 
@@ -67,6 +71,15 @@ class TransactionalPublisher(Publisher):
             super().send(messages)
         except KafkaException as error:  # the transaction is broken already: commit ends it
             self._note(error.args[0])
+        except SystemError:
+            self._note(_STUMBLED)
+
+    def wait_acknowledged(self, timeout: float = REQUEST_SECONDS) -> None:
+        """See Publisher.wait_acknowledged; what breaks the transaction is for `commit` to say."""
+        try:
+            super().wait_acknowledged(timeout)
+        except SystemError:
+            self._note(_STUMBLED)
 
     def commit(self, messages: Sequence[Message]) -> None:
         """Commit what was sent together with the offsets after `messages`, and wait for it.
