@@ -124,6 +124,11 @@ class Stand:
         """Judge everything sent and everything answered so far."""
         return judge(self._sent, self.answers(), self.registry)
 
+    def send_garbage(self, messages: Sequence[tuple[bytes | None, bytes | None]]) -> None:
+        """Produce keys and values that are no clicks."""
+        self._shop.send_raw(messages)
+        self._topic_length += len(messages)
+
     def follow(self, group_id: str) -> None:
         """Look at another group's offsets from now on."""
         self._lag.close()
