@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,11 +11,12 @@ import redis
 import torch
 from confluent_kafka.admin import AdminClient
 
-from shared import processes
 from shared.settings import PREFIX, KafkaSettings
 from tests.backend import Backend, choose, running
+from tests.faults import children
+from tests.faults.children import Child
 
-Launch = Callable[..., subprocess.Popen[bytes]]
+Launch = Callable[..., Child]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -112,18 +111,15 @@ def environ(
 @pytest.fixture
 def launch(environ: dict[str, str], tmp_path: Path) -> Iterator[Launch]:
     """Start `nextclick ARGUMENTS`, logging to ARGUMENT-N.log; none outlives the test."""
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[Child] = []
 
-    def start(*arguments: str, **overrides: str) -> subprocess.Popen[bytes]:
-        process = processes.spawn(
-            [sys.executable, "-m", "services.cli", *arguments],
-            tmp_path / f"{arguments[0]}-{len(started)}.log",
-            environ={**environ, **overrides},
-        )
-        started.append(process)
-        return process
+    def launch_one(*arguments: str, **overrides: str) -> Child:
+        log = tmp_path / f"{arguments[0]}-{len(started)}.log"
+        log.touch()
+        started.append(Child(children.start(arguments, {**environ, **overrides}, log)))
+        return started[-1]
 
-    yield start
+    yield launch_one
     for process in started:
         process.kill()
         process.wait()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
@@ -34,13 +35,49 @@ def start(
     return process
 
 
+class Child:
+    """Such a process, to be handled as one of subprocess.Popen's."""
+
+    def __init__(self, process: ForkServerProcess) -> None:
+        self._process = process
+        assert process.pid is not None
+        self.pid = process.pid
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; raises subprocess.TimeoutExpired."""
+        self._process.join(timeout)
+        code = self.poll()
+        if code is None:
+            raise subprocess.TimeoutExpired("nextclick", timeout or 0.0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
 def _run(
     arguments: list[str], environ: dict[str, str], log_file: Path, prepare: Prepare | None
 ) -> None:
     from services import cli
+    from shared.heartbeat import HEART
     from shared.processes import die_with_parent
 
     die_with_parent()
+    HEART.beat()  # it is as old as the process that was forked
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(log_file.parent)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
-from shared.kafka import LagMonitor, TopicReader, ensure_topics
+from shared.kafka import TopicReader, ensure_topics
 from shared.registry import Registry
 from shared.settings import PREFIX, KafkaSettings
 from tests.conftest import Launch
@@ -75,10 +73,10 @@ SLOW_AND_NAMED = {f"{PREFIX}WORKER__INSTANCE_ID": "w", f"{PREFIX}WORKER__MAX_BAT
 def test_a_killed_worker_loses_nothing_and_repeats_itself_exactly(
     kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch
 ) -> None:
-    clicks = make_clicks(6000, seed=3)
+    clicks = make_clicks(2000, seed=3)
     publish_model(registry, seed=1)
     shop.send(clicks)
-    for answered_before_the_kill in (1, 1500, 3000):
+    for answered_before_the_kill in (1, 500, 1000):
         worker = launch("worker", **SLOW_AND_NAMED)
         until(lambda n=answered_before_the_kill: len(answers.peek()) > n, "some answers")
         worker.kill()
@@ -89,45 +87,6 @@ def test_a_killed_worker_loses_nothing_and_repeats_itself_exactly(
 
     check(clicks, got, registry)  # the repeated ones too: same history, same list
     assert {a.event_id for a in got} == {c.event_id for c in clicks}
-
-
-def test_lost_offsets_replay_recent_clicks_with_the_same_answers(
-    kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch, name: str
-) -> None:
-    """Offsets go back by fewer clicks per user than the sessions remember."""
-    clicks = make_clicks(600, users=60, seed=4)
-    publish_model(registry, seed=1)
-    shop.send(clicks)
-    worker = launch("worker")
-    answers.wait_for({c.event_id for c in clicks})
-    worker.terminate()
-    assert worker.wait(30) == 0
-    _rewind(kafka, f"worker-{name}", by=50)
-
-    launch("worker")
-    until(lambda: len(answers.read()) >= len(clicks) + 50, "the replay")
-    check(clicks, answers.seen, registry)
-
-
-def test_sigterm_finishes_commits_and_leaves(
-    kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch, name: str
-) -> None:
-    clicks = make_clicks(2000, seed=5)
-    publish_model(registry, seed=1)
-    shop.send(clicks)
-    worker = launch("worker")
-    until(lambda: len(answers.read()) > 100, "some answers")
-    worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0
-
-    done = len(answers.read())
-    monitor = LagMonitor(kafka, kafka.clicks_topic, f"worker-{name}")
-    assert monitor.lag() == len(clicks) - done
-    monitor.close()
-    launch("worker")
-    got = answers.wait_for({c.event_id for c in clicks})
-    assert Counter(a.event_id for a in got) == Counter(c.event_id for c in clicks)
-    check(clicks, got, registry)
 
 
 def test_workers_come_and_go_while_clicks_flow(
@@ -150,23 +109,6 @@ def test_workers_come_and_go_while_clicks_flow(
     first.terminate()
     assert first.wait(30) == 0
     shop.send(list(rest))
-    got = answers.wait_for({c.event_id for c in clicks})
-    check(clicks, got, registry)
-
-
-def test_a_hot_user_is_replayed_exactly_too(
-    kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch
-) -> None:
-    clicks = make_clicks(4000, users=1, seed=7)
-    publish_model(registry, seed=1)
-    shop.send(clicks)
-    named = {f"{PREFIX}WORKER__INSTANCE_ID": "w"}
-    worker = launch("worker", **named)
-    until(lambda: len(answers.peek()) > 100, "some answers")
-    worker.kill()
-    worker.wait()
-    assert len({a.event_id for a in answers.read()}) < len(clicks), "killed too late to matter"
-    launch("worker", **named)
     got = answers.wait_for({c.event_id for c in clicks})
     check(clicks, got, registry)
 
@@ -246,17 +188,6 @@ def test_a_worker_without_a_model_waits_for_the_first(
     assert answers.read() == []
     publish_model(registry, seed=1)
     answers.wait_for({c.event_id for c in clicks})
-
-
-def _rewind(kafka: KafkaSettings, group: str, by: int) -> None:
-    """Take back the newest `by` committed offsets of a group, spread over its partitions."""
-    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": group})
-    partitions = [TopicPartition(kafka.clicks_topic, p) for p in range(kafka.partitions)]
-    committed = consumer.committed(partitions, timeout=10)
-    for i in range(by):
-        committed[i % len(committed)].offset -= 1
-    consumer.commit(offsets=committed, asynchronous=False)
-    consumer.close()
 
 
 def _read_with_headers(
