@@ -14,11 +14,10 @@ from importlib import resources
 from typing import Protocol
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from shared.errors import ConfigurationError, Unavailable
+from shared.errors import Unavailable
 from shared.messages import Place
+from shared.redis_client import client, explained
 from shared.schemas import Click
 from shared.settings import Settings
 from shared.windows import HISTORY_LENGTH, starts_new_session
@@ -54,16 +53,13 @@ class SessionStore(Protocol):
         ...
 
     def ping(self) -> None:
-        """Raise Unavailable, or ConfigurationError if it is the password, unless it answers."""
+        """Raise Unavailable, or ConfigurationError if it is the login, unless it answers."""
         ...
 
     def close(self) -> None:
         """Give the connections back."""
         ...
 
-
-_HEALS = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY")
-"""Refusals that end when the server recovers: replicas missing, disk full, failing over."""
 
 _NOWHERE = Place(-1, -1)
 
@@ -83,19 +79,7 @@ class RedisSessions:
 
         Raises ConfigurationError if `url` is no Redis URL.
         """
-        try:
-            self._redis = redis.Redis.from_url(
-                url,
-                socket_timeout=timeout_seconds,
-                socket_connect_timeout=timeout_seconds,
-                retry=Retry(NoBackoff(), 1),
-                protocol=2,
-            )
-        except ValueError as error:
-            raise ConfigurationError(
-                f"NEXTCLICK_REDIS__URL is no Redis URL ({error}); "
-                "use redis://host:port/db, rediss://… or unix://…"
-            ) from None
+        self._redis = client(url, timeout_seconds)
         self._key_prefix = key_prefix.encode()
         self._script = resources.files("shared").joinpath("sessions.lua").read_text()
         self._sha = hashlib.sha1(self._script.encode()).hexdigest()
@@ -106,37 +90,19 @@ class RedisSessions:
     ) -> list[list[str]]:
         """See SessionStore.append. One round trip, whatever the number of clicks."""
         places = places or [_NOWHERE] * len(clicks)
-        try:
+        with explained():
             try:
                 raw = self._append_all(clicks, places)
             except redis.exceptions.NoScriptError:  # a fresh or restarted server
                 self._redis.script_load(self._script)
                 raw = self._append_all(clicks, places)
-        except redis.exceptions.AuthenticationError as error:
-            raise ConfigurationError(
-                f"Redis refused the login ({error}); check the password in NEXTCLICK_REDIS__URL"
-            ) from None
-        except (
-            redis.exceptions.ConnectionError,
-            redis.exceptions.TimeoutError,
-            redis.exceptions.ReadOnlyError,
-            redis.exceptions.OutOfMemoryError,
-        ) as error:
-            raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None
-        except redis.exceptions.ResponseError as error:
-            if not any(word in str(error) for word in _HEALS):
-                raise
-            raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None
         return [[item.decode() for item in history] for history in raw]
 
     def ping(self) -> None:
-        """Raise Unavailable, or ConfigurationError if it is the password, unless Redis answers."""
+        """Raise Unavailable, or ConfigurationError if it is the login, unless Redis answers."""
         try:
-            self._redis.ping()
-        except redis.exceptions.AuthenticationError as error:
-            raise ConfigurationError(
-                f"Redis refused the login ({error}); check the password in NEXTCLICK_REDIS__URL"
-            ) from None
+            with explained():
+                self._redis.ping()
         except redis.exceptions.RedisError as error:
             raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None
 

@@ -1,0 +1,97 @@
+"""The Redis client: from a URL, and what its errors mean. No error shows the password."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from shared.errors import ConfigurationError, Unavailable
+
+_HEALS = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY")
+"""Refusals that end when the server recovers: replicas missing, disk full, failing over."""
+
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""Parameters of a rediss:// URL that name a file."""
+
+
+def client(url: str, timeout_seconds: float) -> redis.Redis:
+    """Prepare a client; it connects at the first call.
+
+    Raises ConfigurationError if `url` is no Redis URL, or names a file that cannot be read.
+    """
+    try:
+        made = redis.Redis.from_url(
+            url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 1),
+            protocol=2,
+        )
+        made.connection_pool.connection_class(**made.connection_pool.connection_kwargs)
+    except (ValueError, TypeError, redis.exceptions.RedisError):
+        # Not the reason: urllib quotes a piece of the password if it takes it for the port.
+        raise ConfigurationError(
+            "NEXTCLICK_REDIS__URL is no Redis URL; use redis://user:password@host:port/db, "
+            "rediss://…?ssl_ca_certs=FILE or unix://…, and in a password write %2F for /, "
+            "%23 for #, %3F for ? and %40 for @"
+        ) from None
+    for parameter in _FILES:
+        name = made.connection_pool.connection_kwargs.get(parameter)
+        if name is not None:
+            _check_readable(parameter, name)
+    return made
+
+
+def _check_readable(parameter: str, name: str) -> None:
+    try:
+        with Path(name).open("rb"):
+            pass
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"NEXTCLICK_REDIS__URL: {parameter}={name} cannot be read "
+            f"({getattr(error, 'strerror', error)})"
+        ) from None
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turn what the client raises into what a person or Patience can act on.
+
+    Raises ConfigurationError for what waiting does not heal (password, permissions,
+    certificates), Unavailable for what it may.
+    """
+    try:
+        yield
+    except redis.exceptions.AuthenticationError as error:
+        raise ConfigurationError(
+            f"Redis refused the login ({error}); check the user and the password in "
+            "NEXTCLICK_REDIS__URL"
+        ) from None
+    except (
+        redis.exceptions.ConnectionError,
+        redis.exceptions.TimeoutError,
+        redis.exceptions.ReadOnlyError,
+        redis.exceptions.OutOfMemoryError,
+    ) as error:
+        if isinstance(error.__cause__ or error.__context__, ssl.SSLCertVerificationError):
+            raise ConfigurationError(
+                f"Redis's certificate is not trusted ({error}); give its CA by "
+                "?ssl_ca_certs=FILE in NEXTCLICK_REDIS__URL"
+            ) from None
+        raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None
+    except redis.exceptions.ResponseError as error:
+        # Within a script it is a plain error, not NoPermissionError.
+        if isinstance(error, redis.exceptions.NoPermissionError) or "ACL failure" in str(error):
+            raise ConfigurationError(
+                f"Redis lets this user not do what the worker needs ({error}); "
+                "SECURITY.md lists the permissions"
+            ) from None
+        if not any(word in str(error) for word in _HEALS):
+            raise
+        raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None
