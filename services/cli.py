@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,11 +15,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bench.cli import app as bench_app
 from services.dlq.cli import app as dlq_app
+from shared import logs
 from shared.errors import CheckpointError, ConfigurationError, NextclickError
-from shared.settings import Settings, environment_names
+from shared.masking import printable, without
+from shared.settings import Settings, environment_names, secrets, shown
 
 if TYPE_CHECKING:  # importing it imports torch: seconds that most commands need not wait
     from shared.registry import Registry
@@ -206,13 +208,11 @@ def settings() -> None:
 
     Example: nextclick settings
     """
-    import os
-
     Settings.from_environment()
     table = Table("variable", "value", "meaning")
     for name, (default, description) in environment_names().items():
-        masked = "…" if name.endswith(("REDIS__URL", "CLIENT_CONFIG")) else os.environ.get(name)
-        table.add_row(name, masked if name in os.environ else default, description)
+        value = shown(name, os.environ[name]) if name in os.environ else default
+        table.add_row(name, _cell(value), description)
     console.print(table)
 
 
@@ -288,13 +288,13 @@ def models_list() -> None:
         try:
             manifest = registry.manifest(version)
         except CheckpointError as error:
-            table.add_row(mark, version, "broken", str(error), "", "")
+            table.add_row(mark, _cell(version), "broken", _cell(str(error)), "", "")
             continue
         table.add_row(
             mark,
-            version,
-            manifest.created_at,
-            manifest.parent or "–",
+            _cell(version),
+            _cell(manifest.created_at),
+            _cell(manifest.parent or "–"),
             f"{manifest.metrics.get('test_hr@10', float('nan')):.4f}",
             f"{manifest.training.get('clicks', 0):,}",
         )
@@ -329,6 +329,11 @@ def models_rollback() -> None:
     console.print(f"current: {_registry().rollback().version}")
 
 
+def _cell(text: str) -> Text:
+    """Text from elsewhere in a table: what looks like markup, or steers a terminal, is none."""
+    return Text(printable(text))
+
+
 def _registry() -> Registry:
     from shared.registry import Registry
 
@@ -338,11 +343,7 @@ def _registry() -> Registry:
 def _start(name: str) -> tuple[Settings, threading.Event]:
     """Read the settings, set logging up, and turn SIGTERM and SIGINT into an event."""
     settings = Settings.from_environment()
-    logging.basicConfig(
-        level=settings.log_level,
-        format=f"%(asctime)s {name} %(levelname)s %(message)s",
-        stream=sys.stderr,
-    )
+    logs.set_up(name, settings.log_level, secrets())
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -354,7 +355,7 @@ def _errors_as_one_line() -> Iterator[None]:
     try:
         yield
     except NextclickError as error:
-        typer.echo(f"nextclick: {error}", err=True)
+        typer.echo(f"nextclick: {printable(without(secrets(), str(error)))}", err=True)
         raise SystemExit(2) from None
 
 

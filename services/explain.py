@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from shared.device import select_device
 from shared.errors import ConfigurationError, NextclickError
 from shared.explain import Explanation, explain
 from shared.kafka import TopicReader
+from shared.masking import printable
 from shared.registry import Registry
 from shared.schemas import Recommendation
 from shared.scorer import Scorer
@@ -33,9 +37,10 @@ def find_answer(settings: Settings, event_id: str) -> Recommendation:
             ahead -= len(messages)
             for message in messages:
                 if event_id.encode() in (message.value or b""):
-                    answer = Recommendation.model_validate_json(message.value or b"")
-                    if answer.event_id == event_id:
-                        return answer
+                    with contextlib.suppress(ValidationError):  # not from a worker
+                        answer = Recommendation.model_validate_json(message.value or b"")
+                        if answer.event_id == event_id:
+                            return answer
     finally:
         reader.close()
     raise NextclickError(f"the topic {topic} holds no answer to the event {event_id}")
@@ -66,13 +71,15 @@ def run(
 
 def show(version: str, explanation: Explanation, console: Console) -> None:
     """Print one row per recommendation, one column per click."""
-    table = Table(title=f"model {version}; by how much each click multiplied the probability")
+    title = f"model {version}; by how much each click multiplied the probability"
+    table = Table(title=Text(printable(title)))
     table.add_column("recommended")
     table.add_column("score", justify="right")
     for place, item_id in enumerate(explanation.history):
-        table.add_column(f"{place + 1}. {item_id}", justify="right")
+        # Text: anybody may have written an item id, and what looks like markup is none.
+        table.add_column(Text(printable(f"{place + 1}. {item_id}")), justify="right")
     for item, row in zip(explanation.items, explanation.contributions, strict=True):
-        table.add_row(item.item_id, f"{item.score:.4f}", *map(_factor, row))
+        table.add_row(Text(printable(item.item_id)), f"{item.score:.4f}", *map(_factor, row))
     console.print(table)
 
 

@@ -176,9 +176,14 @@ def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
     )
 
 
+def _is_text(item_id: str) -> bool:
+    # JSON can spell half a surrogate pair, and an answer with one could not be encoded.
+    return not any("\ud800" <= character <= "\udfff" for character in item_id)
+
+
 def _are_item_ids(content: object, items: int) -> bool:
     return (
         isinstance(content, list)
-        and all(isinstance(item_id, str) for item_id in content)
+        and all(isinstance(item_id, str) and _is_text(item_id) for item_id in content)
         and len(content) == len(set(content)) == items
     )

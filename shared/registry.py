@@ -28,6 +28,7 @@ from fsspec.implementations.local import LocalFileSystem
 from shared import checkpoint as checkpoints
 from shared.checkpoint import MANIFEST, Checkpoint, Manifest
 from shared.errors import CheckpointError, ConfigurationError, Unavailable
+from shared.masking import masked_url, secrets_of_url, without
 
 POINTER = "current.json"
 _HISTORY_KEPT = 50
@@ -62,10 +63,12 @@ class Registry:
             self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise ConfigurationError(
-                f"NEXTCLICK_REGISTRY__URL = {url!r}: {error}; "
+                f"NEXTCLICK_REGISTRY__URL = {masked_url(url)!r}: "
+                f"{without(secrets_of_url(url), str(error))}; "
                 "use a folder, or a URL whose fsspec package is installed"
             ) from None
-        self.url = url
+        self.url = masked_url(url)  # as it may be shown
+        self._secrets = secrets_of_url(url)
         self._local = isinstance(self._fs, LocalFileSystem)
 
     def check_writable(self) -> None:
@@ -107,7 +110,7 @@ class Registry:
             return None
         except NotADirectoryError as error:
             raise Unavailable(self._complaint("read", error)) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(
                 f"{POINTER} in the registry {self.url} is unreadable ({error}); "
                 "`nextclick models promote VERSION` writes it anew"
@@ -131,7 +134,7 @@ class Registry:
 
     def manifest(self, version: str) -> Manifest:
         """Read what a version says of itself; raises as `load` does."""
-        if PurePosixPath(version).name != version or version in ("", ".", "..") or "\0" in version:
+        if not _is_name(version):
             raise CheckpointError(f"{version!r} is not a version name")
         try:
             with self._explained("read"):
@@ -246,7 +249,14 @@ class Registry:
             raise Unavailable(self._complaint(verb, error)) from None
 
     def _complaint(self, verb: str, why: object) -> str:
-        return f"cannot {verb} the registry {self.url} ({why}); check NEXTCLICK_REGISTRY__URL"
+        reason = without(self._secrets, str(why))
+        return f"cannot {verb} the registry {self.url} ({reason}); check NEXTCLICK_REGISTRY__URL"
+
+
+def _is_name(version: str) -> bool:
+    """No path, and nothing that a terminal or a file system takes for something else."""
+    plain = version.isprintable() and len(version) <= 100
+    return plain and PurePosixPath(version).name == version and version not in ("", ".", "..")
 
 
 def _write_durably(path: Path, content: bytes) -> None:

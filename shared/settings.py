@@ -6,6 +6,7 @@ points (`cli`, `demo`, each service's `main`) read it; everything else takes pla
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any, Literal, Self
 
@@ -13,10 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from shared.errors import ConfigurationError
+from shared.masking import MASK, masked_url, secrets_of_options, secrets_of_url
 
 PREFIX = "NEXTCLICK_"
 NESTING = "__"
 _CLIENT_CONFIG = "NEXTCLICK_KAFKA__CLIENT_CONFIG"
+_URLS = ("NEXTCLICK_REDIS__URL", "NEXTCLICK_REGISTRY__URL")
 
 
 class _Section(BaseModel):
@@ -44,7 +47,8 @@ class RedisSettings(_Section):
     """Where the session state lives."""
 
     url: SecretStr = Field(
-        SecretStr("redis://localhost:6379/0"), description="redis://, rediss:// or unix:// URL"
+        SecretStr("redis://localhost:6379/0"),
+        description="redis://, rediss:// (TLS) or unix:// URL",
     )
     key_prefix: str = Field("nextclick:session:", description="before the user id in every key")
     timeout_seconds: float = Field(5.0, gt=0, description="connect and answer within")
@@ -62,7 +66,12 @@ class SessionSettings(_Section):
 class RegistrySettings(_Section):
     """Where model versions are published."""
 
-    url: str = Field("registry", min_length=1, description="folder or any fsspec URL")
+    url: str = Field(
+        "registry",
+        min_length=1,
+        repr=False,  # may hold the key of an object store
+        description="folder or any fsspec URL",
+    )
     poll_seconds: float = Field(1.0, gt=0, description="how often workers look at the pointer")
 
 
@@ -176,18 +185,40 @@ def environment_names() -> dict[str, tuple[str, str]]:
         if isinstance(field.default, _Section):
             for name, inner in type(field.default).model_fields.items():
                 default = getattr(field.default, name)
-                shown = default.get_secret_value() if isinstance(default, SecretStr) else default
+                plain = default.get_secret_value() if isinstance(default, SecretStr) else default
                 key = f"{PREFIX}{field_name}{NESTING}{name}".upper()
-                names[key] = (str(shown), inner.description or "")
+                names[key] = (str(plain), inner.description or "")
         else:
             names[f"{PREFIX}{field_name}".upper()] = (str(field.default), field.description or "")
     return names
+
+
+def shown(name: str, value: str) -> str:
+    """The value of an environment variable as it may be shown."""
+    if name.upper() == _CLIENT_CONFIG:
+        return MASK
+    return masked_url(value) if name.upper() in _URLS else value
+
+
+def secrets() -> set[str]:
+    """Every secret in the environment's settings, right or wrong: what no output may hold."""
+    found: set[str] = set()
+    for name, value in os.environ.items():
+        if name.upper() in _URLS:
+            found |= secrets_of_url(value)
+        elif name.upper() == _CLIENT_CONFIG:
+            try:
+                found |= secrets_of_options(json.loads(value))
+            except (ValueError, AttributeError, RecursionError):
+                found.add(value)  # not JSON, or no object: it is refused, and shown nowhere
+    return found
 
 
 def _one_line(error: ValidationError) -> str:
     lines = []
     for wrong in error.errors(include_url=False):
         name = f"{PREFIX}{NESTING.join(str(part) for part in wrong['loc'])}".upper()
-        shown = "" if name.startswith(_CLIENT_CONFIG) else f" = {wrong['input']!r}"  # no secrets
-        lines.append(f"{name}{shown}: {wrong['msg']}")
+        secret = name.startswith((_CLIENT_CONFIG, *_URLS))
+        value = "" if secret else f" = {wrong['input']!r}"
+        lines.append(f"{name}{value}: {wrong['msg']}")
     return "; ".join(lines)

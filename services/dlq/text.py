@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from services.dlq.letters import Letter
+from shared import masking
 
 COLUMNS = ("place", "time", "reason", "error", "key", "begins")
 """What of a row a terminal has room for."""
@@ -18,7 +19,7 @@ COLUMNS = ("place", "time", "reason", "error", "key", "begins")
 def printable(raw: bytes | str) -> str:
     """One line that a terminal shows and does not obey: all that is not printable is escaped."""
     text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return masking.printable(text)
 
 
 def row(letter: Letter) -> dict[str, Any]:

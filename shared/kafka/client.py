@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
 
 from shared.errors import ConfigurationError, Unavailable
+from shared.masking import secrets_of_options, without
 from shared.messages import Message
 from shared.settings import KafkaSettings
 
@@ -59,6 +60,7 @@ def make_client(kind: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -
         return kind(config)
     except (KafkaException, ValueError, TypeError) as error:
         cause = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+        cause = without(secrets_of_options(config), cause)  # librdkafka quotes what it refuses
         raise ConfigurationError(
             f"the Kafka client refuses its configuration ({cause}); "
             "check NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS and NEXTCLICK_KAFKA__CLIENT_CONFIG"
@@ -123,5 +125,5 @@ def unavailable(settings: KafkaSettings, error: KafkaException) -> Unavailable:
     """Say that Kafka is away, and where it was looked for."""
     return Unavailable(
         f"Kafka at {settings.bootstrap_servers} (NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS): "
-        f"{error.args[0].str()}"
+        + without(secrets_of_options(settings.client_config), error.args[0].str())
     )

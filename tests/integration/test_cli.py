@@ -180,8 +180,31 @@ def test_an_unknown_world_is_refused(environ: dict[str, str]) -> None:
 
 
 def test_settings_are_listed_without_secrets(environ: dict[str, str]) -> None:
-    secret = {f"{PREFIX}REDIS__URL": "redis://:hunter2@localhost/0"}
+    secret = {
+        f"{PREFIX}REDIS__URL": "redis://user:hunter2@localhost/7",
+        f"{PREFIX}REGISTRY__URL": "s3://key:hunter2@bucket/models",
+        f"{PREFIX}KAFKA__CLIENT_CONFIG": '{"sasl.password": "hunter2"}',
+        f"{PREFIX}TRAINER__EVENT_LOG": "[red]\x1b[31m",
+    }
     result = nextclick(environ, "settings", **secret)
     assert result.returncode == 0, result
     assert "NEXTCLICK_WORKER__TOP_K" in result.stdout
     assert "hunter2" not in result.stdout
+    assert "localhost/7" in result.stdout
+    assert "[red]\\x1b" in result.stdout
+
+
+def test_no_error_of_a_command_shows_a_secret(environ: dict[str, str]) -> None:
+    for name, value in (
+        ("REDIS__URL", "redis://:hunter2/x@localhost:1/0"),
+        ("KAFKA__CLIENT_CONFIG", '{"no.such.option": "x", "sasl.password": "hunter2"}'),
+        ("KAFKA__CLIENT_CONFIG", "hunter2"),
+    ):
+        line = refused(nextclick(environ, "worker", **{f"{PREFIX}{name}": value}))
+        assert f"{PREFIX}{name}" in line
+        assert "hunter2" not in line
+    line = refused(
+        nextclick(environ, "models", "list", **{f"{PREFIX}REGISTRY__URL": "no://k:hunter2@bucket"})
+    )
+    assert "…@bucket" in line
+    assert "hunter2" not in line

@@ -1,0 +1,59 @@
+"""What may be shown: no secrets, and no text that a terminal obeys or a log mistakes. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+MASK = "…"
+
+SHORTEST_SECRET = 4
+"""Shorter ones are not looked for in running text: they are in every other word."""
+
+_SECRET_NAME = re.compile(r"pass|pwd|secret|token|key|pem|cred|oauth|jaas|sig|sas$", re.IGNORECASE)
+_LOGIN = re.compile(r"(?<=://).*(?=@)", re.DOTALL)  # to the last @: an S3 secret may hold a slash
+_PARAMETER = re.compile(r"([?&]([^=&#]*)=)([^&#]*)")
+
+
+def printable(text: str) -> str:
+    """One line that a terminal shows and does not obey: all that is not printable is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def masked_url(url: str) -> str:
+    """The URL without the login and without what in its query has a secret's name."""
+    without_login = _LOGIN.sub(MASK, url)
+    return _PARAMETER.sub(
+        lambda found: found[1] + (MASK if _SECRET_NAME.search(found[2]) else found[3]),
+        without_login,
+    )
+
+
+def secrets_of_url(url: str) -> set[str]:
+    """The secret parts of a URL, as they stand there and decoded."""
+    found = {value for _, name, value in _PARAMETER.findall(url) if _SECRET_NAME.search(name)}
+    if login := _LOGIN.search(url):
+        user, colon, password = login[0].partition(":")
+        found.add(password if colon else user)
+    return {form for secret in found for form in (secret, unquote(secret)) if secret}
+
+
+def secrets_of_options(options: Mapping[str, Any]) -> set[str]:
+    """The values of options that have a secret's name, such as sasl.password."""
+    return {str(value) for name, value in options.items() if _SECRET_NAME.search(name) and value}
+
+
+def without(secrets: Iterable[str], text: str) -> str:
+    """The text with every secret in it masked, also where it stands quoted."""
+    forms = {
+        form
+        for secret in secrets
+        if len(secret) >= SHORTEST_SECRET
+        for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1])
+    }
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, MASK)
+    return text
