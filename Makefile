@@ -6,8 +6,12 @@ INSTALLED := $(VENV)/.installed
 ARGS ?=
 PEERS := build/peers
 PEERS_INSTALLED := $(PEERS)/.installed
+FUZZ := build/fuzz
+FUZZ_INSTALLED := $(FUZZ)/.installed
+AUDIT := build/audit
+AUDIT_INSTALLED := $(AUDIT)/.installed
 
-.PHONY: help demo test faults soak lint format bench-drift bench-peers clean
+.PHONY: help demo test faults soak lint format bench-drift bench-peers fuzz audit bill clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
@@ -52,6 +56,29 @@ $(PEERS_INSTALLED): pyproject.toml constraints.txt
 
 bench-peers: $(INSTALLED) $(PEERS_INSTALLED) ## our worker beside one written with Quix Streams
 	@$(BIN)/nextclick bench peers --python $(PEERS)/bin/python $(ARGS)
+
+# Environments of their own: neither belongs to what runs or tests a shop.
+$(FUZZ_INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(FUZZ)
+	$(FUZZ)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	@touch $@
+
+fuzz: $(FUZZ_INSTALLED) ## hostile clicks for the decoder; ARGS="--seconds 600", Linux
+	@$(FUZZ)/bin/python -m tests.fuzz $(ARGS)
+
+$(AUDIT_INSTALLED):
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.7,<3'
+	@touch $@
+
+# --strict: what could not be looked up is a failure, not a pass.
+audit: $(INSTALLED) $(AUDIT_INSTALLED) ## known holes in what the services load; asks PyPI
+	@$(BIN)/python docs/make_bill.py --pins > $(AUDIT)/pins.txt
+	@$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps -r $(AUDIT)/pins.txt $(ARGS)
+
+bill: $(INSTALLED)   ## write docs/bill-of-materials.md from what is installed
+	@mkdir -p build
+	@$(BIN)/python docs/make_bill.py > build/bill.md && mv build/bill.md docs/bill-of-materials.md
 
 clean:           ## remove the environment and caches
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

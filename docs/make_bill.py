@@ -1,0 +1,77 @@
+"""Print docs/bill-of-materials.md: what a running shop consists of, as it is installed here.
+
+Run by `make bill`. It follows the dependencies of nextclick itself, not those of its tests.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+
+from packaging.requirements import Requirement
+
+INTRODUCTION = """\
+# Bill of materials
+
+<!-- Made by docs/make_bill.py (`make bill`); do not edit by hand. -->
+
+What the services load, with the version that the tests of this release ran with and the licence
+that the package states. `make audit` looks these versions up among the known vulnerabilities.
+
+| Package | Version | Licence |
+|---|---|---|"""
+
+
+def needed() -> list[Distribution]:
+    """The packages that nextclick needs here, by name."""
+    found: dict[str, Distribution] = {}
+    open_ends: list[tuple[str, frozenset[str]]] = [("nextclick", frozenset())]
+    seen = set(open_ends)
+    while open_ends:
+        name, extras = open_ends.pop()
+        for requirement in map(Requirement, distribution(name).requires or []):
+            marker = requirement.marker
+            if marker and not any(marker.evaluate({"extra": e}) for e in {"", *extras}):
+                continue
+            wanted = (requirement.name, frozenset(requirement.extras))
+            try:
+                package = distribution(requirement.name)
+            except PackageNotFoundError:
+                continue  # for another platform
+            found[re.sub(r"[-_.]+", "-", package.metadata["Name"]).lower()] = package
+            if wanted not in seen:
+                seen.add(wanted)
+                open_ends.append(wanted)
+    return [found[name] for name in sorted(found)]
+
+
+def licence(package: Distribution) -> str:
+    """What the package says of its licence, in short."""
+    told = package.metadata
+    if told["License-Expression"]:
+        return str(told["License-Expression"])
+    classified = [
+        value.rpartition(" :: ")[2]
+        for value in told.get_all("Classifier") or []
+        if value.startswith("License ::")
+    ]
+    first_line = (told["License"] or "").strip().split("\n")[0]
+    return ", ".join(classified) or first_line[:60] or "not stated"
+
+
+def main() -> None:
+    """Print the whole page, or with --pins one name==version a line."""
+    pins = "--pins" in sys.argv
+    if not pins:
+        print(INTRODUCTION)
+    for package in needed():
+        name, version = package.metadata["Name"], package.version
+        if pins:
+            print(f"{name}=={version.partition('+')[0]}")  # +cpu is a build, not a release
+        else:
+            print(f"| {name} | {version} | {licence(package).replace('|', '/')} |")
+
+
+if __name__ == "__main__":
+    main()
