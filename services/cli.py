@@ -363,6 +363,7 @@ def main() -> None:
     """Entry point of the console script."""
     # Read when torch is loaded. Threads that spin while they wait take the core from others.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    logs.set_up("nextclick", "WARNING", secrets())
     with _errors_as_one_line():
         app()
 

@@ -32,10 +32,10 @@ class OneLine(logging.Formatter):
 
 
 def set_up(name: str, level: str, secrets: Collection[str] = ()) -> None:
-    """Log to stderr, and what ends the process, too."""
+    """Log to stderr, and what ends the process, too; in place of what was set up before."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine(name, secrets))
-    logging.basicConfig(level=level, handlers=[handler])
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     sys.excepthook = _log_uncaught
 
 

@@ -83,6 +83,14 @@ def test_a_vocabulary_that_does_not_fit_is_refused(ids: object) -> None:
         from_files(bad, "v1")
 
 
+def test_an_item_id_that_no_answer_could_hold_is_refused() -> None:
+    good = files()
+    ids = ["\ud800", *json.loads(good[VOCABULARY])[1:]]
+    bad = resigned({**good, VOCABULARY: json.dumps(ids).encode()})
+    with pytest.raises(CheckpointError, match=VOCABULARY):
+        from_files(bad, "v1")
+
+
 def test_weights_that_are_not_finite_are_refused() -> None:
     broken = checkpoint()
     with torch.no_grad():

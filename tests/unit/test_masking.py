@@ -116,7 +116,7 @@ def test_what_ends_the_process_is_logged_so_too(monkeypatch: pytest.MonkeyPatch)
     root = logging.getLogger()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "handlers", [])  # set_up replaces them, not pytest's
     monkeypatch.setattr(root, "level", root.level)
     logs.set_up("worker", "INFO", {"hunter2"})
     error = ValueError("hunter2\nforged \x1b[31m")

@@ -117,6 +117,19 @@ def test_an_unreadable_pointer_says_how_to_mend_it(tmp_path: Path, content: str)
     assert registry.pointer() == Pointer(version, [])
 
 
+def test_a_pointer_nested_without_end_is_unreadable(tmp_path: Path) -> None:
+    (tmp_path / POINTER).write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="unreadable"):
+        Registry(str(tmp_path)).pointer()
+
+
+@pytest.mark.parametrize("name", ["v\n2026 ERROR", "\x1b[2J", "\ud800", "v" * 300, "\u202ev"])
+def test_a_pointer_to_what_is_no_name_is_said_on_one_line(registry: Registry, name: str) -> None:
+    with pytest.raises(CheckpointError, match="not a version name") as caught:
+        registry.load(name)
+    assert str(caught.value).isprintable()
+
+
 def test_a_registry_that_cannot_be_written_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     registry = Registry(str(tmp_path / "file" / "registry"))

@@ -1,0 +1,104 @@
+"""What users call themselves stays data: in Redis keys, on the topics, and on a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import redis
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from services import explain
+from services.worker import handle
+from shared.errors import BadClick
+from shared.explain import Explanation
+from shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
+from shared.messages import Message, OutMessage
+from shared.schemas import Click, ScoredItem, decode_click
+from shared.scorer import Ranking
+from shared.sessions import RedisSessions
+from shared.settings import KafkaSettings
+from tests.backend import Backend
+
+ESCAPE = "\x1b]0;owned\x07\x1b[2J"
+HOSTILE = [
+    "a\r\nSET x 1\r\n",
+    "\x00",
+    ESCAPE,
+    "*{tag}:?[a-z]\\",
+    "\u202e\u2028\ufeff\uffff",
+    "\U0001f415\U000e0041\U0010ffff",
+    "[red]x[/]",
+    "\x9b31m",
+]
+ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=128)
+
+
+@hypothesis_settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(users=st.sets(st.one_of(ids, st.sampled_from(HOSTILE)), min_size=1, max_size=8))
+def test_a_user_has_one_key_and_it_is_the_name(
+    backend: Backend, key_prefix: str, users: set[str]
+) -> None:
+    client = redis.Redis.from_url(backend.redis_url)
+    before = set(client.scan_iter(match="*", count=1000))
+    store = RedisSessions(
+        backend.redis_url, key_prefix=key_prefix, gap_ms=0, ttl_seconds=60, timeout_seconds=5
+    )
+    store.append([Click(event_id="e", user_id=u, item_id=u, timestamp=1) for u in users])
+    after = set(client.scan_iter(match="*", count=1000))
+    theirs = {key_prefix.encode() + user.encode() for user in users}
+    assert after - before == theirs - before
+    client.delete(*theirs)
+    client.close()
+    store.close()
+
+
+def test_hostile_names_come_back_from_kafka_as_they_went(kafka: KafkaSettings) -> None:
+    sent: list[OutMessage] = []
+    for text in HOSTILE:
+        click = Click(event_id=text[:64], user_id=text, item_id=text, timestamp=1)
+        answer = handle.recommendation(
+            click, [text], Ranking([ScoredItem(text, 1.0)], None), "v", 1
+        )
+        sent.append(handle.answer_message(kafka.recommendations_topic, answer))
+        raw = Message("clicks", 0, 1, text.encode(), text.encode(), (("x", text.encode()),))
+        (read,) = handle.decode([raw])
+        assert isinstance(read.outcome, BadClick)
+        sent.append(handle.dead_letter(kafka.dlq_topic, raw, read.outcome, 1))
+    ensure_topics(kafka, [kafka.recommendations_topic, kafka.dlq_topic])
+    publisher = Publisher(kafka)
+    publisher.send(sent)
+    publisher.wait_acknowledged()
+    for topic in (kafka.recommendations_topic, kafka.dlq_topic):
+        got = read_offsets(kafka, topic, offsets_held(kafka, topic))
+        came = {(m.key, m.value, m.headers) for m in got}
+        assert came == {(m.key, m.value, m.headers) for m in sent if m.topic == topic}
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    for field in ("event_id", "user_id", "item_id", "event_type"):
+        click = {"event_id": "e", "user_id": "u", "item_id": "i", "timestamp": 1, field: "\ud800"}
+        for value in (json.dumps(click), json.dumps(click, ensure_ascii=False)):
+            (read,) = handle.decode(
+                [Message("clicks", 0, 0, None, value.encode("utf-8", "surrogatepass"))]
+            )
+            assert isinstance(read.outcome, BadClick)
+            assert read.outcome.reason == "not_json"
+    assert decode_click(b'{"event_id":"e","user_id":"\\ud83d\\udc15","item_id":"i","timestamp":1}')
+
+
+def test_an_explanation_shows_hostile_items_as_text() -> None:
+    stream = io.StringIO()
+    items = [ScoredItem(text, 0.1) for text in HOSTILE]
+    explained = Explanation([ESCAPE, "[red]x[/]"], items, [[0.0, 0.0]] * len(items))
+    explain.show(ESCAPE, explained, Console(file=stream, width=200, force_terminal=True))
+    shown = stream.getvalue()
+    assert "\x1b]0;" not in shown
+    assert "\x1b[2J" not in shown
+    assert "\x07" not in shown
+    assert "\x9b" not in shown
+    assert "\u202e" not in shown
+    assert "[red]x[/]" in shown
