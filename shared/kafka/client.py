@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -121,9 +121,15 @@ def read_message(raw: RawMessage) -> Message:
     return Message(topic, partition, offset, raw.key(), raw.value(), tuple(headers))
 
 
-def unavailable(settings: KafkaSettings, error: KafkaException) -> Unavailable:
-    """Say that Kafka is away, and where it was looked for."""
+def unavailable(
+    settings: KafkaSettings, error: KafkaException, heard: Sequence[KafkaError] = ()
+) -> Unavailable:
+    """Say that Kafka is away, where it was looked for, and what the client has `heard`."""
+    reasons = [h.str() for h in heard if h.code() != KafkaError._ALL_BROKERS_DOWN]
+    text = ": ".join([error.args[0].str(), *sorted(reasons, key=len)[-1:]])  # the longest says most
+    if settings.client_config and reasons:
+        text += "; check NEXTCLICK_KAFKA__CLIENT_CONFIG"
     return Unavailable(
         f"Kafka at {settings.bootstrap_servers} (NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS): "
-        + without(secrets_of_options(settings.client_config), error.args[0].str())
+        + without(secrets_of_options(settings.client_config), text)
     )

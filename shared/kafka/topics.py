@@ -17,11 +17,15 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[str]) -> list[str]:
 
     Raises Unavailable if Kafka does not answer, ConfigurationError if it refuses.
     """
-    admin = make_client(AdminClient, client_config(settings))
+    heard: list[KafkaError] = []
+    # The first to connect, so it says what is wrong with login and TLS: in the error, not the log.
+    ours = {"error_cb": heard.append, "log_level": 0}
+    admin = make_client(AdminClient, {**ours, **client_config(settings)})
     try:
         existing = admin.list_topics(timeout=REQUEST_SECONDS).topics
     except KafkaException as error:
-        raise unavailable(settings, error) from None
+        admin.poll(0)
+        raise unavailable(settings, error, heard) from None
     new = [
         NewTopic(
             topic,
