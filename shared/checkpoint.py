@@ -140,7 +140,7 @@ def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
     """Rebuild a checkpoint, on the CPU, and check all that can be checked.
 
     Raises CheckpointError for a missing, truncated or altered file, weights of another shape,
-    a vocabulary of another size, or weights that are not finite.
+    a vocabulary of another size, neighbours outside it, or weights that are not finite.
     """
     for name in (MANIFEST, WEIGHTS, VOCABULARY):
         if name not in files:
@@ -161,8 +161,14 @@ def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
     items = manifest.model.items
     if not _are_item_ids(item_ids, items):
         raise CheckpointError(f"version {version}: {VOCABULARY} does not list {items} item ids")
-    if popularity.dtype != torch.int64 or popularity.shape != (items,):
+    if (
+        popularity.dtype != torch.int64
+        or popularity.shape != (items,)
+        or not (popularity >= 0).all()
+    ):
         raise CheckpointError(f"version {version}: {_POPULARITY} is not one count for each item")
+    if isinstance(model, BST) and not _are_rows(model.neighbours.rows, items):
+        raise CheckpointError(f"version {version}: some neighbours are not in the catalogue")
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise CheckpointError(f"version {version}: some weights are not finite")
     return Checkpoint(
@@ -179,6 +185,10 @@ def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
 def _is_text(item_id: str) -> bool:
     # JSON can spell half a surrogate pair, and an answer with one could not be encoded.
     return not any("\ud800" <= character <= "\udfff" for character in item_id)
+
+
+def _are_rows(rows: torch.Tensor, items: int) -> bool:
+    return bool(((rows >= PADDING) & (rows <= items)).all())
 
 
 def _are_item_ids(content: object, items: int) -> bool:

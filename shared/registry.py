@@ -31,6 +31,7 @@ from shared.errors import CheckpointError, ConfigurationError, Unavailable
 from shared.masking import masked_url, secrets_of_url, without
 
 POINTER = "current.json"
+_PROBE = ".probe-"
 _HISTORY_KEPT = 50
 _TIME = "%Y%m%dT%H%M%S"
 
@@ -72,28 +73,37 @@ class Registry:
         self._local = isinstance(self._fs, LocalFileSystem)
 
     def check_writable(self) -> None:
-        """Raise Unavailable now rather than after a long fit, if nothing can be written."""
-        probe = self._path(f".probe-{secrets.token_hex(4)}")
+        """Raise Unavailable now rather than after a long fit, if nothing can be written.
+
+        What writers that were killed left behind in a folder is removed.
+        """
+        probe = self._path(f"{_PROBE}{secrets.token_hex(4)}")
         with self._explained("write"):
             self._fs.makedirs(self._root, exist_ok=True)
-            self._fs.pipe_file(probe, b"")
-            self._fs.rm_file(probe)
+            with self._alone() as alone:
+                if alone:
+                    _remove_leftovers(Path(self._root))
+                self._fs.pipe_file(probe, b"")
+                self._fs.rm_file(probe)
 
     def publish(self, checkpoint: Checkpoint, now: datetime | None = None) -> str:
         """Write a new version and point to it; returns its name.
 
-        Names sort by time and carry four random hex digits, so two trainers cannot collide.
-        Raises Unavailable if the registry cannot be written.
+        Names sort by time and carry four random hex digits; one that is taken is not given again,
+        whatever the clock says. Raises Unavailable if the registry cannot be written.
         """
         now = now or datetime.now(UTC)
-        version = f"{now:{_TIME}}-{secrets.token_hex(2)}"
-        files = checkpoints.to_files(checkpoint, version, now.isoformat(timespec="seconds"))
         with self._explained("write"):
             if self._local:
-                self._write_folder(Path(self._root), version, files)
-            else:
-                for name, content in files.items():  # the manifest is last
-                    self._fs.pipe_file(self._path(version, name), content)
+                Path(self._root).mkdir(parents=True, exist_ok=True)
+            with self._alone():  # else somebody may take what is half written for a leftover
+                version = self._free_name(now)
+                files = checkpoints.to_files(checkpoint, version, now.isoformat(timespec="seconds"))
+                if self._local:
+                    self._write_folder(Path(self._root), version, files)
+                else:
+                    for name, content in files.items():  # the manifest is last
+                        self._fs.pipe_file(self._path(version, name), content)
         self.promote(version)
         return version
 
@@ -185,21 +195,30 @@ class Registry:
             self._write_pointer(Pointer(version, history))
             return Pointer(version, history)
 
+    def _free_name(self, now: datetime) -> str:
+        while True:
+            version = f"{now:{_TIME}}-{secrets.token_hex(2)}"
+            if not self._fs.exists(self._path(version)):
+                return version
+
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Let nobody else move the pointer meanwhile, by a lock on the folder.
+    def _alone(self) -> Iterator[bool]:
+        """Let nobody else write meanwhile, by a lock on the folder; gives whether we have it.
 
         An object store and some network file systems have no such lock: there, of two who move the
         pointer within the same milliseconds, one may not see what the other did.
         """
         if not (self._local and Path(self._root).is_dir()):
-            yield
+            yield False
             return
         folder = os.open(self._root, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError):
+            try:
                 fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
+                locked = True
+            except OSError:
+                locked = False
+            yield locked
         finally:
             os.close(folder)
 
@@ -214,8 +233,12 @@ class Registry:
         with self._explained("write"):
             if self._local:
                 temporary = Path(self._root) / f".{POINTER}.{secrets.token_hex(4)}"
-                _write_durably(temporary, content)
-                temporary.replace(Path(self._root) / POINTER)
+                try:
+                    _write_durably(temporary, content)
+                    temporary.replace(Path(self._root) / POINTER)
+                except BaseException:
+                    temporary.unlink(missing_ok=True)
+                    raise
                 _sync_folder(Path(self._root))
             else:
                 self._fs.pipe_file(self._path(POINTER), content)
@@ -223,7 +246,7 @@ class Registry:
     @staticmethod
     def _write_folder(root: Path, version: str, files: dict[str, bytes]) -> None:
         temporary = root / f".{version}.tmp"
-        temporary.mkdir(parents=True)
+        temporary.mkdir()
         try:
             for name, content in files.items():
                 _write_durably(temporary / name, content)
@@ -264,6 +287,16 @@ def _write_durably(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _remove_leftovers(root: Path) -> None:
+    for pattern in (".*.tmp", f".{POINTER}.*", f"{_PROBE}*"):
+        for leftover in root.glob(pattern):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    leftover.unlink()
 
 
 def _sync_folder(path: Path) -> None:

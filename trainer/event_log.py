@@ -59,10 +59,10 @@ class EventLog:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for leftover in self.folder.glob(".*.tmp"):
-                leftover.unlink()
+                leftover.unlink(missing_ok=True)
             probe = self.folder / f".{secrets.token_hex(4)}.tmp"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another trainer that starts now may be faster
         except OSError as error:
             raise ConfigurationError(
                 f"NEXTCLICK_TRAINER__EVENT_LOG = {folder!r} cannot be written ({error})"

@@ -168,13 +168,23 @@ def test_a_model_shape_that_is_not_that_of_the_weights_is_refused(shape: dict[st
         torch.ones(30, 2, dtype=torch.int64),
         torch.full((30,), float("nan")),
         torch.ones(30, dtype=torch.bfloat16),
+        torch.full((30,), -1),
     ],
-    ids=["scalar", "short", "table", "nan", "bfloat16"],
+    ids=["scalar", "short", "table", "nan", "bfloat16", "negative"],
 )
 def test_popularity_is_one_count_for_each_item(popularity: torch.Tensor) -> None:
     tensors = safetensors.torch.load(files()[WEIGHTS])
     tensors["popularity"] = popularity
     with pytest.raises(CheckpointError, match="version v1"):
+        from_files(resigned({**files(), WEIGHTS: safetensors.torch.save(tensors)}), "v1")
+
+
+@pytest.mark.parametrize("row", [-1, 31])
+def test_neighbours_outside_the_catalogue_are_refused(row: int) -> None:
+    """Else the first click on that item, long after the swap, finds them."""
+    tensors = safetensors.torch.load(files()[WEIGHTS])
+    tensors["neighbours.rows"][17, 0] = row
+    with pytest.raises(CheckpointError, match="neighbours are not in the catalogue"):
         from_files(resigned({**files(), WEIGHTS: safetensors.torch.save(tensors)}), "v1")
 
 

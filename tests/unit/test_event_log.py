@@ -157,3 +157,19 @@ def test_other_files_in_the_folder_are_left_alone(log: EventLog) -> None:
     EventLog(str(log.folder)).append(0, 0, 0, rows(1))
     assert (log.folder / "notes.txt").read_text() == "mine"
     assert log.count() == 1
+
+
+def test_two_that_open_a_log_at_once_do_not_mind_each_other(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes the other's probe, and the leftovers, for its own to remove."""
+    (log.folder / ".clicks.ab.tmp").touch()
+    unlink = Path.unlink
+
+    def the_other_was_faster(path: Path, missing_ok: bool = False) -> None:
+        unlink(path)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", the_other_was_faster)
+    EventLog(str(log.folder))
+    assert list(log.folder.iterdir()) == []

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import fcntl
+import os
+import secrets
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -279,4 +283,67 @@ def test_two_who_roll_back_at_once_go_back_one_step(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(Registry(str(tmp_path)).rollback, made[2]) for _ in range(4)]
         assert {future.result().version for future in futures} == {made[1]}
+    assert registry.pointer() == Pointer(made[1], [made[0]])
+
+
+def test_what_killed_writers_left_behind_is_removed_by_the_next_trainer(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path))
+    version = registry.publish(checkpoint())
+    (tmp_path / ".20990101T000000-dead.tmp").mkdir()
+    (tmp_path / ".20990101T000000-dead.tmp" / "manifest.json").write_text("{}")
+    for name in (f".{POINTER}.dead", ".probe-dead", ".gitignore"):
+        (tmp_path / name).write_text("half")
+    registry.check_writable()
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == sorted([version, POINTER, ".gitignore"])
+
+
+def test_nothing_is_taken_for_a_leftover_while_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who clears away waits for the lock, and a writer has it until all is in place."""
+    registry = Registry(str(tmp_path))
+    locked = []
+
+    def look(*_: object) -> None:
+        folder = os.open(tmp_path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked.append(False)
+        except BlockingIOError:
+            locked.append(True)
+        finally:
+            os.close(folder)
+
+    monkeypatch.setattr("shared.registry._sync_folder", look)
+    registry.publish(checkpoint())
+    assert locked == [True, True, True]
+
+
+def test_a_name_that_is_taken_is_not_given_again(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock was set back, and chance repeats itself."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    digits: Iterator[str] = iter(["aaaa", "aaaa", "bbbb"])
+    real = secrets.token_hex
+    monkeypatch.setattr(secrets, "token_hex", lambda n: next(digits) if n == 2 else real(n))
+    made = [registry.publish(checkpoint(seed=i), now) for i in (1, 2)]
+    assert made == ["20260101T000000-aaaa", "20260101T000000-bbbb"]
+    assert registry.pointer() == Pointer(made[1], [made[0]])
+
+
+def test_a_pointer_that_cannot_be_written_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(str(tmp_path))
+    made = [registry.publish(checkpoint(seed=i)) for i in (1, 2)]
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Unavailable, match="No space left"):
+        registry.rollback()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*made, POINTER])
     assert registry.pointer() == Pointer(made[1], [made[0]])
