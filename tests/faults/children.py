@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -28,9 +29,12 @@ def start(
     prepare: Prepare | None = None,
 ) -> ForkServerProcess:
     """Start `nextclick ARGUMENTS`."""
-    process = _CONTEXT.Process(
-        target=_run, args=(list(arguments), environ, log_file, prepare), daemon=True
-    )
+    return call(partial(_command, list(arguments), environ, prepare), log_file)
+
+
+def call(function: Callable[[], None], log_file: Path) -> ForkServerProcess:
+    """Start a process that does one thing: a module's function or a partial of one."""
+    process = _CONTEXT.Process(target=_run, args=(function, log_file), daemon=True)
     process.start()
     return process
 
@@ -69,22 +73,25 @@ class Child:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(
-    arguments: list[str], environ: dict[str, str], log_file: Path, prepare: Prepare | None
-) -> None:
-    from services import cli
+def _run(function: Callable[[], None], log_file: Path) -> None:
     from shared.heartbeat import HEART
     from shared.processes import die_with_parent
 
     die_with_parent()
     HEART.beat()  # it is as old as the process that was forked
-    os.environ.clear()
-    os.environ.update(environ)
     os.chdir(log_file.parent)
     log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    function()
+
+
+def _command(arguments: list[str], environ: dict[str, str], prepare: Prepare | None) -> None:
+    from services import cli
+
+    os.environ.clear()
+    os.environ.update(environ)
     if prepare is not None:
         prepare()
     sys.argv = ["nextclick", *arguments]

@@ -1,0 +1,106 @@
+"""The trainer's collector on a prepared stream, without Kafka: only the disk can go wrong.
+
+And a look at what an event log holds, as it lies on the disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from shared.messages import Message
+from shared.patience import Patience
+from shared.schemas import Click
+from tests.faults.oracle import Verdict
+from tests.integration.traffic import make_clicks
+from trainer.event_log import EventLog, files_of
+from trainer.main import Collector
+
+PARTITIONS = 2
+CLICKS = 9
+"""On each partition."""
+_POLLED = 4
+"""Messages of each partition at once."""
+
+
+def stream(partition: int) -> list[Click]:
+    """The clicks on a partition."""
+    return make_clicks(CLICKS, seed=partition)
+
+
+class _Consumer:
+    """Reads on from where the log ends, and writes down what is committed."""
+
+    def __init__(self, log: EventLog, committed: Path) -> None:
+        self._next = {p: log.next_offset(p) or 0 for p in range(PARTITIONS)}
+        self._committed = committed
+
+    def poll(self, max_messages: int, timeout: float) -> list[Message]:
+        messages = []
+        for partition, first in self._next.items():
+            for offset, click in list(enumerate(stream(partition)))[first : first + _POLLED]:
+                value = click.model_dump_json().encode()
+                messages.append(Message("clicks", partition, offset, None, value))
+                self._next[partition] = offset + 1
+        return messages
+
+    def at_end(self) -> bool:
+        return all(offset == CLICKS for offset in self._next.values())
+
+    def commit(self, messages: Sequence[Message]) -> None:
+        file = os.open(self._committed, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for message in messages:
+            os.write(file, f"{message.partition} {message.offset}\n".encode())
+        os.close(file)
+
+
+def collect(folder: Path, committed: Path, prepare: Callable[[], None] = lambda: None) -> None:
+    """Log everything that is not yet logged, a file of each partition at a time."""
+    prepare()
+    event_log = EventLog(str(folder))
+    consumer = _Consumer(event_log, committed)
+    patiently = Patience(threading.Event(), logging.getLogger("collect"))
+    collector = Collector(consumer, event_log, patiently, 0.0)  # type: ignore[arg-type]
+    while not consumer.at_end():
+        collector.step()
+    collector.flush()
+
+
+def held(folder: Path) -> list[str]:
+    """Every click in the files of an event log, in their order, as often as it is there."""
+    tables = [pq.read_table(path) for path in files_of(folder)]
+    return [str(event_id) for table in tables for event_id in table["event_id"].to_pylist()]
+
+
+def committed_clicks(committed: Path) -> set[str]:
+    """What Kafka would not give to the group again."""
+    if not committed.exists():
+        return set()
+    lines = [line.split() for line in committed.read_text().splitlines()]
+    return {stream(int(partition))[int(offset)].event_id for partition, offset in lines}
+
+
+def judge_log(clicks: Sequence[Click], event_ids: Sequence[str]) -> Verdict:
+    """Is every click in a log, once?"""
+    times = Counter(event_ids)
+    ids = {click.event_id for click in clicks}
+    assert set(times) <= ids
+    return Verdict(
+        sent=len(ids),
+        answered_once=sum(times[event_id] == 1 for event_id in ids),
+        lost=sum(times[event_id] == 0 for event_id in ids),
+        doubled=sum(times[event_id] > 1 for event_id in ids),
+        wrong_histories=0,
+        wrong_lists=0,
+    )
+
+
+def leftovers(folder: Path) -> list[str]:
+    """What a writer that died has left half done."""
+    return sorted(path.name for path in folder.rglob(".*"))
