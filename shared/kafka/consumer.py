@@ -77,20 +77,19 @@ class ClickConsumer:
         """The group has told us which they are; none, if there are more members than partitions."""
         self.read_to_end: set[int] = set()
         """Those of them whose end was reached since; kept up to date for who is in no hurry."""
-        self._consumer = make_client(
-            Consumer,
-            {
-                "group.id": group_id,
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "enable.partition.eof": in_no_hurry,
-                "partition.assignment.strategy": "cooperative-sticky",
-                "session.timeout.ms": SESSION_TIMEOUT_MS,
-                **({"group.instance.id": instance_id} if instance_id else {}),
-                **(IN_NO_HURRY if in_no_hurry else PROMPT),
-                **client_config(settings),
-            },
-        )
+        config = {
+            "group.id": group_id,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": in_no_hurry,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": SESSION_TIMEOUT_MS,
+            **({"group.instance.id": instance_id} if instance_id else {}),
+            **(IN_NO_HURRY if in_no_hurry else PROMPT),
+            **client_config(settings),
+        }
+        self._step_by_step = "cooperative" in str(config["partition.assignment.strategy"])
+        self._consumer = make_client(Consumer, config)
 
     def poll(
         self,
@@ -187,7 +186,10 @@ class ClickConsumer:
             starts = self._seek([p.partition for p in partitions])
             for partition in partitions:
                 partition.offset = starts.get(partition.partition, partition.offset)
-            consumer.incremental_assign(partitions)
+            if self._step_by_step:
+                consumer.incremental_assign(partitions)
+            else:  # by client_config the group rebalances eagerly: these are all
+                consumer.assign(partitions)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._before_giving_up()

@@ -75,3 +75,24 @@ def test_a_member_that_gets_no_partition_knows_that_it_gets_none(
     finally:
         first.close()
         second.close()
+
+
+@pytest.mark.parametrize("strategy", ["range", "cooperative-sticky"])
+def test_where_to_begin_can_be_said_whatever_the_strategy(
+    strategy: str, kafka: KafkaSettings, name: str
+) -> None:
+    """An eager strategy, which client_config may ask for, wants its partitions all at once."""
+    ensure_topics(kafka, [kafka.clicks_topic])
+    Shop(kafka).send(make_clicks(100))
+    eager = {"partition.assignment.strategy": strategy}
+    consumer = ClickConsumer(
+        kafka.model_copy(update={"client_config": {**kafka.client_config, **eager}}),
+        kafka.clicks_topic,
+        name,
+        seek=lambda partitions: dict.fromkeys(partitions, 10),
+    )
+    try:
+        messages = read(consumer, 100 - 10 * kafka.partitions)
+    finally:
+        consumer.close()
+    assert min(message.offset for message in messages) == 10
