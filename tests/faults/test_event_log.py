@@ -109,7 +109,7 @@ def test_the_disk_is_full_and_then_it_is_not(tmp_path: Path, report: Report) -> 
     output = tmp_path / "output"
     output.touch()
     collector = start(tmp_path, partial(dying.full_at, 1000))
-    until(lambda: "waiting: cannot write" in output.read_text(), "it says so")
+    until(lambda: "waiting: cannot write" in output.read_text(), "it says so", 20)
     assert held(tmp_path / "log") == []
     watch = Stopwatch()
     dying.refuse_from(collector, dying.NO_LIMIT)

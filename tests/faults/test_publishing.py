@@ -176,7 +176,7 @@ def test_the_disk_is_full_and_then_it_is_not(action: str, tmp_path: Path) -> Non
     old, new = make(root)
     output.touch()
     process = children.call(partial(try_twice, ACTIONS[action], root, space), output)
-    until(lambda: output.read_text().endswith("\n"), "it says so")
+    until(lambda: output.read_text().endswith("\n"), "it says so", 20)
     (line,) = output.read_text().splitlines()
     assert line.startswith("cannot write the registry")
     assert "File too large" in line
