@@ -18,11 +18,9 @@ BEFORE = 3
 
 
 SHORT = {
-    ("appended", "at_least_once"),
     ("produced", "exactly_once"),
     ("acknowledged", "at_least_once"),
     ("acknowledged", "exactly_once"),
-    ("committed", "at_least_once"),
 }
 CASES = [
     pytest.param(*case, marks=() if case in SHORT else pytest.mark.long)

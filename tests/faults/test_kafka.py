@@ -39,7 +39,7 @@ def test_killed_and_restarted(stand: MakeStand, report: Report) -> None:
     report("broker killed and restarted, at_least_once", ours.verdict(), watch.seconds())
 
 
-@each_guarantee("exactly_once")
+@each_guarantee()
 def test_paused(guarantee: str, long: bool, stand: MakeStand, report: Report) -> None:
     ours = stand(guarantee)
     ours.send(make_clicks(3000, seed=2))

@@ -73,10 +73,10 @@ SLOW_AND_NAMED = {f"{PREFIX}WORKER__INSTANCE_ID": "w", f"{PREFIX}WORKER__MAX_BAT
 def test_a_killed_worker_loses_nothing_and_repeats_itself_exactly(
     kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch
 ) -> None:
-    clicks = make_clicks(2000, seed=3)
+    clicks = make_clicks(1000, seed=3)
     publish_model(registry, seed=1)
     shop.send(clicks)
-    for answered_before_the_kill in (1, 500, 1000):
+    for answered_before_the_kill in (1, 250, 500):
         worker = launch("worker", **SLOW_AND_NAMED)
         until(lambda n=answered_before_the_kill: len(answers.peek()) > n, "some answers")
         worker.kill()
