@@ -13,8 +13,9 @@ from tests.faults.conftest import MakeStand, Report
 from tests.faults.stand import Stopwatch
 from tests.integration.traffic import make_clicks
 
-GROWTH_MB = 100.0
-"""What a worker may take beyond what it has after its first answers: librdkafka reads ahead."""
+GROWTH_MB = 160.0
+"""What a worker may take beyond what it has after its first answers. librdkafka reads ahead, up to
+64 MiB of messages (queued.max.messages.kbytes) and what it keeps with each."""
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
