@@ -10,11 +10,12 @@ the loop nor whoever asks is held up by a server that hangs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -22,6 +23,10 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import make_wsgi_app
 
 from shared.errors import ConfigurationError, NextclickError
+from shared.heartbeat import HEART
+from shared.kafka import ClickConsumer, LagMonitor
+from shared.lag import LagWatch
+from shared.settings import KafkaSettings
 
 FRESH_SECONDS = 1.0
 """For so long an answer is given again instead of asking again."""
@@ -32,6 +37,34 @@ _CLIENT_SECONDS = 10.0
 
 Check = Callable[[], None]
 """Returns if all is well; raises NextclickError with the reason if not."""
+
+
+@contextlib.contextmanager
+def served(
+    port: int,
+    setting: str,
+    kafka: KafkaSettings,
+    group_id: str,
+    consumer: ClickConsumer,
+    ready: Callable[[LagMonitor], dict[str, Check]],
+) -> Iterator[None]:
+    """Serve /metrics, /healthz and /readyz meanwhile, and measure the lag; not if the port is 0.
+
+    `ready` names what must be there, given an onlooker at the group. Raises ConfigurationError,
+    which names `setting`, if the port cannot be had.
+    """
+    if port == 0:
+        yield
+        return
+    monitor = LagMonitor(kafka, kafka.clicks_topic, group_id)
+    server = HealthServer(port, setting, alive={"loop": HEART.check}, ready=ready(monitor))
+    lag = LagWatch(monitor, lambda: set(consumer.assignment))
+    lag.start()
+    try:
+        yield
+    finally:
+        lag.stop()
+        server.close()
 
 
 class Probe:

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 
 from services.worker.loop import Worker
+from shared import health
 from shared.errors import Unavailable
-from shared.health import WAIT_SECONDS, Check, HealthServer
-from shared.heartbeat import HEART
+from shared.health import WAIT_SECONDS, Check
 from shared.kafka import LagMonitor
-from shared.lag import LagWatch
 from shared.settings import Settings
 
 
-@contextlib.contextmanager
-def served(settings: Settings, worker: Worker) -> Iterator[None]:
-    """Serve /metrics, /healthz and /readyz meanwhile, unless the port is 0.
-
-    Raises ConfigurationError if the port cannot be had.
-    """
-    port, kafka = settings.worker.metrics_port, settings.kafka
-    if port == 0:
-        yield
-        return
-    monitor = LagMonitor(kafka, kafka.clicks_topic, settings.worker.group_id)
-    server = HealthServer(
-        port,
+def served(settings: Settings, worker: Worker) -> AbstractContextManager[None]:
+    """See shared.health.served."""
+    return health.served(
+        settings.worker.metrics_port,
         "NEXTCLICK_WORKER__METRICS_PORT",
-        alive={"loop": HEART.check},
-        ready=checks(worker, monitor),
+        settings.kafka,
+        settings.worker.group_id,
+        worker.consumer,
+        partial(checks, worker),
     )
-    lag = LagWatch(monitor, lambda: set(worker.consumer.assignment))
-    lag.start()
-    try:
-        yield
-    finally:
-        lag.stop()
-        server.close()
 
 
 def checks(worker: Worker, monitor: LagMonitor) -> dict[str, Check]:

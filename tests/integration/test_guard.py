@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from shared.errors import CheckpointError
-from shared.kafka import ensure_topics
 from shared.registry import Registry
 from shared.schemas import Click
 from shared.scorer import Scorer
@@ -24,14 +23,6 @@ from tests.waiting import until
 
 USERS = 40
 QUICK = {f"{PREFIX}WORKER__GUARD_CLICKS": "400", f"{PREFIX}WORKER__MAX_BATCH": "32"}
-
-
-@pytest.fixture
-def answers(kafka: KafkaSettings) -> Iterator[Answers]:
-    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
-    reader = Answers(kafka)
-    yield reader
-    reader.close()
 
 
 def obedient_clicks(registry: Registry, version: str, rounds: int) -> list[Click]:

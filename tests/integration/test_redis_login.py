@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from shared import embedded, processes
 from shared.errors import ConfigurationError
 from shared.schemas import Click
 from shared.sessions import RedisSessions
+from tests.waiting import until
 
 SECRET = "hunter2/#?@ü"
 QUOTED = "hunter2%2F%23%3F%40%C3%BC"
@@ -162,12 +162,10 @@ def encrypted(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     command += ["--tls-key-file", str(tmp_path / "ca.key"), "--requirepass", SECRET]
     command += ["--save", "", "--dir", str(tmp_path)]
     process = processes.spawn(command, tmp_path / "redis.log")
-    deadline = time.monotonic() + 20
-    while "Ready to accept" not in (tmp_path / "redis.log").read_text():
-        if process.poll() is not None:
-            pytest.skip("this redis-server was built without TLS")
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    log = tmp_path / "redis.log"
+    until(lambda: process.poll() is not None or "Ready to accept" in log.read_text(), "TLS", 20)
+    if process.poll() is not None:
+        pytest.skip("this redis-server was built without TLS")
     yield port, tmp_path
     process.kill()
     process.wait()

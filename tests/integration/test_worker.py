@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from shared.kafka import TopicReader, ensure_topics
+from shared.kafka import TopicReader
 from shared.registry import Registry
 from shared.settings import PREFIX, KafkaSettings
 from tests.conftest import Launch
@@ -23,14 +23,6 @@ Logs = Callable[[str], str]
 @pytest.fixture
 def registry(tmp_path: Path) -> Path:
     return tmp_path / "registry"
-
-
-@pytest.fixture
-def answers(kafka: KafkaSettings) -> Iterator[Answers]:
-    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
-    reader = Answers(kafka)
-    yield reader
-    reader.close()
 
 
 @pytest.fixture
