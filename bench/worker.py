@@ -30,10 +30,10 @@ from bench.traffic import traffic
 from services import local
 from services.simulator.publish import publish_live
 from services.worker.main import build
-from services.worker.model_slot import ModelSlot
 from shared import metrics
 from shared.garbage import leave_what_is_loaded_to_itself
 from shared.kafka import Publisher, ensure_topics
+from shared.model_slot import ModelSlot
 from shared.registry import Registry
 from shared.scorer import Ranking, Scorer
 from shared.settings import PREFIX, KafkaSettings, RedisSettings, Settings, WorkerSettings

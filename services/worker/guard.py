@@ -20,10 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from services.worker.model_slot import ServedModel
 from services.worker.record import Record
 from services.worker.watch import Verdict, Watch
 from shared import metrics
+from shared.model_slot import ServedModel
 from shared.schemas import Click
 from shared.scorer import Ranking
 

@@ -33,12 +33,12 @@ from prometheus_client.context_managers import Timer
 
 from services.worker import handle
 from services.worker.guard import Guard
-from services.worker.model_slot import ModelSlot, ServedModel
 from shared import metrics
 from shared.errors import CommitRefused
 from shared.heartbeat import HEART
 from shared.kafka import ClickConsumer, Publisher
 from shared.messages import Message
+from shared.model_slot import ModelSlot, ServedModel
 from shared.patience import Patience, Stopped
 from shared.schemas import Click, Recommendation
 from shared.sessions import MAX_UNCOMMITTED_CLICKS_PER_USER, SessionStore

@@ -12,12 +12,12 @@ import torch
 from services.worker import health
 from services.worker.guard import Guard
 from services.worker.loop import Worker
-from services.worker.model_slot import ModelSlot
 from shared.device import select_device
 from shared.garbage import leave_what_is_loaded_to_itself
 from shared.heartbeat import HEART
 from shared.kafka import ClickConsumer, Publisher, TransactionalPublisher, ensure_topics
 from shared.messages import Message
+from shared.model_slot import ModelSlot
 from shared.registry import Registry
 from shared.scorer import Scorer
 from shared.sessions import session_store

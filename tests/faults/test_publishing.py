@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from services.worker.model_slot import ModelSlot
 from shared.errors import Unavailable
+from shared.model_slot import ModelSlot
 from shared.registry import Pointer, Registry
 from shared.scorer import Scorer
 from tests.faults import children, dying

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import pytest
 
 from services.worker.guard import Guard
-from services.worker.model_slot import ServedModel
 from shared import metrics
+from shared.model_slot import ServedModel
 from shared.schemas import Click, ScoredItem
 from shared.scorer import Fallback, Ranking
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from services.worker.model_slot import _show
 from shared import metrics
 from shared.errors import Unavailable
 from shared.lag import LagWatch
+from shared.model_slot import _show
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 SUFFIX = {"counter": "_total", "info": "_info"}

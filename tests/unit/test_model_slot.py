@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from services.worker.model_slot import ModelSlot
 from shared import metrics
 from shared.checkpoint import Checkpoint
 from shared.errors import CheckpointError, Unavailable
+from shared.model_slot import ModelSlot
 from shared.registry import Pointer
 from shared.scorer import Ranking, Scorer
 from tests.unit.builders import CPU, checkpoint

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from services.worker.loop import STEPS, Worker
-from services.worker.model_slot import ServedModel
 from shared import metrics
 from shared.errors import CommitRefused, ConfigurationError, Unavailable
 from shared.messages import Message, OutMessage, Place
+from shared.model_slot import ServedModel
 from shared.patience import Stopped
 from shared.schemas import Click, Recommendation
 from shared.scorer import Scorer
