@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,6 +32,7 @@ from services import local
 from services.simulator.publish import publish_live
 from services.worker.main import build
 from shared import metrics
+from shared.choice import Choice
 from shared.garbage import leave_what_is_loaded_to_itself
 from shared.kafka import Publisher, ensure_topics
 from shared.model_slot import ModelSlot
@@ -50,7 +52,9 @@ STAGES = ("poll", "decode", "settle", "append", "score", "encode", "produce")
 class Floor(Scorer):
     """A scorer that costs nothing: the popular items for everybody."""
 
-    def recommend(self, histories: list[list[str]]) -> list[Ranking]:
+    def recommend(
+        self, histories: list[list[str]], choices: Sequence[Choice] | None = None
+    ) -> list[Ranking]:
         """Answer as if nobody had clicked anything."""
         return super().recommend([[] for _ in histories])
 

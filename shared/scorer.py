@@ -7,7 +7,7 @@ of ROWS, from which on the kernels were found (and are tested) not to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,7 @@ import torch
 
 from shared.bst import BST
 from shared.checkpoint import Checkpoint
+from shared.choice import Choice, most_popular, restrict
 from shared.errors import CheckpointError
 from shared.schemas import ScoredItem
 from shared.shortlist import MOST, Shortlist
@@ -77,7 +78,9 @@ class Scorer:
         shares = (checkpoint.popularity + 0.5) / (checkpoint.popularity + 0.5).sum()
         self.log_popularity: npt.NDArray[np.float64] = np.log(shares)
         """Shape [items]: log P(next click) where nothing is known of the session."""
-        self._popular = self._rank_by_popularity(checkpoint.popularity)
+        self._popularity = checkpoint.popularity / max(1, int(checkpoint.popularity.sum()))
+        self._by_popularity: IntArray = np.argsort(-checkpoint.popularity, kind="stable")
+        self._popular = self._most_popular(Choice(self.top_k))
         self._try_once()
 
     @property
@@ -88,11 +91,14 @@ class Scorer:
             tables.append(self.shortlist.rough)
         return sum(table.nbytes for table in tables)
 
-    def recommend(self, histories: list[list[str]]) -> list[Ranking]:
-        """Rank the catalogue for each history (item ids, oldest first): top k, best first.
+    def recommend(
+        self, histories: list[list[str]], choices: Sequence[Choice] | None = None
+    ) -> list[Ranking]:
+        """Rank the catalogue for each history (item ids, oldest first), best first.
 
         One forward pass for all. A history that is empty, or holds only items that the model
-        never saw, gets the popular items and says so.
+        never saw, gets the popular items and says so. With `choices`, one for each history, a
+        list holds the best k of what its choice allows, else the top_k of the whole catalogue.
         """
         if not histories:
             return []
@@ -100,19 +106,15 @@ class Scorer:
         ends = np.cumsum([len(history) for history in histories])
         batch = windows(rows, np.r_[0, ends[:-1]], ends)
         known = np.flatnonzero(batch.any(axis=1))
-        rankings = [
-            Ranking(self._popular, "unknown_items" if history else "cold_start")
-            for history in histories
-        ]
-        if len(known):
-            scores, columns = self._top(batch[known])
-            ids = self.vocabulary.item_ids
-            for i, row_scores, row_columns in zip(known, scores, columns, strict=True):
-                items = [
-                    ScoredItem(ids[column], score)
-                    for score, column in zip(row_scores, row_columns, strict=True)
-                ]
-                rankings[i] = Ranking(items, None)
+        kept = None if choices is None else [choices[i] for i in known.tolist()]
+        ranked = dict(zip(known.tolist(), self._top(batch[known], kept), strict=True))
+        rankings = []
+        for i, history in enumerate(histories):
+            if i in ranked:
+                rankings.append(Ranking(ranked[i], None))
+            else:
+                popular = self._popular if choices is None else self._most_popular(choices[i])
+                rankings.append(Ranking(popular, "unknown_items" if history else "cold_start"))
         return rankings
 
     def log_probabilities(self, batch: IntArray) -> torch.Tensor:
@@ -123,15 +125,38 @@ class Scorer:
         (whole,) = self._in_blocks(batch, len(batch))
         return whole
 
-    def _top(self, batch: IntArray) -> tuple[list[list[float]], list[list[int]]]:
-        if self.shortlist is not None:
+    def _top(self, batch: IntArray, choices: Sequence[Choice] | None) -> list[list[ScoredItem]]:
+        if len(batch) == 0:
+            return []
+        if choices is not None:
+            best = list(self._chosen(batch, choices))
+        elif self.shortlist is not None:
             best = list(self._shortlisted(batch, self.shortlist))
-        else:  # scores of a block are ranked while they are still in a cache
-            block = max(ROWS, _CELLS // len(self.vocabulary))
-            best = [torch.topk(scores, self.top_k) for scores in self._in_blocks(batch, block)]
+        else:
+            best = [torch.topk(scores, self.top_k) for scores in self._in_blocks(batch)]
         values = torch.cat([values for values, _ in best])[: len(batch)]
-        columns = torch.cat([columns for _, columns in best])[: len(batch)]
-        return six_digits(values.double().exp().cpu().numpy()).tolist(), columns.tolist()
+        columns = torch.cat([columns for _, columns in best])[: len(batch)].tolist()
+        scores = six_digits(values.double().exp().cpu().numpy()).tolist()
+        ids = self.vocabulary.item_ids
+        ranked = [
+            [ScoredItem(ids[column], score) for score, column in zip(*row, strict=True)]
+            for row in zip(scores, columns, strict=True)
+        ]
+        if choices is not None:
+            allowed = torch.isfinite(values).sum(dim=1).tolist()
+            ranked = [r[: min(n, c.k)] for r, n, c in zip(ranked, allowed, choices, strict=True)]
+        return ranked
+
+    def _chosen(
+        self, batch: IntArray, choices: Sequence[Choice]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """From all items: what the rules leave of a shortlist may be too little."""
+        k = min(len(self.vocabulary), max(choice.k for choice in choices))
+        start = 0
+        for scores in self._in_blocks(batch):
+            part = slice(start, start + len(scores))
+            yield torch.topk(restrict(scores, batch[part], choices[part]), k)
+            start += len(scores)
 
     def _shortlisted(
         self, batch: IntArray, shortlist: Shortlist
@@ -144,8 +169,12 @@ class Scorer:
         padded = np.concatenate([batch, np.repeat(batch[:1], -len(batch) % ROWS, axis=0)])
         return torch.from_numpy(padded).to(self.device)
 
-    def _in_blocks(self, batch: IntArray, block: int) -> Iterator[torch.Tensor]:
-        """log P of at most `block` windows (rounded to ROWS) after the other."""
+    def _in_blocks(self, batch: IntArray, block: int | None = None) -> Iterator[torch.Tensor]:
+        """log P of at most `block` windows (rounded to ROWS) after the other.
+
+        By default so many that the scores of a block are ranked while they are still in a cache.
+        """
+        block = block or max(ROWS, _CELLS // len(self.vocabulary))
         histories = self._padded(batch)
         step = -(-block // ROWS) * ROWS
         with torch.inference_mode():
@@ -156,13 +185,11 @@ class Scorer:
                 logits = self._model.score(part, self._catalogue)[:kept]
                 yield self._model.log_probabilities(logits, histories[start : start + kept])
 
-    def _rank_by_popularity(self, popularity: IntArray) -> list[ScoredItem]:
-        order = np.argsort(-popularity, kind="stable")[: self.top_k]
-        shares = six_digits(popularity[order] / max(1, int(popularity.sum())))
-        return [
-            ScoredItem(self.vocabulary.item_ids[i], score)
-            for i, score in zip(order, shares.tolist(), strict=True)
-        ]
+    def _most_popular(self, choice: Choice) -> list[ScoredItem]:
+        columns = most_popular(self._by_popularity, choice)
+        shares = six_digits(self._popularity[columns]).tolist()
+        ids = self.vocabulary.item_ids
+        return [ScoredItem(ids[i], share) for i, share in zip(columns, shares, strict=True)]
 
     def _try_once(self) -> None:
         trial = np.zeros((ROWS, HISTORY_LENGTH), np.int64)
