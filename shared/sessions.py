@@ -7,6 +7,7 @@ dictionary for tests and offline use; one contract suite (tests/contract) runs o
 from __future__ import annotations
 
 import hashlib
+import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,16 @@ history it was answered from, so the replay is exact. The worker cuts its batche
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What is held of a user."""
+
+    history: list[str]
+    """The session's last HISTORY_LENGTH items, oldest first; empty if nothing is held."""
+    last_click: int | None = None
+    """The newest event time seen from the user, epoch ms."""
+
+
 class SessionStore(Protocol):
     """Keeps each user's recent clicks."""
 
@@ -49,6 +60,13 @@ class SessionStore(Protocol):
 
         Raises Unavailable if the store cannot be reached; then any prefix of the clicks may have
         been appended, and calling again with all of them is right.
+        """
+        ...
+
+    def read(self, user_ids: Sequence[str]) -> list[Session]:
+        """What is held of each user, changing nothing: the history that was answered last.
+
+        A session does not end by waiting, only by a click after the gap. Raises Unavailable.
         """
         ...
 
@@ -98,6 +116,14 @@ class RedisSessions:
                 raw = self._append_all(clicks, places)
         return [[item.decode() for item in history] for history in raw]
 
+    def read(self, user_ids: Sequence[str]) -> list[Session]:
+        """See SessionStore.read. One round trip, whatever the number of users."""
+        with explained():
+            pipeline = self._redis.pipeline(transaction=False)
+            for user_id in user_ids:
+                pipeline.lrange(self._key_prefix + user_id.encode(), -HISTORY_LENGTH, -1)
+            return [_session(entries) for entries in pipeline.execute()]
+
     def ping(self) -> None:
         """Raise Unavailable, or ConfigurationError if it is the login, unless Redis answers."""
         try:
@@ -133,6 +159,18 @@ class RedisSessions:
                 offset,
             )
         return pipeline.execute()
+
+
+_ENTRY = struct.Struct(">8sBd")
+"""Before the item in an entry of sessions.lua: digest, items in its history, session clock."""
+
+
+def _session(entries: list[bytes]) -> Session:
+    """The newest entries of a key, oldest first; what is before the session is left out."""
+    if not entries:
+        return Session([])
+    _, length, clock = _ENTRY.unpack_from(entries[-1])
+    return Session([entry[_ENTRY.size :].decode() for entry in entries[-length:]], int(clock))
 
 
 def session_store(settings: Settings) -> RedisSessions:
@@ -207,6 +245,17 @@ class MemorySessions:
     def _history(entries: list[_Entry], position: int) -> list[str]:
         first = position - entries[position].length + 1
         return [entry.item_id for entry in entries[first : position + 1]] if first >= 0 else []
+
+    def read(self, user_ids: Sequence[str]) -> list[Session]:
+        """See SessionStore.read."""
+        return [self._read(user_id) for user_id in user_ids]
+
+    def _read(self, user_id: str) -> Session:
+        user = self._users.get(user_id)
+        if user is None or user.expires <= self._clock():
+            return Session([])
+        history = self._history(user.entries, len(user.entries) - 1)
+        return Session(history, user.entries[-1].clock)
 
     def ping(self) -> None:
         """Do nothing: it is here."""

@@ -21,6 +21,7 @@ from shared.sessions import (
     MAX_UNCOMMITTED_CLICKS_PER_USER,
     MemorySessions,
     RedisSessions,
+    Session,
     SessionStore,
 )
 from shared.windows import HISTORY_LENGTH
@@ -67,6 +68,25 @@ def test_one_batch_or_one_call_per_click_is_the_same(make_store: MakeStore) -> N
     one_by_one = [store.append([c])[0] for c in clicks]
     renamed = [c.model_copy(update={"user_id": c.user_id + "'"}) for c in clicks]
     assert store.append(renamed) == one_by_one
+
+
+def test_reading_gives_the_history_answered_last(make_store: MakeStore) -> None:
+    store = make_store(gap_ms=100)
+    for i in range(60):  # every seventh click comes after a pause, and some come late
+        at = i * 10 + (i // 7) * 500 - (i % 3) * 20
+        (history,) = store.append([click(str(i), at=max(0, at), user="ü")])
+        (session,) = store.read(["ü"])
+        assert session.history == history
+    assert session.last_click == max(i * 10 + (i // 7) * 500 - (i % 3) * 20 for i in range(60))
+
+
+def test_reading_changes_nothing(make_store: MakeStore) -> None:
+    store = make_store()
+    first = click("1")
+    store.append([first])
+    assert store.read(["u", "nobody", "u"]) == [Session(["1"], 0), Session([]), Session(["1"], 0)]
+    assert store.append([first, click("2")]) == [["1"], ["1", "2"]]
+    assert store.read([]) == []
 
 
 def test_nothing_appended_nothing_returned(make_store: MakeStore) -> None:
