@@ -148,6 +148,23 @@ def worker() -> None:
 
 
 @app.command()
+def api() -> None:
+    """Serve recommendations over HTTP, and take clicks.
+
+    Example: NEXTCLICK_API__PORT=8000 nextclick api
+    """
+    try:
+        from services.api import main as api_main
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{error.name} is not installed: pip install 'nextclick[api]'"
+        ) from None
+
+    settings, _ = _start("api")
+    api_main.run(settings)
+
+
+@app.command()
 def trainer(
     once: Annotated[
         bool, typer.Option("--once", help="Catch up, retrain once, exit: for cron.")

@@ -47,3 +47,10 @@ CONSUMER_LAG = Gauge(
     "Clicks not committed yet, of this process's partitions",
     ["partition"],
 )
+HTTP_REQUESTS = Counter("nextclick_http_requests", "Requests answered", ["route", "status"])
+HTTP_SECONDS = Histogram(
+    "nextclick_http_request_seconds",
+    "From a request's arrival until its answer was handed over",
+    ["route"],
+    buckets=[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5],
+)

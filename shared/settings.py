@@ -19,6 +19,7 @@ from shared.masking import MASK, masked_url, secrets_of_options, secrets_of_url
 PREFIX = "NEXTCLICK_"
 NESTING = "__"
 _CLIENT_CONFIG = "NEXTCLICK_KAFKA__CLIENT_CONFIG"
+_API_KEY = "NEXTCLICK_API__KEY"
 _URLS = ("NEXTCLICK_REDIS__URL", "NEXTCLICK_REGISTRY__URL")
 
 
@@ -122,6 +123,34 @@ class TrainerSettings(_Section):
     )
 
 
+class ApiSettings(_Section):
+    """The HTTP service."""
+
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 = all of them"
+    )
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 = any that is free")
+    key: SecretStr = Field(
+        SecretStr(""), description="if set, requests must carry it in the header X-API-Key"
+    )
+    exclude_seen: bool = Field(
+        False, description="leave out what the history holds, unless the request says otherwise"
+    )
+    catalogue: str = Field("", description="CSV file item_id,category: for the category filter")
+    deny_key: str = Field(
+        "nextclick:denied", min_length=1, description="Redis key of the items never to recommend"
+    )
+    rules_poll_seconds: float = Field(
+        0.25, gt=0, le=1, description="how often the deny list and the catalogue are looked at"
+    )
+    max_body_bytes: int = Field(65_536, ge=1024, description="longest request that is read")
+    max_batch: int = Field(64, ge=1, description="requests that are answered in one go at most")
+    max_waiting: int = Field(1000, ge=1, description="requests waiting at once; more get a 503")
+    redis_timeout_seconds: float = Field(
+        0.25, gt=0, description="a user's history is waited for so long; then popularity answers"
+    )
+
+
 class DlqSettings(_Section):
     """What `nextclick dlq redrive` remembers."""
 
@@ -147,6 +176,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     worker: WorkerSettings = WorkerSettings()
     trainer: TrainerSettings = TrainerSettings()
+    api: ApiSettings = ApiSettings()
     dlq: DlqSettings = DlqSettings()
 
     @classmethod
@@ -195,7 +225,7 @@ def environment_names() -> dict[str, tuple[str, str]]:
 
 def shown(name: str, value: str) -> str:
     """The value of an environment variable as it may be shown."""
-    if name.upper() == _CLIENT_CONFIG:
+    if name.upper() in (_CLIENT_CONFIG, _API_KEY):
         return MASK
     return masked_url(value) if name.upper() in _URLS else value
 
@@ -206,6 +236,8 @@ def secrets() -> set[str]:
     for name, value in os.environ.items():
         if name.upper() in _URLS:
             found |= secrets_of_url(value)
+        elif name.upper() == _API_KEY:
+            found |= {value} - {""}
         elif name.upper() == _CLIENT_CONFIG:
             try:
                 found |= secrets_of_options(json.loads(value))
@@ -218,7 +250,7 @@ def _one_line(error: ValidationError) -> str:
     lines = []
     for wrong in error.errors(include_url=False):
         name = f"{PREFIX}{NESTING.join(str(part) for part in wrong['loc'])}".upper()
-        secret = name.startswith((_CLIENT_CONFIG, *_URLS))
+        secret = name.startswith((_CLIENT_CONFIG, _API_KEY, *_URLS))
         value = "" if secret else f" = {wrong['input']!r}"
         lines.append(f"{name}{value}: {wrong['msg']}")
     return "; ".join(lines)

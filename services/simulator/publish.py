@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from services.simulator.shop import Clicks
+from shared.identifiers import uuid7
 from shared.kafka import Publisher
 from shared.messages import OutMessage
 from shared.patience import Patience
@@ -23,15 +24,6 @@ SHORTEST_WAIT = 0.001
 """Seconds; clicks due within it are sent together."""
 
 _REPORT_SECONDS = 10.0
-
-
-def uuid7(timestamp_ms: int, randomness: bytes) -> str:
-    """Make a time-ordered UUID (RFC 9562, version 7) from a time and ten random bytes."""
-    value = (timestamp_ms << 80) | int.from_bytes(randomness)
-    value = value & ~(0xF << 76) | (7 << 76)
-    value = value & ~(0b11 << 62) | (0b10 << 62)
-    digits = f"{value:032x}"  # uuid.UUID would write the same, in four times the time
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def click_frame(clicks: Clicks, last_timestamp_ms: int, rate: float, seed: int) -> pd.DataFrame:

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.simulator.missions import MissionWorld
-from services.simulator.publish import click_frame, publish_live, uuid7
+from services.simulator.publish import click_frame, publish_live
 from services.simulator.shop import Shop
 from services.simulator.world import World
+from shared.identifiers import uuid7
 from shared.messages import OutMessage
 
 

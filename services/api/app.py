@@ -1,0 +1,236 @@
+"""The HTTP interface: routes, and nothing else. What they answer is made elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets as compare
+from collections.abc import Collection
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Path, Query, Response, Security
+from fastapi.security import APIKeyHeader
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import JSONResponse
+
+from services.api import problems
+from services.api.batches import Batches
+from services.api.intake import click_of
+from services.api.messages import (
+    MAX_HISTORY,
+    MAX_K,
+    ClickAccepted,
+    ClickRequest,
+    Contribution,
+    Denied,
+    ExplanationResponse,
+    HistoryRequest,
+    ModelsResponse,
+    Problem,
+    Recommendations,
+    SessionResponse,
+)
+from services.api.middleware import BodyLimit, Measured
+from services.api.models import registry_summary
+from services.api.problems import Rejected, responses
+from services.api.recommender import Answer, NoModel, Question
+from services.api.rule_book import RuleBook
+from shared.explain import explain
+from shared.health import Probes
+from shared.model_slot import ModelSlot
+from shared.registry import Registry
+from shared.schemas import MAX_ID_LENGTH, Click
+from shared.sessions import SessionStore
+from shared.settings import ApiSettings
+
+UserId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
+ItemId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
+ItemsWanted = Annotated[
+    int, Query(ge=1, le=MAX_K, description="items wanted; fewer if there are fewer")
+]
+ItemIds = Annotated[str, Query(min_length=1, max_length=MAX_ID_LENGTH)]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the routes stand on."""
+
+    recommend: Batches[Question, Answer]
+    publish: Batches[Click, Click]
+    sessions: SessionStore
+    slot: ModelSlot
+    registry: Registry
+    rules: RuleBook
+    alive: Probes
+    ready: Probes
+    """`model` decides; what else is away is only told, because lists come without it."""
+
+
+def create_app(
+    parts: Parts, settings: ApiSettings, default_k: int, secrets: Collection[str] = ()
+) -> FastAPI:
+    """Make the application.
+
+    default_k: length of a list if the request does not say. secrets: what no error may show.
+    """
+    app = FastAPI(
+        title="nextclick",
+        version="1",
+        description="What will this shopper click next?",
+        dependencies=_key_checks(settings.key.get_secret_value()),
+        responses=responses(401, 413, 422, 503),
+    )
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Measured)
+    problems.install(app, secrets)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+
+    def question(
+        user_id: str | None,
+        history: list[str],
+        k: int | None,
+        exclude_seen: bool | None,
+        category: str | None,
+    ) -> Question:
+        known = parts.rules.rules.categories
+        if category is not None and category not in known:
+            detail = f"there is no category {category!r}" if known else "there are no categories"
+            raise Rejected(HTTPStatus.NOT_FOUND, f"{detail}: see NEXTCLICK_API__CATALOGUE")
+        seen = settings.exclude_seen if exclude_seen is None else exclude_seen
+        return Question(user_id, history, k or default_k, seen, category)
+
+    async def recommendations(asked: Question) -> Recommendations:
+        answer = await parts.recommend.ask(asked)
+        return Recommendations(
+            user_id=asked.user_id,
+            items=answer.items,
+            model_version=answer.model_version,
+            history=answer.history,
+            fallback=answer.fallback,
+        )
+
+    @app.get("/recommendations/{user_id:path}", tags=["lists"], responses=responses(404))
+    async def recommend_for_user(
+        user_id: UserId,
+        k: ItemsWanted = default_k,
+        exclude_seen: bool | None = None,
+        category: Annotated[str | None, Query(min_length=1, max_length=MAX_ID_LENGTH)] = None,
+    ) -> Recommendations:
+        """What a user will click next, by the clicks that the worker has seen from them.
+
+        Who is unknown gets the most clicked items, with `fallback` `cold_start`.
+        """
+        return await recommendations(question(user_id, [], k, exclude_seen, category))
+
+    @app.post("/recommendations", tags=["lists"], responses=responses(404))
+    async def recommend_for_history(body: HistoryRequest) -> Recommendations:
+        """What comes next after a history, for visitors who are not known by an id."""
+        return await recommendations(
+            question(None, body.history, body.k, body.exclude_seen, body.category)
+        )
+
+    @app.post("/clicks", status_code=202, tags=["clicks"])
+    async def click(body: ClickRequest) -> ClickAccepted:
+        """Put a click onto the topic. Accepted means that Kafka has it.
+
+        The worker counts it milliseconds later; until then lists do not know it.
+        """
+        accepted = await parts.publish.ask(click_of(body))
+        return ClickAccepted(event_id=accepted.event_id)
+
+    @app.get("/users/{user_id:path}/session", tags=["clicks"])
+    def session(user_id: UserId) -> SessionResponse:
+        """The last ten items of a user's session."""
+        (held,) = parts.sessions.read([user_id])
+        return SessionResponse(user_id=user_id, history=held.history, last_click=held.last_click)
+
+    @app.get("/explain", tags=["lists"])
+    def explanation(
+        user_id: Annotated[str | None, Query(min_length=1, max_length=MAX_ID_LENGTH)] = None,
+        history: Annotated[
+            list[ItemIds], Query(max_length=MAX_HISTORY, description="item ids, oldest first")
+        ] = [],  # noqa: B006
+    ) -> ExplanationResponse:
+        """Why these items? For a history, or else for a user's, by the model that serves."""
+        model = parts.slot.model
+        if model is None:
+            raise NoModel
+        if user_id is not None and not history:
+            history = parts.sessions.read([user_id])[0].history
+        explained = explain(model.scorer, history)
+        return ExplanationResponse(
+            model_version=model.version,
+            history=explained.history,
+            items=[
+                Contribution(item_id=item.item_id, score=item.score, contributions=row)
+                for item, row in zip(explained.items, explained.contributions, strict=True)
+            ],
+        )
+
+    @app.get("/models", tags=["operation"])
+    def models() -> ModelsResponse:
+        """The versions in the registry, and which one answers here."""
+        return registry_summary(parts.registry, parts.slot)
+
+    @app.get("/denied", tags=["rules"])
+    def denied() -> Denied:
+        """The items that no list holds, as this process knows them."""
+        return Denied(items=sorted(parts.rules.rules.denied))
+
+    @app.put("/denied/{item_id:path}", status_code=204, tags=["rules"])
+    def deny(item_id: ItemId) -> None:
+        """Recommend an item no more: here at once, by other processes within a second."""
+        parts.rules.deny(item_id)
+
+    @app.delete("/denied/{item_id:path}", status_code=204, tags=["rules"])
+    def allow(item_id: ItemId) -> None:
+        """Recommend an item again."""
+        parts.rules.allow(item_id)
+
+    _add_operation(app, parts)
+    return app
+
+
+def _add_operation(app: FastAPI, parts: Parts) -> None:
+    """What probes and Prometheus ask for: as on the worker's metrics port, and without a key."""
+
+    async def healthz(_: Any) -> Response:
+        results = await asyncio.to_thread(parts.alive.results)
+        return JSONResponse(results, 200 if set(results.values()) <= {"ok"} else 503)
+
+    async def readyz(_: Any) -> Response:
+        results = await asyncio.to_thread(parts.ready.results)
+        return JSONResponse(results, 200 if results["model"] == "ok" else 503)
+
+    async def shown_metrics(_: Any) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    app.add_route("/healthz", healthz, include_in_schema=False)
+    app.add_route("/readyz", readyz, include_in_schema=False)
+    app.add_route("/metrics", shown_metrics, include_in_schema=False)
+
+
+def _key_checks(key: str) -> list[Any]:
+    """Dependencies of every route: none if there is no key."""
+    if not key:
+        return []
+    header = APIKeyHeader(name="X-API-Key", auto_error=False)
+
+    async def check(given: str | None = Security(header)) -> None:
+        if given is None or not compare.compare_digest(given.encode(), key.encode()):
+            raise Rejected(HTTPStatus.UNAUTHORIZED, "the header X-API-Key is missing or wrong")
+
+    return [Depends(check)]
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The document as FastAPI makes it, with the problem documents that we answer errors by."""
+    if app.openapi_schema is None:
+        document = FastAPI.openapi(app)
+        schemas = document["components"]["schemas"]
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        schemas["Problem"] = Problem.model_json_schema()
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,139 @@
+"""Wiring of the HTTP service."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import uvicorn
+
+from services.api.app import Parts, create_app
+from services.api.batches import Batches
+from services.api.intake import Intake
+from services.api.recommender import NoModel, Recommender
+from services.api.rule_book import RuleBook
+from shared.deny_list import deny_list
+from shared.device import select_device
+from shared.errors import ConfigurationError
+from shared.garbage import leave_what_is_loaded_to_itself
+from shared.health import WAIT_SECONDS, Probes
+from shared.kafka import LagMonitor
+from shared.model_slot import ModelSlot
+from shared.registry import Registry
+from shared.scorer import Scorer
+from shared.sessions import session_store
+from shared.settings import Settings, secrets
+
+log = logging.getLogger(__name__)
+
+_DRAIN_SECONDS = 5
+"""For so long requests that have begun are answered after SIGTERM."""
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Raises ConfigurationError if a setting, the device or the port is not usable. Where a server is
+    away requests are answered by fallback lists or errors until it is back.
+    """
+    ours = settings.api
+    with parts_of(settings) as parts:
+        app = create_app(parts, ours, settings.worker.top_k, secrets())
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        config = uvicorn.Config(
+            app,
+            log_config=None,  # ours
+            access_log=False,  # a line a request is what /metrics is for
+            timeout_graceful_shutdown=_DRAIN_SECONDS,
+            server_header=False,
+            proxy_headers=False,  # nobody asks who asked
+        )
+        listening = _listening(ours.host, ours.port)
+        with listening:
+            host, port = listening.getsockname()[:2]
+            log.info("listening on http://%s:%d, documentation at /docs", host, port)
+            leave_what_is_loaded_to_itself()
+            uvicorn.Server(config).run([listening])
+
+
+@contextlib.contextmanager
+def parts_of(settings: Settings) -> Iterator[Parts]:
+    """Everything behind the routes, running meanwhile."""
+    torch.set_num_threads(settings.worker.torch_threads)
+    device = select_device(settings.device)
+    ours, kafka = settings.api, settings.kafka
+    registry = Registry(settings.registry.url)
+    slot = ModelSlot(
+        registry,
+        lambda checkpoint: Scorer(checkpoint, device, settings.worker.top_k),
+        settings.registry.poll_seconds,
+    )
+    impatient = settings.redis.model_copy(update={"timeout_seconds": ours.redis_timeout_seconds})
+    sessions = session_store(settings.model_copy(update={"redis": impatient}))
+    denied = deny_list(settings)
+    rules = RuleBook(
+        denied, Path(ours.catalogue) if ours.catalogue else None, ours.rules_poll_seconds
+    )
+    intake = Intake(kafka)
+    recommender = Recommender(slot, sessions, rules)
+    recommend = Batches(
+        "recommend",
+        recommender.answer,
+        max_batch=ours.max_batch,
+        max_waiting=ours.max_waiting,
+    )
+    publish = Batches(
+        "publish",
+        intake.publish,
+        max_batch=ours.max_batch,
+        max_waiting=ours.max_waiting,
+        prepare=intake.connect,
+    )
+    monitor = LagMonitor(kafka, kafka.clicks_topic, settings.worker.group_id)
+
+    def model() -> None:
+        if slot.model is None:
+            raise NoModel
+
+    threads = (slot, rules, recommend, publish)
+    for thread in threads:
+        thread.start()
+    try:
+        yield Parts(
+            recommend=recommend,
+            publish=publish,
+            sessions=sessions,
+            slot=slot,
+            registry=registry,
+            rules=rules,
+            alive=Probes({"recommend": recommend.check, "publish": publish.check}),
+            ready=Probes(
+                {
+                    "model": model,
+                    "redis": sessions.ping,
+                    "kafka": lambda: monitor.ping(WAIT_SECONDS),
+                }
+            ),
+        )
+    finally:
+        for thread in reversed(threads):
+            thread.stop()
+        monitor.close()
+        denied.close()
+        sessions.close()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise ConfigurationError(
+            f"NEXTCLICK_API__HOST, NEXTCLICK_API__PORT = {host}:{port}: {why}"
+        ) from None

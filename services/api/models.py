@@ -1,0 +1,40 @@
+"""The registry, for whoever looks at it over HTTP or on the page."""
+
+from __future__ import annotations
+
+from services.api.messages import ModelsResponse, ModelSummary
+from shared.errors import CheckpointError
+from shared.model_slot import ModelSlot
+from shared.registry import Registry
+
+NEWEST = 50
+"""Versions that are listed; a shop that retrains hourly makes more in two days."""
+
+
+def registry_summary(registry: Registry, slot: ModelSlot) -> ModelsResponse:
+    """The newest versions. Raises Unavailable if the registry is away."""
+    try:
+        pointer = registry.pointer()
+    except CheckpointError:  # unreadable: the versions can still be listed
+        pointer = None
+    serving = slot.model
+    return ModelsResponse(
+        current=pointer.version if pointer else None,
+        serving=serving.version if serving else None,
+        versions=[_summary(registry, v) for v in reversed(registry.versions()[-NEWEST:])],
+    )
+
+
+def _summary(registry: Registry, version: str) -> ModelSummary:
+    try:
+        manifest = registry.manifest(version)
+    except CheckpointError:
+        return ModelSummary(version=version, created_at=None, parent=None, metrics={}, clicks=None)
+    clicks = manifest.training.get("clicks")
+    return ModelSummary(
+        version=version,
+        created_at=manifest.created_at,
+        parent=manifest.parent,
+        metrics=manifest.metrics,
+        clicks=clicks if isinstance(clicks, int) else None,
+    )

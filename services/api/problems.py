@@ -1,0 +1,89 @@
+"""Errors over HTTP: problem documents (RFC 9457), one shape whatever went wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from services.api.messages import Problem
+from shared.errors import NextclickError, Unavailable
+from shared.masking import without
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Rejected(Exception):
+    """A request that cannot be answered, and why."""
+
+    def __init__(self, status: HTTPStatus, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+def problem(
+    status: int, detail: str, errors: list[str] | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    """Make the response."""
+    title = HTTPStatus(status).phrase
+    body = Problem(title=title, status=status, detail=detail, errors=errors or [])
+    return Response(body.model_dump_json(), status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI, secrets: Collection[str]) -> None:
+    """Let every error of an app become a problem document, in which no secret stands."""
+
+    def unavailable(_: Request, error: Exception) -> Response:
+        detail = without(secrets, str(error))
+        if not isinstance(error, Unavailable):  # waiting will not heal it
+            log.error("a request failed: %s", detail)
+        return problem(503, detail, headers={"Retry-After": "1"})
+
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Rejected, _rejected)
+    app.add_exception_handler(NextclickError, unavailable)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _bug)
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What the OpenAPI document says of an operation's errors."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status in statuses
+    }
+
+
+def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    # Not the input: it may be anything, and no part of it is news to whoever sent it.
+    lines = [f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" for wrong in error.errors()]
+    return problem(422, "the request is not what this operation takes", lines)
+
+
+def _rejected(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Rejected)
+    return problem(error.status, str(error))
+
+
+def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    return problem(error.status_code, error.detail, headers=headers)
+
+
+def _bug(request: Request, error: Exception) -> Response:
+    # Uvicorn logs the traceback of what gets as far as here.
+    return problem(500, f"a bug, noted in the log: {type(error).__name__}")

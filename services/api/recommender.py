@@ -1,0 +1,129 @@
+"""From questions to lists: read the histories, apply the rules, score, all for one batch."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from services.api.messages import ListFallback
+from services.api.rule_book import RuleBook
+from shared import metrics
+from shared.choice import Choice
+from shared.errors import NextclickError, Unavailable
+from shared.model_slot import ModelSlot, ServedModel
+from shared.patience import REMIND_SECONDS
+from shared.schemas import ScoredItem
+from shared.sessions import SessionStore
+from shared.windows import HISTORY_LENGTH
+
+log = logging.getLogger(__name__)
+
+_LEAVE_ALONE_SECONDS = 1.0
+"""For so long Redis is not asked again after it did not answer: lists come without it meanwhile."""
+
+
+class NoModel(Unavailable):
+    """There is no model yet."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no model yet: the registry is empty, or away")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What somebody wants to know."""
+
+    user_id: str | None
+    """Whose history is to be read; None if it is here."""
+    history: list[str]
+    k: int
+    exclude_seen: bool
+    category: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The list for a question."""
+
+    items: list[ScoredItem]
+    model_version: str
+    history: list[str]
+    fallback: ListFallback | None
+
+
+class Recommender:
+    """Answers questions in batches. Used by one thread."""
+
+    def __init__(
+        self,
+        slot: ModelSlot,
+        sessions: SessionStore,
+        rules: RuleBook,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._slot = slot
+        self._sessions = sessions
+        self._rules = rules
+        self._clock = clock
+        self._ask_again = -math.inf
+        self._complained = -math.inf
+
+    def answer(self, questions: list[Question]) -> list[Answer]:
+        """One round trip to Redis, one forward pass.
+
+        Where Redis does not answer, the popular items do. Raises NoModel.
+        """
+        model = self._slot.model
+        if model is None:
+            raise NoModel
+        histories, without_redis = self._histories(questions)
+        rankings = model.scorer.recommend(histories, self._choices(model, questions))
+        answers = []
+        for history, ranking, missing in zip(histories, rankings, without_redis, strict=True):
+            answer = Answer(ranking.items, model.version, history, ranking.fallback)
+            if missing:
+                answer = replace(answer, fallback="sessions_unavailable")
+            if answer.fallback is not None:
+                metrics.FALLBACKS.labels(answer.fallback).inc()
+            answers.append(answer)
+        return answers
+
+    def _choices(self, model: ServedModel, questions: list[Question]) -> list[Choice] | None:
+        rules = self._rules.rules
+        choices = [rules.choice(model.scorer, q.k, q.exclude_seen, q.category) for q in questions]
+        # Without choices a shortlist of a very large catalogue will do.
+        return choices if any(_is_choosy(c, model.scorer.top_k) for c in choices) else None
+
+    def _histories(self, questions: list[Question]) -> tuple[list[list[str]], list[bool]]:
+        """The history of each question, and whether it is missing because Redis is away."""
+        asked = [question.user_id for question in questions if question.user_id is not None]
+        found = self._read(asked) if asked else {}
+        histories, missing = [], []
+        for question in questions:
+            held = question.history[-HISTORY_LENGTH:]
+            if question.user_id is not None and found is not None:
+                held = found[question.user_id]
+            histories.append(held)
+            missing.append(question.user_id is not None and found is None)
+        return histories, missing
+
+    def _read(self, user_ids: list[str]) -> dict[str, list[str]] | None:
+        now = self._clock()
+        if now < self._ask_again:
+            return None
+        try:
+            sessions = self._sessions.read(user_ids)
+        except NextclickError as error:
+            self._ask_again = self._clock() + _LEAVE_ALONE_SECONDS
+            if now - self._complained >= REMIND_SECONDS:
+                log.warning("popular items answer instead of the model: %s", error)
+                self._complained = now
+            return None
+        return {user_id: s.history for user_id, s in zip(user_ids, sessions, strict=True)}
+
+
+def _is_choosy(choice: Choice, top_k: int) -> bool:
+    return choice.k != top_k or choice.excluded is not None or choice.without_history

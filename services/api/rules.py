@@ -1,0 +1,56 @@
+"""Business rules: what a list must not hold, as a mask over a model's catalogue. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from services.api.catalogue import Categories
+from shared.choice import Choice
+from shared.scorer import Scorer
+
+_MASK_BYTES = 64_000_000
+"""Masks of one model that are kept, about so much."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules of a moment."""
+
+    denied: frozenset[str] = frozenset()
+    categories: Categories = field(default_factory=dict)
+
+    def choice(self, scorer: Scorer, k: int, without_history: bool, category: str | None) -> Choice:
+        """What a list by this model may hold; category: None for all items."""
+        return Choice(k, self._excluded(scorer, category), without_history)
+
+    def _excluded(self, scorer: Scorer, category: str | None) -> Tensor | None:
+        if category is None and not self.denied:
+            return None
+        masks = self._masks.setdefault(scorer, {})
+        if category not in masks:
+            if len(masks) * len(scorer.vocabulary) > _MASK_BYTES:
+                masks.clear()
+            masks[category] = self._mask(scorer, category)
+        return masks[category]
+
+    def _mask(self, scorer: Scorer, category: str | None) -> Tensor:
+        mask = torch.zeros(len(scorer.vocabulary), dtype=torch.bool)
+        if category is not None:
+            mask[:] = True
+            mask[_columns(scorer, self.categories.get(category, frozenset()))] = False
+        mask[_columns(scorer, self.denied)] = True
+        return mask.to(scorer.device)
+
+    _masks: WeakKeyDictionary[Scorer, dict[str | None, Tensor]] = field(
+        default_factory=WeakKeyDictionary, compare=False, repr=False
+    )
+    """Made when first needed, forgotten with the model or with these rules."""
+
+
+def _columns(scorer: Scorer, items: frozenset[str]) -> Tensor:
+    rows = torch.from_numpy(scorer.vocabulary.rows(sorted(items)))
+    return rows[rows > 0] - 1

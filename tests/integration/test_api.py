@@ -1,0 +1,376 @@
+"""The HTTP service on real servers: in this process, and as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import hypothesis
+import pytest
+import redis
+import schemathesis
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from services.api.app import Parts, create_app
+from services.api.main import parts_of
+from services.api.rule_book import RuleBook
+from shared import embedded
+from shared.deny_list import deny_list
+from shared.errors import ConfigurationError
+from shared.kafka import TopicReader, ensure_topics
+from shared.schemas import Click
+from shared.sessions import session_store
+from shared.settings import PREFIX, KafkaSettings, Settings
+from tests.conftest import Launch
+from tests.integration.traffic import ITEMS, publish_model
+from tests.waiting import until
+
+CATALOGUE = "item_id,category\n1,odd\n3,odd\n5,odd\n99,odd\n2,even\n"
+
+
+@pytest.fixture
+def settings(
+    environ: dict[str, str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    (tmp_path / "catalogue.csv").write_text(CATALOGUE)
+    ours = {
+        f"{PREFIX}API__DENY_KEY": f"test:{name}:denied",
+        f"{PREFIX}API__CATALOGUE": str(tmp_path / "catalogue.csv"),
+        f"{PREFIX}API__RULES_POLL_SECONDS": "0.05",
+        f"{PREFIX}API__PORT": "0",
+    }
+    environ.update(ours)  # of processes, too
+    for key, value in environ.items():
+        if key.startswith(PREFIX):
+            monkeypatch.setenv(key, value)
+    return Settings.from_environment()
+
+
+@pytest.fixture
+def parts(settings: Settings, kafka: KafkaSettings, key_prefix: str, name: str) -> Iterator[Parts]:
+    publish_model(Path(settings.registry.url), seed=1)
+    with parts_of(settings) as made:
+        assert made.slot.wait(30)
+        yield made
+    client = redis.Redis.from_url(settings.redis.url.get_secret_value())
+    client.delete(*(f"{{test:{name}:denied}}:{key}" for key in ("items", "version")))
+    client.close()
+
+
+@pytest.fixture
+def app(parts: Parts, settings: Settings) -> FastAPI:
+    return create_app(parts, settings.api, settings.worker.top_k)
+
+
+@pytest.fixture
+def client(app: FastAPI) -> TestClient:
+    return TestClient(app, raise_server_exceptions=False)
+
+
+def clicked(settings: Settings, user: str, *items: str) -> None:
+    sessions = session_store(settings)
+    sessions.append(
+        [
+            Click(event_id=f"{user}-{i}", user_id=user, item_id=item, timestamp=1000 + i)
+            for i, item in enumerate(items)
+        ]
+    )
+    sessions.close()
+
+
+def ids(answer: httpx.Response) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [item["item_id"] for item in answer.json()["items"]]
+
+
+def refused(answer: httpx.Response, status: int) -> dict[str, Any]:
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert (answer.status_code, body["status"]) == (status, status)
+    return body
+
+
+def test_a_user_gets_what_the_worker_would_answer(
+    client: TestClient, parts: Parts, settings: Settings
+) -> None:
+    clicked(settings, "a/b ü", "1", "2", "3")
+    model = parts.slot.model
+    assert model is not None
+    (expected,) = model.scorer.recommend([["1", "2", "3"]])
+    answer = client.get("/recommendations/a%2Fb%20%C3%BC")
+    assert answer.json() == {
+        "user_id": "a/b ü",
+        "items": [{"item_id": i.item_id, "score": i.score} for i in expected.items],
+        "model_version": model.version,
+        "history": ["1", "2", "3"],
+        "fallback": None,
+    }
+    assert client.get("/users/a%2Fb%20%C3%BC/session").json() == {
+        "user_id": "a/b ü",
+        "history": ["1", "2", "3"],
+        "last_click": 1002,
+    }
+    by_history = client.post("/recommendations", json={"history": [1, "2", "3"]})
+    assert by_history.json() == {**answer.json(), "user_id": None}
+
+
+def test_an_unknown_user_gets_the_popular_items_and_is_told(client: TestClient) -> None:
+    answer = client.get("/recommendations/nobody?k=3")
+    assert ids(answer) == ["1", "2", "3"]
+    assert answer.json()["fallback"] == "cold_start"
+    answer = client.post("/recommendations", json={"history": ["never seen"], "k": 2})
+    assert (ids(answer), answer.json()["fallback"]) == (["1", "2"], "unknown_items")
+    assert client.get("/users/nobody/session").json()["history"] == []
+
+
+def test_rules_of_the_query(client: TestClient, settings: Settings) -> None:
+    clicked(settings, "u", "1", "2", "3")
+    assert set(ids(client.get("/recommendations/u?k=100"))) == {str(i) for i in range(1, ITEMS + 1)}
+    unseen = ids(client.get("/recommendations/u?k=100&exclude_seen=true"))
+    assert set(unseen) == {str(i) for i in range(4, ITEMS + 1)}
+    assert set(ids(client.get("/recommendations/u?category=odd"))) == {"1", "3", "5"}
+    both = {"history": ["1", "2"], "category": "odd", "exclude_seen": True}
+    assert set(ids(client.post("/recommendations", json=both))) == {"3", "5"}
+    assert ids(client.get("/recommendations/nobody?category=odd")) == ["1", "3", "5"]
+
+
+def test_a_denied_item_is_in_no_list_until_it_is_allowed(
+    client: TestClient, settings: Settings
+) -> None:
+    clicked(settings, "u", "4")
+    best = ids(client.get("/recommendations/u"))[0]
+    assert client.put(f"/denied/{best}").status_code == 204
+    assert client.get("/denied").json() == {"items": [best]}
+    for path in ("/recommendations/u?k=100", "/recommendations/nobody?k=100"):
+        assert best not in ids(client.get(path))
+    assert client.delete(f"/denied/{best}").status_code == 204
+    assert ids(client.get("/recommendations/u"))[0] == best
+
+
+def test_a_changed_catalogue_counts_and_a_broken_one_does_not(
+    client: TestClient, parts: Parts, tmp_path: Path
+) -> None:
+    path = tmp_path / "catalogue.csv"
+    path.write_text("item_id,category\n4,new and longer\n")
+    until(lambda: client.get("/recommendations/u?category=new and longer").is_success, "it counts")
+    path.write_text("item_id\n")
+    parts.rules.check()
+    assert ids(client.get("/recommendations/u?category=new and longer")) == ["4"]
+
+
+def test_a_click_is_on_the_topic_when_it_is_accepted(
+    client: TestClient, kafka: KafkaSettings
+) -> None:
+    ensure_topics(kafka, [kafka.clicks_topic])
+    reader = TopicReader(kafka, [kafka.clicks_topic])
+    sent = {"user_id": 7, "item_id": "ü", "event_id": "e1", "timestamp": 5, "more": 1}
+    answer = client.post("/clicks", json=sent)
+    assert (answer.status_code, answer.json()) == (202, {"event_id": "e1"})
+    named = client.post("/clicks", json={"user_id": "7", "item_id": "8"})
+    messages = reader.poll(10, timeout=10)
+    while len(messages) < 2:
+        messages += reader.poll(10, timeout=10)
+    reader.close()
+    first, second = (Click.model_validate_json(m.value or b"") for m in messages)
+    assert first == Click(event_id="e1", user_id="7", item_id="ü", timestamp=5)
+    assert second.event_id == named.json()["event_id"]
+    assert {m.key for m in messages} == {b"7"}
+
+
+def test_explanations(client: TestClient, settings: Settings) -> None:
+    clicked(settings, "u", "1", "2")
+    answer = client.get("/explain?user_id=u").json()
+    assert answer["history"] == ["1", "2"]
+    assert [len(item["contributions"]) for item in answer["items"]] == [2] * 10
+    assert client.get("/explain?history=1&history=2").json() == answer
+    assert client.get("/explain").json()["history"] == []
+
+
+def test_models(client: TestClient, settings: Settings, parts: Parts) -> None:
+    first = client.get("/models").json()
+    assert first["current"] == first["serving"] == first["versions"][0]["version"]
+    assert first["versions"][0]["metrics"] == {}
+    version = publish_model(Path(settings.registry.url), seed=2)
+    until(lambda: client.get("/models").json()["serving"] == version, "the swap")
+    (Path(settings.registry.url) / first["current"] / "manifest.json").write_text("{")
+    listed = client.get("/models").json()["versions"]
+    created = {entry["version"]: entry["created_at"] for entry in listed}
+    assert created.keys() == {version, first["current"]}
+    assert created[first["current"]] is None
+    assert created[version] is not None
+
+
+WRONG = [
+    ("GET", "/recommendations/u?k=0", None, 422, "query.k"),
+    ("GET", "/recommendations/u?k=101", None, 422, "query.k"),
+    ("GET", "/recommendations/u?k=ten", None, 422, "query.k"),
+    ("GET", f"/recommendations/{'u' * 129}", None, 422, "path.user_id"),
+    ("GET", "/recommendations/u?category=none", None, 404, "no category 'none'"),
+    ("GET", "/recommendations", None, 405, "Method Not Allowed"),
+    ("GET", "/nothing", None, 404, "Not Found"),
+    ("POST", "/recommendations", b"{", 422, "JSON"),
+    ("POST", "/recommendations", b'{"history": "1"}', 422, "body.history"),
+    ("POST", "/recommendations", b'{"history": [""]}', 422, "body.history.0"),
+    ("POST", "/recommendations", b'{"history": [true]}', 422, "body.history.0"),
+    ("POST", "/recommendations", b'{"history": [], "k": 1.5}', 422, "body.k"),
+    ("POST", "/recommendations", b'{"history": [], "kk": 1}', 422, "body.kk"),
+    ("POST", "/recommendations", json.dumps({"history": ["1"] * 101}), 422, "body.history"),
+    ("POST", "/clicks", b'{"user_id": "u"}', 422, "body.item_id"),
+    ("POST", "/clicks", b'{"user_id": "\\ud800", "item_id": "1"}', 422, "body.user_id"),
+    ("POST", "/clicks", b'{"user_id": "u", "item_id": "1", "timestamp": -1}', 422, "timestamp"),
+    ("POST", "/clicks", b"[]" + b" " * 65_536, 413, "65536 bytes at most"),
+]
+
+
+def test_what_is_wrong_is_said(client: TestClient) -> None:
+    for method, path, body, status, says in WRONG:
+        headers = {"content-type": "application/json"} if body else {}
+        problem = refused(client.request(method, path, content=body, headers=headers), status)
+        assert says in problem["detail"] + " ".join(problem["errors"])
+
+
+def test_every_operation_keeps_what_the_document_promises(app: FastAPI, settings: Settings) -> None:
+    clicked(settings, "0", "1", "2", "unheard-of")
+    document = schemathesis.openapi.from_asgi("/openapi.json", app)
+    operations = [found.ok() for found in document.get_all_operations()]
+    assert len(operations) == 9
+    for operation in operations:
+
+        @hypothesis.settings(
+            max_examples=20, suppress_health_check=list(hypothesis.HealthCheck), database=None
+        )
+        @hypothesis.given(case=operation.as_strategy())
+        def holds(case: schemathesis.Case) -> None:
+            case.call_and_validate()
+
+        holds()
+
+
+def test_without_redis_popular_items_answer_until_it_is_back(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_server = own_server(embedded.start_redis, tmp_path)
+    try:
+        monkeypatch.setenv(f"{PREFIX}REDIS__URL", f"redis://{redis_server.address}/0")
+        with serving(Settings.from_environment()) as client:
+            clicked(Settings.from_environment(), "u", "4")
+            assert client.get("/recommendations/u").json()["fallback"] is None
+            redis_server.kill()
+            lost = client.get("/recommendations/u?k=2")
+            assert (ids(lost), lost.json()["fallback"]) == (["1", "2"], "sessions_unavailable")
+            by_history = client.post("/recommendations", json={"history": ["4"]})
+            assert by_history.json()["fallback"] is None
+            assert "REDIS__URL" in refused(client.get("/users/u/session"), 503)["detail"]
+            assert "REDIS__URL" in refused(client.put("/denied/1"), 503)["detail"]
+            ready = client.get("/readyz")
+            assert ready.is_success
+            assert ready.json()["redis"] != "ok"
+            redis_server.restart()
+            known = lambda: client.get("/recommendations/u").json()["fallback"] == "cold_start"  # noqa: E731
+            until(known, "Redis is asked again; it has forgotten u")
+    finally:
+        redis_server.kill()
+
+
+def test_without_kafka_clicks_are_refused_and_lists_are_not(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kafka_server = own_server(embedded.start_kafka, tmp_path)
+    try:
+        monkeypatch.setenv(f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS", kafka_server.address)
+        with serving(Settings.from_environment()) as client:
+            click = {"user_id": "u", "item_id": "1", "event_id": "first"}
+            assert client.post("/clicks", json=click).status_code == 202
+            kafka_server.kill()
+            click["event_id"] = "second"
+            assert "not acknowledged" in refused(client.post("/clicks", json=click), 503)["detail"]
+            assert client.get("/recommendations/u").is_success
+            kafka_server.restart()
+            accepted = lambda: client.post("/clicks", json=click).status_code == 202  # noqa: E731
+            until(accepted, "Kafka takes clicks again")
+    finally:
+        kafka_server.kill()
+
+
+def own_server(start: Callable[[Path], embedded.Server], tmp_path: Path) -> embedded.Server:
+    try:
+        return start(tmp_path / "server")
+    except ConfigurationError as missing:
+        pytest.skip(str(missing))
+
+
+@contextlib.contextmanager
+def serving(settings: Settings) -> Iterator[TestClient]:
+    publish_model(Path(settings.registry.url), seed=1)
+    with parts_of(settings) as parts:
+        assert parts.slot.wait(30)
+        yield TestClient(create_app(parts, settings.api, 10), raise_server_exceptions=False)
+
+
+def test_a_change_of_the_deny_list_reaches_other_processes(
+    client: TestClient, settings: Settings
+) -> None:
+    other = RuleBook(deny_list(settings), None, settings.api.rules_poll_seconds)
+    other.start()
+    client.put("/denied/7")
+    until(lambda: other.rules.denied == {"7"}, "the other sees it")
+    client.delete("/denied/7")
+    until(lambda: not other.rules.denied, "the other sees that, too")
+    other.stop()
+    other._deny_list.close()
+
+
+def test_with_a_key_nothing_is_told_without_it(parts: Parts, settings: Settings) -> None:
+    guarded = settings.api.model_copy(update={"key": type(settings.api.key)("open sesame")})
+    client = TestClient(create_app(parts, guarded, 10))
+    refused(client.get("/recommendations/u"), 401)
+    refused(client.get("/recommendations/u", headers={"X-API-Key": "open"}), 401)
+    refused(client.get("/models", headers={"X-API-Key": "ü".encode()}), 401)
+    refused(client.put("/denied/1"), 401)
+    assert client.get("/recommendations/u", headers={"X-API-Key": "open sesame"}).is_success
+    assert client.get("/readyz").is_success  # probes carry no key
+    assert client.get("/metrics").is_success
+
+
+def test_requests_are_counted_by_route(client: TestClient) -> None:
+    client.get("/recommendations/somebody")
+    client.get("/recommendations/somebody?k=0")
+    client.get("/nothing")
+    shown = client.get("/metrics").text
+    route = 'route="/recommendations/{user_id:path}"'
+    assert f'nextclick_http_requests_total{{{route},status="200"}}' in shown
+    assert f'nextclick_http_requests_total{{{route},status="422"}}' in shown
+    assert 'nextclick_http_requests_total{route="other",status="404"}' in shown
+    assert "somebody" not in shown
+
+
+def test_a_process_serves_swaps_and_ends_well(
+    launch: Launch, settings: Settings, tmp_path: Path
+) -> None:
+    process = launch("api")
+    until(lambda: listening(tmp_path), "it listens")
+    with httpx.Client(base_url=listening(tmp_path)) as client:
+        assert refused(client.get("/recommendations/u"), 503)["detail"].startswith("there is no")
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").json() == {"recommend": "ok", "publish": "ok"}
+        first = publish_model(tmp_path / "registry", seed=1)
+        until(lambda: client.get("/readyz").status_code == 200, "it is ready")
+        assert client.get("/recommendations/u").json()["model_version"] == first
+        second = publish_model(tmp_path / "registry", seed=2)
+        until(
+            lambda: client.get("/recommendations/u").json()["model_version"] == second, "the swap"
+        )
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(20) == 0
+
+
+def listening(tmp_path: Path) -> str:
+    text = (tmp_path / "api-0.log").read_text()
+    return text.split("listening on ")[1].split(",")[0] if "listening on" in text else ""
