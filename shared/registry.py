@@ -2,6 +2,7 @@
 
     <url>/<version>/model.safetensors, vocabulary.json, manifest.json
     <url>/current.json          {"version": …, "history": [older …], "changed_at": …}
+    <url>/refused.json          [{"at": …, "reason": …}, …]: candidates that the gate refused
 
 A version appears whole or not at all, and the pointer is replaced last and atomically, so a
 reader never sees half a model, whenever the writer dies. On a local disk a version is written
@@ -33,6 +34,8 @@ from shared.masking import masked_url, secrets_of_url, without
 POINTER = "current.json"
 _PROBE = ".probe-"
 _HISTORY_KEPT = 50
+REFUSED = "refused.json"
+_REFUSALS_KEPT = 50
 _TIME = "%Y%m%dT%H%M%S"
 
 
@@ -42,6 +45,14 @@ class Pointer:
 
     version: str
     history: list[str]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A candidate that was not published."""
+
+    at: datetime
+    reason: str
 
 
 def published_at(version: str) -> datetime | None:
@@ -195,6 +206,26 @@ class Registry:
             self._write_pointer(Pointer(version, history))
             return Pointer(version, history)
 
+    def note_refusal(self, reason: str, now: datetime | None = None) -> None:
+        """Remember that a candidate was refused; the newest _REFUSALS_KEPT are kept.
+
+        Raises Unavailable if the registry cannot be written.
+        """
+        now = now or datetime.now(UTC)
+        with self._alone():
+            noted = [*self.refusals(), Refusal(now, reason)][-_REFUSALS_KEPT:]
+            entries = [{"at": one.at.isoformat(), "reason": one.reason} for one in noted]
+            self._write_object(REFUSED, json.dumps(entries).encode())
+
+    def refusals(self) -> list[Refusal]:
+        """The candidates refused of late, oldest first; none if what is noted is unreadable."""
+        try:
+            with self._explained("read"):
+                entries = json.loads(self._fs.cat_file(self._path(REFUSED)))
+            return [Refusal(datetime.fromisoformat(e["at"]), str(e["reason"])) for e in entries]
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+            return []
+
     def _free_name(self, now: datetime) -> str:
         while True:
             version = f"{now:{_TIME}}-{secrets.token_hex(2)}"
@@ -230,18 +261,22 @@ class Registry:
                 "changed_at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         ).encode()
+        self._write_object(POINTER, content)
+
+    def _write_object(self, name: str, content: bytes) -> None:
+        """Replace a file at once: whoever reads sees the old one or the new one."""
         with self._explained("write"):
             if self._local:
-                temporary = Path(self._root) / f".{POINTER}.{secrets.token_hex(4)}"
+                temporary = Path(self._root) / f".{name}.{secrets.token_hex(4)}"
                 try:
                     _write_durably(temporary, content)
-                    temporary.replace(Path(self._root) / POINTER)
+                    temporary.replace(Path(self._root) / name)
                 except BaseException:
                     temporary.unlink(missing_ok=True)
                     raise
                 _sync_folder(Path(self._root))
             else:
-                self._fs.pipe_file(self._path(POINTER), content)
+                self._fs.pipe_file(self._path(name), content)
 
     @staticmethod
     def _write_folder(root: Path, version: str, files: dict[str, bytes]) -> None:
@@ -290,7 +325,7 @@ def _write_durably(path: Path, content: bytes) -> None:
 
 
 def _remove_leftovers(root: Path) -> None:
-    for pattern in (".*.tmp", f".{POINTER}.*", f"{_PROBE}*"):
+    for pattern in (".*.tmp", f".{POINTER}.*", f".{REFUSED}.*", f"{_PROBE}*"):
         for leftover in root.glob(pattern):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)

@@ -134,6 +134,7 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
             metrics.RETRAINS.labels("published" if published else "refused").inc()
             if not published:
                 metrics.GATE_REFUSALS.labels(outcome.refusal).inc()
+                _note_refusal(registry, outcome.reason)
             verdict = f"published {outcome.version}" if published else "refused the candidate"
             log.info("%s after %.1f s: %s", verdict, outcome.seconds, outcome.reason)
         return outcome
@@ -159,6 +160,13 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
     finally:
         consumer.close()
     return None
+
+
+def _note_refusal(registry: Registry, reason: str) -> None:
+    try:
+        registry.note_refusal(reason)
+    except Unavailable as error:
+        log.warning("the refusal is not noted: %s", error)
 
 
 def _collect_and_retrain(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
 
 from shared.kafka.client import (
     IN_NO_HURRY,
@@ -27,9 +27,14 @@ class TopicReader:
     """Reads whole topics without joining a group: it commits nothing and disturbs nobody."""
 
     def __init__(
-        self, settings: KafkaSettings, topics: Sequence[str], *, in_no_hurry: bool = False
+        self,
+        settings: KafkaSettings,
+        topics: Sequence[str],
+        *,
+        in_no_hurry: bool = False,
+        at_end: bool = False,
     ) -> None:
-        """Start at the beginning of the topics."""
+        """Start at the beginning of the topics, or at their ends as they are now."""
         self._settings = settings
         self._consumer = make_client(
             Consumer,
@@ -44,7 +49,7 @@ class TopicReader:
         )
         self._consumer.assign(
             [
-                TopicPartition(topic, partition, OFFSET_BEGINNING)
+                TopicPartition(topic, partition, OFFSET_END if at_end else OFFSET_BEGINNING)
                 for topic in topics
                 for partition in partitions_of(settings, self._consumer, topic)
             ]
