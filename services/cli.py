@@ -148,8 +148,13 @@ def worker() -> None:
 
 
 @app.command()
-def api() -> None:
-    """Serve recommendations over HTTP, and take clicks.
+def api(
+    world: Annotated[
+        str, typer.Option(help="Where clicks are simulated: the world whose ceiling to show.")
+    ] = "",
+    world_seed: Annotated[int, typer.Option(help="Seed of its products and shoppers.")] = 42,
+) -> None:
+    """Serve recommendations over HTTP, take clicks, and show the stream on a page.
 
     Example: NEXTCLICK_API__PORT=8000 nextclick api
     """
@@ -161,7 +166,13 @@ def api() -> None:
         ) from None
 
     settings, _ = _start("api")
-    api_main.run(settings)
+    if not world:
+        api_main.run(settings)
+        return
+    from services import rivals
+    from services.simulator import worlds
+
+    api_main.run(settings, rivals.ceiling(worlds.world(world, world_seed)))
 
 
 @app.command()

@@ -8,6 +8,7 @@ observed from outside, by reading the topics.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -15,12 +16,10 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.live import Live as LiveDisplay
@@ -29,19 +28,17 @@ from rich.table import Table
 from services import local
 from services.live import Live
 from services.local import Processes
+from services.rivals import rivals
 from services.simulator import worlds
 from services.simulator.publish import click_frame
-from services.simulator.shop import Clicks, Shop
+from services.simulator.shop import Clicks
 from services.watcher import DIGEST_SECONDS, Watcher
 from shared import embedded
-from shared.checkpoint import Vocabulary
 from shared.device import select_device
 from shared.errors import NextclickError
 from shared.kafka import LagMonitor, TopicReader, ensure_topics
 from shared.registry import Registry
-from shared.schemas import Recommendation
 from shared.settings import PREFIX, KafkaSettings, Settings
-from shared.windows import HISTORY_LENGTH
 from trainer.event_log import EventLog
 from trainer.presets import preset
 from trainer.retrain import FitLimits, retrain
@@ -90,7 +87,7 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
     past = worlds.past(shop, BOOTSTRAP_INTERACTIONS[options.world], options.seed)
     popularity = _bootstrap(past, options, console, folder)
 
-    live = Live(rivals=_rivals(shop, popularity))
+    live = Live(rivals=rivals(shop, popularity))
     watcher = Watcher(kafka, live)
     services = Processes(folder, environ)
     try:
@@ -109,6 +106,7 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
             simulate += ["--seconds", str(options.seconds)]
         console.print("starting trainer, workers and simulator …")
         services.wait_for_partitions()
+        console.print(f"live page: {_start_page(services, options)}")
         services.start("simulator", simulate)
         with _noting_interrupts() as stop:
             _show(services, watcher, _Facts(live, kafka), console, stop)
@@ -123,6 +121,15 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
         services.kill_all()
         watcher.close()
     _summarise(live, kafka, options, console)
+
+
+def _start_page(services: Processes, options: Options) -> str:
+    """Start the HTTP service; its address, or how to get one."""
+    if importlib.util.find_spec("nicegui") is None:
+        return "pip install 'nextclick[api]'"
+    arguments = ["api", "--world", options.world, "--world-seed", str(options.seed)]
+    services.start("api", arguments, {f"{PREFIX}API__PORT": "0"})
+    return services.wait_for("api", r"listening on (\S+)")
 
 
 def _bootstrap(past: Clicks, options: Options, console: Console, folder: Path) -> list[str]:
@@ -164,31 +171,6 @@ def _fit_threads() -> int:
     """Half the cores: a fit whose threads wait for each other and for others takes many times
     longer than one with fewer threads."""
     return max(1, (os.cpu_count() or 1) // 2)
-
-
-def _rivals(shop: Shop, popularity: list[str]) -> dict[str, Any]:
-    """What the model is measured against, on the same histories.
-
-    The ceiling lets histories run on into the shopper's next mission, because the demo is too
-    fast for a pause that cuts them. A run of a few thousand clicks ends before many shoppers are
-    back, so among its judged clicks too few begin a mission: at 2,000 clicks the ceiling is 0.895
-    where one that knew this would reach 0.908; at 12,000 the two are the same.
-    """
-    popular = set(popularity)
-    vocabulary = Vocabulary(shop.item_ids)
-    names = np.array(shop.item_ids, object)
-
-    def most_popular(answers: Sequence[Recommendation]) -> list[set[str]]:
-        return [popular] * len(answers)
-
-    def ceiling(answers: Sequence[Recommendation]) -> list[set[str]]:
-        histories = np.zeros((len(answers), HISTORY_LENGTH), np.int64)
-        for row, answer in zip(histories, answers, strict=True):
-            row[HISTORY_LENGTH - len(answer.history) :] = vocabulary.rows(answer.history)
-        best = np.argsort(-shop.next_click_given_history(histories), axis=1)[:, :K]
-        return [set(row) for row in names[best]]
-
-    return {"popularity": most_popular, "ceiling": ceiling}
 
 
 @contextlib.contextmanager

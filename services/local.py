@@ -80,13 +80,18 @@ class Processes:
 
     def wait_for_partitions(self) -> None:
         """Wait until every consumer is up and owns partitions: only then clicks may start."""
+        for name in self._running:
+            self.wait_for(name, r"assigned partitions \[(\d)")
+
+    def wait_for(self, name: str, pattern: str) -> str:
+        """Wait until a process has logged this; returns the pattern's first group."""
         deadline = time.monotonic() + START_SECONDS
-        owning = re.compile(r"assigned partitions \[\d")
-        while not all(owning.search(self._log(name)) for name in self._running):
+        while (found := re.search(pattern, self._log(name))) is None:
             self.check()
             if time.monotonic() > deadline:
-                raise NextclickError(f"not every process was ready within {START_SECONDS:.0f} s")
+                raise NextclickError(f"{name} was not ready within {START_SECONDS:.0f} s")
             time.sleep(0.1)
+        return found[1]
 
     def pid(self, name: str) -> int:
         """The process's id."""

@@ -143,6 +143,7 @@ class ApiSettings(_Section):
     rules_poll_seconds: float = Field(
         0.25, gt=0, le=1, description="how often the deny list and the catalogue are looked at"
     )
+    page: bool = Field(True, description="serve the live page at /")
     max_body_bytes: int = Field(65_536, ge=1024, description="longest request that is read")
     max_batch: int = Field(64, ge=1, description="requests that are answered in one go at most")
     max_waiting: int = Field(1000, ge=1, description="requests waiting at once; more get a 503")

@@ -11,10 +11,12 @@ import redis
 import torch
 from confluent_kafka.admin import AdminClient
 
+from shared.kafka import ensure_topics
 from shared.settings import PREFIX, KafkaSettings
 from tests.backend import Backend, choose, running
 from tests.faults import children
 from tests.faults.children import Child
+from tests.integration.traffic import Answers
 
 Launch = Callable[..., Child]
 
@@ -70,6 +72,15 @@ def kafka(backend: Backend, name: str) -> Iterator[KafkaSettings]:
     mine = [topic for topic in admin.list_topics(timeout=10).topics if topic.endswith(name)]
     for future in admin.delete_topics(mine).values() if mine else ():
         future.result()
+
+
+@pytest.fixture
+def answers(kafka: KafkaSettings) -> Iterator[Answers]:
+    """Reads what is answered, on topics that are there already."""
+    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    reader = Answers(kafka)
+    yield reader
+    reader.close()
 
 
 @pytest.fixture

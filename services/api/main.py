@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,8 +15,12 @@ import uvicorn
 from services.api.app import Parts, create_app
 from services.api.batches import Batches
 from services.api.intake import Intake
+from services.api.page import view
+from services.api.page.feed import Feed
+from services.api.page.stream import K
 from services.api.recommender import NoModel, Recommender
 from services.api.rule_book import RuleBook
+from services.live import TopItems
 from shared.deny_list import deny_list
 from shared.device import select_device
 from shared.errors import ConfigurationError
@@ -25,6 +29,7 @@ from shared.health import WAIT_SECONDS, Probes
 from shared.kafka import LagMonitor
 from shared.model_slot import ModelSlot
 from shared.registry import Registry
+from shared.schemas import Recommendation
 from shared.scorer import Scorer
 from shared.sessions import session_store
 from shared.settings import Settings, secrets
@@ -35,8 +40,10 @@ _DRAIN_SECONDS = 5
 """For so long requests that have begun are answered after SIGTERM."""
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, ceiling: TopItems | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C.
+
+    ceiling: the best lists that there are, for the page; only who simulates the clicks knows them.
 
     Raises ConfigurationError if a setting, the device or the port is not usable. Where a server is
     away requests are answered by fallback lists or errors until it is back.
@@ -44,6 +51,12 @@ def run(settings: Settings) -> None:
     ours = settings.api
     with parts_of(settings) as parts:
         app = create_app(parts, ours, settings.worker.top_k, secrets())
+        rivals = {"popularity": most_popular(parts.slot)}
+        if ceiling is not None:
+            rivals["ceiling"] = ceiling
+        feed = Feed(settings.kafka, settings.worker.group_id, parts.registry, rivals)
+        if ours.page:
+            view.install(app, parts, feed, ours.key.get_secret_value())
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         config = uvicorn.Config(
             app,
@@ -56,9 +69,21 @@ def run(settings: Settings) -> None:
         listening = _listening(ours.host, ours.port)
         with listening:
             host, port = listening.getsockname()[:2]
-            log.info("listening on http://%s:%d, documentation at /docs", host, port)
+            log.info("listening on http://%s:%d", host, port)
             leave_what_is_loaded_to_itself()
             uvicorn.Server(config).run([listening])
+        feed.stop()
+
+
+def most_popular(slot: ModelSlot) -> TopItems:
+    """The served model's popular items, whatever the history."""
+
+    def top(answers: Sequence[Recommendation]) -> list[set[str]]:
+        model = slot.model
+        items = model.scorer.recommend([[]])[0].items[:K] if model is not None else []
+        return [{item.item_id for item in items}] * len(answers)
+
+    return top
 
 
 @contextlib.contextmanager

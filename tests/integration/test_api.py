@@ -373,4 +373,4 @@ def test_a_process_serves_swaps_and_ends_well(
 
 def listening(tmp_path: Path) -> str:
     text = (tmp_path / "api-0.log").read_text()
-    return text.split("listening on ")[1].split(",")[0] if "listening on" in text else ""
+    return text.split("listening on ")[1].split()[0] if "listening on" in text else ""

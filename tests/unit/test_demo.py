@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from services.demo import BOOTSTRAP_INTERACTIONS, _noting_interrupts, _rivals, _show
+from services.demo import BOOTSTRAP_INTERACTIONS, _noting_interrupts, _show
+from services.rivals import ceiling
 from services.simulator import worlds
 from services.simulator.shop import Shop
 from shared.errors import ConfigurationError
@@ -30,14 +31,14 @@ def answer(history: list[str]) -> Recommendation:
     )
 
 
-def ceiling(shop: Shop, histories: list[list[str]]) -> list[set[str]]:
-    lists: list[set[str]] = _rivals(shop, ["a"])["ceiling"]([answer(h) for h in histories])
+def best_lists(shop: Shop, histories: list[list[str]]) -> list[set[str]]:
+    lists: list[set[str]] = ceiling(shop)([answer(h) for h in histories])
     return lists
 
 
 def test_the_ceiling_recommends_what_the_mission_calls_for() -> None:
     openers = ["Puppy Food", "Food Bowl", "Water Dispenser"]
-    station, growing_up = ceiling(worlds.world("missions", 42), [openers, openers[::-1]])
+    station, growing_up = best_lists(worlds.world("missions", 42), [openers, openers[::-1]])
     assert len(station) == len(growing_up) == 10
     assert {"Puppy Training Treats", "Placemat for Food Bowls"} <= station
     assert {"Adult Dog Kibble", "Dental Chews"} <= growing_up
@@ -47,7 +48,7 @@ def test_the_ceiling_recommends_what_the_mission_calls_for() -> None:
 def test_the_ceiling_of_the_sources_world_is_a_category() -> None:
     shop = worlds.world("source", 42)
     fish = [shop.item_ids[row] for row in np.flatnonzero(shop.category == 0)]
-    assert ceiling(shop, [fish]) == [set(fish)]
+    assert best_lists(shop, [fish]) == [set(fish)]
 
 
 @pytest.mark.parametrize("name", ["missions", "source"])
@@ -63,7 +64,7 @@ def test_live_clicks_are_hit_as_often_as_the_ceiling_says(name: str) -> None:
         if before:
             cases.append((before[-HISTORY_LENGTH:], str(item)))
         before.append(str(item))
-    lists = ceiling(shop, [history for history, _ in cases])
+    lists = best_lists(shop, [history for history, _ in cases])
     hits = np.mean([item in items for (_, item), items in zip(cases, lists, strict=True)])
 
     padded = np.zeros((len(cases), HISTORY_LENGTH), np.int64)

@@ -347,3 +347,23 @@ def test_a_pointer_that_cannot_be_written_leaves_nothing_behind(
         registry.rollback()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*made, POINTER])
     assert registry.pointer() == Pointer(made[1], [made[0]])
+
+
+def test_refusals_are_kept_the_newest_last(registry: Registry) -> None:
+    assert registry.refusals() == []
+    registry.publish(checkpoint())
+    for i in range(60):
+        registry.note_refusal(f"reason {i}", datetime(2026, 1, 1, 0, 0, i % 60, tzinfo=UTC))
+    kept = registry.refusals()
+    assert [refusal.reason for refusal in kept] == [f"reason {i}" for i in range(10, 60)]
+    assert kept[-1].at == datetime(2026, 1, 1, 0, 0, 59, tzinfo=UTC)
+    assert len(registry.versions()) == 1
+
+
+def test_unreadable_refusals_are_none(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path))
+    registry.note_refusal("worse")
+    (tmp_path / "refused.json").write_text('[{"at": 1}]')
+    assert registry.refusals() == []
+    registry.note_refusal("worse again")
+    assert [refusal.reason for refusal in registry.refusals()] == ["worse again"]

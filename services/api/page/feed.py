@@ -1,0 +1,129 @@
+"""Reading the topics for the page: only while somebody looks at it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from services.api.page.stream import STEP_SECONDS, Mark, Stream
+from services.live import TopItems
+from shared.errors import NextclickError
+from shared.kafka import LagMonitor, TopicReader, ensure_topics
+from shared.messages import Message
+from shared.registry import Registry
+from shared.schemas import Recommendation
+from shared.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 300.0
+"""For so long the stream is followed after the last look at it."""
+_RETRY_SECONDS = 2.0
+
+
+class Feed:
+    """Follows the stream in a thread of its own."""
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        group_id: str,
+        registry: Registry,
+        rivals: dict[str, TopItems],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """group_id: the workers', for their lag."""
+        self._kafka = kafka
+        self._group_id = group_id
+        self._registry = registry
+        self._rivals = rivals
+        self._clock = clock
+        self._looked_at = 0.0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.lock = threading.Lock()
+        """Held while the stream changes; whoever reads it must hold it, too."""
+        self.stream = Stream(rivals)
+        self.trouble = ""
+        """Why nothing is seen at the moment; empty if all is well."""
+
+    def look(self) -> Stream:
+        """The stream; from now on it is followed. Call it again before IDLE_SECONDS are over."""
+        self._looked_at = self._clock()
+        if self._thread is None or not self._thread.is_alive():
+            self.stream = Stream(self._rivals)
+            self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+            self._thread.start()
+        return self.stream
+
+    def stop(self) -> None:
+        """Follow no more."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _wanted(self) -> bool:
+        return not self._stop.is_set() and self._clock() - self._looked_at < IDLE_SECONDS
+
+    def _run(self) -> None:
+        while self._wanted():
+            try:
+                self._follow()
+            except NextclickError as error:
+                self.trouble = str(error)
+                self._stop.wait(_RETRY_SECONDS)
+
+    def _follow(self) -> None:
+        kafka = self._kafka
+        topics = [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic]
+        ensure_topics(kafka, topics)
+        reader = TopicReader(kafka, topics, at_end=True)
+        monitor = LagMonitor(kafka, kafka.clicks_topic, self._group_id)
+        try:
+            began = self._clock()
+            since = datetime.now(UTC)
+            while self._wanted():
+                self._add(reader.poll(2000, timeout=0.1), time.time() * 1000)
+                seconds = self._clock() - began
+                if seconds >= STEP_SECONDS:
+                    began = self._clock()
+                    since = self._mark_refusals(since)
+                    lag = monitor.lag()
+                    with self.lock:
+                        self.stream.end_step(time.time() * 1000, lag, seconds)
+                    self.trouble = ""
+        finally:
+            monitor.close()
+            reader.close()
+
+    def _add(self, messages: Sequence[Message], now_ms: float) -> None:
+        answers, reasons, clicks = [], [], 0
+        for message in messages:
+            if message.topic == self._kafka.recommendations_topic:
+                try:
+                    answers.append(Recommendation.model_validate_json(message.value or b""))
+                except ValidationError:
+                    continue  # not from a worker
+            elif message.topic == self._kafka.dlq_topic:
+                reason = dict(message.headers).get("error_class") or b"other"
+                reasons.append(reason.decode("utf-8", "replace")[:40])
+            else:
+                clicks += 1
+        with self.lock:
+            self.stream.add_clicks(clicks)
+            self.stream.add_dead(reasons)
+            self.stream.add_answers([a for a in answers if a.history], now_ms)
+
+    def _mark_refusals(self, since: datetime) -> datetime:
+        for refusal in self._registry.refusals():
+            if refusal.at > since:
+                since = refusal.at
+                with self.lock:
+                    at_ms = refusal.at.timestamp() * 1000
+                    self.stream.add_mark(Mark(at_ms, "refusal", f"refused: {refusal.reason}"))
+        return since

@@ -1,0 +1,141 @@
+"""One shopper: the session, the list with what spoke for each item, and the next click."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from nicegui import run, ui
+
+from services.api.app import Parts
+from services.api.page.stream import K, Stream
+from shared.errors import NextclickError
+from shared.explain import Explanation, explain
+from shared.schemas import ScoredItem
+
+_LIT_SECONDS = 0.9
+
+
+@dataclass(frozen=True)
+class _View:
+    """What the panel shows."""
+
+    user_id: str
+    event_id: str
+    """Of the click that was answered; empty for a session that was read from Redis."""
+    history: list[str]
+    items: list[ScoredItem]
+    note: str
+    hit: str | None
+    """The item just clicked, if it was on the list of before."""
+
+
+class ShopperPanel:
+    """Shows the picked shopper; until somebody picks one, the most active."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.picked: str | None = None
+        self._shown: _View | None = None
+        self._rows: dict[str, ui.element] = {}
+        with ui.element().classes("panel"):
+            with ui.row().classes("w-full items-center justify-between"):
+                self._title = ui.label("Shopper").classes("text-weight-medium").mark("shopper")
+                find = ui.input(placeholder="another user id").props("dense outlined")
+                find.on("keydown.enter", lambda: self.pick(find.value))
+            self._note = ui.label("waiting for clicks …").classes("quiet")
+            self._history = ui.row().classes("w-full gap-1 py-2")
+            self._list = ui.column().classes("w-full gap-0")
+
+    def pick(self, user_id: str) -> None:
+        """Show this shopper from now on."""
+        self.picked = user_id or None
+
+    def look(self, stream: Stream) -> _View | None:
+        """What the stream says of the shopper. Call it with the feed's lock held."""
+        if self.picked is None and stream.shoppers:
+            self.picked = max(stream.shoppers, key=lambda user: stream.shoppers[user].clicks)
+        shopper = stream.shoppers.get(self.picked or "")
+        if self.picked is None or shopper is None:
+            return None
+        answer, last = shopper.answer, shopper.last
+        note = f"{shopper.clicks} clicks seen, {shopper.hits} of {shopper.judged} foreseen"
+        if last.rank:
+            note += f"; the last one was no. {last.rank} of the list before"
+        hit = last.item_id if last.rank else None
+        return _View(self.picked, answer.event_id, answer.history, answer.items[:K], note, hit)
+
+    async def show(self, view: _View | None) -> None:
+        """Bring the panel up to date."""
+        before = self._shown
+        if view is None and self.picked and (before is None or before.user_id != self.picked):
+            view = await run.io_bound(self._stored, self.picked)
+        if view is None or view == before:
+            return
+        self._shown = view
+        if before is not None and before.user_id == view.user_id and view.hit in self._rows:
+            self._rows[view.hit].classes("lit")  # for a moment, on the list that foresaw it
+            self._note.text = f"clicked {view.hit}"
+            ui.timer(_LIT_SECONDS, lambda: self._draw(view), once=True)
+        else:
+            await self._draw(view)
+
+    def _stored(self, user_id: str) -> _View:
+        """Of somebody who has not clicked since the stream is followed."""
+        history, items = [], []
+        note = "not in the stream at the moment; this is what Redis holds"
+        try:
+            history = self._parts.sessions.read([user_id])[0].history
+            model = self._parts.slot.model
+            if model is not None:
+                items = model.scorer.recommend([history])[0].items[:K]
+        except NextclickError as error:
+            note = str(error)
+        return _View(user_id, "", history, items, note, None)
+
+    async def _draw(self, view: _View) -> None:
+        explanation = await run.io_bound(self._explained, view.history)
+        if view is not self._shown:
+            return  # the next click was faster
+        self._title.text = f"Shopper {view.user_id}"
+        self._note.text = view.note
+        self._history.clear()
+        with self._history:
+            for i, clicked in enumerate(view.history):
+                newest = " newest" if i == len(view.history) - 1 else ""
+                ui.label(clicked).classes("chip" + newest)
+        self._list.clear()
+        self._rows = {}
+        spoke_for: dict[str, list[float]] = {}
+        if explanation is not None:
+            names = [explained.item_id for explained in explanation.items]
+            spoke_for = dict(zip(names, explanation.contributions, strict=True))
+        with self._list:
+            for rank, item in enumerate(view.items, start=1):
+                contributions = spoke_for.get(item.item_id, [])
+                self._rows[item.item_id] = _row(rank, item, view.history, contributions)
+
+    def _explained(self, history: list[str]) -> Explanation | None:
+        model = self._parts.slot.model
+        return explain(model.scorer, history) if model is not None else None
+
+
+def _row(rank: int, item: ScoredItem, history: list[str], contributions: list[float]) -> ui.element:
+    """One recommended item: place, name, what each click contributed, score."""
+    with ui.row().classes("w-full items-center no-wrap gap-2 row-line py-1 px-1") as row:
+        ui.label(str(rank)).classes("quiet").style("width: 20px")
+        ui.label(item.item_id).classes("ellipsis").style("flex: 1 1 40%")
+        with ui.row().classes("no-wrap gap-px").style("flex: 0 0 auto"):
+            for clicked, nats in zip(history, contributions, strict=False):
+                times = f"{clicked}: {math.exp(nats):.2g} times as likely"
+                ui.element().style(f"width: 11px; height: 18px; {_shade(nats)}").tooltip(times)
+        with ui.element().style("flex: 0 0 70px").classes("max-sm:hidden"):
+            ui.linear_progress(item.score, show_value=False, size="6px")
+        ui.label(f"{item.score:.3f}").classes("mono").style("width: 44px; text-align: right")
+    return row
+
+
+def _shade(nats: float) -> str:
+    """Green for a click that made the item likelier, red for one that made it less likely."""
+    colour = "34, 160, 107" if nats > 0 else "229, 72, 77"
+    return f"border-radius: 2px; background: rgba({colour}, {min(1.0, 0.06 + abs(nats) / 3):.2f})"
