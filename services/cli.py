@@ -135,6 +135,84 @@ def simulate(
     logging.getLogger("nextclick").info("%d clicks sent", sent)
 
 
+_FILE = typer.Argument(help="A log of clicks; gzip and zstd are unpacked.", exists=True)
+_FORMAT = typer.Option(
+    help="auto, parquet, csv, jsonl, sessions, rsc15, retailrocket, diginetica, otto, movielens."
+)
+_MAP = typer.Option("--map", help="Columns, if they have other names: user=…,item=…,time=…")
+_TIME_UNIT = typer.Option(help="auto, s, ms, us, ns or iso.")
+_ENCODING = typer.Option(help="Of a text file.")
+_STRICT = typer.Option("--strict", help="Refuse a file in which anything is wrong.")
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, _FILE],
+    format: Annotated[str, _FORMAT] = "auto",
+    speed: Annotated[str, typer.Option(help="1x, 100x, … or max.")] = "1x",
+    mapping: Annotated[str, _MAP] = "",
+    time_unit: Annotated[str, _TIME_UNIT] = "auto",
+    encoding: Annotated[str, _ENCODING] = "utf-8",
+    now: Annotated[
+        bool, typer.Option("--now", help="Date clicks when they are sent, not when they happened.")
+    ] = False,
+    strict: Annotated[bool, _STRICT] = False,
+    check: Annotated[bool, typer.Option("--check", help="Read and report; send nothing.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew where an earlier replay did not end.")
+    ] = False,
+    state: Annotated[
+        Path | None, typer.Option(help="Where to note how far it came; default: beside the file.")
+    ] = None,
+) -> None:
+    """Publish the clicks of a file, at their own pace or faster. It goes on where it was stopped.
+
+    Example: nextclick replay yoochoose-clicks.dat --speed 100x
+    Example: nextclick replay clicks.csv.gz --map user=customer,item=sku,time=at --speed max
+    """
+    from services.replay import cli as replaying
+    from services.replay.log import load
+
+    settings, stop = _start("replay")
+    pace = replaying.parse_speed(speed)
+    clicks = load(file, format, replaying.parse_mapping(mapping), time_unit, encoding)
+    replaying.describe(clicks, console, strict)
+    if not check:
+        replaying.replay(
+            clicks,
+            settings.kafka,
+            stop,
+            console,
+            speed=pace,
+            now=now,
+            restart=restart,
+            state_file=state,
+        )
+
+
+@app.command("import")
+def import_file(
+    file: Annotated[Path, _FILE],
+    format: Annotated[str, _FORMAT] = "auto",
+    mapping: Annotated[str, _MAP] = "",
+    time_unit: Annotated[str, _TIME_UNIT] = "auto",
+    encoding: Annotated[str, _ENCODING] = "utf-8",
+    strict: Annotated[bool, _STRICT] = False,
+) -> None:
+    """Put the clicks of a file into the event log, to train on. A file that is there is left alone.
+
+    Example: nextclick import events.csv --format retailrocket
+    """
+    from services.importing import import_file
+    from services.replay import cli as replaying
+    from services.replay.log import load
+
+    settings, _ = _start("import")
+    clicks = load(file, format, replaying.parse_mapping(mapping), time_unit, encoding)
+    replaying.describe(clicks, console, strict)
+    console.print(import_file(clicks, settings.trainer.event_log), markup=False)
+
+
 @app.command()
 def worker() -> None:
     """Answer every click with a recommendation.

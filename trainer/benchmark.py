@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from shared.checkpoint import Vocabulary
 from shared.errors import ConfigurationError
+from shared.problems import Problem
 from shared.windows import HISTORY_LENGTH, PADDING, IntArray
 from trainer.dataset import ClickLog, Samples, Split, samples
 from trainer.evaluate import FloatArray
 from trainer.parquet_files import parquet_files, read_clicks
-from trainer.problems import Problem
 from trainer.session_files import is_session_folder, read_sessions
 
 Oracle = Callable[[Samples, Vocabulary], FloatArray]

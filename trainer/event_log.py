@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         ("timestamp", pa.int64()),
     ]
 )
+_SOURCE = b"nextclick.source"
 Row = tuple[str, str, str, int]
 """One click: the columns of SCHEMA."""
 
@@ -83,11 +84,21 @@ class EventLog:
         """
         self._write(f"clicks-p{partition:05d}-{first_offset:018d}-{last_offset:018d}.parquet", rows)
 
-    def import_clicks(self, frame: pd.DataFrame) -> None:
-        """Add clicks that did not come through Kafka: columns as in SCHEMA, in stream order."""
+    def import_clicks(self, frame: pd.DataFrame, source: str = "") -> None:
+        """Add clicks that did not come through Kafka: columns as in SCHEMA, in stream order.
+
+        source: what `imported_sources` is to say of them.
+        """
         table = pa.Table.from_pandas(frame, SCHEMA, preserve_index=False)
+        table = table.replace_schema_metadata({_SOURCE: source})
         number = sum(1 for _ in self.folder.glob("clicks-import-*.parquet"))
         self._write_table(f"clicks-import-{number:018d}.parquet", table)
+
+    def imported_sources(self) -> set[str]:
+        """What was imported, by the names that were given to it."""
+        footers = map(pq.read_schema, self.folder.glob("clicks-import-*.parquet"))
+        sources = ((footer.metadata or {}).get(_SOURCE, b"") for footer in footers)
+        return {source.decode() for source in sources if source}
 
     def count(self) -> int:
         """How many clicks the log holds; reads only the files' footers."""

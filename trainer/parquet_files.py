@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shared.errors import ConfigurationError
+from shared.problems import Problem, Problems, why_unusable
 from shared.schemas import LATEST_TIMESTAMP
 from trainer.dataset import UNUSABLE, ClickLog, Split, click_log, without_unusable
 from trainer.event_log import SCHEMA, files_of
-from trainer.problems import Problem, Problems, why_unusable
 
 _NEEDED = ("user_id", "item_id", "timestamp")
 

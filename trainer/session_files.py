@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from shared.errors import ConfigurationError
+from shared.problems import Problem, Problems, why_unusable
 from trainer.dataset import UNUSABLE, ClickLog, Split, without_unusable
-from trainer.problems import Problem, Problems, why_unusable
 
 TRAIN = "train_sessions.txt"
 TEST = "test_sessions.txt"

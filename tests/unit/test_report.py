@@ -12,6 +12,7 @@ from rich.console import Console
 
 from shared.checkpoint import Vocabulary
 from shared.errors import CheckpointError
+from shared.problems import Problem
 from trainer.benchmark import Benchmark
 from trainer.bootstrap import paired_interval
 from trainer.ceiling import Ceiling
@@ -19,7 +20,6 @@ from trainer.dataset import ClickLog, Samples, click_log
 from trainer.evaluate import FloatArray
 from trainer.fit import Epoch
 from trainer.method import Method
-from trainer.problems import Problem
 from trainer.report import terminal
 from trainer.report.compare import compare
 from trainer.report.document import Report

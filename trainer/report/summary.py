@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
+from shared.problems import Problem
 from shared.windows import HISTORY_LENGTH, PADDING, IntArray
 from trainer.benchmark import Benchmark
 from trainer.bootstrap import paired_interval
 from trainer.ceiling import Ceiling
 from trainer.evaluate import METRICS
 from trainer.fit import Epoch
-from trainer.problems import Problem
 from trainer.report.compare import Result, Run
 from trainer.report.document import (
     Bucket,

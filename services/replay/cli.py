@@ -1,0 +1,157 @@
+"""`nextclick replay`: read a file, say what is in it, send it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import re
+import secrets as random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from services.replay.log import ClickFile
+from services.replay.publish import (
+    Plan,
+    State,
+    fingerprint,
+    publish,
+    read_state,
+    state_path,
+    write_state,
+)
+from shared.errors import ConfigurationError
+from shared.kafka import Publisher, ensure_topics
+from shared.patience import Patience, Stopped
+from shared.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
+
+_REPORT_SECONDS = 10.0
+
+
+def parse_speed(text: str) -> float:
+    """`1x`, `100x` or `max`. Raises ConfigurationError."""
+    if text == "max":
+        return math.inf
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)x?", text)
+    if found is None or float(found[1]) == 0:
+        raise ConfigurationError(f"--speed {text}: use 1x, 100x, … or max")
+    return float(found[1])
+
+
+def parse_mapping(text: str) -> dict[str, str]:
+    """`user=…,item=…,time=…`, any of them. Raises ConfigurationError."""
+    mapping = {}
+    for part in filter(None, text.split(",")):
+        role, equals, column = part.partition("=")
+        if not equals or role.strip() not in ("user", "item", "time") or not column.strip():
+            raise ConfigurationError(f"--map {text}: write user=COLUMN,item=COLUMN,time=COLUMN")
+        mapping[role.strip()] = column.strip()
+    return mapping
+
+
+def describe(clicks: ClickFile, console: Console, strict: bool) -> None:
+    """Print what a file holds, and what is wrong with it.
+
+    Raises ConfigurationError if something is, and `strict` forbids that.
+    """
+    first, last = (
+        datetime.fromtimestamp(moment / 1000, UTC).isoformat(sep=" ", timespec="seconds")
+        for moment in (clicks.times[0], clicks.times[-1])
+    )
+    users, items = len(np.unique(clicks.users)), len(np.unique(clicks.items))
+    console.print(
+        f"{clicks.path.name}: {clicks.format}, times in {clicks.time_unit}; "
+        f"{clicks.read:,} clicks, {len(clicks):,} of them usable, by {users:,} users on "
+        f"{items:,} items, from {first} to {last} UTC",
+        markup=False,
+        highlight=False,
+    )
+    if clicks.unsorted:
+        console.print("its times are not in order: clicks are sent in the order of their times")
+    for problem in clicks.problems:
+        console.print(str(problem), markup=False, highlight=False)
+    if strict and clicks.problems:
+        raise ConfigurationError(f"{clicks.path}: refused, as --strict asks; nothing was sent")
+
+
+def replay(
+    clicks: ClickFile,
+    kafka: KafkaSettings,
+    stop: threading.Event,
+    console: Console,
+    *,
+    speed: float,
+    now: bool,
+    restart: bool,
+    state_file: Path | None,
+) -> None:
+    """Send what was not sent yet. Raises ConfigurationError if the file is another one now."""
+    path = state_file or state_path(clicks.path)
+    state = None if restart else read_state(path)
+    mark = fingerprint(clicks)
+    if state is None:
+        state = State(mark, kafka.clicks_topic, 0, random.token_hex(4) if now else "")
+    elif (state.fingerprint, state.topic, bool(state.salt)) != (mark, kafka.clicks_topic, now):
+        raise ConfigurationError(
+            f"{clicks.path} was being replayed as something else ({state.sent:,} clicks sent): "
+            "the file, the topic or --now is another one; --restart begins anew"
+        )
+    else:
+        console.print(f"going on after {state.sent:,} clicks; --restart begins anew")
+    write_state(path, state)  # now rather than after the first clicks, if it cannot be written
+    ensure_topics(kafka, [kafka.clicks_topic])
+    before, began = state.sent, time.monotonic()
+    with _progress(len(clicks), console) as show:
+        show(state.sent)
+
+        def save(reached: State) -> None:
+            write_state(path, reached)
+            show(reached.sent)
+
+        with contextlib.suppress(Stopped):
+            publish(
+                clicks,
+                Plan(kafka.clicks_topic, speed, now),
+                state,
+                Publisher(kafka),
+                save=save,
+                stop=stop,
+                patiently=Patience(stop, log),
+            )
+    seconds = time.monotonic() - began
+    sent = state.sent - before
+    console.print(f"{sent:,} clicks sent in {seconds:,.1f} s, {sent / seconds:,.0f}/s")
+    if state.sent == len(clicks):
+        path.unlink()
+    else:
+        left = len(clicks) - state.sent
+        console.print(f"{left:,} are left; the same command goes on")
+
+
+@contextlib.contextmanager
+def _progress(total: int, console: Console) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, else a line now and then."""
+    if console.is_terminal:
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("clicks"), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("replay", total=total)
+            yield lambda sent: bar.update(task, completed=sent)
+        return
+    reported = time.monotonic()
+
+    def show(sent: int) -> None:
+        nonlocal reported
+        if time.monotonic() - reported >= _REPORT_SECONDS:
+            reported = time.monotonic()
+            console.print(f"{sent:,} of {total:,} clicks sent")
+
+    yield show

@@ -1,0 +1,314 @@
+"""The formats of click logs, each as a reader of (line, user, item, time) in text.
+
+csv           a header; `,` `;` tab or `|` between the columns
+jsonl         an object a line
+parquet       columns
+sessions      a session a line, item ids with blanks between, no users and no times
+rsc15         RecSys Challenge 2015: `session,ISO time,item,category` without a header, or a
+              table `SessionId ItemId Time` (unix seconds)
+retailrocket  events.csv: `timestamp,visitorid,event,itemid,transactionid`; its views
+diginetica    train-item-views.csv: `sessionId;userId;itemId;timeframe;eventdate`
+otto          a session a line, `{"session", "events": [{"aid", "ts", "type"}]}`; its clicks
+movielens     ratings.csv, ratings.dat (`::`) or u.data: `user item rating seconds`
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from services.replay.lines import Line
+from shared.errors import ConfigurationError
+from shared.problems import Problems
+
+FORMATS = (
+    "parquet", "csv", "jsonl", "sessions", "rsc15", "retailrocket", "diginetica", "otto",
+    "movielens",
+)  # fmt: skip
+ROLES = ("user", "item", "time")
+_USUAL = {
+    "user": ("user_id", "userid", "user", "visitorid", "visitor_id", "session_id", "sessionid",
+             "session", "customer_id"),
+    "item": ("item_id", "itemid", "item", "product_id", "productid", "movieid", "aid", "sku"),
+    "time": ("timestamp", "time", "ts", "event_time", "created_at", "datetime", "date"),
+}  # fmt: skip
+"""Names that columns usually have, in lower case."""
+
+
+class Row(NamedTuple):
+    """A click as it stands in a file."""
+
+    line: int
+    user: str
+    item: str
+    time: str
+
+
+Reader = Callable[[Iterable[Line], str, Problems], Iterator[Row]]
+
+
+def columns_of(names: Sequence[str], mapping: Mapping[str, str], file: str) -> list[str]:
+    """The columns of user, item and time: by the mapping, else by their usual names.
+
+    Raises ConfigurationError that says which are missing and which there are.
+    """
+    found = []
+    for role in ROLES:
+        if role in mapping:
+            if mapping[role] not in names:
+                raise ConfigurationError(
+                    f"{file} has no column {mapping[role]!r} (--map {role}=…); "
+                    f"it has {', '.join(names)}"
+                )
+            found.append(mapping[role])
+            continue
+        by_name = {name.strip().lower(): name for name in reversed(names)}
+        usual = [by_name[name] for name in _USUAL[role] if name in by_name]
+        if not usual:
+            raise ConfigurationError(
+                f"{file}: which column is the {role}? Say --map {role}=COLUMN; "
+                f"it has {', '.join(names)}"
+            )
+        found.append(usual[0])
+    return found
+
+
+def detect(lines: Sequence[Line]) -> str:
+    """Say which format the first lines of a text file are in.
+
+    Raises ConfigurationError if none fits.
+    """
+    first = lines[0].text
+    if first.lstrip().startswith("{"):
+        try:
+            keys = json.loads(first).keys()
+        except (ValueError, AttributeError):
+            return "jsonl"
+        return "otto" if {"session", "events"} <= keys else "jsonl"
+    names = {name.strip().strip('"').lower() for name in _split(first, _delimiter(first))}
+    if {"timestamp", "visitorid", "event", "itemid"} <= names:
+        return "retailrocket"
+    if {"sessionid", "itemid", "timeframe", "eventdate"} <= names:
+        return "diginetica"
+    if {"userid", "movieid", "timestamp"} <= names:
+        return "movielens"
+    if {"sessionid", "itemid", "time"} == names:
+        return "rsc15"
+    if "::" in first and len(first.split("::")) == 4:
+        return "movielens"
+    cells = first.split(",")
+    if len(cells) == 4 and cells[0].isdigit() and _is_time(cells[1]):
+        return "rsc15"
+    tabs = first.split("\t")
+    if len(tabs) == 4 and all(cell.strip().isdigit() for cell in tabs):
+        return "movielens"
+    if _delimiter(first) != " " and len(names) > 2:
+        return "csv"
+    if all(_delimiter(line.text) == " " for line in lines):
+        return "sessions"
+    raise ConfigurationError(
+        f"which format is this? Its first line is {first[:80]!r}; say --format "
+        + ", ".join(FORMATS)
+    )
+
+
+def csv_rows(
+    lines: Iterable[Line], file: str, problems: Problems, mapping: Mapping[str, str]
+) -> Iterator[Row]:
+    """A table with a header."""
+    rows = _cells(lines, file, problems)
+    header = next(rows, None)
+    if header is None:
+        return
+    names = [name.strip() for name in header[1]]
+    places = [names.index(name) for name in columns_of(names, mapping, file)]
+    yield from _picked(rows, places, len(names), file, problems)
+
+
+def jsonl_rows(
+    lines: Iterable[Line], file: str, problems: Problems, mapping: Mapping[str, str]
+) -> Iterator[Row]:
+    """An object a line."""
+    columns: list[str] | None = None
+    for line, found in _objects(lines, file, problems):
+        if columns is None:
+            columns = columns_of(list(found), mapping, file)
+        values = [found.get(column) for column in columns]
+        if any(value is None or isinstance(value, bool | dict | list) for value in values):
+            problems.add(file, "line without a user, an item or a time", "left out", line)
+            continue
+        yield Row(line, *map(str, values))
+
+
+def session_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
+    """A session a line: the line is the user; a click a second, a session an hour after another.
+
+    The first session is thought to have begun in 2020.
+    """
+    begins = 1_577_836_800
+    for line in lines:
+        for place, item in enumerate(line.text.split()):
+            yield Row(line.number, f"session-{line.number}", item, str(begins + place))
+        begins += 3600
+
+
+def rsc15_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
+    """Original, or the table that GRU4Rec's tools write."""
+    rows = _cells(lines, file, problems)
+    first = next(rows, None)
+    if first is None:
+        return
+    if "SessionId" in first[1]:
+        names = first[1]
+        places = _places(names, ["SessionId", "ItemId", "Time"], file)
+        yield from _picked(rows, places, len(names), file, problems)
+    else:
+        yield from _picked(_with_first(first, rows), [0, 2, 1], 4, file, problems)
+
+
+def retailrocket_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
+    """Views; carts and purchases are other events and passed over."""
+    rows = _cells(lines, file, problems)
+    header = next(rows, None)
+    if header is None:
+        return
+    names = header[1]
+    places = _places(names, ["visitorid", "itemid", "timestamp"], file)
+    (kind,) = _places(names, ["event"], file)
+    views = ((line, cells) for line, cells in rows if cells[kind : kind + 1] == ["view"])
+    yield from _picked(views, places, len(names), file, problems)
+
+
+def diginetica_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
+    """`timeframe` is milliseconds since the session's first query, `eventdate` its day."""
+    rows = _cells(lines, file, problems)
+    header = next(rows, None)
+    if header is None:
+        return
+    names = header[1]
+    wanted = ["sessionId", "itemId", "timeframe", "eventdate"]
+    session, item, frame, date = _places(names, wanted, file)
+    for line, cells in rows:
+        try:
+            day = datetime.fromisoformat(cells[date]).replace(tzinfo=UTC)
+            millis = int(day.timestamp() * 1000) + int(cells[frame])
+            yield Row(line, cells[session], cells[item], str(millis))
+        except (ValueError, IndexError):
+            problems.add(file, "line without a date and a time frame", "left out", line)
+
+
+def otto_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
+    """Clicks; carts and orders are other events and passed over."""
+    for line, found in _objects(lines, file, problems):
+        try:
+            for event in found["events"]:
+                if event["type"] == "clicks":
+                    yield Row(line, str(found["session"]), str(event["aid"]), str(event["ts"]))
+        except (KeyError, TypeError):
+            problems.add(file, "line that is no session of OTTO", "left out", line)
+
+
+def movielens_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
+    """A rating is taken for a click."""
+    for line in lines:
+        delimiter = "::" if "::" in line.text else "\t" if "\t" in line.text else ","
+        cells = line.text.split(delimiter)
+        if cells[0].strip('"').lower() == "userid":
+            continue
+        if len(cells) != 4:
+            problems.add(file, "line that has not four cells", "left out", line.number)
+            continue
+        yield Row(line.number, cells[0], cells[1], cells[3].strip())
+
+
+TEXT_READERS: dict[str, Reader] = {
+    "sessions": session_rows,
+    "rsc15": rsc15_rows,
+    "retailrocket": retailrocket_rows,
+    "diginetica": diginetica_rows,
+    "otto": otto_rows,
+    "movielens": movielens_rows,
+}
+TIME_UNITS = {
+    "sessions": "s", "retailrocket": "ms", "diginetica": "ms", "otto": "ms", "movielens": "s",
+}  # fmt: skip
+"""Where the format says it; elsewhere the first time tells."""
+
+
+def _places(names: Sequence[str], wanted: Sequence[str], file: str) -> list[int]:
+    for name in wanted:
+        if name not in names:
+            raise ConfigurationError(f"{file} has no column {name}; it has {', '.join(names)}")
+    return [names.index(name) for name in wanted]
+
+
+def _delimiter(line: str) -> str:
+    counts = {delimiter: line.count(delimiter) for delimiter in ",;\t|"}
+    best = max(counts, key=lambda delimiter: counts[delimiter])
+    return best if counts[best] else " "
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line], delimiter=delimiter), [])
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _cells(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[tuple[int, list[str]]]:
+    """Split lines at the delimiter of the first; a cell with a line break in it is a problem."""
+    delimiter = None
+    for line in lines:
+        delimiter = delimiter or _delimiter(line.text)
+        if '"' not in line.text:
+            yield line.number, line.text.split(delimiter)
+            continue
+        try:
+            yield line.number, next(csv.reader([line.text], delimiter=delimiter, strict=True))
+        except csv.Error:
+            problems.add(file, "line with an open quote", "left out", line.number)
+
+
+def _picked(
+    rows: Iterable[tuple[int, list[str]]],
+    places: Sequence[int],
+    width: int,
+    file: str,
+    problems: Problems,
+) -> Iterator[Row]:
+    user, item, time = places
+    for line, cells in rows:
+        if len(cells) != width:
+            problems.add(file, f"line that has not {width} cells", "left out", line)
+            continue
+        yield Row(line, cells[user].strip(), cells[item].strip(), cells[time].strip())
+
+
+def _objects(
+    lines: Iterable[Line], file: str, problems: Problems
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line in lines:
+        try:
+            found = json.loads(line.text)
+        except (ValueError, RecursionError):
+            problems.add(file, "line that is no JSON", "left out", line.number)
+            continue
+        if isinstance(found, dict):
+            yield line.number, found
+        else:
+            problems.add(file, "line that is no JSON object", "left out", line.number)
+
+
+def _with_first(
+    first: tuple[int, list[str]], rows: Iterator[tuple[int, list[str]]]
+) -> Iterator[tuple[int, list[str]]]:
+    yield first
+    yield from rows

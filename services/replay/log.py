@@ -1,0 +1,223 @@
+"""A file → clicks in the order of their times, checked before any of them goes anywhere.
+
+A file is read whole: 20 bytes a click, and each id once. So whatever is wrong with it is known
+before the first click is sent, and the order is right even where the file's is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from services.replay import formats, times
+from services.replay.formats import FORMATS, TEXT_READERS, Row
+from services.replay.lines import Line, read_lines
+from shared.errors import ConfigurationError
+from shared.problems import Problem, Problems, why_unusable
+
+_LINES_LOOKED_AT = 20
+_PARQUET = b"PAR1"
+
+Codes = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class ClickFile:
+    """The clicks of a file, in the order of their times; of equal times in the file's order."""
+
+    path: Path
+    format: str
+    time_unit: str
+    users: Codes
+    """Shape [clicks]: places in user_ids."""
+    items: Codes
+    times: npt.NDArray[np.int64]
+    """Shape [clicks], epoch ms, ascending."""
+    user_ids: list[str]
+    item_ids: list[str]
+    read: int
+    """Clicks in the file, those left out included."""
+    unsorted: bool
+    problems: list[Problem]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def event_id(self, place: int, salt: str = "") -> str:
+        """The same for the same user, item and time: a click that is sent again counts once."""
+        user, item = self.user_ids[self.users[place]], self.item_ids[self.items[place]]
+        text = f"{salt}|{len(user)}|{user}{len(item)}|{item}{self.times[place]}"
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def load(
+    path: Path,
+    format: str = "auto",
+    mapping: Mapping[str, str] | None = None,
+    time_unit: str = "auto",
+    encoding: str = "utf-8",
+) -> ClickFile:
+    """Read and check a file.
+
+    mapping: column names of user, item and time, where they are not the usual ones.
+
+    Raises ConfigurationError if the file cannot be read to its end, is in no such format, or holds
+    no click.
+    """
+    mapping = mapping or {}
+    problems = Problems()
+    if format not in ("auto", *FORMATS):
+        raise ConfigurationError(f"--format {format}: use auto or one of {', '.join(FORMATS)}")
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a folder; give a file")
+    format, rows = _rows(path, format, mapping, encoding, problems)
+    if mapping and format not in ("parquet", "csv", "jsonl"):
+        raise ConfigurationError(f"--map goes with parquet, csv and jsonl; {path} is {format}")
+    if time_unit == "auto":
+        time_unit = formats.TIME_UNITS.get(format, "auto")
+    return _collect(path, format, rows, time_unit, problems)
+
+
+def _rows(
+    path: Path, format: str, mapping: Mapping[str, str], encoding: str, problems: Problems
+) -> tuple[str, Iterable[Row]]:
+    if format == "parquet" or (format == "auto" and _begins(path).startswith(_PARQUET)):
+        return "parquet", _parquet_rows(path, mapping)
+    lines = iter(read_lines(path, encoding, problems))
+    first = list(itertools.islice(lines, _LINES_LOOKED_AT))
+    if not first:
+        raise ConfigurationError(f"{path} is empty")
+    if format == "auto":
+        format = formats.detect(first)
+    every: Iterator[Line] = itertools.chain(first, lines)
+    if format == "csv":
+        return format, formats.csv_rows(every, path.name, problems, mapping)
+    if format == "jsonl":
+        return format, formats.jsonl_rows(every, path.name, problems, mapping)
+    return format, TEXT_READERS[format](every, path.name, problems)
+
+
+def _begins(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _parquet_rows(path: Path, mapping: Mapping[str, str]) -> Iterator[Row]:
+    try:
+        file = pq.ParquetFile(path)
+        columns = formats.columns_of(file.schema_arrow.names, mapping, path.name)
+        line = 0
+        for batch in file.iter_batches(columns=columns):
+            named = [_as_text(batch.column(batch.schema.names.index(name))) for name in columns]
+            for user, item, time in zip(*named, strict=True):
+                line += 1
+                yield Row(line, user or "", item or "", time or "")
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"{path} cannot be read as Parquet ({reason})") from None
+
+
+def _as_text(column: pa.Array) -> list[str | None]:
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ms", column.type.tz), safe=False).cast(pa.int64())
+    texts: list[str | None] = column.cast(pa.string()).to_pylist()
+    return texts
+
+
+def _collect(
+    path: Path, format: str, rows: Iterable[Row], time_unit: str, problems: Problems
+) -> ClickFile:
+    user_codes, item_codes = _Ids("user"), _Ids("item")
+    users, items, moments, lines = array("i"), array("i"), array("q"), array("q")
+    to_millis = None if time_unit == "auto" else times.to_millis(time_unit)
+    read = 0
+    for line, user, item, time in rows:
+        read += 1
+        try:
+            if to_millis is None:
+                time_unit = times.unit_of(time)
+                to_millis = times.to_millis(time_unit)
+            moment = to_millis(time)
+        except ValueError:
+            problems.add(path.name, "click without a time that can be read", "left out", line)
+            continue
+        user_code, item_code = user_codes.code(user), item_codes.code(item)
+        for code, ids in ((user_code, user_codes), (item_code, item_codes)):
+            if code < 0:
+                problems.add(path.name, ids.flaws[code], "left out", line)
+                break
+        else:
+            users.append(user_code)
+            items.append(item_code)
+            moments.append(moment)
+            lines.append(line)
+    columns = np.array(users, np.int32), np.array(items, np.int32), np.array(moments, np.int64)
+    again = _repeated(*columns)
+    for place in np.flatnonzero(again):
+        problems.add(path.name, "click that is there already", "counts once", lines[place])
+    kept = np.flatnonzero(~again)
+    if len(kept) == 0:
+        why = "; ".join(map(str, problems.listed()))
+        raise ConfigurationError(f"{path} holds no click ({format}){': ' + why if why else ''}")
+    in_file = columns[2][kept]
+    order = kept[np.argsort(in_file, kind="stable")]
+    return ClickFile(
+        path,
+        format,
+        time_unit,
+        columns[0][order],
+        columns[1][order],
+        columns[2][order],
+        user_codes.ids,
+        item_codes.ids,
+        read,
+        bool((np.diff(in_file) < 0).any()),
+        problems.listed(),
+    )
+
+
+class _Ids:
+    """Numbers for ids; a negative one for an id that is none."""
+
+    def __init__(self, role: str) -> None:
+        self._role = role
+        self._codes: dict[str, int] = {}
+        self.ids: list[str] = []
+        self.flaws: dict[int, str] = {}
+
+    def code(self, text: str) -> int:
+        code = self._codes.get(text)
+        if code is None:
+            flaw = why_unusable(text)
+            if flaw is None:
+                code = len(self.ids)
+                self.ids.append(text)
+            else:
+                code = -1 - len(self.flaws)
+                self.flaws[code] = flaw.replace("item id", f"{self._role} id")
+            self._codes[text] = code
+        return code
+
+
+def _repeated(users: Codes, items: Codes, moments: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Where a click of the same user on the same item at the same time came before."""
+    order = np.lexsort((np.arange(len(users)), items, users, moments))
+    same = np.ones(max(0, len(users) - 1), bool)
+    for column in (users, items, moments):
+        ordered = column[order]
+        same &= ordered[1:] == ordered[:-1]
+    again = np.zeros(len(users), bool)
+    again[order[1:][same]] = True
+    return again
