@@ -11,7 +11,7 @@ FUZZ_INSTALLED := $(FUZZ)/.installed
 AUDIT := build/audit
 AUDIT_INSTALLED := $(AUDIT)/.installed
 
-.PHONY: help demo test faults soak lint format bench-drift bench-peers fuzz audit bill clean
+.PHONY: help demo test faults soak lint format bench-drift bench-peers bench-replay fuzz audit bill clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
@@ -47,6 +47,9 @@ format: $(INSTALLED) ## rewrite the code as ruff likes it
 
 bench-drift: $(INSTALLED) ## twelve retrains while missions come and go; ARGS="--png drift.png"
 	@$(BIN)/python -m bench.drift $(ARGS)
+
+bench-replay: $(INSTALLED) ## a real log: replay, train, serve, hits; FILE=clicks.csv
+	@$(BIN)/python -m bench.replay $(FILE) $(ARGS)
 
 # An environment of its own: quixstreams wants an older librdkafka and pydantic than ours.
 $(PEERS_INSTALLED): pyproject.toml constraints.txt
