@@ -11,7 +11,7 @@ FUZZ_INSTALLED := $(FUZZ)/.installed
 AUDIT := build/audit
 AUDIT_INSTALLED := $(AUDIT)/.installed
 
-.PHONY: help demo test faults soak lint format bench-drift bench-peers bench-replay fuzz audit bill clean
+.PHONY: help demo test faults soak lint format bench-drift bench-peers bench-replay fuzz audit bill screenshots clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
@@ -82,6 +82,9 @@ audit: $(INSTALLED) $(AUDIT_INSTALLED) ## known holes in what the services load;
 bill: $(INSTALLED)   ## write docs/bill-of-materials.md from what is installed
 	@mkdir -p build
 	@$(BIN)/python docs/make_bill.py > build/bill.md && mv build/bill.md docs/bill-of-materials.md
+
+screenshots: $(INSTALLED) ## write docs/page-*.png from a demo; needs chromium
+	@$(BIN)/python docs/make_screenshots.py
 
 clean:           ## remove the environment and caches
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

@@ -129,7 +129,7 @@ def _start_page(services: Processes, options: Options) -> str:
         return "pip install 'nextclick[api]'"
     arguments = ["api", "--world", options.world, "--world-seed", str(options.seed)]
     services.start("api", arguments, {f"{PREFIX}API__PORT": "0"})
-    return services.wait_for("api", r"listening on (\S+)")
+    return services.wait_for("api", r"listening on (http://[^\s\"]+)")
 
 
 def _bootstrap(past: Clicks, options: Options, console: Console, folder: Path) -> list[str]:

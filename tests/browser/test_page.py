@@ -43,7 +43,7 @@ def address(
     launch("api", **{f"{PREFIX}API__PORT": "0", **getattr(request, "param", {})})
     log = tmp_path / "api-0.log"
     until(lambda: "listening on" in log.read_text(), "it listens")
-    found = re.search(r"listening on (\S+)", log.read_text())
+    found = re.search(r"listening on (http://[^\s\"]+)", log.read_text())
     assert found is not None
     return found[1]
 

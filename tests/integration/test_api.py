@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -372,5 +373,5 @@ def test_a_process_serves_swaps_and_ends_well(
 
 
 def listening(tmp_path: Path) -> str:
-    text = (tmp_path / "api-0.log").read_text()
-    return text.split("listening on ")[1].split()[0] if "listening on" in text else ""
+    found = re.search(r"listening on (http://[^\s\"]+)", (tmp_path / "api-0.log").read_text())
+    return found[1] if found else ""
