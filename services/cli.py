@@ -73,6 +73,22 @@ def demo(
 
 
 @app.command()
+def servers(
+    env: Annotated[Path, typer.Option(help="Write the settings that point at them here.")] = Path(
+        "nextclick.env"
+    ),
+) -> None:
+    """Start an embedded Kafka and Valkey to try things with; all is gone when they are stopped.
+
+    Example: nextclick servers
+    """
+    from services import local
+
+    stop = _start("servers")[1]
+    local.serve(env, console, stop)
+
+
+@app.command()
 def simulate(
     rate: Annotated[float, typer.Option(help="Clicks per second.", min=0.1)] = 200,
     seconds: Annotated[float, typer.Option(help="How long; 0 = for ever.", min=0)] = 0,

@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from shared import embedded, processes
-from shared.errors import NextclickError
+from shared.errors import ConfigurationError, NextclickError
 from shared.settings import PREFIX
 
 START_SECONDS = 60.0
@@ -42,6 +46,33 @@ def servers(folder: Path) -> Iterator[dict[str, str]]:
             redis.kill()
     finally:
         kafka.kill()
+
+
+def serve(env_file: Path, console: Console, stop: threading.Event) -> None:
+    """Run the servers until `stop`, with a file that points a shell's commands at them.
+
+    The registry and the event log are folders beside that file, and stay. Raises ConfigurationError
+    if the file cannot be written.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="nextclick-servers-"))
+    try:
+        with servers(folder) as environ:
+            kept = env_file.absolute().parent
+            ours = {k: v for k, v in environ.items() if k.startswith(PREFIX)}
+            ours[f"{PREFIX}REGISTRY__URL"] = str(kept / "registry")
+            ours[f"{PREFIX}TRAINER__EVENT_LOG"] = str(kept / "event_log")
+            lines = [f"export {name}={shlex.quote(value)}\n" for name, value in ours.items()]
+            try:
+                env_file.write_text("".join(lines))
+            except OSError as error:
+                raise ConfigurationError(
+                    f"--env {env_file} cannot be written ({error.strerror})"
+                ) from None
+            console.print(f"Kafka and Redis are up. In other terminals: . {env_file}", markup=False)
+            stop.wait()
+            env_file.unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Processes:
