@@ -36,9 +36,11 @@ app = typer.Typer(
 topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics.")
 sessions_app = typer.Typer(no_args_is_help=True, help="Session state in Redis.")
 models_app = typer.Typer(no_args_is_help=True, help="The model registry.")
+events_app = typer.Typer(no_args_is_help=True, help="The trainer's event log.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(models_app, name="models")
+app.add_typer(events_app, name="events")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(bench_app, name="bench")
 
@@ -449,6 +451,24 @@ def models_rollback() -> None:
     Example: nextclick models rollback
     """
     console.print(f"current: {_registry().rollback().version}")
+
+
+@events_app.command("compact")
+def events_compact() -> None:
+    """Merge small files of the event log; the trainer does so too, at each retraining.
+
+    A trainer may run meanwhile.
+
+    Example: NEXTCLICK_TRAINER__EVENT_LOG=event_log nextclick events compact
+    """
+    from trainer.compaction import compact
+
+    folder = Path(Settings.from_environment().trainer.event_log)
+    done = compact(folder)
+    console.print(
+        f"{folder}: {done.files_before:,} files became {done.files_after:,}, "
+        f"{done.rows_rewritten:,} clicks rewritten"
+    )
 
 
 def _cell(text: str) -> Text:

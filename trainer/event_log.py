@@ -1,51 +1,42 @@
 """The event log: clicks on disk, as Parquet files that cannot hold a click twice.
 
-A file holds one contiguous offset range of one partition and is named after it:
-
-    clicks-p00003-000000000000001200-000000000000001317.parquet
-
-It is written under a temporary name, fsynced and renamed. The log itself therefore knows which
+A file holds one contiguous offset range of one partition and is named after it (`log_files`). It is
+written under a temporary name, fsynced and renamed. The log itself therefore knows which
 offset comes next; the consumer's committed offsets are only a hint for lag monitors. A crash
 between the file and the commit costs nothing: reading goes on after the file. Imported logs
 (no Kafka offsets) are files of partition "import" and come before everything else.
+
+Reading takes memory for what is asked for, not for what is held: footers tell how new the rows of
+a file are, and files that are too old are not opened. `compact` merges small files.
 """
 
 from __future__ import annotations
 
-import os
-import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from shared.errors import ConfigurationError, Unavailable
-
-SCHEMA = pa.schema(
-    [
-        ("event_id", pa.string()),
-        ("user_id", pa.string()),
-        ("item_id", pa.string()),
-        ("timestamp", pa.int64()),
-    ]
+from shared.errors import ConfigurationError
+from trainer import compaction, log_files
+from trainer.compaction import Compacted
+from trainer.log_files import (
+    SCHEMA,
+    RowGroup,
+    as_it_stands,
+    files_of,
+    horizon,
+    name_of,
+    offset_files,
 )
+
 _SOURCE = b"nextclick.source"
 Row = tuple[str, str, str, int]
 """One click: the columns of SCHEMA."""
-
-_NAME = re.compile(r"clicks-p(\d{5})-(\d{18})-(\d{18})\.parquet")
-_IMPORTED = re.compile(r"clicks-import-(\d{18})\.parquet")
-
-
-def files_of(folder: Path) -> list[Path]:
-    """The files of an event log: imports first, then by partition and offset."""
-    return sorted(
-        folder.glob("clicks-*.parquet"),
-        key=lambda path: (not _IMPORTED.fullmatch(path.name), path.name),
-    )
 
 
 class EventLog:
@@ -57,6 +48,7 @@ class EventLog:
         Raises ConfigurationError if the folder cannot be written.
         """
         self.folder = Path(folder)
+        self._footers: dict[Path, list[RowGroup]] = {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for leftover in self.folder.glob(".*.tmp"):
@@ -71,8 +63,10 @@ class EventLog:
 
     def next_offset(self, partition: int) -> int | None:
         """The offset after the newest click held of a partition; None if it holds none."""
-        ends = [end for p, _, end in self._ranges() if p == partition]
-        return max(ends) + 1 if ends else None
+        with as_it_stands(self.folder):
+            files = offset_files(self.folder)
+        held = [file.last for file in files if file.partition == partition]
+        return max(held) + 1 if held else None
 
     def append(
         self, partition: int, first_offset: int, last_offset: int, rows: Sequence[Row]
@@ -82,7 +76,12 @@ class EventLog:
         rows: (event_id, user_id, item_id, timestamp) of each valid click in the range, in
         order; offsets without one (dead letters, transaction markers) are simply not there.
         """
-        self._write(f"clicks-p{partition:05d}-{first_offset:018d}-{last_offset:018d}.parquet", rows)
+        columns = list(zip(*rows, strict=True)) if rows else [()] * len(SCHEMA)
+        arrays = [
+            pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)
+        ]
+        table = pa.Table.from_arrays(arrays, schema=SCHEMA)
+        log_files.write(self.folder, name_of(partition, first_offset, last_offset), table)
 
     def import_clicks(self, frame: pd.DataFrame, source: str = "") -> None:
         """Add clicks that did not come through Kafka: columns as in SCHEMA, in stream order.
@@ -92,7 +91,7 @@ class EventLog:
         table = pa.Table.from_pandas(frame, SCHEMA, preserve_index=False)
         table = table.replace_schema_metadata({_SOURCE: source})
         number = sum(1 for _ in self.folder.glob("clicks-import-*.parquet"))
-        self._write_table(f"clicks-import-{number:018d}.parquet", table)
+        log_files.write(self.folder, f"clicks-import-{number:018d}.parquet", table)
 
     def imported_sources(self) -> set[str]:
         """What was imported, by the names that were given to it."""
@@ -101,49 +100,68 @@ class EventLog:
         return {source.decode() for source in sources if source}
 
     def count(self) -> int:
-        """How many clicks the log holds; reads only the files' footers."""
-        return sum(pq.read_metadata(path).num_rows for path in files_of(self.folder))
+        """How many clicks the log holds; reads only the files' footers, each once."""
+        with as_it_stands(self.folder):
+            held = self._held()
+        return sum(group.rows for groups in held.values() for group in groups)
 
     def read(self, newest: int | None = None) -> pd.DataFrame:
         """The clicks, each user's in stream order; at most the `newest` so many of them.
 
-        Columns as in SCHEMA. A click logged twice (the shop sent its event_id twice) counts
-        once.
+        Columns as in SCHEMA. A click logged twice (the shop sent its event_id twice) counts once;
+        one of those older than what is read counts as not there.
         """
-        tables = [pq.read_table(path, schema=SCHEMA) for path in files_of(self.folder)]
-        frame: pd.DataFrame = pa.concat_tables([SCHEMA.empty_table(), *tables]).to_pandas()
-        frame = frame.drop_duplicates("event_id", ignore_index=True)
+        with as_it_stands(self.folder):
+            frame = self._newest(newest)
         if newest is not None and len(frame) > newest:
             frame = frame.loc[frame["timestamp"].nlargest(newest).index].sort_index()
         return frame
 
-    def _ranges(self) -> list[tuple[int, int, int]]:
-        matches = [_NAME.fullmatch(path.name) for path in self.folder.glob("clicks-p*.parquet")]
-        return [(int(m[1]), int(m[2]), int(m[3])) for m in matches if m]
+    def compact(self) -> Compacted:
+        """Merge small files; see `compaction`."""
+        return compaction.compact(self.folder)
 
-    def _write(self, name: str, rows: Sequence[Row]) -> None:
-        columns = list(zip(*rows, strict=True)) if rows else [()] * len(SCHEMA)
-        arrays = [
-            pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)
-        ]
-        self._write_table(name, pa.Table.from_arrays(arrays, schema=SCHEMA))
+    def _newest(self, newest: int | None) -> pd.DataFrame:
+        """At least so many of the newest clicks, or all."""
+        held = self._held()
+        groups = [group for of_file in held.values() for group in of_file]
+        wanted = newest
+        while True:
+            since = None if wanted is None else horizon(groups, wanted)
+            frame = _load(held, since)
+            if since is None or newest is None or wanted is None or len(frame) >= newest:
+                return frame
+            wanted = 2 * max(wanted, 1)  # some of them were there twice: further back
 
-    def _write_table(self, name: str, table: pa.Table) -> None:
-        temporary = self.folder / f".{name}.{secrets.token_hex(4)}.tmp"
+    def _held(self) -> dict[Path, list[RowGroup]]:
+        """The files in order, and their footers; files never change, so each is read once."""
+        known = self._footers
+        self._footers = {
+            path: known[path] if path in known else _footer(path) for path in files_of(self.folder)
+        }
+        return self._footers
+
+
+def _load(held: dict[Path, list[RowGroup]], since: int | None) -> pd.DataFrame:
+    """Clicks not older than `since`, of those logged twice the first."""
+    wanted = [
+        str(path)
+        for path, groups in held.items()
+        if since is None or any(group.newest >= since for group in groups)
+    ]
+    newer = None if since is None else ds.field("timestamp") >= since
+    table = SCHEMA.empty_table()
+    if wanted:
         try:
-            with open(temporary, "wb") as file:
-                pq.write_table(table, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(self.folder / name)
-            descriptor = os.open(self.folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise Unavailable(
-                f"cannot write the event log {self.folder} ({error}); "
-                "free space or check NEXTCLICK_TRAINER__EVENT_LOG"
-            ) from None
+            table = ds.dataset(wanted, schema=SCHEMA, format="parquet").to_table(filter=newer)
+        except (OSError, pa.ArrowException) as error:
+            raise log_files.unreadable(Path(wanted[0]).parent, error) from None
+    frame: pd.DataFrame = table.to_pandas()
+    return frame.drop_duplicates("event_id", ignore_index=True)
+
+
+def _footer(path: Path) -> list[RowGroup]:
+    try:
+        return log_files.row_groups(path)
+    except (OSError, pa.ArrowException) as error:
+        raise log_files.unreadable(path, error) from None

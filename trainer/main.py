@@ -18,7 +18,13 @@ import torch
 
 from shared import metrics
 from shared.device import select_device
-from shared.errors import BadClick, CommitRefused, ConfigurationError, Unavailable
+from shared.errors import (
+    BadClick,
+    CommitRefused,
+    ConfigurationError,
+    NextclickError,
+    Unavailable,
+)
 from shared.heartbeat import HEART
 from shared.kafka import ClickConsumer, ensure_topics
 from shared.messages import Message
@@ -152,6 +158,7 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
         with health.served(settings, event_log, registry, consumer):
             if once:
                 _catch_up(collector, stop)
+                _tidy(event_log)
                 return None if stop.is_set() else retrain_now()
             _collect_and_retrain(collector, ours, retrain_now, stop)
             collector.flush()
@@ -187,6 +194,7 @@ def _collect_and_retrain(
             except Unavailable as error:  # the registry: the next retraining tries again
                 log.error("this retraining is lost: %s", error)
                 metrics.RETRAINS.labels("lost").inc()
+            _tidy(collector.event_log)
             last = time.monotonic()
 
 
@@ -198,6 +206,17 @@ def _catch_up(collector: Collector, stop: threading.Event) -> None:
     ):
         collector.step()
     collector.flush()
+
+
+def _tidy(event_log: EventLog) -> None:
+    """Merge small files of the log. It can wait: whatever goes wrong is only said."""
+    try:
+        done = event_log.compact()
+    except NextclickError as error:
+        log.warning("the event log was not compacted: %s", error)
+        return
+    if done.rows_rewritten:
+        log.info("event log: %d files became %d", done.files_before, done.files_after)
 
 
 def _starts(

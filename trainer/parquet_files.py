@@ -17,7 +17,7 @@ from shared.errors import ConfigurationError
 from shared.problems import Problem, Problems, why_unusable
 from shared.schemas import LATEST_TIMESTAMP
 from trainer.dataset import UNUSABLE, ClickLog, Split, click_log, without_unusable
-from trainer.event_log import SCHEMA, files_of
+from trainer.log_files import SCHEMA, files_of
 
 _NEEDED = ("user_id", "item_id", "timestamp")
 

@@ -19,7 +19,8 @@ from shared.patience import Patience
 from shared.schemas import Click
 from tests.faults.oracle import Verdict
 from tests.integration.traffic import make_clicks
-from trainer.event_log import EventLog, files_of
+from trainer.event_log import EventLog
+from trainer.log_files import files_of
 from trainer.main import Collector
 
 PARTITIONS = 2

@@ -121,3 +121,37 @@ def test_the_disk_is_full_and_then_it_is_not(tmp_path: Path, report: Report) -> 
     assert leftovers(tmp_path / "log") == []
     verdict = judge_log(CLICKS_IN_ALL, held(tmp_path / "log"))
     report("event log, disk full", verdict, watch.seconds())
+
+
+def _compact(folder: Path, prepare: Callable[[], None]) -> None:
+    prepare()
+    EventLog(str(folder)).compact()
+
+
+def test_killed_before_any_change_of_a_compaction(tmp_path: Path, report: Report) -> None:
+    """Whenever it dies, the log holds what it held, in order; the next one ends the work."""
+    watch = Stopwatch()
+
+    def begin(number: int) -> ForkServerProcess:
+        folder = tmp_path / str(number)
+        collect(folder / "log", folder / "committed")
+        prepare = partial(dying.at_change, number, folder / "log", steps=folder / "steps")
+        return children.call(partial(_compact, folder / "log", prepare), folder / "output")
+
+    died = []
+    for number in dying.deaths(begin):
+        folder = tmp_path / str(number)
+        died.append((folder / "steps").read_text().splitlines()[-1].split()[0])
+        assert held(folder / "log") == IN_ORDER
+        assert EventLog(str(folder / "log")).next_offset(0) == CLICKS
+        EventLog(str(folder / "log")).compact()
+        assert held(folder / "log") == IN_ORDER
+        assert len(list((folder / "log").iterdir())) == PARTITIONS
+    small = -(-CLICKS // 4)
+    opening = ["os.mkdir", "open", "os.remove"]  # the folder is there; the probe
+    merging = ["open", "fsync", "os.rename", "fsync", *small * ["os.remove"]]
+    assert died == opening + PARTITIONS * merging
+    verdict = judge_log(CLICKS_IN_ALL, held(tmp_path / str(len(died) + 1) / "log"))
+    report(
+        f"event log, compaction killed before each of {len(died)} changes", verdict, watch.seconds()
+    )

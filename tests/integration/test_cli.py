@@ -13,6 +13,7 @@ from shared.schemas import Recommendation
 from shared.settings import PREFIX, KafkaSettings
 from tests.integration.terminal import nextclick, refused
 from tests.integration.traffic import publish_model
+from trainer.event_log import EventLog
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,7 @@ from tests.integration.traffic import publish_model
         ["models", "show"],
         ["models", "promote"],
         ["models", "rollback"],
+        ["events", "compact"],
         ["dlq", "list"],
         ["dlq", "show"],
         ["dlq", "redrive"],
@@ -208,3 +210,17 @@ def test_no_error_of_a_command_shows_a_secret(environ: dict[str, str]) -> None:
     )
     assert "…@bucket" in line
     assert "hunter2" not in line
+
+
+def test_compacting_says_what_it_did_or_what_is_missing(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    log = EventLog(str(tmp_path / "event_log"))
+    for offset in range(5):
+        log.append(0, offset, offset, [(f"e{offset}", "u", "i", offset)])
+    said = nextclick(environ, "events", "compact").stdout
+    assert "5 files became 1, 5 clicks rewritten" in said
+    elsewhere = {f"{PREFIX}TRAINER__EVENT_LOG": str(tmp_path / "none")}
+    line = refused(nextclick(environ, "events", "compact", **elsewhere))
+    assert "NEXTCLICK_TRAINER__EVENT_LOG" in line
+    assert "No such file" in line

@@ -56,6 +56,7 @@ def test_once_logs_everything_publishes_and_exits(
 
     held = event_log.read()
     assert Counter(held["event_id"]) == Counter(c.event_id for c in clicks)
+    assert len(list(event_log.folder.iterdir())) <= 4, "one file of each partition"
     registry = Registry(str(tmp_path / "registry"))
     pointer = registry.pointer()
     assert pointer is not None, logs("trainer")

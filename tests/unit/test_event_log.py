@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from shared.errors import ConfigurationError, Unavailable
 from trainer.event_log import EventLog, Row
@@ -173,3 +176,60 @@ def test_two_that_open_a_log_at_once_do_not_mind_each_other(
     monkeypatch.setattr(Path, "unlink", the_other_was_faster)
     EventLog(str(log.folder))
     assert list(log.folder.iterdir()) == []
+
+
+def spoil(path: Path) -> None:
+    """The footer stays; whoever reads the rows fails."""
+    content = bytearray(path.read_bytes())
+    content[4:200] = bytes(196)
+    path.write_bytes(content)
+
+
+def test_files_that_are_too_old_are_not_opened(log: EventLog) -> None:
+    for start in range(0, 1000, 100):
+        log.append(start // 100 % 2, start, start + 99, rows(*range(start, start + 100)))
+    oldest = sorted(log.folder.iterdir(), key=lambda path: path.name[13:])[:7]
+    for path in oldest:
+        spoil(path)
+    assert sorted(ids(log.read(newest=300))) == [f"e{i}" for i in range(700, 1000)]
+    with pytest.raises(ConfigurationError, match="cannot be read as Parquet"):
+        log.read()
+
+
+def test_duplicates_send_the_window_further_back(log: EventLog) -> None:
+    log.append(0, 0, 99, rows(*range(100)))
+    for first in range(100, 1000, 100):
+        log.append(0, first, first + 99, rows(*[99] * 100))
+    assert ids(log.read(newest=5)) == [f"e{i}" for i in range(95, 100)]
+
+
+written = st.lists(
+    st.tuples(
+        st.integers(0, 2),  # partition
+        st.lists(st.integers(0, 60), max_size=8),  # events: their ids and their times
+    ),
+    max_size=12,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(written=written, newest=st.integers(0, 40), compacted=st.booleans())
+def test_the_newest_of_any_log_are_those_of_the_whole_log(
+    tmp_path: Path, written: list[tuple[int, list[int]]], newest: int, compacted: bool
+) -> None:
+    log = EventLog(str(tmp_path / uuid.uuid4().hex))
+    for number, (partition, events) in enumerate(written):
+        log.append(partition, 10 * number, 10 * number + 9, rows(*events))
+    whole = log.read()
+    kept = whole.loc[whole["timestamp"].nlargest(newest).index].sort_index()
+    if compacted:
+        log.compact()
+    assert ids(log.read(newest=newest)) == ids(kept)
+    assert ids(log.read()) == ids(whole)
+
+
+def test_many_files_come_in_their_order(log: EventLog) -> None:
+    for i in range(300):
+        log.append(0, i, i, rows(i))
+    assert ids(log.read()) == [f"e{i}" for i in range(300)]
+    assert ids(log.read(newest=250)) == [f"e{i}" for i in range(50, 300)]
