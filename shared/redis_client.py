@@ -1,11 +1,13 @@
-"""The Redis client: from a URL, and what its errors mean. No error shows the password."""
+"""One Redis server: a client from a URL, a script, and what errors mean. No error has a login."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import redis
 from redis.backoff import NoBackoff
@@ -13,11 +15,56 @@ from redis.retry import Retry
 
 from shared.errors import ConfigurationError, Unavailable
 
-_HEALS = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY")
+_HEALS = ("NOREPLICAS", "MISCONF", "BUSY")
 """Refusals that end when the server recovers: replicas missing, disk full, failing over."""
 
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 """Parameters of a rediss:// URL that name a file."""
+
+Call: TypeAlias = tuple[bytes, Sequence[bytes | str | int]]
+"""A script's key and arguments."""
+
+
+class Script:
+    """Lua, and the name that a server knows it by once it has seen it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode()).hexdigest()
+
+
+class RedisServer:
+    """One server. Its methods raise what redis-py raises; see `explained`."""
+
+    def __init__(self, url: str, timeout_seconds: float) -> None:
+        """Prepare; it connects at the first call. Raises as `client` does."""
+        self._client = client(url, timeout_seconds)
+
+    def evaluate(self, script: Script, calls: Sequence[Call]) -> list[Any]:
+        """Run the script for each call, in one round trip."""
+        try:
+            return self._evaluate(script, calls)
+        except redis.exceptions.NoScriptError:  # a fresh or restarted server
+            self._client.script_load(script.text)
+            return self._evaluate(script, calls)
+
+    def _evaluate(self, script: Script, calls: Sequence[Call]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for key, arguments in calls:
+            pipeline.evalsha(script.sha, 1, key, *arguments)
+        return pipeline.execute()
+
+    def ping(self) -> None:
+        """Raise unless it answers."""
+        self._client.ping()
+
+    def used_bytes(self) -> int:
+        """Memory that it uses for everything in it."""
+        return int(self._client.info("memory")["used_memory"])
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._client.close()
 
 
 def client(url: str, timeout_seconds: float) -> redis.Redis:
@@ -78,6 +125,8 @@ def explained() -> Iterator[None]:
         redis.exceptions.TimeoutError,
         redis.exceptions.ReadOnlyError,
         redis.exceptions.OutOfMemoryError,
+        redis.exceptions.ClusterDownError,
+        redis.exceptions.TryAgainError,
     ) as error:
         if isinstance(error.__cause__ or error.__context__, ssl.SSLCertVerificationError):
             raise ConfigurationError(
@@ -85,7 +134,16 @@ def explained() -> Iterator[None]:
                 "?ssl_ca_certs=FILE in NEXTCLICK_REDIS__URL"
             ) from None
         raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None
+    except redis.exceptions.MovedError:
+        raise ConfigurationError(
+            "this Redis is a cluster: set NEXTCLICK_REDIS__CLUSTER=true"
+        ) from None
     except redis.exceptions.ResponseError as error:
+        if "cluster support disabled" in str(error):
+            raise ConfigurationError(
+                "NEXTCLICK_REDIS__CLUSTER is true and the server at NEXTCLICK_REDIS__URL is no "
+                "cluster; set it to false"
+            ) from None
         # Within a script it is a plain error, not NoPermissionError.
         if isinstance(error, redis.exceptions.NoPermissionError) or "ACL failure" in str(error):
             raise ConfigurationError(

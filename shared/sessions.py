@@ -18,7 +18,8 @@ import redis
 
 from shared.errors import Unavailable
 from shared.messages import Place
-from shared.redis_client import client, explained
+from shared.redis_client import RedisServer, Script, explained
+from shared.redis_cluster import RedisCluster
 from shared.schemas import Click
 from shared.settings import Settings
 from shared.windows import HISTORY_LENGTH, starts_new_session
@@ -58,8 +59,8 @@ class SessionStore(Protocol):
         click that does not lie after the user's newest one, and is not newer than it, was appended
         before. If it is not held with its whole history any more, its history is empty.
 
-        Raises Unavailable if the store cannot be reached; then any prefix of the clicks may have
-        been appended, and calling again with all of them is right.
+        Raises Unavailable if the store cannot be reached; then any prefix of each user's clicks may
+        have been appended, and calling again with all of them is right.
         """
         ...
 
@@ -88,19 +89,27 @@ def event_digest(event_id: str) -> bytes:
 
 
 class RedisSessions:
-    """Session state in Redis or Valkey: one list per user, one Lua call per click, one pipeline."""
+    """Session state in Redis or Valkey: one list and one Lua call per user, one round trip."""
 
     def __init__(
-        self, url: str, *, key_prefix: str, gap_ms: int, ttl_seconds: int, timeout_seconds: float
+        self,
+        url: str,
+        *,
+        key_prefix: str,
+        gap_ms: int,
+        ttl_seconds: int,
+        timeout_seconds: float,
+        cluster: bool = False,
     ) -> None:
         """Prepare the client; it connects at the first call.
 
-        Raises ConfigurationError if `url` is no Redis URL.
+        `cluster`: the URL is of any node of a cluster. Raises ConfigurationError if `url` is no
+        Redis URL, or none that a cluster can have.
         """
-        self._redis = client(url, timeout_seconds)
+        connect = RedisCluster if cluster else RedisServer
+        self._redis: RedisServer | RedisCluster = connect(url, timeout_seconds)
         self._key_prefix = key_prefix.encode()
-        self._script = resources.files("shared").joinpath("sessions.lua").read_text()
-        self._sha = hashlib.sha1(self._script.encode()).hexdigest()
+        self._script = Script(resources.files("shared").joinpath("sessions.lua").read_text())
         self._constants = (gap_ms, ttl_seconds, HISTORY_LENGTH, ENTRIES_KEPT)
 
     def append(
@@ -108,13 +117,16 @@ class RedisSessions:
     ) -> list[list[str]]:
         """See SessionStore.append. One round trip, whatever the number of clicks."""
         places = places or [_NOWHERE] * len(clicks)
+        of_user: dict[str, list[bytes | str | int]] = {}
+        for click, (partition, offset) in zip(clicks, places, strict=True):
+            arguments = of_user.setdefault(click.user_id, [*self._constants])
+            digest = event_digest(click.event_id)
+            arguments += (digest, click.item_id, click.timestamp, partition, offset)
+        calls = [(self._key_prefix + user.encode(), rest) for user, rest in of_user.items()]
         with explained():
-            try:
-                raw = self._append_all(clicks, places)
-            except redis.exceptions.NoScriptError:  # a fresh or restarted server
-                self._redis.script_load(self._script)
-                raw = self._append_all(clicks, places)
-        return [[item.decode() for item in history] for history in raw]
+            answers = self._redis.evaluate(self._script, calls)
+        histories = dict(zip(of_user, map(iter, answers), strict=True))
+        return [[item.decode() for item in next(histories[click.user_id])] for click in clicks]
 
     def read(self, user_ids: Sequence[str]) -> list[Session]:
         """See SessionStore.read. One round trip, whatever the number of users."""
@@ -133,32 +145,12 @@ class RedisSessions:
             raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None
 
     def used_bytes(self) -> int:
-        """Memory that the server uses for everything in it."""
-        return int(self._redis.info("memory")["used_memory"])
+        """Memory that the server uses for everything in it, or all servers of the cluster."""
+        return self._redis.used_bytes()
 
     def close(self) -> None:
         """Give the connections back."""
         self._redis.close()
-
-    def _append_all(self, clicks: Sequence[Click], places: Sequence[Place]) -> list[list[bytes]]:
-        gap, ttl, history_length, kept = self._constants
-        pipeline = self._redis.pipeline(transaction=False)
-        for click, (partition, offset) in zip(clicks, places, strict=True):
-            pipeline.evalsha(
-                self._sha,
-                1,
-                self._key_prefix + click.user_id.encode(),
-                event_digest(click.event_id),
-                click.item_id,
-                click.timestamp,
-                gap,
-                ttl,
-                history_length,
-                kept,
-                partition,
-                offset,
-            )
-        return pipeline.execute()
 
 
 _ENTRY = struct.Struct(">8sBd")
@@ -181,6 +173,7 @@ def session_store(settings: Settings) -> RedisSessions:
         gap_ms=int(settings.session.gap_seconds * 1000),
         ttl_seconds=settings.session.ttl_seconds,
         timeout_seconds=settings.redis.timeout_seconds,
+        cluster=settings.redis.cluster,
     )
 
 

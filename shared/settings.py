@@ -51,6 +51,7 @@ class RedisSettings(_Section):
         SecretStr("redis://localhost:6379/0"),
         description="redis://, rediss:// (TLS) or unix:// URL",
     )
+    cluster: bool = Field(False, description="the URL is of any node of a Redis Cluster")
     key_prefix: str = Field("nextclick:session:", description="before the user id in every key")
     timeout_seconds: float = Field(5.0, gt=0, description="connect and answer within")
 

@@ -17,6 +17,7 @@ from tests.backend import Backend, choose, running
 from tests.faults import children
 from tests.faults.children import Child
 from tests.integration.traffic import Answers
+from tests.redis_cluster import Cluster
 
 Launch = Callable[..., Child]
 
@@ -49,6 +50,14 @@ def backend(
 ) -> Iterator[Backend]:
     with running(request.config.stash[_KIND], tmp_path_factory.mktemp("servers")) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three servers that are one Redis Cluster; whoever wants to break one starts his own."""
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.close()
 
 
 @pytest.fixture

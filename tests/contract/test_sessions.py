@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from shared.sessions import (
 )
 from shared.windows import HISTORY_LENGTH
 from tests.backend import Backend
+from tests.redis_cluster import Cluster
 from trainer.dataset import Split, click_log, samples
 
 GAP_MS = 1_800_000
@@ -36,23 +37,32 @@ def click(item: str, at: int = 0, user: str = "u", event_id: str | None = None) 
     return Click(event_id=event_id or uuid.uuid4().hex, user_id=user, item_id=item, timestamp=at)
 
 
-@pytest.fixture(params=["memory", "redis"])
-def make_store(request: pytest.FixtureRequest, backend: Backend, key_prefix: str) -> MakeStore:
+@pytest.fixture(params=["memory", "redis", "cluster"])
+def make_store(request: pytest.FixtureRequest, key_prefix: str) -> Iterator[MakeStore]:
+    made: list[SessionStore] = []
+
     def make(gap_ms: int = GAP_MS, ttl_seconds: int = 3600) -> SessionStore:
         if request.param == "memory":
             return MemorySessions(gap_ms=gap_ms, ttl_seconds=ttl_seconds)
-        return redis_store(backend, key_prefix, gap_ms, ttl_seconds)
+        where = request.getfixturevalue("backend" if request.param == "redis" else "redis_cluster")
+        made.append(redis_store(where, key_prefix, gap_ms, ttl_seconds))
+        return made[-1]
 
-    return make
+    yield make
+    for store in made:
+        store.close()
 
 
-def redis_store(backend: Backend, prefix: str, gap_ms: int, ttl_seconds: int) -> RedisSessions:
+def redis_store(
+    where: Backend | Cluster, prefix: str, gap_ms: int, ttl_seconds: int
+) -> RedisSessions:
     return RedisSessions(
-        backend.redis_url,
+        where.redis_url if isinstance(where, Backend) else where.url,
         key_prefix=prefix,
         gap_ms=gap_ms,
         ttl_seconds=ttl_seconds,
         timeout_seconds=5,
+        cluster=isinstance(where, Cluster),
     )
 
 
@@ -232,8 +242,13 @@ clicks_of_few_users = st.lists(
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=clicks_of_few_users, cut=st.integers(0, 60))
+@pytest.mark.parametrize("where", ["backend", "redis_cluster"])
 def test_redis_and_memory_agree_on_everything(
-    backend: Backend, key_prefix: str, drawn: list[tuple[str, int, str, int, Place]], cut: int
+    request: pytest.FixtureRequest,
+    where: str,
+    name: str,
+    drawn: list[tuple[str, int, str, int, Place]],
+    cut: int,
 ) -> None:
     clicks = [
         Click(event_id=f"{user}{event}", user_id=user, item_id=item, timestamp=at)
@@ -241,7 +256,8 @@ def test_redis_and_memory_agree_on_everything(
     ]
     places = [place for *_, place in drawn]
     memory = MemorySessions(gap_ms=GAP_MS, ttl_seconds=60)
-    real = redis_store(backend, f"{key_prefix}{uuid.uuid4().hex}:", GAP_MS, 60)
+    prefix = f"test:{name}:{uuid.uuid4().hex}:"  # gone after a minute
+    real = redis_store(request.getfixturevalue(where), prefix, GAP_MS, 60)
     for part in (slice(cut), slice(cut, None)):
         assert real.append(clicks[part], places[part]) == memory.append(clicks[part], places[part])
     real.close()
@@ -319,9 +335,47 @@ def test_the_script_comes_back_after_the_server_forgot_it(
     store.close()
 
 
-def test_an_unreachable_redis_is_unavailable_and_says_which_setting() -> None:
+def test_a_script_that_some_nodes_forgot_comes_back(
+    redis_cluster: Cluster, key_prefix: str
+) -> None:
+    store = redis_store(redis_cluster, key_prefix, GAP_MS, 60)
+    users = [f"u{number}" for number in range(30)]
+    store.append([click("1", user=user) for user in users])
+    for node in redis_cluster.nodes[:2]:
+        redis_cluster.ask(node, "SCRIPT", "FLUSH")
+    assert store.append([click("2", user=user) for user in users]) == [["1", "2"]] * 30
+    assert store.used_bytes() > 0
+    store.ping()
+    store.close()
+
+
+def test_the_setting_that_does_not_fit_the_server_is_named(
+    backend: Backend, redis_cluster: Cluster
+) -> None:
+    for url, cluster in ((backend.redis_url, True), (redis_cluster.url, False)):
+        store = RedisSessions(
+            url, key_prefix="x", gap_ms=0, ttl_seconds=1, timeout_seconds=5, cluster=cluster
+        )
+        with pytest.raises(ConfigurationError, match="NEXTCLICK_REDIS__CLUSTER"):
+            store.append([click("1", user=str(number)) for number in range(30)])
+        store.close()
+
+
+@pytest.mark.parametrize("url", ["redis://localhost:6379/1", "unix:///tmp/redis.sock", "localhost"])
+def test_a_url_that_no_cluster_has_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="NEXTCLICK_REDIS__URL"):
+        RedisSessions(url, key_prefix="x", gap_ms=0, ttl_seconds=1, timeout_seconds=1, cluster=True)
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+def test_an_unreachable_redis_is_unavailable_and_says_which_setting(cluster: bool) -> None:
     store = RedisSessions(
-        "redis://127.0.0.1:1/0", key_prefix="x", gap_ms=0, ttl_seconds=1, timeout_seconds=0.5
+        "redis://127.0.0.1:1/0",
+        key_prefix="x",
+        gap_ms=0,
+        ttl_seconds=1,
+        timeout_seconds=0.5,
+        cluster=cluster,
     )
     with pytest.raises(Unavailable, match="NEXTCLICK_REDIS__URL"):
         store.append([click("1")])

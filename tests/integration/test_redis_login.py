@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from shared import embedded, processes
 from shared.errors import ConfigurationError
 from shared.schemas import Click
 from shared.sessions import RedisSessions
+from tests.redis_cluster import Cluster, slot_of
 from tests.waiting import until
 
 SECRET = "hunter2/#?@ü"
@@ -119,6 +121,70 @@ def test_no_rule_of_the_documented_acl_is_superfluous(guarded: embedded.Server) 
             for i in range(40):
                 opened.append([click(str(i))])
         assert "hunter2" not in str(caught.value), left_out
+
+
+@pytest.fixture
+def guarded_cluster(tmp_path: Path) -> Iterator[Cluster]:
+    login = ("--requirepass", SECRET, "--primaryauth", SECRET)
+    made = Cluster(tmp_path, 3, *login, password=SECRET)
+    yield made
+    made.close()
+
+
+def test_a_cluster_wants_the_same_and_little_more(guarded_cluster: Cluster) -> None:
+    """SECURITY.md's line and what it adds; each of these is needed."""
+    name, *rules = documented_acl()
+    rules = [f">{SECRET}" if rule.startswith(">") else rule for rule in rules]
+    more = re.findall(r"\+cluster\|slots \+asking", SECURITY.read_text())[0].split()
+    address = guarded_cluster.nodes[0].address
+
+    def user_may(*granted: str) -> None:
+        for node in guarded_cluster.nodes:
+            guarded_cluster.ask(node, "ACL", "SETUSER", name, "reset")
+            guarded_cluster.ask(node, "ACL", "SETUSER", name, *rules, *granted)
+
+    def append_and_move() -> None:
+        url = f"redis://{name}:{QUOTED}@{address}"
+        opened = RedisSessions(
+            url,
+            key_prefix="nextclick:session:",
+            gap_ms=0,
+            ttl_seconds=60,
+            timeout_seconds=5,
+            cluster=True,
+        )
+        opened.ping()
+        opened.append([click(str(i), user=str(i)) for i in range(30)])
+        slot = slot_of("nextclick:session:new")
+        owner = guarded_cluster.owner(slot)
+        target = next(node for node in guarded_cluster.nodes if node is not owner)
+        guarded_cluster.open_slot(slot, target)
+        try:
+            assert opened.append([click("1", user="new")]) == [["i"]]
+        finally:
+            guarded_cluster.ask(owner, "CLUSTER", "SETSLOT", slot, "STABLE")
+            guarded_cluster.ask(target, "CLUSTER", "SETSLOT", slot, "STABLE")
+            opened.close()
+
+    user_may(*more)
+    append_and_move()
+    for left_out in more:
+        user_may(*(rule for rule in more if rule != left_out))
+        with pytest.raises(ConfigurationError, match="SECURITY"):
+            append_and_move()
+    for login in ("", ":wrong-password@"):
+        opened = RedisSessions(
+            f"redis://{login}{address}",
+            key_prefix="x",
+            gap_ms=0,
+            ttl_seconds=60,
+            timeout_seconds=5,
+            cluster=True,
+        )
+        with pytest.raises(ConfigurationError, match="refused the login") as caught:
+            opened.append([click()])
+        assert "wrong-password" not in str(caught.value)
+        opened.close()
 
 
 @pytest.mark.parametrize(
