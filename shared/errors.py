@@ -5,6 +5,7 @@
     ├── Unavailable           Kafka, Redis or the registry is away: back off and retry
     ├── CommitRefused         the group has moved on: go back to what was committed last
     ├── Fenced                somebody else answers in our name now: stop
+    ├── RankLost              another process of a fit on several has died: stop
     ├── CheckpointError       this model version cannot be served: keep the old one
     └── BadClick              this message is no click: dead-letter it and go on
 
@@ -33,6 +34,10 @@ class CommitRefused(NextclickError):
 
 class Fenced(NextclickError):
     """Another process has joined the group, or begun transactions, in our name."""
+
+
+class RankLost(NextclickError):
+    """Another process of a fit that runs on several has died or hangs."""
 
 
 class CheckpointError(NextclickError):

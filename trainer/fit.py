@@ -17,6 +17,7 @@ from trainer.dataset import Samples
 from trainer.evaluate import discounted_gain, ranks_of
 from trainer.objectives import Objective
 from trainer.presets import Preset
+from trainer.ranks import ALONE, Ranks
 
 _VALIDATION_BATCH = 512
 
@@ -58,6 +59,7 @@ def fit(
     max_seconds: float = float("inf"),
     stopped: Callable[[], bool] = lambda: False,
     progress: bool = True,
+    ranks: Ranks = ALONE,
 ) -> list[Epoch]:
     """Train `model` in place and leave it with the weights of its best validation epoch.
 
@@ -65,10 +67,12 @@ def fit(
     unless `max_seconds` cuts it: epochs that will not fit are then left out, and the learning
     rate falls the sooner. `warm` says that the model comes from a champion. `stopped` is asked at
     every step; when it turns true the fit ends early.
+    With `ranks` every process calls this with the same arguments and ends with the same weights;
+    rank 0's `stopped` and clock count for all. See `ranks` for what is the same as alone.
     Returns the training curve; its first entry (epoch 0) is the model as it came. It ends early
     when neither ranking nor loss was at its best for `preset.patience` epochs.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(ranks.seed(seed))
     rng = np.random.default_rng(seed)
     model.to(device)
     steps_per_epoch = objective.steps_per_epoch
@@ -79,11 +83,12 @@ def fit(
         _groups(model, preset.weight_decay), peak, (0.9, 0.98), fused=device.type != "mps"
     )
 
+    ranks.level(model)
     began = time.monotonic()
-    loss_before, ndcg_before = _validate(model, validation, device)
+    loss_before, ndcg_before = _validate(model, validation, device, ranks)
     best_weights = {name: value.clone() for name, value in model.state_dict().items()}
     curve = [Epoch(0, float("nan"), loss_before, ndcg_before, 0.0)]
-    out_of_time = False
+    halt = False
     step = 0
     bar = tqdm(
         total=epochs * steps_per_epoch,
@@ -97,28 +102,30 @@ def fit(
             break
         model.train()
         losses = []
-        for loss in objective.epoch(rng, device):
+        for loss in objective.epoch(rng, device, ranks):
             for group in optimizer.param_groups:
                 group["lr"] = peak * _warm_up_then_decay(step / (epochs * steps_per_epoch))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            ours_to_say = ranks.rank == 0
+            halt = ours_to_say and (stopped() or time.monotonic() - began > max_seconds)
+            halt = ranks.average(model, halt)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             losses.append(loss.detach())
             step += 1
             bar.update()
-            out_of_time = time.monotonic() - began > max_seconds
-            if stopped() or out_of_time:
+            if halt:
                 break
 
-        validation_loss, ndcg = _validate(model, validation, device)
-        train_loss = torch.stack(losses).mean().item()
-        seconds = time.monotonic() - began
+        validation_loss, ndcg = _validate(model, validation, device, ranks)
+        train_loss = ranks.sum(torch.stack(losses).mean().item())[0] / ranks.world
+        seconds = ranks.of_first(time.monotonic() - began)
         curve.append(Epoch(epoch, train_loss, validation_loss, ndcg, seconds))
         bar.set_postfix(loss=f"{train_loss:.3f}", ndcg=f"{ndcg:.3f}")
         if best_epoch(curve).epoch == epoch:
             best_weights = {name: value.clone() for name, value in model.state_dict().items()}
-        if stopped() or out_of_time or epoch - _last_progress(curve) >= preset.patience:
+        if halt or epoch - _last_progress(curve) >= preset.patience:
             break
         epochs = max(epoch, int(min(epochs, max_seconds * epoch / max(seconds, 1e-9))))
     bar.close()
@@ -144,7 +151,7 @@ def _groups(model: SessionModel, weight_decay: float) -> list[dict[str, object]]
 
 
 def _validate(
-    model: SessionModel, validation: Samples, device: torch.device
+    model: SessionModel, validation: Samples, device: torch.device, ranks: Ranks
 ) -> tuple[float, float]:
     """Mean −log P(next click) and NDCG; not a number without validation."""
     if len(validation) == 0:
@@ -154,15 +161,17 @@ def _validate(
     gain = 0.0
     with torch.inference_mode():
         catalogue = model.catalogue()
-        for start in range(0, len(validation), _VALIDATION_BATCH):
+        starts = range(0, len(validation), _VALIDATION_BATCH)
+        for start in starts[ranks.rank :: ranks.world]:
             part = validation.take(
                 np.arange(start, min(start + _VALIDATION_BATCH, len(validation)))
             )
             logits = model.logits(torch.from_numpy(part.histories).to(device), catalogue)
             targets = torch.from_numpy(part.targets - 1).to(device)
             loss += functional.cross_entropy(logits, targets, reduction="sum").item()
-            ranks = ranks_of(logits.cpu().numpy(), part.targets)
-            gain += float(discounted_gain(ranks).sum())
+            place = ranks_of(logits.cpu().numpy(), part.targets)
+            gain += float(discounted_gain(place).sum())
+    loss, gain = ranks.sum(loss, gain)
     return loss / len(validation), gain / len(validation)
 
 

@@ -19,6 +19,7 @@ from trainer.fit import Epoch, fit
 from trainer.mixing import mix
 from trainer.objectives import EveryClick, Objective, OwnCandidates
 from trainer.presets import Preset
+from trainer.ranks import ALONE, Ranks
 from trainer.sessions import Sessions, sessions_of
 
 log = logging.getLogger(__name__)
@@ -46,11 +47,13 @@ def fit_model(
     max_seconds: float = float("inf"),
     stopped: Callable[[], bool] = lambda: False,
     progress: bool = True,
+    ranks: Ranks = ALONE,
 ) -> Fitted:
     """Fit on Split.TRAIN; Split.VALIDATION, if any, chooses the epoch and how the parts mix.
 
     With a `champion` of the preset's shape, the model starts from its weights; its vocabulary is
-    then the beginning of `vocabulary`. See `fit` for the rest.
+    then the beginning of `vocabulary`. See `fit` for the rest. Of several ranks only rank 0 gets
+    the parts mixed: it is the one that uses the model.
     """
     torch.manual_seed(seed)
     train = sessions_of(data, vocabulary, (Split.TRAIN,))
@@ -75,8 +78,9 @@ def fit_model(
         max_seconds=max_seconds,
         stopped=stopped,
         progress=progress,
+        ranks=ranks,
     )
-    if isinstance(model, BST):
+    if isinstance(model, BST) and ranks.rank == 0:
         mix(model, validation, device)
     return Fitted(model, curve, warm)
 

@@ -32,10 +32,11 @@ from shared.patience import Patience, Stopped
 from shared.registry import Registry
 from shared.schemas import decode_click
 from shared.settings import Settings, TrainerSettings
-from trainer import health
+from trainer import health, ranks
 from trainer.event_log import EventLog
-from trainer.presets import preset
-from trainer.retrain import FitLimits, Outcome, retrain
+from trainer.presets import Preset, preset
+from trainer.ranks import Ranks
+from trainer.retrain import FitLimits, Outcome, fit_along, retrain
 
 log = logging.getLogger(__name__)
 
@@ -101,12 +102,11 @@ def _row(message: Message) -> tuple[str, str, str, int] | None:
 def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Outcome | None:
     """Collect and retrain until `stop` is set; with `once`, catch up, retrain once, return.
 
+    Started by torchrun, rank 0 does this; the other ranks only fit along.
     Raises ConfigurationError or Unavailable if Kafka, the event log, the registry or the device
-    is not usable at the start.
+    is not usable at the start; RankLost if another rank is gone.
     """
     ours = settings.trainer
-    torch.set_num_threads(ours.torch_threads or os.cpu_count() or 1)
-    device = select_device(settings.device)
     recipe = preset(ours.preset)
     if recipe.sampling != "temporal":
         raise ConfigurationError(
@@ -114,6 +114,34 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
             "it reproduces the source's figures (nextclick evaluate source --preset source_table) "
             "and serves nobody"
         )
+    with ranks.joined() as among:
+        cores = (os.cpu_count() or 1) // among.local_world
+        torch.set_num_threads(ours.torch_threads or max(1, cores))
+        device = select_device(settings.device)
+        if device.type == "cuda" and device.index is None and among.world > 1:
+            device = torch.device("cuda", among.local_rank)
+        limits = FitLimits(ours.seed, ours.max_epochs, ours.max_fit_seconds)
+        if among.rank:
+            log.info("rank %d of %d: fitting along on %s", among.rank, among.world, device)
+            gap_ms = int(settings.session.gap_seconds * 1000)
+            fit_along(among, recipe, limits, gap_ms=gap_ms, device=device)
+            return None
+        outcome = _lead(settings, stop, recipe, limits, device, among, once=once)
+        among.dismiss()
+        return outcome
+
+
+def _lead(
+    settings: Settings,
+    stop: threading.Event,
+    recipe: Preset,
+    limits: FitLimits,
+    device: torch.device,
+    among: Ranks,
+    *,
+    once: bool,
+) -> Outcome | None:
+    ours = settings.trainer
     registry = Registry(settings.registry.url)
     registry.check_writable()
     event_log = EventLog(ours.event_log)
@@ -130,10 +158,11 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
             event_log.read(newest=ours.window_clicks),
             registry,
             recipe,
-            FitLimits(ours.seed, ours.max_epochs, ours.max_fit_seconds),
+            limits,
             gap_ms=int(settings.session.gap_seconds * 1000),
             device=device,
             stopped=stop.is_set,
+            ranks=among,
         )
         if outcome is not None:
             published = outcome.version is not None

@@ -15,6 +15,7 @@ from shared.source_bst import SourceBST
 from trainer.competitors import draw
 from trainer.dataset import Samples, sample_negatives
 from trainer.loss import CatalogueCrossEntropy
+from trainer.ranks import ALONE, Ranks
 from trainer.segments import batches, cut, mostly_recent
 from trainer.sessions import Sessions
 
@@ -24,8 +25,13 @@ class Objective(Protocol):
 
     steps_per_epoch: int
 
-    def epoch(self, rng: np.random.Generator, device: torch.device) -> Iterator[Tensor]:
-        """Yield the loss of one step after the other; the model moves between two of them."""
+    def epoch(
+        self, rng: np.random.Generator, device: torch.device, ranks: Ranks = ALONE
+    ) -> Iterator[Tensor]:
+        """Yield the loss of one step after the other; the model moves between two of them.
+
+        Of several ranks each yields its part: their mean is the loss. All draw the same numbers.
+        """
         ...
 
 
@@ -56,16 +62,19 @@ class EveryClick:
         self._loss = CatalogueCrossEntropy(label_smoothing)
         self.steps_per_epoch = max(1, round(sessions.targets / batch))
 
-    def epoch(self, rng: np.random.Generator, device: torch.device) -> Iterator[Tensor]:
+    def epoch(
+        self, rng: np.random.Generator, device: torch.device, ranks: Ranks = ALONE
+    ) -> Iterator[Tensor]:
         """See Objective."""
         segments = mostly_recent(cut(self._sessions, self._stride, rng), rng)
         for batch in batches(segments, self._batch, rng):
             length = int(segments.lengths[batch].max())
             rows = torch.from_numpy(segments.rows[batch, -length - 1 :]).to(device)
-            trained = torch.from_numpy(segments.trained[batch]).to(device)
-            inputs, targets = rows[:, :-1], rows[:, 1:]
-            chosen = torch.arange(length, device=device) >= length - trained[:, None]
             competitors = draw(self._model.config.items, rows, rng)
+            ours, weight = ranks.part(segments.trained[batch])
+            trained = torch.from_numpy(segments.trained[batch][ours]).to(device)
+            inputs, targets = rows[ours, :-1], rows[ours, 1:]
+            chosen = torch.arange(length, device=device) >= length - trained[:, None]
             columns = competitors.columns(targets[chosen])
             catalogue = self._model.network.unit_vectors(competitors.rows)
             ahead, about = (
@@ -77,7 +86,7 @@ class EveryClick:
                 )
                 for read in self._model.network.read(inputs, chosen)
             )
-            yield torch.lerp(ahead, about, ABOUT_LOSS)
+            yield weight * torch.lerp(ahead, about, ABOUT_LOSS)
 
 
 class OwnCandidates:
@@ -96,26 +105,29 @@ class OwnCandidates:
         self._negatives = negatives
         self.steps_per_epoch = max(1, -(-len(samples) // batch))
 
-    def epoch(self, rng: np.random.Generator, device: torch.device) -> Iterator[Tensor]:
+    def epoch(
+        self, rng: np.random.Generator, device: torch.device, ranks: Ranks = ALONE
+    ) -> Iterator[Tensor]:
         """See Objective."""
         order = rng.permutation(len(self._samples))
         for index in np.array_split(order, self.steps_per_epoch):
             batch = self._samples.take(index)
-            histories = torch.from_numpy(batch.histories).to(device)
-            targets = torch.from_numpy(batch.targets).to(device)
+            ours, weight = ranks.part(np.ones(len(batch), np.int64))
+            histories = torch.from_numpy(batch.histories[ours]).to(device)
+            targets = torch.from_numpy(batch.targets[ours]).to(device)
             if batch.labels is not None:
                 logits = self._model.candidate_logits(histories, targets.unsqueeze(1)).squeeze(1)
-                labels = torch.from_numpy(batch.labels).to(device, logits.dtype)
-                yield functional.binary_cross_entropy_with_logits(logits, labels)
+                labels = torch.from_numpy(batch.labels[ours]).to(device, logits.dtype)
+                yield weight * functional.binary_cross_entropy_with_logits(logits, labels)
                 continue
             items = self._model.config.items
-            negatives = sample_negatives(batch.targets, self._negatives, items, rng)
+            negatives = sample_negatives(batch.targets, self._negatives, items, rng)[ours]
             others = torch.from_numpy(negatives).to(device)
             candidates = torch.cat([targets.unsqueeze(1), others], dim=1)
             logits = self._model.candidate_logits(histories, candidates)
             if self._loss == "cross_entropy":
-                yield functional.cross_entropy(logits, torch.zeros_like(targets))
+                yield weight * functional.cross_entropy(logits, torch.zeros_like(targets))
             else:
                 labels = torch.zeros_like(logits)
                 labels[:, 0] = 1.0
-                yield functional.binary_cross_entropy_with_logits(logits, labels)
+                yield weight * functional.binary_cross_entropy_with_logits(logits, labels)

@@ -33,6 +33,7 @@ from trainer.evaluate import Evaluation, evaluate, evaluate_model, evaluate_popu
 from trainer.fit import best_epoch
 from trainer.fitting import fit_model
 from trainer.presets import Preset
+from trainer.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
 
@@ -72,18 +73,29 @@ def retrain(
     device: torch.device,
     stopped: Callable[[], bool] = lambda: False,
     progress: bool = True,
+    ranks: Ranks = ALONE,
 ) -> Outcome | None:
     """Fit a candidate on a log, judge it against the champion, publish it or say why not.
 
-    frame: as EventLog.read gives it. Returns None if `stopped` turned true meanwhile.
+    frame: as EventLog.read gives it. Returns None if `stopped` turned true meanwhile. Of several
+    ranks, rank 0 does all this; the others `fit_along`.
     """
     began = time.monotonic()
     data = click_log(frame, gap_ms)
     if reason := _nothing_to_learn(data):
         return Outcome(None, reason, time.monotonic() - began, "nothing_to_learn")
     name, champion = current_champion(registry)
+    ranks.hand_out(_recipe(preset, limits, gap_ms), frame, champion)
     candidate = fit_candidate(
-        data, champion, name, preset, limits, device=device, stopped=stopped, progress=progress
+        data,
+        champion,
+        name,
+        preset,
+        limits,
+        device=device,
+        stopped=stopped,
+        progress=progress,
+        ranks=ranks,
     )
     if stopped():
         return None
@@ -94,6 +106,29 @@ def retrain(
         return Outcome(None, decision.reason, seconds, decision.refusal)
     candidate.metrics.update(metrics)
     return Outcome(registry.publish(candidate), decision.reason, seconds)
+
+
+def fit_along(
+    ranks: Ranks, preset: Preset, limits: FitLimits, *, gap_ms: int, device: torch.device
+) -> None:
+    """Take part in the fits of rank 0 until it says that there are no more."""
+    while (work := ranks.take(_recipe(preset, limits, gap_ms))) is not None:
+        frame, champion = work
+        fit_candidate(
+            click_log(frame, gap_ms),
+            champion,
+            None,
+            preset,
+            limits,
+            device=device,
+            progress=False,
+            ranks=ranks,
+        )
+
+
+def _recipe(preset: Preset, limits: FitLimits, gap_ms: int) -> str:
+    """Everything that must be equal for two ranks to make the same fit of the same log."""
+    return repr((preset, limits, gap_ms))
 
 
 def _nothing_to_learn(data: ClickLog) -> str | None:
@@ -127,6 +162,7 @@ def fit_candidate(
     device: torch.device,
     stopped: Callable[[], bool] = lambda: False,
     progress: bool = True,
+    ranks: Ranks = ALONE,
 ) -> Checkpoint:
     """Fit a model on the training split, starting from the champion if its shape allows."""
     known = champion.vocabulary if champion else Vocabulary([])
@@ -142,6 +178,7 @@ def fit_candidate(
         max_seconds=limits.max_seconds,
         stopped=stopped,
         progress=progress,
+        ranks=ranks,
     )
     return Checkpoint(
         model=fitted.model,
@@ -161,6 +198,7 @@ def fit_candidate(
             "last_click": _iso(data.last_timestamp),
             "warm_start": fitted.warm,
             "seed": limits.seed,
+            "processes": ranks.world,
             "epochs": fitted.curve[-1].epoch,
             "fit_seconds": round(fitted.curve[-1].seconds, 1),
         },
