@@ -7,7 +7,9 @@
 A version appears whole or not at all, and the pointer is replaced last and atomically, so a
 reader never sees half a model, whenever the writer dies. On a local disk a version is written
 under a temporary name, fsynced and renamed; on an object store, where a single object is
-written atomically but a folder is not, its manifest is written last.
+written atomically but a folder is not, its manifest is written last. Of two who move the pointer at
+the same time one waits for the other (a lock on the folder), or sees that it came second and looks
+again (S3; see `object_store`).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -27,6 +29,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from shared import checkpoint as checkpoints
+from shared import object_store
 from shared.checkpoint import MANIFEST, Checkpoint, Manifest
 from shared.errors import CheckpointError, ConfigurationError, Unavailable
 from shared.masking import masked_url, secrets_of_url, without
@@ -36,6 +39,8 @@ _PROBE = ".probe-"
 _HISTORY_KEPT = 50
 REFUSED = "refused.json"
 _REFUSALS_KEPT = 50
+_TRIES = 20
+"""To move a pointer that others move, too."""
 _TIME = "%Y%m%dT%H%M%S"
 
 
@@ -77,11 +82,14 @@ class Registry:
             raise ConfigurationError(
                 f"NEXTCLICK_REGISTRY__URL = {masked_url(url)!r}: "
                 f"{without(secrets_of_url(url), str(error))}; "
-                "use a folder, or a URL whose fsspec package is installed"
+                "use a folder, or a URL whose fsspec package is installed "
+                "(for s3://: pip install 'nextclick[s3]')"
             ) from None
         self.url = masked_url(url)  # as it may be shown
         self._secrets = secrets_of_url(url)
         self._local = isinstance(self._fs, LocalFileSystem)
+        self._has_folders = not object_store.is_object_store(self._fs)
+        self._errors: tuple[type[Exception], ...] = (OSError, *object_store.errors_of(self._fs))
 
     def check_writable(self) -> None:
         """Raise Unavailable now rather than after a long fit, if nothing can be written.
@@ -90,7 +98,8 @@ class Registry:
         """
         probe = self._path(f"{_PROBE}{secrets.token_hex(4)}")
         with self._explained("write"):
-            self._fs.makedirs(self._root, exist_ok=True)
+            if self._has_folders:  # of a bucket that is missing, no new one is made
+                self._fs.makedirs(self._root, exist_ok=True)
             with self._alone() as alone:
                 if alone:
                     _remove_leftovers(Path(self._root))
@@ -177,15 +186,14 @@ class Registry:
     def promote(self, version: str) -> None:
         """Point to a version that is in the registry, after checking that it loads."""
         self.load(version)
-        with self._alone():
-            try:
-                old = self.pointer()
-            except CheckpointError:
-                old = None  # an unreadable pointer is what promoting mends
+
+        def to_version(old: Pointer | None) -> Pointer | None:
             if old is not None and old.version == version:
-                return
+                return None
             history = [] if old is None else [*old.history, old.version][-_HISTORY_KEPT:]
-            self._write_pointer(Pointer(version, history))
+            return Pointer(version, history)
+
+        self._move_pointer(to_version, mend=True)
 
     def rollback(self, only_if: str | None = None) -> Pointer:
         """Point to the version that was current before; returns what the pointer says then.
@@ -193,18 +201,48 @@ class Registry:
         With `only_if` nothing is changed if another version is current. Raises CheckpointError if
         there is no earlier version, or it does not load, Unavailable if the registry is away.
         """
-        with self._alone():
-            old = self.pointer()
+
+        def back(old: Pointer | None) -> Pointer | None:
             if old is not None and only_if not in (None, old.version):
-                return old
+                return None
             if old is None or not old.history:
                 raise CheckpointError(
                     f"the registry {self.url} has no earlier version to go back to"
                 )
             *history, version = old.history
             self.load(version)
-            self._write_pointer(Pointer(version, history))
             return Pointer(version, history)
+
+        pointer = self._move_pointer(back)
+        assert pointer is not None
+        return pointer
+
+    def _move_pointer(
+        self, decide: Callable[[Pointer | None], Pointer | None], *, mend: bool = False
+    ) -> Pointer | None:
+        """Replace the pointer by what is decided from it (None: leave it); returns what it is then.
+
+        With `mend`, one that is unreadable counts as none.
+        """
+        with self._alone():
+            for _ in range(_TRIES):
+                with self._explained("read"):
+                    tag = object_store.tag_of(self._fs, self._path(POINTER))
+                try:
+                    old = self.pointer()
+                except CheckpointError:
+                    if not mend:
+                        raise
+                    old = None
+                new = decide(old)
+                if new is None:
+                    return old
+                try:
+                    self._write_pointer(new, tag)
+                except object_store.Changed:
+                    continue
+                return new
+        raise Unavailable(self._complaint("write", "others keep changing the pointer"))
 
     def note_refusal(self, reason: str, now: datetime | None = None) -> None:
         """Remember that a candidate was refused; the newest _REFUSALS_KEPT are kept.
@@ -212,10 +250,12 @@ class Registry:
         Raises Unavailable if the registry cannot be written.
         """
         now = now or datetime.now(UTC)
+        if self._local:
+            Path(self._root).mkdir(parents=True, exist_ok=True)
         with self._alone():
             noted = [*self.refusals(), Refusal(now, reason)][-_REFUSALS_KEPT:]
             entries = [{"at": one.at.isoformat(), "reason": one.reason} for one in noted]
-            self._write_object(REFUSED, json.dumps(entries).encode())
+            self._fs.pipe_file(self._path(REFUSED), json.dumps(entries).encode())
 
     def refusals(self) -> list[Refusal]:
         """The candidates refused of late, oldest first; none if what is noted is unreadable."""
@@ -236,8 +276,8 @@ class Registry:
     def _alone(self) -> Iterator[bool]:
         """Let nobody else write meanwhile, by a lock on the folder; gives whether we have it.
 
-        An object store and some network file systems have no such lock: there, of two who move the
-        pointer within the same milliseconds, one may not see what the other did.
+        Object stores and some network file systems have no such lock: unless it is S3, of two who
+        move the pointer within the same milliseconds, one may not see what the other did.
         """
         if not (self._local and Path(self._root).is_dir()):
             yield False
@@ -253,7 +293,7 @@ class Registry:
         finally:
             os.close(folder)
 
-    def _write_pointer(self, pointer: Pointer) -> None:
+    def _write_pointer(self, pointer: Pointer, tag: str | None) -> None:
         content = json.dumps(
             {
                 "version": pointer.version,
@@ -261,22 +301,18 @@ class Registry:
                 "changed_at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         ).encode()
-        self._write_object(POINTER, content)
-
-    def _write_object(self, name: str, content: bytes) -> None:
-        """Replace a file at once: whoever reads sees the old one or the new one."""
         with self._explained("write"):
             if self._local:
-                temporary = Path(self._root) / f".{name}.{secrets.token_hex(4)}"
+                temporary = Path(self._root) / f".{POINTER}.{secrets.token_hex(4)}"
                 try:
                     _write_durably(temporary, content)
-                    temporary.replace(Path(self._root) / name)
+                    temporary.replace(Path(self._root) / POINTER)
                 except BaseException:
                     temporary.unlink(missing_ok=True)
                     raise
                 _sync_folder(Path(self._root))
             else:
-                self._fs.pipe_file(self._path(name), content)
+                object_store.write_if(self._fs, self._path(POINTER), content, tag)
 
     @staticmethod
     def _write_folder(root: Path, version: str, files: dict[str, bytes]) -> None:
@@ -299,16 +335,21 @@ class Registry:
     def _explained(self, verb: str) -> Iterator[None]:
         try:
             yield
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if object_store.is_about_the_bucket(error):
+                raise Unavailable(self._complaint(verb, "no such bucket")) from None
             if verb == "read":
                 raise
             raise Unavailable(self._complaint(verb, "no such folder")) from None
-        except OSError as error:
+        except self._errors as error:
             raise Unavailable(self._complaint(verb, error)) from None
 
     def _complaint(self, verb: str, why: object) -> str:
         reason = without(self._secrets, str(why))
-        return f"cannot {verb} the registry {self.url} ({reason}); check NEXTCLICK_REGISTRY__URL"
+        keys = "" if self._has_folders else " and the keys that its package reads (S3: AWS_…)"
+        return (
+            f"cannot {verb} the registry {self.url} ({reason}); check NEXTCLICK_REGISTRY__URL{keys}"
+        )
 
 
 def _is_name(version: str) -> bool:
@@ -325,7 +366,7 @@ def _write_durably(path: Path, content: bytes) -> None:
 
 
 def _remove_leftovers(root: Path) -> None:
-    for pattern in (".*.tmp", f".{POINTER}.*", f".{REFUSED}.*", f"{_PROBE}*"):
+    for pattern in (".*.tmp", f".{POINTER}.*", f"{_PROBE}*"):
         for leftover in root.glob(pattern):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)

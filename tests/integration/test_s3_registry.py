@@ -1,0 +1,222 @@
+"""The registry on an S3-compatible server, and all that such a server can do to us."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+
+import boto3
+import fsspec
+import pytest
+from moto.server import ThreadedMotoServer
+
+from shared.errors import CheckpointError, ConfigurationError, Unavailable
+from shared.kafka import ensure_topics
+from shared.registry import Registry
+from shared.settings import PREFIX, KafkaSettings
+from tests.conftest import Launch
+from tests.integration.terminal import nextclick, refused
+from tests.integration.traffic import Answers, Shop, make_clicks
+from tests.unit.builders import checkpoint
+from tests.waiting import until
+
+URL = "s3://models/shop"
+SECRET = "wJalrXUtnFEMI+hunter2/K7MDENG"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The endpoint."""
+    logging.getLogger("werkzeug").disabled = True
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    moto = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    moto.start()
+    yield f"http://127.0.0.1:{port}"
+    moto.stop()
+
+
+def tell(server: str, what: str, value: str = "") -> None:
+    """Steer the server."""
+    request = urllib.request.Request(
+        f"{server}/moto-api/{what}", value.encode(), {"Content-Type": "text/plain"}
+    )
+    urllib.request.urlopen(request).close()
+
+
+@pytest.fixture
+def aws(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """The environment as SECURITY.md and docs/scale.md have it, and an empty bucket `models`."""
+    variables = {
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # it would remember the endpoint
+    boto3.client("s3").create_bucket(Bucket="models")
+    yield variables
+    tell(server, "reset-auth", "inf")
+    tell(server, "reset")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def test_a_version_s_whole_life(aws: dict[str, str]) -> None:
+    ours, theirs = Registry(URL), Registry(URL)
+    ours.check_writable()
+    assert theirs.pointer() is None
+    assert theirs.versions() == []
+    first = ours.publish(checkpoint(seed=1))
+    assert theirs.pointer() == ours.pointer()
+    second = ours.publish(checkpoint(seed=2))
+    pointer = theirs.pointer()  # at once: nothing is cached
+    assert pointer is not None
+    assert (pointer.version, pointer.history) == (second, [first])
+    assert sorted(theirs.versions()) == sorted([first, second])
+    loaded = theirs.load(second)
+    assert loaded.model.state_dict().keys() == checkpoint().model.state_dict().keys()
+    assert theirs.rollback().version == first
+    ours.promote(second)
+    pointer = theirs.pointer()
+    assert pointer is not None
+    assert pointer.version == second
+    with pytest.raises(CheckpointError, match="not in the registry"):
+        theirs.load("20200101T000000-0000")
+    keys = [o["Key"] for o in boto3.client("s3").list_objects_v2(Bucket="models")["Contents"]]
+    assert len(keys) == 7, "three files a version, the pointer, and no probe"
+
+
+def test_of_two_who_move_the_pointer_none_is_forgotten(
+    aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one is faster, after this one has looked and before it writes."""
+    ours, other = Registry(URL), Registry(URL)
+    first, second, third = (ours.publish(checkpoint(seed=seed)) for seed in range(3))
+    write = ours._write_pointer
+
+    def the_other_is_faster(*arguments: object) -> None:
+        monkeypatch.undo()
+        other.promote(first)
+        write(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ours, "_write_pointer", the_other_is_faster)
+    ours.promote(second)
+    pointer = other.pointer()
+    assert pointer is not None
+    assert (pointer.version, pointer.history) == (second, [first, second, third, first])
+
+    monkeypatch.setattr(ours, "_write_pointer", the_other_is_faster)
+    assert ours.rollback(only_if=second).version == first, "the other has gone there already"
+
+
+def test_of_two_first_publications_none_is_forgotten(
+    aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, other = Registry(URL), Registry(URL)
+    write = ours._write_pointer
+
+    def the_other_is_faster(*arguments: object) -> None:
+        monkeypatch.undo()
+        theirs.append(other.publish(checkpoint(seed=7)))
+        write(*arguments)  # type: ignore[arg-type]
+
+    theirs: list[str] = []
+    monkeypatch.setattr(ours, "_write_pointer", the_other_is_faster)
+    mine = ours.publish(checkpoint(seed=8))
+    pointer = ours.pointer()
+    assert pointer is not None
+    assert (pointer.version, pointer.history) == (mine, theirs)
+
+
+ACTIONS: dict[str, Callable[[Registry], object]] = {
+    "pointer": Registry.pointer,
+    "check_writable": Registry.check_writable,
+    "publish": lambda registry: registry.publish(checkpoint()),
+    "load": lambda registry: registry.load("20200101T000000-0000"),
+}
+
+
+def complaints(url: str = URL) -> set[str]:
+    """What is said whatever is tried: one line each, without a secret."""
+    said = set()
+    for action in ACTIONS.values():
+        with pytest.raises(Unavailable, match="NEXTCLICK_REGISTRY__URL") as caught:
+            action(Registry(url))
+        said.add(str(caught.value))
+    assert not any(SECRET in line or "\n" in line for line in said)
+    return said
+
+
+def test_a_bucket_that_is_missing_is_said_and_not_made(aws: dict[str, str]) -> None:
+    assert all("no such bucket" in line for line in complaints("s3://modles/shop"))
+    names = [bucket["Name"] for bucket in boto3.client("s3").list_buckets()["Buckets"]]
+    assert names == ["models"]
+
+
+def test_credentials_that_are_wrong_are_said(aws: dict[str, str], server: str) -> None:
+    tell(server, "reset-auth", "0")  # only users that it knows may do anything
+    for line in complaints():
+        assert "Forbidden" in line or "does not exist in our records" in line
+        assert "AWS_" in line
+
+
+def test_credentials_that_are_missing_are_said(
+    aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    assert all("credentials" in line for line in complaints())
+
+
+def test_a_server_that_is_away_is_said_soon(
+    aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    began = time.monotonic()
+    assert all("Could not connect" in line for line in complaints())
+    assert time.monotonic() - began < 30
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match=r"nextclick\[s3\]"):
+        Registry("no-such-store://models/shop")
+
+
+def test_a_worker_serves_from_it_and_swaps(
+    aws: dict[str, str], kafka: KafkaSettings, launch: Launch, logs: Callable[[str], str]
+) -> None:
+    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic])
+    answers, shop = Answers(kafka), Shop(kafka)
+    registry = Registry(URL)
+    first = registry.publish(checkpoint(seed=1))
+    launch("worker", **aws, **{f"{PREFIX}REGISTRY__URL": URL})
+    clicks = make_clicks(200)
+    shop.send(clicks[:100])
+    answers.wait_for({click.event_id for click in clicks[:100]})
+    second = registry.publish(checkpoint(seed=2))
+    until(lambda: f"serving model {second}" in logs("worker"), "the swap")
+    shop.send(clicks[100:])
+    got = answers.wait_for({click.event_id for click in clicks})
+    answers.close()
+    assert {answer.model_version for answer in got} == {first, second}
+    assert SECRET not in logs("worker")
+
+
+def test_the_command_line_says_it_in_one_line(aws: dict[str, str], environ: dict[str, str]) -> None:
+    there = {**aws, f"{PREFIX}REGISTRY__URL": URL}
+    version = Registry(URL).publish(checkpoint())
+    assert version in nextclick(environ, "models", "list", **there).stdout
+    nowhere = {**there, f"{PREFIX}REGISTRY__URL": "s3://modles/shop"}
+    line = refused(nextclick(environ, "models", "list", **nowhere))
+    assert "no such bucket" in line
+    assert "NEXTCLICK_REGISTRY__URL" in line
