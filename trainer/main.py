@@ -239,6 +239,7 @@ def _catch_up(collector: Collector, stop: threading.Event) -> None:
 
 def _tidy(event_log: EventLog) -> None:
     """Merge small files of the log. It can wait: whatever goes wrong is only said."""
+    HEART.beat(within=AROUND_A_FIT_SECONDS)
     try:
         done = event_log.compact()
     except NextclickError as error:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import socket
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import boto3
 import fsspec
@@ -24,6 +27,8 @@ from tests.unit.builders import checkpoint
 from tests.waiting import until
 
 URL = "s3://models/shop"
+SECURITY = Path(__file__).parents[2] / "SECURITY.md"
+ACTION = re.compile(r"`(s3:\w+)`")
 SECRET = "wJalrXUtnFEMI+hunter2/K7MDENG"
 
 
@@ -175,6 +180,59 @@ def test_credentials_that_are_missing_are_said(
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     assert all("credentials" in line for line in complaints())
+
+
+def permitted(who: str) -> list[str]:
+    """The actions that SECURITY.md gives to somebody."""
+    rows = [line for line in SECURITY.read_text().splitlines() if line.startswith("| ")]
+    return [
+        a for line in rows if line.startswith((f"| {who}", "| both")) for a in ACTION.findall(line)
+    ]
+
+
+def log_in_as(name: str, actions: list[str], monkeypatch: pytest.MonkeyPatch, server: str) -> None:
+    """Be somebody who may do just that; until then whoever came last may do all."""
+    iam = boto3.client("iam")
+    iam.create_user(UserName=name)
+    policy = {"Version": "2012-10-17", "Statement": []}
+    policy["Statement"] = [{"Effect": "Allow", "Action": actions, "Resource": "*"}]
+    iam.put_user_policy(UserName=name, PolicyName="p", PolicyDocument=json.dumps(policy))
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    tell(server, "reset-auth", "0")
+
+
+def test_the_documented_actions_are_enough(
+    aws: dict[str, str], server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Registry(URL).publish(checkpoint(seed=1))
+    log_in_as("trainer", permitted("trainer"), monkeypatch, server)
+    trainer = Registry(URL)
+    trainer.check_writable()
+    second = trainer.publish(checkpoint(seed=2))
+    assert set(trainer.versions()) == {first, second}
+
+    tell(server, "reset-auth", "inf")
+    log_in_as("worker", permitted("worker"), monkeypatch, server)
+    worker = Registry(URL)
+    worker.load(second)
+    assert worker.rollback(only_if=second).version == first
+    with pytest.raises(Unavailable):
+        worker.check_writable()  # its probe could not be removed
+
+
+@pytest.mark.parametrize("left_out", ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"])
+def test_none_of_the_documented_actions_is_superfluous(
+    aws: dict[str, str], server: str, monkeypatch: pytest.MonkeyPatch, left_out: str
+) -> None:
+    Registry(URL).publish(checkpoint(seed=1))
+    actions = [action for action in permitted("trainer") if action != left_out]
+    log_in_as("trainer", actions, monkeypatch, server)
+    with pytest.raises(Unavailable, match="AWS_"):  # noqa: PT012
+        Registry(URL).check_writable()
+        Registry(URL).publish(checkpoint(seed=2))
 
 
 def test_a_server_that_is_away_is_said_soon(
