@@ -1,9 +1,12 @@
 # One image for every service: `docker build -t nextclick:local .`
 # For the small CPU-only build of torch give its index:
 #   docker build --build-arg PIP_INDEX_ARGS="--extra-index-url <index of CPU wheels>" .
+# With the extras of pyproject.toml that are named, such as a registry on S3:
+#   docker build --build-arg EXTRAS=s3 .
 
 FROM python:3.12-slim AS build
 ARG PIP_INDEX_ARGS=""
+ARG EXTRAS=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
@@ -11,7 +14,7 @@ WORKDIR /src
 
 # The dependencies alone first: this large layer is built anew only when they change.
 COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+RUN python -c "import os, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *(d for e in os.environ['EXTRAS'].split() for d in p['optional-dependencies'][e]), sep='\n')" > requirements.txt \
  && pip install $PIP_INDEX_ARGS -c constraints.txt -r requirements.txt
 
 COPY README.md LICENSE ./

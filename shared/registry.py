@@ -15,11 +15,8 @@ again (S3; see `object_store`).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +26,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from shared import checkpoint as checkpoints
-from shared import object_store
+from shared import local_folder, object_store
 from shared.checkpoint import MANIFEST, Checkpoint, Manifest
 from shared.errors import CheckpointError, ConfigurationError, Unavailable
 from shared.masking import masked_url, secrets_of_url, without
@@ -102,7 +99,7 @@ class Registry:
                 self._fs.makedirs(self._root, exist_ok=True)
             with self._alone() as alone:
                 if alone:
-                    _remove_leftovers(Path(self._root))
+                    local_folder.remove_leftovers(Path(self._root), f".{POINTER}.*", f"{_PROBE}*")
                 self._fs.pipe_file(probe, b"")
                 self._fs.rm_file(probe)
 
@@ -120,7 +117,7 @@ class Registry:
                 version = self._free_name(now)
                 files = checkpoints.to_files(checkpoint, version, now.isoformat(timespec="seconds"))
                 if self._local:
-                    self._write_folder(Path(self._root), version, files)
+                    local_folder.add(Path(self._root) / version, files)
                 else:
                     for name, content in files.items():  # the manifest is last
                         self._fs.pipe_file(self._path(version, name), content)
@@ -272,26 +269,15 @@ class Registry:
             if not self._fs.exists(self._path(version)):
                 return version
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[bool]:
-        """Let nobody else write meanwhile, by a lock on the folder; gives whether we have it.
+    def _alone(self) -> contextlib.AbstractContextManager[bool]:
+        """Let nobody else write meanwhile; gives whether that can be had.
 
-        Object stores and some network file systems have no such lock: unless it is S3, of two who
-        move the pointer within the same milliseconds, one may not see what the other did.
+        Object stores and some network file systems have no lock: unless it is S3, of two who move
+        the pointer within the same milliseconds, one may not see what the other did.
         """
-        if not (self._local and Path(self._root).is_dir()):
-            yield False
-            return
-        folder = os.open(self._root, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX)
-                locked = True
-            except OSError:
-                locked = False
-            yield locked
-        finally:
-            os.close(folder)
+        if self._local and Path(self._root).is_dir():
+            return local_folder.alone(Path(self._root))
+        return contextlib.nullcontext(False)
 
     def _write_pointer(self, pointer: Pointer, tag: str | None) -> None:
         content = json.dumps(
@@ -303,30 +289,9 @@ class Registry:
         ).encode()
         with self._explained("write"):
             if self._local:
-                temporary = Path(self._root) / f".{POINTER}.{secrets.token_hex(4)}"
-                try:
-                    _write_durably(temporary, content)
-                    temporary.replace(Path(self._root) / POINTER)
-                except BaseException:
-                    temporary.unlink(missing_ok=True)
-                    raise
-                _sync_folder(Path(self._root))
+                local_folder.replace(Path(self._root) / POINTER, content)
             else:
                 object_store.write_if(self._fs, self._path(POINTER), content, tag)
-
-    @staticmethod
-    def _write_folder(root: Path, version: str, files: dict[str, bytes]) -> None:
-        temporary = root / f".{version}.tmp"
-        temporary.mkdir()
-        try:
-            for name, content in files.items():
-                _write_durably(temporary / name, content)
-            _sync_folder(temporary)
-            temporary.rename(root / version)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        _sync_folder(root)
 
     def _path(self, *parts: str) -> str:
         return "/".join((self._root, *parts))
@@ -356,28 +321,3 @@ def _is_name(version: str) -> bool:
     """No path, and nothing that a terminal or a file system takes for something else."""
     plain = version.isprintable() and len(version) <= 100
     return plain and PurePosixPath(version).name == version and version not in ("", ".", "..")
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _remove_leftovers(root: Path) -> None:
-    for pattern in (".*.tmp", f".{POINTER}.*", f"{_PROBE}*"):
-        for leftover in root.glob(pattern):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                with contextlib.suppress(OSError):
-                    leftover.unlink()
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -315,7 +315,7 @@ def test_nothing_is_taken_for_a_leftover_while_it_is_written(
         finally:
             os.close(folder)
 
-    monkeypatch.setattr("shared.registry._sync_folder", look)
+    monkeypatch.setattr("shared.local_folder._sync", look)
     registry.publish(checkpoint())
     assert locked == [True, True, True]
 
