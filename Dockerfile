@@ -1,12 +1,12 @@
 # One image for every service: `docker build -t nextclick:local .`
 # For the small CPU-only build of torch give its index:
 #   docker build --build-arg PIP_INDEX_ARGS="--extra-index-url <index of CPU wheels>" .
-# With the extras of pyproject.toml that are named, such as a registry on S3:
-#   docker build --build-arg EXTRAS=s3 .
+# With other extras of pyproject.toml than the HTTP service, such as a registry on S3:
+#   docker build --build-arg EXTRAS="api s3" .
 
 FROM python:3.12-slim AS build
 ARG PIP_INDEX_ARGS=""
-ARG EXTRAS=""
+ARG EXTRAS="api"
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH

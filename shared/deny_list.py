@@ -1,59 +1,65 @@
 """Items that no list from the HTTP service may hold: out of stock, hidden, recalled.
 
-A set in Redis, so that every process sees a change, and beside it a number that every change
-raises, so that looking for changes costs next to nothing. Both keys are in one slot of a cluster.
+One hash in Redis, so that every process sees a change: its fields are the items, and the field
+without a name holds a number that every change raises, so that looking for changes costs little.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
-from shared.redis_client import client, explained
+from shared.redis_client import Script, explained
+from shared.redis_cluster import connect
 from shared.settings import Settings
+
+_VERSION = Script("return redis.call('HGET', KEYS[1], '') or '0'")
+_ITEMS = Script("return redis.call('HKEYS', KEYS[1])")
+_ADD = Script("""
+for _, item in ipairs(ARGV) do redis.call('HSET', KEYS[1], item, '') end
+return redis.call('HINCRBY', KEYS[1], '', 1)
+""")
+_REMOVE = Script("""
+for _, item in ipairs(ARGV) do redis.call('HDEL', KEYS[1], item) end
+return redis.call('HINCRBY', KEYS[1], '', 1)
+""")
 
 
 class DenyList:
-    """The set in Redis."""
+    """The hash in Redis."""
 
-    def __init__(self, url: str, *, key: str, timeout_seconds: float) -> None:
+    def __init__(self, url: str, *, key: str, timeout_seconds: float, cluster: bool) -> None:
         """Prepare the client; it connects at the first call.
 
         Raises ConfigurationError if `url` is no Redis URL.
         """
-        self._redis = client(url, timeout_seconds)
-        self._items = f"{{{key}}}:items"
-        self._version = f"{{{key}}}:version"
+        self._redis = connect(url, timeout_seconds, cluster=cluster)
+        self._key = key.encode()
 
     def version(self) -> int:
         """A number that is another one after every change. Raises Unavailable."""
-        with explained():
-            return int(self._redis.get(self._version) or 0)
+        return int(self._evaluate(_VERSION))
 
     def items(self) -> frozenset[str]:
         """The item ids. Raises Unavailable."""
-        with explained():
-            members: set[bytes] = self._redis.smembers(self._items)  # type: ignore[assignment]
-        return frozenset(item.decode() for item in members)
+        return frozenset(item.decode() for item in self._evaluate(_ITEMS) if item)
 
     def add(self, item_ids: Collection[str]) -> None:
         """Recommend these no more. Raises Unavailable."""
-        self._change("sadd", item_ids)
+        self._evaluate(_ADD, *item_ids)
 
     def remove(self, item_ids: Collection[str]) -> None:
         """Recommend these again. Raises Unavailable."""
-        self._change("srem", item_ids)
+        self._evaluate(_REMOVE, *item_ids)
 
     def close(self) -> None:
         """Give the connections back."""
         self._redis.close()
 
-    def _change(self, command: str, item_ids: Collection[str]) -> None:
-        if not item_ids:
-            return
-        with explained(), self._redis.pipeline(transaction=True) as pipeline:
-            getattr(pipeline, command)(self._items, *item_ids)
-            pipeline.incr(self._version)
-            pipeline.execute()
+    def _evaluate(self, script: Script, *arguments: str) -> Any:
+        with explained():
+            (answer,) = self._redis.evaluate(script, [(self._key, arguments)])
+        return answer
 
 
 def deny_list(settings: Settings) -> DenyList:
@@ -62,4 +68,5 @@ def deny_list(settings: Settings) -> DenyList:
         settings.redis.url.get_secret_value(),
         key=settings.api.deny_key,
         timeout_seconds=settings.redis.timeout_seconds,
+        cluster=settings.redis.cluster,
     )

@@ -22,7 +22,7 @@ import redis
 from redis.crc import key_slot
 
 from shared.errors import ConfigurationError, Unavailable
-from shared.redis_client import Call, Script, client
+from shared.redis_client import Call, RedisServer, Script, client
 
 _ROUNDS = 8
 """How often a call is sent on, at most: slots move, and nodes learn of it one after the other."""
@@ -202,3 +202,8 @@ class RedisCluster:
                 pool = redis.ConnectionPool(connection_class=self._kind, **options)
                 self._clients[node] = redis.Redis(connection_pool=pool)
             return self._clients[node]
+
+
+def connect(url: str, timeout_seconds: float, *, cluster: bool) -> RedisServer | RedisCluster:
+    """Prepare one server or a cluster. Raises ConfigurationError if the URL is none of it."""
+    return RedisCluster(url, timeout_seconds) if cluster else RedisServer(url, timeout_seconds)

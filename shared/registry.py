@@ -252,7 +252,7 @@ class Registry:
         with self._alone():
             noted = [*self.refusals(), Refusal(now, reason)][-_REFUSALS_KEPT:]
             entries = [{"at": one.at.isoformat(), "reason": one.reason} for one in noted]
-            self._fs.pipe_file(self._path(REFUSED), json.dumps(entries).encode())
+            self._replace(REFUSED, json.dumps(entries).encode())
 
     def refusals(self) -> list[Refusal]:
         """The candidates refused of late, oldest first; none if what is noted is unreadable."""
@@ -292,6 +292,13 @@ class Registry:
                 local_folder.replace(Path(self._root) / POINTER, content)
             else:
                 object_store.write_if(self._fs, self._path(POINTER), content, tag)
+
+    def _replace(self, name: str, content: bytes) -> None:
+        with self._explained("write"):
+            if self._local:
+                local_folder.replace(Path(self._root) / name, content)
+            else:
+                self._fs.pipe_file(self._path(name), content)
 
     def _path(self, *parts: str) -> str:
         return "/".join((self._root, *parts))

@@ -18,8 +18,8 @@ import redis
 
 from shared.errors import Unavailable
 from shared.messages import Place
-from shared.redis_client import RedisServer, Script, explained
-from shared.redis_cluster import RedisCluster
+from shared.redis_client import Script, explained
+from shared.redis_cluster import connect
 from shared.schemas import Click
 from shared.settings import Settings
 from shared.windows import HISTORY_LENGTH, starts_new_session
@@ -81,6 +81,7 @@ class SessionStore(Protocol):
 
 
 _NOWHERE = Place(-1, -1)
+_READ = Script(f"return redis.call('LRANGE', KEYS[1], {-HISTORY_LENGTH}, -1)")
 
 
 def event_digest(event_id: str) -> bytes:
@@ -106,8 +107,7 @@ class RedisSessions:
         `cluster`: the URL is of any node of a cluster. Raises ConfigurationError if `url` is no
         Redis URL, or none that a cluster can have.
         """
-        connect = RedisCluster if cluster else RedisServer
-        self._redis: RedisServer | RedisCluster = connect(url, timeout_seconds)
+        self._redis = connect(url, timeout_seconds, cluster=cluster)
         self._key_prefix = key_prefix.encode()
         self._script = Script(resources.files("shared").joinpath("sessions.lua").read_text())
         self._constants = (gap_ms, ttl_seconds, HISTORY_LENGTH, ENTRIES_KEPT)
@@ -131,10 +131,8 @@ class RedisSessions:
     def read(self, user_ids: Sequence[str]) -> list[Session]:
         """See SessionStore.read. One round trip, whatever the number of users."""
         with explained():
-            pipeline = self._redis.pipeline(transaction=False)
-            for user_id in user_ids:
-                pipeline.lrange(self._key_prefix + user_id.encode(), -HISTORY_LENGTH, -1)
-            return [_session(entries) for entries in pipeline.execute()]
+            calls = [(self._key_prefix + user_id.encode(), ()) for user_id in user_ids]
+            return [_session(entries) for entries in self._redis.evaluate(_READ, calls)]
 
     def ping(self) -> None:
         """Raise Unavailable, or ConfigurationError if it is the login, unless Redis answers."""

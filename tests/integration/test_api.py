@@ -61,7 +61,7 @@ def parts(settings: Settings, kafka: KafkaSettings, key_prefix: str, name: str) 
         assert made.slot.wait(30)
         yield made
     client = redis.Redis.from_url(settings.redis.url.get_secret_value())
-    client.delete(*(f"{{test:{name}:denied}}:{key}" for key in ("items", "version")))
+    client.delete(f"test:{name}:denied")
     client.close()
 
 
