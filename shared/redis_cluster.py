@@ -27,6 +27,7 @@ from shared.redis_client import Call, RedisServer, Script, client
 _ROUNDS = 8
 """How often a call is sent on, at most: slots move, and nodes learn of it one after the other."""
 _NODES_AT_ONCE = 32
+_SLOTS = 16_384
 T = TypeVar("T")
 
 
@@ -176,24 +177,33 @@ class RedisCluster:
         return owners
 
     def _ask_for_owners(self) -> dict[int, Address]:
-        """Slot → node, by the first node that answers; the one of the URL is the last resort."""
+        """Slot → node, by the first node that knows all; the one of the URL is the last resort.
+
+        One that has left the cluster still answers, and knows nothing.
+        """
         with self._lock:
             known = [*self._clients, self._first]
-        for number, node in enumerate(known, 1):
+        best: dict[int, Address] = {}
+        trouble: redis.exceptions.RedisError | None = None
+        for node in known:
             try:
                 ranges = self._client(node).execute_command(  # type: ignore[no-untyped-call]
                     "CLUSTER SLOTS"
                 )
-            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
-                if number == len(known):
-                    raise
+            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+                trouble = error
                 continue
-            return {
+            owners = {
                 slot: Address((host or b"").decode() or node.host, int(port))
                 for first, last, (host, port, *_), *_ in ranges
                 for slot in range(int(first), int(last) + 1)
             }
-        raise AssertionError("there is always the first")
+            if len(owners) == _SLOTS:
+                return owners
+            best = max(best, owners, key=len)
+        if trouble is not None and not best:
+            raise trouble
+        return best
 
     def _client(self, node: Address) -> redis.Redis:
         with self._lock:

@@ -44,6 +44,7 @@ class Cluster:
         while port > 55_000:  # among themselves nodes use the port that is higher by 10,000
             port = embedded._free_port()
         options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
+        options += ["--cluster-allow-replica-migration", "no"]  # without slots, not a replica
         folder = self._folder / f"node{len(self.nodes)}"
         self.nodes.append(embedded.start_redis(folder, port, *options, *self._options))
         return self.nodes[-1]

@@ -120,11 +120,15 @@ def as_it_stands(folder: Path, *, to_change_it: bool = False) -> Iterator[None]:
     """Let nobody replace files meanwhile, by a lock on the folder.
 
     A listing takes time: a file that is replaced during it by one of another name may be in it by
-    neither. Adding a file needs no lock. Raises Unavailable if the folder is away.
+    neither. Adding a file needs no lock. A folder that is away holds nothing; to change it is
+    Unavailable.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
+        if not to_change_it:
+            yield
+            return
         raise Unavailable(
             f"cannot read the event log {folder} ({error}); check NEXTCLICK_TRAINER__EVENT_LOG"
         ) from None

@@ -164,6 +164,37 @@ def test_a_node_dies_and_comes_back(cluster: Cluster, store: RedisSessions) -> N
 
 
 @pytest.mark.long
+def test_a_node_that_has_left_is_not_believed(tmp_path: Path) -> None:
+    """It still answers, and says that it knows of no slots."""
+    cluster = Cluster(tmp_path, 3, *DURABLE)
+    store = store_on(cluster, "s:")
+    try:
+        _a_node_has_left(cluster, store)
+    finally:
+        store.close()
+        cluster.close()
+
+
+def _a_node_has_left(cluster: Cluster, store: RedisSessions) -> None:
+    fourth = cluster.add_node()
+    cluster.meet(fourth)
+    slot = slot_of("s:user-0")
+    cluster.move_slot(slot, fourth)
+    shoppers = Shoppers([f"user-{number}" for number in range(40)])
+    clicks, places, right = shoppers.clicks(2)
+    assert store.append(clicks, places) == right
+    cluster.move_slot(slot, cluster.nodes[1])
+    gone = cluster.ask(fourth, "CLUSTER", "MYID")
+    for node in cluster.nodes[:3]:
+        cluster.ask(node, "CLUSTER", "FORGET", gone)
+    cluster.ask(fourth, "CLUSTER", "RESET", "HARD")
+    assert cluster._slots(fourth) == []
+    for _ in range(3):
+        clicks, places, right = shoppers.clicks(2)
+        assert again_until_it_works(store, clicks, places) == right
+
+
+@pytest.mark.long
 def test_a_node_that_hangs_costs_one_time_out(cluster: Cluster, store: RedisSessions) -> None:
     shoppers = Shoppers([f"user-{number}" for number in range(60)])
     clicks, places, right = shoppers.clicks()

@@ -133,6 +133,7 @@ def test_exactly_so_many_newest_are_read_also_when_times_tie(log: EventLog) -> N
 
 def test_a_folder_that_goes_away_is_waited_for_and_leaves_no_debris(log: EventLog) -> None:
     away = log.folder.rename(log.folder.parent / "away")
+    assert (log.next_offset(0), log.count()) == (None, 0)
     with pytest.raises(Unavailable, match="NEXTCLICK_TRAINER__EVENT_LOG"):
         log.append(0, 0, 0, rows(1))
     away.rename(log.folder)
