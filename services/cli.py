@@ -485,7 +485,7 @@ def _registry() -> Registry:
 def _start(name: str) -> tuple[Settings, threading.Event]:
     """Read the settings, set logging up, and turn SIGTERM and SIGINT into an event."""
     settings = Settings.from_environment()
-    logs.set_up(name, settings.log_level, secrets())
+    logs.set_up(name, settings.log_level, secrets(), settings.log_format)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -497,7 +497,10 @@ def _errors_as_one_line() -> Iterator[None]:
     try:
         yield
     except NextclickError as error:
-        typer.echo(f"nextclick: {printable(without(secrets(), str(error)))}", err=True)
+        if logs.is_json():
+            logging.getLogger("nextclick").critical("%s", error)
+        else:
+            typer.echo(f"nextclick: {printable(without(secrets(), str(error)))}", err=True)
         raise SystemExit(2) from None
 
 

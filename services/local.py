@@ -37,6 +37,7 @@ def servers(folder: Path) -> Iterator[dict[str, str]]:
             yield {
                 **{k: v for k, v in os.environ.items() if not k.startswith(PREFIX)},
                 f"{PREFIX}DEVICE": os.environ.get(f"{PREFIX}DEVICE", "auto"),
+                f"{PREFIX}LOG_FORMAT": "text",  # show_logs shows it to a person
                 f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": kafka.address,
                 f"{PREFIX}REDIS__URL": f"redis://{redis.address}/0",
                 f"{PREFIX}REGISTRY__URL": str(folder / "registry"),

@@ -128,16 +128,24 @@ class ModelSlot:
         try:
             if bad == pointer.version:
                 pointer = self._registry.rollback(only_if=bad)
-                log.info("the registry now names model %s, not %s", pointer.version, bad)
+                log.info(
+                    "the registry now names model %s, not %s",
+                    pointer.version,
+                    bad,
+                    extra={"model_version": pointer.version, "previous_version": bad},
+                )
         except Unavailable as error:
             self._complain(f"the registry still names model {bad}: {error}")
             return pointer
         except CheckpointError as error:
-            log.error("the registry still names model %s: %s", bad, error)
+            log.error(
+                "the registry still names model %s: %s", bad, error, extra={"model_version": bad}
+            )
         self._rolled_back = None
         return pointer
 
     def _swap(self, version: str, *, on_trial: bool) -> None:
+        served = self._model.version if self._model else None
         try:
             stage = "load"
             checkpoint = self._registry.load(version)
@@ -149,15 +157,17 @@ class ModelSlot:
         except (CheckpointError, RuntimeError) as error:  # RuntimeError: torch, out of memory, …
             metrics.SWAP_FAILURES.labels(stage).inc()
             self._given_up = version  # its bytes will not get better
-            kept = f"keeping {self._model.version}" if self._model else "there is no older one"
-            log.error("model %s cannot serve, %s: %s", version, kept, error)
+            kept = f"keeping {served}" if served else "there is no older one"
+            about = {"model_version": version, "previous_version": served, "reason": stage}
+            log.error("model %s cannot serve, %s: %s", version, kept, error, extra=about)
             return
         with self._swapping:
             self._model = ServedModel(version, scorer, on_trial)
             _show(version)
         self._first.set()
         metrics.SWAPS.inc()
-        log.info("serving model %s", version)
+        about = {"model_version": version, "previous_version": served}
+        log.info("serving model %s", version, extra=about)
 
     def _complain(self, text: str) -> None:
         now = self._clock()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
+from pydantic_core import from_json
 
 from shared.errors import BadClick
 
@@ -96,3 +97,13 @@ def decode_click(value: bytes | None) -> Click:
             raise BadClick("not_json", first["msg"]) from None
         field = ".".join(str(part) for part in first["loc"]) or "message"
         raise BadClick("invalid", f"{field}: {first['msg']}") from None
+
+
+def event_id_of(value: bytes | None) -> str | None:
+    """The event_id of a message that is JSON but no click, if it has one such as clicks have."""
+    try:
+        found = from_json(value or b"")
+    except ValueError:
+        return None
+    event_id = found.get("event_id") if isinstance(found, dict) else None
+    return event_id if isinstance(event_id, str) and 1 <= len(event_id) <= 64 else None

@@ -172,6 +172,11 @@ class Settings(BaseSettings):
 
     device: str = Field("auto", description="auto (MPS, CUDA, CPU in that order), or a torch name")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="logging")
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto",
+        description="of the services: text, json (an object a line), or auto: text on a "
+        "terminal, else json",
+    )
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     session: SessionSettings = SessionSettings()

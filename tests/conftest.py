@@ -111,6 +111,7 @@ def environ(
     return {
         **os.environ,
         f"{PREFIX}DEVICE": "cpu",
+        f"{PREFIX}LOG_FORMAT": "text",  # tests read it as people do
         f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": backend.bootstrap_servers,
         f"{PREFIX}KAFKA__CLICKS_TOPIC": kafka.clicks_topic,
         f"{PREFIX}KAFKA__RECOMMENDATIONS_TOPIC": kafka.recommendations_topic,

@@ -171,7 +171,13 @@ def _lead(
                 metrics.GATE_REFUSALS.labels(outcome.refusal).inc()
                 _note_refusal(registry, outcome.reason)
             verdict = f"published {outcome.version}" if published else "refused the candidate"
-            log.info("%s after %.1f s: %s", verdict, outcome.seconds, outcome.reason)
+            about = {
+                "outcome": "published" if published else "refused",
+                "model_version": outcome.version,
+                "reason": outcome.refusal or None,
+                "seconds": round(outcome.seconds, 1),
+            }
+            log.info("%s after %.1f s: %s", verdict, outcome.seconds, outcome.reason, extra=about)
         return outcome
 
     consumer = ClickConsumer(
@@ -221,7 +227,7 @@ def _collect_and_retrain(
             try:
                 retrain_now()
             except Unavailable as error:  # the registry: the next retraining tries again
-                log.error("this retraining is lost: %s", error)
+                log.error("this retraining is lost: %s", error, extra={"outcome": "lost"})
                 metrics.RETRAINS.labels("lost").inc()
             _tidy(collector.event_log)
             last = time.monotonic()

@@ -91,7 +91,12 @@ class Guard:
             rankings, broken = self._rank(now.model, histories)
         if broken is not None:
             if self._complained_of is not now.model:
-                log.error("model %s gives %s; popularity answers", now.model.version, broken.text)
+                log.error(
+                    "model %s gives %s; popularity answers",
+                    now.model.version,
+                    broken.text,
+                    extra={"model_version": now.model.version, "reason": broken.reason},
+                )
                 self._complained_of = now.model
             rankings = _popular_instead(now.model, rankings)
         self._judge(asked, rankings, now.record)
@@ -109,7 +114,8 @@ class Guard:
         except Exception as error:
             if self._before is None:
                 raise
-            log.error("model %s cannot score", model.version, exc_info=error)
+            about = {"model_version": model.version}
+            log.error("model %s cannot score", model.version, exc_info=error, extra=about)
             return [], Verdict("failed", repr(error))
         for ranking in rankings:
             if not _is_finite(ranking):
@@ -175,6 +181,11 @@ class Guard:
             good.model.version,
             verdict.reason,
             verdict.text,
+            extra={
+                "model_version": good.model.version,
+                "previous_version": bad.model.version,
+                "reason": verdict.reason,
+            },
         )
         metrics.ROLLBACKS.labels(verdict.reason).inc()
         self._roll_back(bad.model, good.model)

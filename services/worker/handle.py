@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from shared.errors import BadClick
 from shared.messages import REDRIVEN, Message, OutMessage, Place, times_redriven
-from shared.schemas import Click, Recommendation, decode_click
+from shared.schemas import Click, Recommendation, decode_click, event_id_of
 from shared.scorer import Ranking
 
 MAX_DEAD_LETTER_BYTES = 900_000
@@ -85,6 +85,17 @@ def recommendation(
         scored_at=now_ms,
         fallback=ranking.fallback,
     )
+
+
+def about(message: Message, error: BadClick) -> dict[str, object]:
+    """What a log record of a dead letter is about; the event_id only if it can be made out."""
+    return {
+        "event_id": event_id_of(message.value) if error.reason == "invalid" else None,
+        "topic": message.topic,
+        "partition": message.partition,
+        "offset": message.offset,
+        "reason": error.reason,
+    }
 
 
 def answer_message(topic: str, answer: Recommendation) -> OutMessage:

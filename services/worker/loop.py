@@ -206,6 +206,7 @@ class Worker:
                 message.partition,
                 message.offset,
                 str(error)[:200],
+                extra=handle.about(message, error),
             )
 
 

@@ -181,7 +181,7 @@ class ClickConsumer:
         self.assignment |= ours
         self.joined = True
         self._given_up -= ours  # given up and got back within one poll: what follows is ours
-        log.info("assigned partitions %s", sorted(ours))
+        log.info("assigned partitions %s", sorted(ours), extra={"partitions": sorted(ours)})
         if self._seek is not None:
             starts = self._seek([p.partition for p in partitions])
             for partition in partitions:
@@ -209,7 +209,7 @@ class ClickConsumer:
         self.assignment -= gone
         self.read_to_end -= gone
         self._given_up |= gone
-        log.info("gave up partitions %s", sorted(gone))
+        log.info("gave up partitions %s", sorted(gone), extra={"partitions": sorted(gone)})
 
     def _complain(self, error: KafkaError) -> None:
         self._raise_if_fenced(error)

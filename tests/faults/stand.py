@@ -40,6 +40,7 @@ class Stand:
         self.environ = {
             **os.environ,
             f"{PREFIX}DEVICE": "cpu",
+            f"{PREFIX}LOG_FORMAT": "text",
             f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": self.broker.address,
             f"{PREFIX}REDIS__URL": f"redis://{self.redis.address}/0",
             f"{PREFIX}REDIS__TIMEOUT_SECONDS": "2",

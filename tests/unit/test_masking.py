@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import sys
+import threading
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -116,6 +117,7 @@ def test_what_ends_the_process_is_logged_so_too(monkeypatch: pytest.MonkeyPatch)
     root = logging.getLogger()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     monkeypatch.setattr(root, "handlers", [])  # set_up replaces them, not pytest's
     monkeypatch.setattr(root, "level", root.level)
     logs.set_up("worker", "INFO", {"hunter2"})
