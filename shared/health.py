@@ -26,6 +26,7 @@ from shared.errors import ConfigurationError, NextclickError
 from shared.heartbeat import HEART
 from shared.kafka import ClickConsumer, LagMonitor
 from shared.lag import LagWatch
+from shared.metrics import READY
 from shared.settings import KafkaSettings
 
 FRESH_SECONDS = 1.0
@@ -162,6 +163,8 @@ class HealthServer:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _send(start_response, "405 Method Not Allowed", {"error": "GET only"})
         if path in ("/metrics", "/"):
+            for check, said in self._probes["/readyz"].results().items():
+                READY.labels(check).set(said == "ok")
             answer: Iterable[bytes] = self._metrics(environ, start_response)
             return answer
         if path not in self._probes:

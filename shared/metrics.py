@@ -54,3 +54,19 @@ HTTP_SECONDS = Histogram(
     ["route"],
     buckets=[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5],
 )
+READY = Gauge("nextclick_ready", "1 if a check of /readyz is passed, else 0", ["check"])
+
+KNOWN = {
+    DEAD_LETTERS: ("empty", "oversized", "not_json", "invalid"),
+    FALLBACKS: ("unknown_items", "not_finite"),
+    SWAP_FAILURES: ("load", "smoke", "warm_up"),
+    ROLLBACKS: ("not_finite", "failed", "slower", "worse"),
+    RETRAINS: ("published", "refused", "lost"),
+    GATE_REFUSALS: ("worse", "rival", "same", "no_cases", "nothing_to_learn"),
+}
+"""Their labels' values. They begin at 0: a counter that begins at 1 never increased, to Prometheus,
+and the first rollback would raise no alert."""
+
+for _counter, _values in KNOWN.items():
+    for _value in _values:
+        _counter.labels(_value)

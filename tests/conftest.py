@@ -37,6 +37,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_KIND] = choose()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    later = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=later)
+    items[:] = [item for item in items if item not in later]
+
+
 _KIND = pytest.StashKey[str]()
 
 

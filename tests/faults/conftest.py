@@ -34,14 +34,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_LINES] = []
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--long"):
-        return
-    later = [item for item in items if item.get_closest_marker("long")]
-    config.hook.pytest_deselected(items=later)
-    items[:] = [item for item in items if item not in later]
-
-
 def each_guarantee(*short: str) -> pytest.MarkDecorator:
     """Parametrize by guarantee; only these belong to the short cut."""
     cases = [pytest.param(g, marks=() if g in short else pytest.mark.long) for g in GUARANTEES]

@@ -6,8 +6,12 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+from shared.settings import PREFIX, environment_names
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
@@ -20,42 +24,13 @@ WRITABLE = {
     "simulator": set(),
     "worker": {"registry:/data/registry"},
     "trainer": {"registry:/data/registry", "event_log:/data/event_log"},
+    "api": set(),
+    "prometheus": {"prometheus:/prometheus"},
+    "grafana": {"grafana:/var/lib/grafana"},
 }
 """Every service, and the volumes that it may write."""
 
-
-def blocks(text: str, indent: int) -> dict[str, str]:
-    """Key → its value as text, of the keys at this indent. As much of YAML as we write."""
-    found: dict[str, str] = {}
-    key = ""
-    for line in text.split("\n"):
-        if match := re.match(rf" {{{indent}}}([A-Za-z_<-]+):(.*)", line):
-            key = match[1]
-            found[key] = match[2]
-        elif key:
-            found[key] += "\n" + line
-    return found
-
-
-def resolved(text: str, indent: int) -> dict[str, str]:
-    """The same with what `<<: *name` brings along."""
-    own = blocks(text, indent)
-    merged: dict[str, str] = {}
-    if name := re.match(r" \*(\w+)", own.pop("<<", "")):
-        (base,) = [b for b in blocks(COMPOSE, 0).values() if b.startswith(f" &{name[1]}\n")]
-        merged = resolved(base, 2)
-    return {**merged, **own}
-
-
-def items(value: str) -> set[str]:
-    """The entries of a list on one line or one a line."""
-    text = re.sub(r"(^|\s)#.*", "", value).strip()
-    if text.startswith("["):
-        return {part.strip(" \"'") for part in text.strip("[]").split(",")}
-    return {line.strip(" -\"'") for line in text.split("\n") if line.strip()}
-
-
-SERVICES = blocks(blocks(COMPOSE, 0)["services"], 2)
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 
 
 def test_every_service_is_looked_at() -> None:
@@ -64,17 +39,43 @@ def test_every_service_is_looked_at() -> None:
 
 @pytest.mark.parametrize("name", WRITABLE)
 def test_a_service_has_no_more_rights_than_it_needs(name: str) -> None:
-    service = resolved(SERVICES[name], 4)
-    assert service["read_only"].strip() == "true"
-    assert "/tmp" in items(service["tmpfs"])
-    assert items(service["cap_drop"]) == {"ALL"}
-    assert items(service["security_opt"]) == {"no-new-privileges:true"}
-    assert items(service.get("volumes", "")) - {""} == WRITABLE[name]
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert "/tmp" in service["tmpfs"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    mounted = service.get("volumes", [])
+    assert {volume for volume in mounted if not volume.endswith(":ro")} == WRITABLE[name]
     too_much = {"privileged", "cap_add", "network_mode", "pid", "ipc", "devices", "userns_mode"}
     assert not too_much & service.keys()
-    assert service.get("user", "").strip() not in ("root", "0")
-    for port in items(service.get("ports", "")) - {""}:
+    assert service.get("user") not in ("root", "0", 0)
+    for port in service.get("ports", []):
         assert port.startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("name", WRITABLE)
+def test_what_a_service_runs_is_pinned_and_what_it_mounts_is_there(name: str) -> None:
+    assert re.fullmatch(r"nextclick:local|[a-z/]+:v?\d[\w.-]*", SERVICES[name]["image"])
+    for volume in SERVICES[name].get("volumes", []):
+        if volume.startswith("./"):
+            assert (ROOT / volume.split(":")[0]).exists()
+
+
+@pytest.mark.parametrize("name", WRITABLE)
+def test_every_setting_in_the_compose_file_is_one(name: str) -> None:
+    ours = {n for n in SERVICES[name].get("environment", {}) if n.startswith(PREFIX)}
+    known = set(environment_names()) | SETTINGS_OF_THE_API
+    assert ours <= known
+
+
+SETTINGS_OF_THE_API = {f"{PREFIX}API__HOST", f"{PREFIX}API__PORT"}
+"""For as long as shared/settings.py may not have them."""
+
+
+def test_observability_is_asked_for() -> None:
+    asked = {name for name, service in SERVICES.items() if "profiles" in service}
+    assert asked == {"prometheus", "grafana"}
+    assert all(SERVICES[name]["profiles"] == ["observability"] for name in asked)
 
 
 def test_no_secret_and_no_engine_socket_in_the_compose_file() -> None:
@@ -98,18 +99,28 @@ def test_the_image_is_built_from_listed_folders_only() -> None:
             assert f"!{source}" in IGNORED, f"{source} is not sent to the engine"
 
 
-def test_compose_reads_it_so_too() -> None:
-    docker = shutil.which("docker")
-    there = (
-        docker
-        and not subprocess.run(
-            [docker, "compose", "version"], capture_output=True, check=False
-        ).returncode
-    )
-    if not there:
-        pytest.skip("needs docker with compose; the tests above have read the file themselves")
-    command = [str(docker), "compose", "-f", str(ROOT / "docker-compose.yml"), "config"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+def compose_command() -> list[str] | None:
+    """`docker compose` where the command line has it, else the older `docker-compose`."""
+    for words in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(words[0]):
+            asked = subprocess.run([*words, "version"], capture_output=True, check=False)
+            if asked.returncode == 0:
+                return words
+    return None
+
+
+@pytest.mark.parametrize("profile", ["", "observability"])
+def test_compose_reads_it_so_too(profile: str) -> None:
+    compose = compose_command()
+    if compose is None:
+        pytest.skip("needs docker compose; the tests above have read the file themselves")
+    command = [*compose, "-f", str(ROOT / "docker-compose.yml")]
+    command += ["--profile", profile] if profile else []
+    result = subprocess.run([*command, "config"], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("read_only: true") == len(WRITABLE)
-    assert result.stdout.count("no-new-privileges:true") == len(WRITABLE)
+    read = yaml.safe_load(result.stdout)["services"]
+    wanted = {n for n, s in SERVICES.items() if s.get("profiles", [profile]) == [profile]}
+    assert wanted <= read.keys()
+    for name in wanted:
+        assert read[name]["read_only"] is True
+        assert read[name]["security_opt"] == ["no-new-privileges:true"]

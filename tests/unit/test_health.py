@@ -102,6 +102,15 @@ def test_a_check_that_hangs_fails_in_time_and_holds_nobody_up(
     until(lambda: get(server, "/readyz")[0] == 200, "the check ends")
 
 
+def test_metrics_say_which_checks_fail(start: Start) -> None:
+    server = start(ready={"redis_is": well, "kafka_is": away})
+    text = get(server, "/metrics")[1]
+    assert 'nextclick_ready{check="redis_is"} 1.0' in text
+    assert 'nextclick_ready{check="kafka_is"} 0.0' in text
+    for check in ("redis_is", "kafka_is"):
+        metrics.READY.remove(check)  # it is the whole process's
+
+
 def test_many_who_ask_are_one_check_a_second() -> None:
     times, asked = [0.0], []
     probe = Probe(lambda: asked.append(1), clock=lambda: times[0])

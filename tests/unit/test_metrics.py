@@ -34,6 +34,17 @@ def samples(metric: MetricWrapperBase) -> dict[tuple[str, ...], float]:
     return {tuple(s.labels.values()): s.value for m in metric.collect() for s in m.samples}
 
 
+def test_the_page_lists_the_values_that_are_there_from_the_start() -> None:
+    rows = {
+        line.split("`")[1]: line for line in DOCS.read_text().split("\n") if "`nextclick" in line
+    }
+    for metric, values in metrics.KNOWN.items():
+        row = rows[f"{metric._name}_total"]
+        for value in values:
+            assert re.search(rf"`{value}`", row), f"{value} is not in {row}"
+        assert {values[0] for values in samples(metric)} >= set(values)
+
+
 class Monitor:
     def __init__(self) -> None:
         self.now: dict[int, int] | None = {}

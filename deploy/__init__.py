@@ -1,0 +1,1 @@
+"""What runs nextclick elsewhere: Prometheus, Grafana, Kubernetes. Not part of the package."""
