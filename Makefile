@@ -11,7 +11,8 @@ FUZZ_INSTALLED := $(FUZZ)/.installed
 AUDIT := build/audit
 AUDIT_INSTALLED := $(AUDIT)/.installed
 
-.PHONY: help demo test faults soak lint format bench-drift bench-peers bench-replay fuzz audit bill screenshots clean
+.PHONY: help demo test faults soak lint format bench-drift bench-peers bench-replay fuzz audit bill \
+	screenshots generated clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
@@ -85,6 +86,12 @@ bill: $(INSTALLED)   ## write docs/bill-of-materials.md from what is installed
 
 screenshots: $(INSTALLED) ## write docs/page-*.png from a demo; needs chromium
 	@$(BIN)/python docs/make_screenshots.py
+
+generated: $(INSTALLED) ## write what is made from code: settings, schemas, AsyncAPI, dashboard
+	@mkdir -p build
+	@$(BIN)/python docs/make_configuration.py > build/page.md && mv build/page.md docs/configuration.md
+	@$(BIN)/python docs/make_contracts.py
+	@$(BIN)/python -m deploy.make_dashboard > build/board.json && mv build/board.json deploy/grafana/dashboards/nextclick.json
 
 clean:           ## remove the environment and caches
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

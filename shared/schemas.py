@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import from_json
 
 from shared.errors import BadClick
@@ -26,27 +34,50 @@ def _integer_to_text(value: object) -> object:
     return str(value) if type(value) is int else value
 
 
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):  # true equals 1 to Python, so to Literal[1], too
+        raise ValueError("Input should be 1")
+    return value
+
+
 MAX_ID_LENGTH = 128
 Identifier = Annotated[
-    str, BeforeValidator(_integer_to_text), Field(min_length=1, max_length=MAX_ID_LENGTH)
+    str,
+    BeforeValidator(_integer_to_text),
+    Field(min_length=1, max_length=MAX_ID_LENGTH),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH},
+                {"type": "integer", "description": "taken as text"},
+            ]
+        },
+        mode="validation",
+    ),
 ]
 EpochMillis = Annotated[StrictInt, Field(ge=0, le=LATEST_TIMESTAMP)]
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        json_schema_serialization_defaults_required=True,
+    )
 
 
 class Click(_Message):
     """One click of one user on one item, as on the topic `clicks` (key = user_id)."""
 
     event_id: str = Field(min_length=1, max_length=64)
+    """Unique: a click sent twice with one event_id counts once."""
     user_id: Identifier
     item_id: Identifier
     timestamp: EpochMillis
     """Event time, epoch milliseconds."""
     event_type: str = Field("click", min_length=1, max_length=64)
-    schema_version: Literal[1] = 1
+    schema_version: Annotated[Literal[1], BeforeValidator(_no_bool)] = 1
 
 
 @dataclass(slots=True)
@@ -70,7 +101,9 @@ class Recommendation(_Message):
     history: list[str]
     """The exact item ids that were scored, oldest first, the click itself last."""
     click_timestamp: int
+    """The click's own, epoch milliseconds."""
     scored_at: int
+    """Wall time of the worker, epoch milliseconds."""
     fallback: Literal["cold_start", "unknown_items", "not_finite"] | None = None
     """None, or why popularity answered instead of the model."""
     schema_version: Literal[1] = 1

@@ -65,6 +65,7 @@ def test_integer_ids_become_text_and_unknown_fields_are_ignored() -> None:
         (encode(timestamp=10**16), "invalid"),
         (encode(timestamp=10**400), None),
         (encode(schema_version=2), "invalid"),
+        (encode(schema_version=True), "invalid"),
     ],
 )
 def test_what_is_no_click_says_why(value: bytes | None, reason: str | None) -> None:

@@ -1,0 +1,206 @@
+"""Write docs/schemas/*.json and docs/asyncapi.json: python docs/make_contracts.py
+
+What is on the topics, for machines: JSON Schemas of the messages from shared/schemas.py, and an
+AsyncAPI document that says on which topic each of them is.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from shared.messages import REDRIVEN
+from shared.schemas import REASONS, Click, Recommendation, ScoredItem
+from shared.settings import KafkaSettings
+
+FOLDER = Path(__file__).parent
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+DIGITS = "^[0-9]+$"
+
+CLICK = Click(
+    event_id="2a6d34cf-bb43-49e2-8925-b57efc1b94d1",
+    user_id="alice",
+    item_id="17",
+    timestamp=1_795_515_998_017,
+)
+RECOMMENDATION = Recommendation(
+    event_id=CLICK.event_id,
+    user_id=CLICK.user_id,
+    items=[ScoredItem("45", 0.0274885), ScoredItem("31", 0.027389)],
+    model_version="20261124T102620-1fd4",
+    history=["17"],
+    click_timestamp=CLICK.timestamp,
+    scored_at=1_795_516_001_073,
+)
+
+DEAD_LETTER_HEADERS: dict[str, Any] = {
+    "$schema": DRAFT,
+    "title": "DeadLetterHeaders",
+    "description": "Headers of a message on the dead-letter topic, each of them UTF-8 text. "
+    "Key and value of the message are the bytes as they came.",
+    "type": "object",
+    "properties": {
+        "topic": {"type": "string", "description": "where the message was read"},
+        "partition": {"type": "string", "pattern": DIGITS},
+        "offset": {"type": "string", "pattern": DIGITS},
+        "error_class": {"enum": list(REASONS), "description": "why it is no click"},
+        "error": {"type": "string", "maxLength": 1000, "description": "the same for people"},
+        "time": {"type": "string", "pattern": DIGITS, "description": "epoch milliseconds"},
+        REDRIVEN: {
+            "type": "string",
+            "pattern": DIGITS,
+            "description": "how many times `nextclick dlq redrive` sent it before",
+        },
+        "original_bytes": {
+            "type": "string",
+            "pattern": DIGITS,
+            "description": "the value is cut; it had so many bytes",
+        },
+        "original_key_bytes": {
+            "type": "string",
+            "pattern": DIGITS,
+            "description": "the key is cut; it had so many bytes",
+        },
+    },
+    "required": ["topic", "partition", "offset", "error_class", "error", "time"],
+}
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """File name → JSON Schema. A click as it may be sent, a recommendation as it is sent."""
+    return {
+        "click.json": _plain(Click.model_json_schema(mode="validation")),
+        "recommendation.json": _plain(Recommendation.model_json_schema(mode="serialization")),
+        "dead-letter-headers.json": DEAD_LETTER_HEADERS,
+    }
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """Without the titles that only repeat the names of fields."""
+
+    def without_titles(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {k: without_titles(v) for k, v in part.items() if k != "title"}
+        return part
+
+    return {"$schema": DRAFT, "title": schema["title"], **without_titles(schema)}
+
+
+def asyncapi() -> dict[str, Any]:
+    """The three topics, their messages, and what nextclick does with them."""
+    kafka = KafkaSettings()
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "nextclick",
+            "version": version("nextclick"),
+            "description": "Clicks in, recommendations out. Topic names are the defaults of "
+            "NEXTCLICK_KAFKA__CLICKS_TOPIC, …RECOMMENDATIONS_TOPIC and …DLQ_TOPIC.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {
+            "compose": {
+                "host": "localhost:29092",
+                "protocol": "kafka",
+                "description": "of docker-compose.yml; yours is another",
+            }
+        },
+        "channels": {
+            "clicks": _channel(kafka.clicks_topic, "click"),
+            "recommendations": _channel(kafka.recommendations_topic, "recommendation"),
+            "deadLetters": _channel(kafka.dlq_topic, "deadLetter"),
+        },
+        "operations": {
+            "receiveClick": _operation("receive", "clicks", "click", "The shop sends clicks."),
+            "sendRecommendation": _operation(
+                "send",
+                "recommendations",
+                "recommendation",
+                "One answer for each click. A second answer to a click has the same event_id.",
+            ),
+            "sendDeadLetter": _operation(
+                "send", "deadLetters", "deadLetter", "What lay on the clicks topic and is no click."
+            ),
+        },
+        "components": {
+            "messages": {
+                "click": _message("click", CLICK.model_dump(mode="json")),
+                "recommendation": _message(
+                    "recommendation", RECOMMENDATION.model_dump(mode="json")
+                ),
+                "deadLetter": {
+                    "contentType": "application/octet-stream",
+                    "headers": {"$ref": "./schemas/dead-letter-headers.json"},
+                    "payload": {"description": "the bytes as they came", "type": "string"},
+                    "bindings": _key("as it came"),
+                },
+            }
+        },
+    }
+
+
+def _channel(topic: str, message: str) -> dict[str, Any]:
+    kafka = KafkaSettings()
+    return {
+        "address": topic,
+        "messages": {message: {"$ref": f"#/components/messages/{message}"}},
+        "bindings": {
+            "kafka": {
+                "partitions": kafka.partitions,
+                "replicas": kafka.replication_factor,
+                "topicConfiguration": {"retention.ms": int(kafka.retention_hours * 3_600_000)},
+                "bindingVersion": "0.5.0",
+            }
+        },
+    }
+
+
+def _operation(action: str, channel: str, message: str, summary: str) -> dict[str, Any]:
+    return {
+        "action": action,
+        "summary": summary,
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{message}"}],
+    }
+
+
+def _message(name: str, example: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "payload": {"$ref": f"./schemas/{name}.json"},
+        "correlationId": {
+            "description": "the click and its answer have the same",
+            "location": "$message.payload#/event_id",
+        },
+        "bindings": _key("the user_id, so that a user's messages share a partition"),
+        "examples": [{"name": "alice", "payload": example}],
+    }
+
+
+def _key(description: str) -> dict[str, Any]:
+    return {
+        "kafka": {"key": {"type": "string", "description": description}, "bindingVersion": "0.5.0"}
+    }
+
+
+def texts() -> dict[Path, str]:
+    """Every file and its content."""
+    files = {FOLDER / "schemas" / name: schema for name, schema in schemas().items()}
+    files[FOLDER / "asyncapi.json"] = asyncapi()
+    return {
+        path: json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        for path, content in files.items()
+    }
+
+
+def main() -> None:
+    """Write them."""
+    for path, text in texts().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
