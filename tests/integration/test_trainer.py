@@ -52,7 +52,8 @@ def test_once_logs_everything_publishes_and_exits(
     clicks = world_clicks(12_000, seed=1)
     shop.send(clicks)
     shop.send_raw([(b"u", b"not a click")])
-    assert launch("trainer", "--once", **QUICK).wait(120) == 0, logs("trainer")
+    json_logs = {f"{PREFIX}LOG_FORMAT": "json"}
+    assert launch("trainer", "--once", **QUICK, **json_logs).wait(120) == 0, logs("trainer")
 
     held = event_log.read()
     assert Counter(held["event_id"]) == Counter(c.event_id for c in clicks)
@@ -61,6 +62,10 @@ def test_once_logs_everything_publishes_and_exits(
     pointer = registry.pointer()
     assert pointer is not None, logs("trainer")
     manifest = registry.manifest(pointer.version)
+    said = [json.loads(line) for line in logs("trainer").splitlines()]
+    (outcome,) = [record for record in said if "outcome" in record]
+    assert (outcome["outcome"], outcome["model_version"]) == ("published", pointer.version)
+    assert 0 < outcome["seconds"] < 120
     assert manifest.parent is None
     assert manifest.training["clicks"] == len(clicks)
     assert manifest.metrics["test_hr@10"] > manifest.metrics["test_popularity_hr@10"]

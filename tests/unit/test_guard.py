@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import math
 import random
@@ -13,6 +14,7 @@ import pytest
 
 from services.worker.guard import Guard
 from shared import metrics
+from shared.logs import JsonLine
 from shared.model_slot import ServedModel
 from shared.schemas import Click, ScoredItem
 from shared.scorer import Fallback, Ranking
@@ -116,8 +118,11 @@ def test_a_worse_model_goes_and_the_one_before_serves_again(
     assert shop.back == [("v2", "v1")]
     assert versions == sorted(versions, reverse=True)  # v2, then v1 for good
     assert 200 <= versions.count("v2") <= 260  # 200 judged, and the first click of 40 users
-    (error,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
-    assert error.startswith("rolled back from model v2 to v1, worse: HR@10 0.0")
+    (error,) = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert error.getMessage().startswith("rolled back from model v2 to v1, worse: HR@10 0.0")
+    said = json.loads(JsonLine("worker").format(error))
+    assert (said["model_version"], said["previous_version"]) == ("v1", "v2")
+    assert said["reason"] == "worse"
     assert counter.get() == before + 1
 
 
