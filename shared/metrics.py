@@ -58,7 +58,7 @@ READY = Gauge("nextclick_ready", "1 if a check of /readyz is passed, else 0", ["
 
 KNOWN = {
     DEAD_LETTERS: ("empty", "oversized", "not_json", "invalid"),
-    FALLBACKS: ("unknown_items", "not_finite"),
+    FALLBACKS: ("unknown_items", "not_finite", "cold_start", "sessions_unavailable"),
     SWAP_FAILURES: ("load", "smoke", "warm_up"),
     ROLLBACKS: ("not_finite", "failed", "slower", "worse"),
     RETRAINS: ("published", "refused", "lost"),

@@ -36,6 +36,7 @@ from services.api.models import registry_summary
 from services.api.problems import Rejected, responses
 from services.api.recommender import Answer, NoModel, Question
 from services.api.rule_book import RuleBook
+from shared import metrics
 from shared.explain import explain
 from shared.health import Probes
 from shared.model_slot import ModelSlot
@@ -204,6 +205,9 @@ def _add_operation(app: FastAPI, parts: Parts) -> None:
         return JSONResponse(results, 200 if results["model"] == "ok" else 503)
 
     async def shown_metrics(_: Any) -> Response:
+        results = await asyncio.to_thread(parts.ready.results)
+        for check, said in results.items():
+            metrics.READY.labels(check).set(said == "ok")
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     app.add_route("/healthz", healthz, include_in_schema=False)

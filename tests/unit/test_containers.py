@@ -64,12 +64,7 @@ def test_what_a_service_runs_is_pinned_and_what_it_mounts_is_there(name: str) ->
 @pytest.mark.parametrize("name", WRITABLE)
 def test_every_setting_in_the_compose_file_is_one(name: str) -> None:
     ours = {n for n in SERVICES[name].get("environment", {}) if n.startswith(PREFIX)}
-    known = set(environment_names()) | SETTINGS_OF_THE_API
-    assert ours <= known
-
-
-SETTINGS_OF_THE_API = {f"{PREFIX}API__HOST", f"{PREFIX}API__PORT"}
-"""For as long as shared/settings.py may not have them."""
+    assert ours <= set(environment_names())
 
 
 def test_observability_is_asked_for() -> None:

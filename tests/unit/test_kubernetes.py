@@ -23,8 +23,6 @@ from shared.settings import PREFIX, KafkaSettings, WorkerSettings, environment_n
 TREE = Path(__file__).parents[2] / "deploy" / "k8s"
 BASE, EXAMPLE = TREE / "base", TREE / "overlays" / "example"
 API_VERSIONS = ("1.31", kubernetes_validate.latest_version())
-SETTINGS_OF_THE_API = {f"{PREFIX}API__HOST", f"{PREFIX}API__PORT"}
-"""For as long as shared/settings.py may not have them."""
 
 KEDA = {
     "type": "object",
@@ -179,7 +177,7 @@ def test_a_pods_settings_are_settings(name: str) -> None:
     assert spec["enableServiceLinks"] is False
     (settings,) = [thing["data"] for thing in OBJECTS if thing["kind"] == "ConfigMap"]
     given = {*settings, *(entry["name"] for entry in container.get("env", []))}
-    assert given <= set(environment_names()) | SETTINGS_OF_THE_API
+    assert given <= set(environment_names())
     assert not {f"{PREFIX}REDIS__URL", f"{PREFIX}KAFKA__CLIENT_CONFIG"} & given  # of the Secret
     assert {"secretRef": {"name": "nextclick-logins"}} in container["envFrom"]
 

@@ -39,18 +39,10 @@ SUFFIXES = {
 }
 """Of a kind of metric: the endings of its series, and the labels that these have beside its own."""
 
-# The HTTP service registers these itself; everything else is in shared/metrics.py.
-OF_THE_HTTP_SERVICE: dict[str, set[str]] = {
-    "nextclick_http_requests_total": {"route", "status"},
-    "nextclick_http_request_seconds_sum": {"route"},
-    "nextclick_http_request_seconds_count": {"route"},
-    "nextclick_http_request_seconds_bucket": {"route", "le"},
-}
-
 
 def series() -> dict[str, set[str]]:
     """Every name that /metrics shows → its labels."""
-    known: dict[str, set[str]] = {"up": set(), **OF_THE_HTTP_SERVICE}
+    known: dict[str, set[str]] = {"up": set()}
     for metric in vars(metrics).values():
         if isinstance(metric, MetricWrapperBase):
             for suffix, labels in SUFFIXES[metric._type].items():
