@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import redis
 
 from shared import embedded, processes
+from shared.deny_list import DenyList
 from shared.errors import ConfigurationError
 from shared.schemas import Click
 from shared.sessions import RedisSessions
@@ -60,9 +62,10 @@ def admin(server: embedded.Server) -> redis.Redis:
     return redis.Redis(port=server.port, password=SECRET)
 
 
-def documented_acl() -> list[str]:
-    """The ACL of the worker, as SECURITY.md gives it."""
-    (line,) = [line for line in SECURITY.read_text().splitlines() if "ACL SETUSER" in line]
+def documented_acl(user: str = "worker") -> list[str]:
+    """The ACL of the worker or of the HTTP service, as SECURITY.md gives it."""
+    lines = SECURITY.read_text().splitlines()
+    (line,) = [line for line in lines if f"ACL SETUSER {user} " in line]
     words = line.split("ACL SETUSER", 1)[1].split()
     return [word.strip("'\"") for word in words]
 
@@ -121,6 +124,34 @@ def test_no_rule_of_the_documented_acl_is_superfluous(guarded: embedded.Server) 
             for i in range(40):
                 opened.append([click(str(i))])
         assert "hunter2" not in str(caught.value), left_out
+
+
+def test_the_acl_of_the_http_service_is_enough_and_not_more(guarded: embedded.Server) -> None:
+    store(f"redis://:{QUOTED}@{guarded.address}/0").append([click()])
+    name, *rules = documented_acl("api")
+    rules = [f">{SECRET}" if rule.startswith(">") else rule for rule in rules]
+    url = f"redis://{name}:{QUOTED}@{guarded.address}/0"
+
+    def work() -> None:
+        sessions = store(url)
+        sessions.ping()
+        assert sessions.read(["u"])[0].history == ["i"]
+        denied = DenyList(url, key="nextclick:denied", timeout_seconds=5, cluster=False)
+        before = denied.version()
+        denied.add(["a", "b"])
+        denied.remove(["a"])
+        assert (denied.items(), denied.version()) == ({"b"}, before + 2)
+        denied.remove(["b"])
+
+    needed = [rule for rule in rules if rule[0] in "+~" and rule != "+client|setinfo"]
+    for left_out in [None, *needed]:
+        admin(guarded).execute_command("ACL", "SETUSER", name, "reset")
+        admin(guarded).execute_command("ACL", "SETUSER", name, *(r for r in rules if r != left_out))
+        admin(guarded).script_flush()
+        with pytest.raises(ConfigurationError) if left_out else contextlib.nullcontext():
+            work()
+    with pytest.raises(ConfigurationError):
+        store(url).append([click("other")])
 
 
 @pytest.fixture
