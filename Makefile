@@ -27,8 +27,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)   ## run everything embedded; options by ARGS="--seconds 60"
 	@$(BIN)/nextclick demo $(ARGS)
 
-test: $(INSTALLED)   ## run the tests; options by ARGS="-k worker"
-	@$(BIN)/pytest $(ARGS)
+test: $(INSTALLED)   ## run the tests, two files at a time; options by ARGS="-k worker"
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 faults: $(INSTALLED) ## break everything at length; a line a fault
 	@$(BIN)/pytest tests/faults --long $(ARGS)

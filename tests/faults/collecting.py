@@ -20,7 +20,7 @@ from shared.schemas import Click
 from tests.faults.oracle import Verdict
 from tests.integration.traffic import make_clicks
 from trainer.event_log import EventLog
-from trainer.log_files import files_of
+from trainer.log_files import as_it_stands, files_of
 from trainer.main import Collector
 
 PARTITIONS = 2
@@ -75,7 +75,8 @@ def collect(folder: Path, committed: Path, prepare: Callable[[], None] = lambda:
 
 def held(folder: Path) -> list[str]:
     """Every click in the files of an event log, in their order, as often as it is there."""
-    tables = [pq.read_table(path) for path in files_of(folder)]
+    with as_it_stands(folder):  # the trainer may be merging files
+        tables = [pq.read_table(path) for path in files_of(folder)]
     return [str(event_id) for table in tables for event_id in table["event_id"].to_pylist()]
 
 
