@@ -11,7 +11,7 @@ FUZZ_INSTALLED := $(FUZZ)/.installed
 AUDIT := build/audit
 AUDIT_INSTALLED := $(AUDIT)/.installed
 
-.PHONY: help demo test faults soak lint format bench-drift bench-peers bench-replay fuzz audit bill \
+.PHONY: help demo test faults soak lint format bench-drift bench-peers bench-replay bench-http fuzz audit bill \
 	screenshots generated clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -48,6 +48,9 @@ format: $(INSTALLED) ## rewrite the code as ruff likes it
 
 bench-drift: $(INSTALLED) ## twelve retrains while missions come and go; ARGS="--png drift.png"
 	@$(BIN)/python -m bench.drift $(ARGS)
+
+bench-http: $(INSTALLED) ## the HTTP service under hey, on one core
+	@$(BIN)/python -m bench.http $(ARGS)
 
 bench-replay: $(INSTALLED) ## a real log: replay, train, serve, hits; FILE=clicks.csv
 	@$(BIN)/python -m bench.replay $(FILE) $(ARGS)
