@@ -26,7 +26,7 @@ that the package states. `make audit` looks these versions up among the known vu
 def needed() -> list[Distribution]:
     """The packages that nextclick needs here, by name."""
     found: dict[str, Distribution] = {}
-    open_ends: list[tuple[str, frozenset[str]]] = [("nextclick", frozenset())]
+    open_ends: list[tuple[str, frozenset[str]]] = [("nextclick", frozenset({"api"}))]
     seen = set(open_ends)
     while open_ends:
         name, extras = open_ends.pop()

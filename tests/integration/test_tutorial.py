@@ -94,7 +94,6 @@ def terminals(tmp_path: Path) -> Iterator[Terminals]:
     opened.close()
 
 
-@pytest.mark.long
 def test_the_tutorial(terminals: Terminals) -> None:
     signs = {
         "nextclick servers": "are up",

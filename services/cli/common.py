@@ -1,0 +1,55 @@
+"""What the commands share: the application, the terminal, settings and signals."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from shared import logs
+from shared.errors import NextclickError
+from shared.masking import printable, without
+from shared.settings import Settings, secrets
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Streaming session recommender: clicks in on Kafka, next-click recommendations out.",
+)
+console = Console(soft_wrap=True)
+WORLD = typer.Option(help="missions (shoppers with intent) or source (the plain world).")
+
+
+def cell(text: str) -> Text:
+    """Text from elsewhere in a table: what looks like markup, or steers a terminal, is none."""
+    return Text(printable(text))
+
+
+def start(name: str) -> tuple[Settings, threading.Event]:
+    """Read the settings, set logging up, and turn SIGTERM and SIGINT into an event."""
+    settings = Settings.from_environment()
+    logs.set_up(name, settings.log_level, secrets(), settings.log_format)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return settings, stop
+
+
+@contextlib.contextmanager
+def errors_as_one_line() -> Iterator[None]:
+    """What a person can mend is a line on stderr, and exit code 2."""
+    try:
+        yield
+    except NextclickError as error:
+        if logs.is_json():
+            logging.getLogger("nextclick").critical("%s", error)
+        else:
+            typer.echo(f"nextclick: {printable(without(secrets(), str(error)))}", err=True)
+        raise SystemExit(2) from None

@@ -1,0 +1,176 @@
+"""Commands that run something: the services, the demo, the simulator."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.common import WORLD, app, console, start
+from shared.errors import ConfigurationError
+from shared.settings import Settings
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(help="How long; 0 = until Ctrl-C.", min=0)] = 60,
+    rate: Annotated[float, typer.Option(help="Clicks per second.", min=0.1)] = 200,
+    workers: Annotated[int, typer.Option(help="Worker processes.", min=1, max=8)] = 1,
+    world: Annotated[str, WORLD] = "missions",
+    json: Annotated[Path | None, typer.Option(help="Write the summary here.")] = None,
+) -> None:
+    """Run everything on this machine: embedded Kafka and Redis, simulator, worker, trainer.
+
+    Example: nextclick demo --seconds 60 --rate 200 --json out.json
+    """
+    from services import demo
+    from services.simulator import worlds
+
+    worlds.world(world, seed=0)  # a wrong name is refused before anything is started
+    if json is not None and not json.absolute().parent.is_dir():
+        raise ConfigurationError(f"--json {json}: the folder does not exist")
+    Settings.from_environment()
+    # Both end it as Ctrl-C does, also where a shell started it in the background with SIGINT off.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    options = demo.Options(seconds or None, rate, workers, world, json and json.absolute())
+    demo.run(options, console)
+
+
+@app.command()
+def servers(
+    env: Annotated[Path, typer.Option(help="Write the settings that point at them here.")] = Path(
+        "nextclick.env"
+    ),
+) -> None:
+    """Start an embedded Kafka and Valkey to try things with; all is gone when they are stopped.
+
+    Example: nextclick servers
+    """
+    from services import local
+
+    stop = start("servers")[1]
+    local.serve(env, console, stop)
+
+
+@app.command()
+def simulate(
+    rate: Annotated[float, typer.Option(help="Clicks per second.", min=0.1)] = 200,
+    seconds: Annotated[float, typer.Option(help="How long; 0 = for ever.", min=0)] = 0,
+    log: Annotated[
+        Path | None, typer.Option(help="Write a Parquet log here instead of publishing.")
+    ] = None,
+    interactions: Annotated[
+        int,
+        typer.Option(help="Length of the log; on missions every one is a click.", min=1),
+    ] = 200_000,
+    generator: Annotated[
+        str | None,
+        typer.Option(help="Of the source's log: source (exact, default) or fast (same law)."),
+    ] = None,
+    world: Annotated[str, WORLD] = "missions",
+    seed: Annotated[int, typer.Option(help="Seed of the traffic.")] = 43,
+    world_seed: Annotated[int, typer.Option(help="Seed of products and shoppers.")] = 42,
+) -> None:
+    """Let simulated shoppers click: live onto Kafka, or into a log file.
+
+    Example: nextclick simulate --rate 200 --seconds 60
+    Example: nextclick simulate --log clicks.parquet --rate 1 --interactions 200000
+    Example: nextclick simulate --log clicks.parquet --world source --generator fast
+    """
+    from services.simulator import publish, worlds
+    from services.simulator.world import World
+
+    settings, stop = start("simulate")
+    shop = worlds.world(world, world_seed)
+    if generator is not None and not isinstance(shop, World):
+        raise ConfigurationError(f"--generator {generator}: goes with --world source only")
+    if generator not in (None, "source", "fast"):
+        raise ConfigurationError(f"--generator {generator}: use source or fast")
+    if log is not None:
+        if isinstance(shop, World) and generator == "fast":
+            clicks = shop.fast_clicks(interactions, seed)
+        else:
+            clicks = worlds.past(shop, interactions, seed)
+        now_ms = int(datetime.now(UTC).timestamp() * 1000)
+        frame = publish.click_frame(clicks, now_ms, rate, seed)
+        try:
+            frame.to_parquet(log, index=False)
+        except OSError as error:
+            raise ConfigurationError(f"--log {log} cannot be written ({error})") from None
+        console.print(f"{len(frame):,} clicks written to {log}")
+        return
+
+    from shared.kafka import Publisher, ensure_topics
+
+    ensure_topics(settings.kafka, [settings.kafka.clicks_topic])
+    sent = publish.publish_live(
+        shop.traffic(seed),
+        Publisher(settings.kafka),
+        settings.kafka.clicks_topic,
+        rate=rate,
+        seconds=seconds or None,
+        seed=seed,
+        stop=stop,
+    )
+    logging.getLogger("nextclick").info("%d clicks sent", sent)
+
+
+@app.command()
+def worker() -> None:
+    """Answer every click with a recommendation.
+
+    Example: NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 nextclick worker
+    """
+    from services.worker import main as worker_main
+
+    settings, stop = start("worker")
+    worker_main.run(settings, stop)
+
+
+@app.command()
+def api(
+    world: Annotated[
+        str, typer.Option(help="Where clicks are simulated: the world whose ceiling to show.")
+    ] = "",
+    world_seed: Annotated[int, typer.Option(help="Seed of its products and shoppers.")] = 42,
+) -> None:
+    """Serve recommendations over HTTP, take clicks, and show the stream on a page.
+
+    Example: NEXTCLICK_API__PORT=8000 nextclick api
+    """
+    try:
+        from services.api import main as api_main
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{error.name} is not installed: pip install 'nextclick[api]'"
+        ) from None
+
+    settings, _ = start("api")
+    if not world:
+        api_main.run(settings)
+        return
+    from services import rivals
+    from services.simulator import worlds
+
+    api_main.run(settings, rivals.ceiling(worlds.world(world, world_seed)))
+
+
+@app.command()
+def trainer(
+    once: Annotated[
+        bool, typer.Option("--once", help="Catch up, retrain once, exit: for cron.")
+    ] = False,
+) -> None:
+    """Collect clicks into the event log and retrain; publish what passes the gate.
+
+    Example: nextclick trainer --once
+    """
+    from trainer import main as trainer_main
+
+    settings, stop = start("trainer")
+    trainer_main.run(settings, stop, once=once)

@@ -1,0 +1,152 @@
+"""Commands about clicks and lists: replay, import, evaluate, explain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.common import app, console, start
+from shared.errors import ConfigurationError
+from shared.settings import Settings
+
+_FILE = typer.Argument(help="A log of clicks; gzip and zstd are unpacked.", exists=True)
+_FORMAT = typer.Option(
+    help="auto, parquet, csv, jsonl, sessions, rsc15, retailrocket, diginetica, otto, movielens."
+)
+_MAP = typer.Option("--map", help="Columns, if they have other names: user=…,item=…,time=…")
+_TIME_UNIT = typer.Option(help="auto, s, ms, us, ns or iso.")
+_ENCODING = typer.Option(help="Of a text file.")
+_STRICT = typer.Option("--strict", help="Refuse a file in which anything is wrong.")
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, _FILE],
+    format: Annotated[str, _FORMAT] = "auto",
+    speed: Annotated[str, typer.Option(help="1x, 100x, … or max.")] = "1x",
+    mapping: Annotated[str, _MAP] = "",
+    time_unit: Annotated[str, _TIME_UNIT] = "auto",
+    encoding: Annotated[str, _ENCODING] = "utf-8",
+    now: Annotated[
+        bool, typer.Option("--now", help="Date clicks when they are sent, not when they happened.")
+    ] = False,
+    strict: Annotated[bool, _STRICT] = False,
+    check: Annotated[bool, typer.Option("--check", help="Read and report; send nothing.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew where an earlier replay did not end.")
+    ] = False,
+    state: Annotated[
+        Path | None, typer.Option(help="Where to note how far it came; default: beside the file.")
+    ] = None,
+) -> None:
+    """Publish the clicks of a file, at their own pace or faster. It goes on where it was stopped.
+
+    Example: nextclick replay yoochoose-clicks.dat --speed 100x
+    Example: nextclick replay clicks.csv.gz --map user=customer,item=sku,time=at --speed max
+    """
+    from services.replay import cli as replaying
+    from services.replay.log import load
+
+    settings, stop = start("replay")
+    pace = replaying.parse_speed(speed)
+    clicks = load(file, format, replaying.parse_mapping(mapping), time_unit, encoding)
+    replaying.describe(clicks, console, strict)
+    if not check:
+        replaying.replay(
+            clicks,
+            settings.kafka,
+            stop,
+            console,
+            speed=pace,
+            now=now,
+            restart=restart,
+            state_file=state,
+        )
+
+
+@app.command("import")
+def import_file(
+    file: Annotated[Path, _FILE],
+    format: Annotated[str, _FORMAT] = "auto",
+    mapping: Annotated[str, _MAP] = "",
+    time_unit: Annotated[str, _TIME_UNIT] = "auto",
+    encoding: Annotated[str, _ENCODING] = "utf-8",
+    strict: Annotated[bool, _STRICT] = False,
+) -> None:
+    """Put the clicks of a file into the event log, to train on. A file that is there is left alone.
+
+    Example: nextclick import events.csv --format retailrocket
+    """
+    from services.importing import import_file
+    from services.replay import cli as replaying
+    from services.replay.log import load
+
+    settings, _ = start("import")
+    clicks = load(file, format, replaying.parse_mapping(mapping), time_unit, encoding)
+    replaying.describe(clicks, console, strict)
+    console.print(import_file(clicks, settings.trainer.event_log), markup=False)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="A simulated world (missions, missions-nogap, source), a folder with "
+            "train_sessions.txt and test_sessions.txt, or Parquet clicks (a file, or a folder "
+            "such as an event log)."
+        ),
+    ],
+    methods: Annotated[str, typer.Option(help="Names with commas between, or all.")] = "all",
+    preset: Annotated[
+        str, typer.Option(help="Of our model; several, with commas between, are compared.")
+    ] = "default",
+    seeds: Annotated[int, typer.Option(help="Runs of each method.", min=1, max=100)] = 1,
+    max_seconds: Annotated[
+        float, typer.Option(help="Longest fit of a method; 0 = no limit.", min=0)
+    ] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots here.")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 = all cores.", min=0)] = 0,
+) -> None:
+    """Compare recommenders on one data set: quality, noise, coverage, time.
+
+    Example: nextclick evaluate missions --html report.html
+    Example: nextclick evaluate sessions/ --methods bst,vsknn --seeds 3 --json report.json
+    """
+    from services import evaluation
+    from shared.device import select_device
+
+    settings = Settings.from_environment()
+    evaluation.use_threads(threads)
+    options = evaluation.Options(
+        data, evaluation.names(methods), evaluation.names(preset), seeds, max_seconds, json, html
+    )
+    gap_ms = int(settings.session.gap_seconds * 1000)
+    evaluation.run(options, select_device(settings.device), gap_ms, console)
+
+
+@app.command()
+def explain(
+    event_id: Annotated[
+        str | None, typer.Argument(help="The click whose recommendation is to be explained.")
+    ] = None,
+    history: Annotated[
+        str, typer.Option(help="Instead: item ids, oldest first, separated by commas.")
+    ] = "",
+    version: Annotated[
+        str | None, typer.Option(help="With --history: the model version; default the current.")
+    ] = None,
+) -> None:
+    """Show how much each click of a history contributed to each recommended item.
+
+    Example: nextclick explain --history "Puppy Food,Food Bowl,Water Dispenser"
+    """
+    from services import explain
+
+    if event_id is not None and (history or version):
+        raise ConfigurationError("explain takes an EVENT_ID, or --history, not both")
+    items = [item for item in (part.strip() for part in history.split(",")) if item]
+    explain.show(*explain.run(Settings.from_environment(), event_id, items, version), console)

@@ -1,0 +1,154 @@
+"""Commands that look at and change what the services share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.table import Table
+
+from services.cli.common import app, cell, console
+from shared.errors import CheckpointError
+from shared.settings import Settings, environment_names, shown
+
+if TYPE_CHECKING:  # importing it imports torch: seconds that most commands need not wait
+    from shared.registry import Registry
+
+topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics.")
+sessions_app = typer.Typer(no_args_is_help=True, help="Session state in Redis.")
+models_app = typer.Typer(no_args_is_help=True, help="The model registry.")
+events_app = typer.Typer(no_args_is_help=True, help="The trainer's event log.")
+app.add_typer(topics_app, name="topics")
+app.add_typer(sessions_app, name="sessions")
+app.add_typer(models_app, name="models")
+app.add_typer(events_app, name="events")
+
+
+@app.command()
+def settings() -> None:
+    """List every setting with its value here.
+
+    Example: nextclick settings
+    """
+    Settings.from_environment()
+    table = Table("variable", "value", "meaning")
+    for name, (default, description) in environment_names().items():
+        value = shown(name, os.environ[name]) if name in os.environ else default
+        table.add_row(name, cell(value), description)
+    console.print(table)
+
+
+@topics_app.command("create")
+def topics_create() -> None:
+    """Create the topics that are missing; never alter one that exists.
+
+    Example: nextclick topics create
+    """
+    from shared.kafka import ensure_topics
+
+    kafka = Settings.from_environment().kafka
+    wanted = [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic]
+    created = ensure_topics(kafka, wanted)
+    for topic in wanted:
+        console.print(f"{topic}: {'created' if topic in created else 'exists, left as it is'}")
+
+
+@sessions_app.command("rebuild")
+def rebuild_sessions() -> None:
+    """Fill Redis anew from the clicks topic, up to where the workers have come.
+
+    For when Redis was emptied. Users who click while it runs may start anew: stop the workers
+    first if that matters.
+
+    Example: nextclick sessions rebuild
+    """
+    from services.worker.rebuild import run
+
+    rebuilt = run(Settings.from_environment())
+    typer.echo(f"{rebuilt.read - rebuilt.behind:,} clicks are in their users' sessions")
+    if rebuilt.behind:
+        typer.echo(f"{rebuilt.behind:,} lie behind newer clicks of their users and were left out")
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """List the versions, oldest first; * is current.
+
+    Example: nextclick models list
+    """
+    registry = open_registry()
+    pointer = registry.pointer()
+    table = Table("", "version", "created", "parent", "HR@10", "clicks")
+    for column in table.columns[1:4]:
+        column.no_wrap = True  # a version that is cut short cannot be copied
+    for version in registry.versions():
+        mark = "*" if pointer and pointer.version == version else ""
+        try:
+            manifest = registry.manifest(version)
+        except CheckpointError as error:
+            table.add_row(mark, cell(version), "broken", cell(str(error)), "", "")
+            continue
+        table.add_row(
+            mark,
+            cell(version),
+            cell(manifest.created_at),
+            cell(manifest.parent or "–"),
+            f"{manifest.metrics.get('test_hr@10', float('nan')):.4f}",
+            f"{manifest.training.get('clicks', 0):,}",
+        )
+    console.print(table)
+
+
+@models_app.command("show")
+def models_show(version: str) -> None:
+    """Print the manifest of a version.
+
+    Example: nextclick models show 20260131T120000-3fa2
+    """
+    typer.echo(open_registry().manifest(version).model_dump_json(indent=2))
+
+
+@models_app.command("promote")
+def models_promote(version: str) -> None:
+    """Make a version current; running workers swap to it within seconds.
+
+    Example: nextclick models promote 20260131T120000-3fa2
+    """
+    open_registry().promote(version)
+    console.print(f"current: {version}")
+
+
+@models_app.command("rollback")
+def models_rollback() -> None:
+    """Make the version current that was before.
+
+    Example: nextclick models rollback
+    """
+    console.print(f"current: {open_registry().rollback().version}")
+
+
+@events_app.command("compact")
+def events_compact() -> None:
+    """Merge small files of the event log; the trainer does so too, at each retraining.
+
+    A trainer may run meanwhile.
+
+    Example: NEXTCLICK_TRAINER__EVENT_LOG=event_log nextclick events compact
+    """
+    from trainer.compaction import compact
+
+    folder = Path(Settings.from_environment().trainer.event_log)
+    done = compact(folder)
+    console.print(
+        f"{folder}: {done.files_before:,} files became {done.files_after:,}, "
+        f"{done.rows_rewritten:,} clicks rewritten"
+    )
+
+
+def open_registry() -> Registry:
+    """The registry that the settings name."""
+    from shared.registry import Registry
+
+    return Registry(Settings.from_environment().registry.url)
