@@ -90,8 +90,7 @@ class EventLog:
         """
         table = pa.Table.from_pandas(frame, SCHEMA, preserve_index=False)
         table = table.replace_schema_metadata({_SOURCE: source})
-        number = sum(1 for _ in self.folder.glob("clicks-import-*.parquet"))
-        log_files.write(self.folder, f"clicks-import-{number:018d}.parquet", table)
+        log_files.write(self.folder, log_files.next_import(self.folder), table)
 
     def imported_sources(self) -> set[str]:
         """What was imported, by the names that were given to it."""

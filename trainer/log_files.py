@@ -82,6 +82,13 @@ def uncovered(files: Iterable[OffsetFile]) -> list[OffsetFile]:
     return kept
 
 
+def next_import(folder: Path) -> str:
+    """The name of the next import: after the last, for the oldest may have been deleted."""
+    matches = [_IMPORTED.fullmatch(path.name) for path in folder.glob("clicks-import-*")]
+    number = max((int(m[1]) for m in matches if m), default=-1) + 1
+    return f"clicks-import-{number:018d}.parquet"
+
+
 def files_of(folder: Path) -> list[Path]:
     """The files that make up an event log: imports first, then by partition and offset."""
     imported = sorted(p for p in folder.glob("clicks-import-*") if _IMPORTED.fullmatch(p.name))

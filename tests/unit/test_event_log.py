@@ -234,3 +234,12 @@ def test_many_files_come_in_their_order(log: EventLog) -> None:
         log.append(0, i, i, rows(i))
     assert ids(log.read()) == [f"e{i}" for i in range(300)]
     assert ids(log.read(newest=250)) == [f"e{i}" for i in range(50, 300)]
+
+
+def test_an_import_never_takes_the_place_of_another(log: EventLog) -> None:
+    columns = ["event_id", "user_id", "item_id", "timestamp"]
+    for number in (1, 2):
+        log.import_clicks(pd.DataFrame(rows(number), columns=columns))
+    (log.folder / "clicks-import-000000000000000000.parquet").unlink()  # the oldest, by hand
+    log.import_clicks(pd.DataFrame(rows(3), columns=columns))
+    assert ids(log.read()) == ["e2", "e3"]
