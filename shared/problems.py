@@ -62,6 +62,10 @@ def why_unusable(item_id: str) -> str | None:
         return "empty item id"
     if len(item_id) > MAX_ID_LENGTH:
         return f"item id of more than {MAX_ID_LENGTH} characters"
-    if not item_id.isprintable() and any(unicodedata.category(c) == "Cc" for c in item_id):
-        return "item id with a control character"
+    if not item_id.isprintable():
+        kinds = {unicodedata.category(c) for c in item_id}
+        if "Cc" in kinds:
+            return "item id with a control character"
+        if "Cs" in kinds:  # JSON can say it, UTF-8 cannot
+            return "item id with half a surrogate pair"
     return None
