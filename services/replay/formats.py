@@ -108,6 +108,11 @@ def detect(lines: Sequence[Line]) -> str:
     if _delimiter(first) != " " and len(names) > 2:
         return "csv"
     if all(_delimiter(line.text) == " " for line in lines):
+        if _has_columns(first.split()):
+            raise ConfigurationError(
+                f"is this a session a line or a table? Its first line is {first[:80]!r}; say "
+                "--format sessions or --format csv"
+            )
         return "sessions"
     raise ConfigurationError(
         f"which format is this? Its first line is {first[:80]!r}; say --format "
@@ -146,12 +151,14 @@ def jsonl_rows(
 def session_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
     """A session a line: the line is the user; a click a second, a session an hour after another.
 
-    The first session is thought to have begun in 2020.
+    The first session is thought to have begun in 2020. The user has the file's name in his own, so
+    that two files, such as a training and a test set, have no user in common.
     """
     begins = 1_577_836_800
+    name = file.removesuffix(".gz").removesuffix(".zst")[:100]
     for line in lines:
         for place, item in enumerate(line.text.split()):
-            yield Row(line.number, f"session-{line.number}", item, str(begins + place))
+            yield Row(line.number, f"{name}:{line.number}", item, str(begins + place))
         begins += 3600
 
 
@@ -253,6 +260,11 @@ def _delimiter(line: str) -> str:
 
 def _split(line: str, delimiter: str) -> list[str]:
     return next(csv.reader([line], delimiter=delimiter), [])
+
+
+def _has_columns(names: Sequence[str]) -> bool:
+    known = {name.lower() for name in names}
+    return all(known & set(usual) for usual in _USUAL.values())
 
 
 def _is_time(text: str) -> bool:

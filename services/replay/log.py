@@ -151,7 +151,8 @@ def _collect(
                 to_millis = times.to_millis(time_unit)
             moment = to_millis(time)
         except ValueError:
-            problems.add(path.name, "click without a time that can be read", "left out", line)
+            hint = "left out; see --time-unit" if to_millis is None else "left out"
+            problems.add(path.name, "click without a time that can be read", hint, line)
             continue
         user_code, item_code = user_codes.code(user), item_codes.code(item)
         for code, ids in ((user_code, user_codes), (item_code, item_codes)):

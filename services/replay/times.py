@@ -16,20 +16,21 @@ UNITS = (*_PER_MILLISECOND, "iso")
 
 
 def unit_of(text: str) -> str:
-    """Guess the unit by the first time in a file: one of UNITS.
+    """Guess the unit by a time of a file: one of UNITS.
 
     A number is of seconds, milliseconds, … by its size, which is right for the years 1973 to 5000.
-    Raises ValueError for what is no time.
+    Raises ValueError for what is no time, and for a number too small to tell: one such line at the
+    beginning must not decide for a whole file.
     """
     try:
         size = abs(float(text))
     except ValueError:
         _from_iso(text)
         return "iso"
-    for unit, below in (("s", 1e11), ("ms", 1e14), ("us", 1e17)):
-        if size < below:
+    for unit, least in (("s", 1e8), ("ms", 1e11), ("us", 1e14), ("ns", 1e17)):
+        if least <= size < 1000 * least:
             return unit
-    return "ns"
+    raise ValueError(f"{text} is no epoch time of a year after 1973")
 
 
 def to_millis(unit: str) -> ToMillis:

@@ -88,8 +88,12 @@ def test_sessions_get_users_and_times(tmp_path: Path) -> None:
     file = load(written(tmp_path, "a b a\n\nc\n"))
     assert file.format == "sessions"
     (first, *_, last) = clicks_of(file)
-    assert [user for user, _, _ in clicks_of(file)] == ["session-1"] * 3 + ["session-3"]
+    assert [user for user, _, _ in clicks_of(file)] == ["clicks.txt:1"] * 3 + ["clicks.txt:3"]
     assert last[2] - first[2] == 3_600_000
+    packed = load(written(tmp_path, gzip.compress(b"a b a\n\nc\n"), "clicks.txt.gz"))
+    assert clicks_of(packed) == clicks_of(file)
+    other = load(written(tmp_path, "a b a\n\nc\n", "test.txt"))
+    assert not {user for user, _, _ in clicks_of(other)} & {user for user, _, _ in clicks_of(file)}
 
 
 @pytest.mark.parametrize("kind", ["ms", "s", "timestamp"])
@@ -158,6 +162,8 @@ def test_what_is_wrong_is_counted_with_its_lines(tmp_path: Path) -> None:
         (b"user_id,item_id,timestamp\n", "holds no click"),
         (b"user_id,item_id,timestamp\nu,i,never\n", "holds no click.*without a time.*line 2"),
         (b"a,b\n1,2\n", "which format is this"),
+        (b"user item time\nu i 1600000000\n", "--format sessions or --format csv"),
+        (b"user_id,item_id,timestamp\nu,i,12\n", "holds no click.*--time-unit"),
         (b"PAR1 and then nothing", "Parquet"),
         (b'{"a": 1}\n', "which column is the user"),
     ],
@@ -165,6 +171,38 @@ def test_what_is_wrong_is_counted_with_its_lines(tmp_path: Path) -> None:
 def test_a_file_that_is_no_use_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
         load(written(tmp_path, content))
+
+
+@pytest.mark.parametrize("first", ["nan", "inf", "0", "12", "1e30", ""])
+def test_one_odd_time_at_the_beginning_does_not_decide_for_the_file(
+    tmp_path: Path, first: str
+) -> None:
+    file = load(
+        written(tmp_path, f"user,item,time\nu0,x,{first}\nu1,a,1600000000\nu2,b,1600000001\n")
+    )
+    assert file.time_unit == "s"
+    assert clicks_of(file) == WANTED[:2]
+    assert [problem.first for problem in file.problems] == [[2]]
+
+
+def test_a_table_with_blanks_between_can_be_asked_for(tmp_path: Path) -> None:
+    path = written(tmp_path, "user item time\nu1 a 1600000000\nu2 b 1600000001\n")
+    assert clicks_of(load(path, "csv")) == WANTED[:2]
+
+
+def test_half_a_surrogate_pair_is_no_id(tmp_path: Path) -> None:
+    lines = [
+        {"user": "\ud800", "item": "a", "time": 1600000000},
+        {"user": "u1", "item": "\udfff", "time": 1600000000},
+        {"user": "u1", "item": "a", "time": 1600000000},
+    ]
+    file = load(written(tmp_path, "\n".join(map(json.dumps, lines))))
+    assert clicks_of(file) == WANTED[:1]
+    assert {problem.what: problem.first for problem in file.problems} == {
+        "user id with half a surrogate pair": [1],
+        "item id with half a surrogate pair": [2],
+    }
+    assert fingerprint(file)
 
 
 def test_refusals_by_option(tmp_path: Path) -> None:
