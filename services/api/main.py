@@ -49,7 +49,8 @@ def run(settings: Settings, ceiling: TopItems | None = None) -> None:
     away requests are answered by fallback lists or errors until it is back.
     """
     ours = settings.api
-    with parts_of(settings) as parts:
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    with _listening(ours.host, ours.port) as listening, parts_of(settings) as parts:
         app = create_app(parts, ours, settings.worker.top_k, secrets())
         rivals = {"popularity": most_popular(parts.slot)}
         if ceiling is not None:
@@ -57,7 +58,6 @@ def run(settings: Settings, ceiling: TopItems | None = None) -> None:
         feed = Feed(settings.kafka, settings.worker.group_id, parts.registry, rivals)
         if ours.page:
             view.install(app, parts, feed, ours.key.get_secret_value())
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
         config = uvicorn.Config(
             app,
             log_config=None,  # ours
@@ -66,13 +66,13 @@ def run(settings: Settings, ceiling: TopItems | None = None) -> None:
             server_header=False,
             proxy_headers=False,  # nobody asks who asked
         )
-        listening = _listening(ours.host, ours.port)
-        with listening:
-            host, port = listening.getsockname()[:2]
-            log.info("listening on http://%s:%d", host, port)
-            leave_what_is_loaded_to_itself()
+        host, port = listening.getsockname()[:2]
+        log.info("listening on http://%s:%d", host, port)
+        leave_what_is_loaded_to_itself()
+        try:
             uvicorn.Server(config).run([listening])
-        feed.stop()
+        finally:
+            feed.stop()
 
 
 def most_popular(slot: ModelSlot) -> TopItems:

@@ -32,10 +32,15 @@ def cell(text: str) -> Text:
     return Text(printable(text))
 
 
-def start(name: str) -> tuple[Settings, threading.Event]:
-    """Read the settings, set logging up, and turn SIGTERM and SIGINT into an event."""
+def start(name: str, *, tool: bool = False) -> tuple[Settings, threading.Event]:
+    """Read the settings, set logging up, and turn SIGTERM and SIGINT into an event.
+
+    A tool's log is text, unless the settings say otherwise: a person runs it, also where its output
+    goes into a file.
+    """
     settings = Settings.from_environment()
-    logs.set_up(name, settings.log_level, secrets(), settings.log_format)
+    form = "text" if tool and settings.log_format == "auto" else settings.log_format
+    logs.set_up(name, settings.log_level, secrets(), form)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

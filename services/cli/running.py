@@ -53,7 +53,7 @@ def servers(
     """
     from services import local
 
-    stop = start("servers")[1]
+    stop = start("servers", tool=True)[1]
     local.serve(env, console, stop)
 
 

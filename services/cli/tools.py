@@ -49,7 +49,7 @@ def replay(
     from services.replay import cli as replaying
     from services.replay.log import load
 
-    settings, stop = start("replay")
+    settings, stop = start("replay", tool=True)
     pace = replaying.parse_speed(speed)
     clicks = load(file, format, replaying.parse_mapping(mapping), time_unit, encoding)
     replaying.describe(clicks, console, strict)
@@ -83,7 +83,7 @@ def import_file(
     from services.replay import cli as replaying
     from services.replay.log import load
 
-    settings, _ = start("import")
+    settings, _ = start("import", tool=True)
     clicks = load(file, format, replaying.parse_mapping(mapping), time_unit, encoding)
     replaying.describe(clicks, console, strict)
     console.print(import_file(clicks, settings.trainer.event_log), markup=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -12,8 +14,10 @@ from confluent_kafka import Message as RawMessage
 from shared.errors import ConfigurationError, Unavailable
 from shared.masking import secrets_of_options, without
 from shared.messages import Message
+from shared.patience import REMIND_SECONDS
 from shared.settings import KafkaSettings
 
+_MESSAGES_REMEMBERED = 1000
 REQUEST_SECONDS = 10.0
 """How long one request to the cluster may take before it counts as unavailable."""
 
@@ -40,6 +44,29 @@ MISCONFIGURED = {
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError.MSG_SIZE_TOO_LARGE,
 }
+
+
+class OnceAMinute(logging.Filter):
+    """Passes a message once a minute: a client that cannot connect says so a hundred times."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether to pass a record; messages that differ in numbers only are the same."""
+        message = re.sub(r"\d+", "#", record.getMessage())
+        now = self._clock()
+        if now - self._said.get(message, -REMIND_SECONDS) < REMIND_SECONDS:
+            return False
+        if len(self._said) >= _MESSAGES_REMEMBERED:
+            self._said.clear()
+        self._said[message] = now
+        return True
+
+
+logging.getLogger("librdkafka").addFilter(OnceAMinute())
 
 
 def client_config(settings: KafkaSettings) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 
 from confluent_kafka import TopicPartition
 
 from shared.kafka import ClickConsumer
-from shared.kafka.client import read_message
+from shared.kafka.client import OnceAMinute, read_message
 from shared.settings import KafkaSettings
 
 
@@ -66,3 +67,17 @@ def test_a_header_whose_name_is_no_text_costs_only_the_headers() -> None:
 
     message = read_message(Spoilt(p=0, o=5))  # type: ignore[arg-type]
     assert (message.offset, message.headers) == (5, ())
+
+
+def test_what_librdkafka_repeats_is_said_once_a_minute() -> None:
+    now = 0.0
+    said = OnceAMinute(clock=lambda: now)
+
+    def passes(text: str) -> bool:
+        return said.filter(logging.LogRecord("librdkafka", logging.ERROR, "", 0, text, (), None))
+
+    assert passes("connect to broker 1 failed (after 0ms)")
+    assert not passes("connect to broker 1 failed (after 17ms)")
+    assert passes("another thing")
+    now = 61.0
+    assert passes("connect to broker 1 failed (after 2ms)")
