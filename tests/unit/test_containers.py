@@ -24,7 +24,7 @@ WRITABLE = {
     "simulator": set(),
     "worker": {"registry:/data/registry"},
     "trainer": {"registry:/data/registry", "event_log:/data/event_log"},
-    "api": set(),
+    "api": {"registry:/data/registry"},
     "prometheus": {"prometheus:/prometheus"},
     "grafana": {"grafana:/var/lib/grafana"},
 }
