@@ -16,16 +16,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from services import local
 from services.live import Live
 from services.local import Processes
 from services.replay.log import ClickFile, load
+from services.rivals import always
 from services.watcher import Watcher
 from shared.kafka import ensure_topics
-from shared.schemas import Recommendation
 from shared.settings import PREFIX, KafkaSettings
 
 K = 20
@@ -61,11 +60,7 @@ def _run(clicks: ClickFile, cut: int, speed: str, folder: Path, environ: dict[st
 
     often = Counter(clicks.items[:cut].tolist()).most_common(K)
     popular = {clicks.item_ids[item] for item, _ in often}
-
-    def most_popular(answers: Sequence[Recommendation]) -> list[set[str]]:
-        return [popular] * len(answers)
-
-    live = Live(rivals={"popularity": most_popular}, k=K)
+    live = Live(rivals={"popularity": always(popular)}, k=K)
     watcher = Watcher(kafka, live)
     services = Processes(folder, environ)
     try:

@@ -26,9 +26,9 @@ from rich.live import Live as LiveDisplay
 from rich.table import Table
 
 from services import local
-from services.live import Live
+from services.live import K, Live
 from services.local import Processes
-from services.rivals import rivals
+from services.rivals import always, ceiling
 from services.simulator import worlds
 from services.simulator.publish import click_frame
 from services.simulator.shop import Clicks
@@ -47,7 +47,6 @@ BOOTSTRAP_INTERACTIONS = {"missions": 40_000, "source": 200_000}
 BOOTSTRAP_EPOCHS = 3
 RETRAIN_EPOCHS = 1
 DRAIN_SECONDS = 60.0
-K = 10
 _ADDRESSES = ("KAFKA__BOOTSTRAP_SERVERS", "REDIS__URL")
 
 
@@ -87,7 +86,7 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
     past = worlds.past(shop, BOOTSTRAP_INTERACTIONS[options.world], options.seed)
     popularity = _bootstrap(past, options, console, folder)
 
-    live = Live(rivals=rivals(shop, popularity))
+    live = Live(rivals={"popularity": always(popularity), "ceiling": ceiling(shop)})
     watcher = Watcher(kafka, live)
     services = Processes(folder, environ)
     try:

@@ -14,6 +14,9 @@ import numpy as np
 
 from shared.schemas import Recommendation
 
+K = 10
+"""Items of a list that count."""
+
 TopItems = Callable[[Sequence[Recommendation]], list[set[str]]]
 """For each answer's history, the k items that another method would have recommended."""
 
@@ -24,7 +27,7 @@ class Live:
 
     rivals: dict[str, TopItems]
     """Methods to compare the model with on the same clicks, by name."""
-    k: int = 10
+    k: int = K
     clicks: set[str] = field(default_factory=set)
     """event_ids seen on the clicks topic."""
     answered: Counter[str] = field(default_factory=Counter)

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from services.live import TopItems
+from services.live import K, TopItems
 from services.simulator.shop import Shop
 from shared.checkpoint import Vocabulary
 from shared.schemas import Recommendation
 from shared.windows import HISTORY_LENGTH
 
-K = 10
 
+def always(items: Collection[str]) -> TopItems:
+    """The same list, whatever the history."""
+    listed = set(items)
 
-def rivals(shop: Shop, popularity: Sequence[str]) -> dict[str, TopItems]:
-    """A fixed list of popular items, and the best lists that there are."""
-    popular = set(popularity)
+    def same(answers: Sequence[Recommendation]) -> list[set[str]]:
+        return [listed] * len(answers)
 
-    def most_popular(answers: Sequence[Recommendation]) -> list[set[str]]:
-        return [popular] * len(answers)
-
-    return {"popularity": most_popular, "ceiling": ceiling(shop)}
+    return same
 
 
 def ceiling(shop: Shop) -> TopItems:

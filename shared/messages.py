@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from shared.schemas import Click, Recommendation
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -35,6 +37,11 @@ class OutMessage:
     headers: tuple[tuple[str, bytes], ...] = ()
     partition: int | None = None
     """None: the key decides."""
+
+
+def of_user(topic: str, message: Click | Recommendation) -> OutMessage:
+    """Put a message of a user onto a topic, keyed so that the user's messages keep their order."""
+    return OutMessage(topic, message.user_id.encode(), message.model_dump_json().encode())
 
 
 REDRIVEN = "redriven"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from shared import metrics
 from shared.checkpoint import Checkpoint
 from shared.errors import CheckpointError, Unavailable
-from shared.patience import REMIND_SECONDS
+from shared.patience import Reminder
 from shared.registry import Pointer, Registry, published_at
 from shared.scorer import Scorer
 
@@ -51,12 +51,11 @@ class ModelSlot:
         self._registry = registry
         self._make_scorer = make_scorer
         self._poll_seconds = poll_seconds
-        self._clock = clock
         self._model: ServedModel | None = None
         self._given_up: str | None = None
         self._rolled_back: str | None = None
         self._swapping = threading.Lock()
-        self._complained: float | None = None
+        self._reminder = Reminder(clock)
         self._crash: BaseException | None = None
         self._stop = threading.Event()
         self._first = threading.Event()
@@ -116,7 +115,7 @@ class ModelSlot:
                 return
             forward = served in pointer.history and pointer.version not in pointer.history
             self._swap(pointer.version, on_trial=forward)
-            self._complained = None
+            self._reminder.reset()
         except Unavailable as error:
             self._complain(str(error))
         except CheckpointError as error:  # the pointer itself is unreadable
@@ -170,10 +169,8 @@ class ModelSlot:
         log.info("serving model %s", version, extra=about)
 
     def _complain(self, text: str) -> None:
-        now = self._clock()
-        if self._complained is None or now - self._complained >= REMIND_SECONDS:
+        if self._reminder.due():
             log.warning("%s", text)
-            self._complained = now
 
     def _watch(self) -> None:
         try:

@@ -23,6 +23,31 @@ class Stopped(Exception):
     """The process was asked to stop while it waited; work in hand is left uncommitted."""
 
 
+class Reminder:
+    """Says when something that goes on is to be said: at once, and then once a minute."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said: float | None = None
+
+    @property
+    def said(self) -> bool:
+        """Whether it was said at all."""
+        return self._said is not None
+
+    def due(self) -> bool:
+        """Whether to say it now; counts as said if so."""
+        now = self._clock()
+        if self._said is not None and now - self._said < REMIND_SECONDS:
+            return False
+        self._said = now
+        return True
+
+    def reset(self) -> None:
+        """It is over: the next time is a first time."""
+        self._said = None
+
+
 class Patience:
     """Calls an action until it works: backs off, and says so at once and then once a minute."""
 
@@ -42,19 +67,18 @@ class Patience:
         Raises Stopped if `stop` is set meanwhile.
         """
         delay = FIRST_DELAY
-        said: float | None = None
+        reminder = Reminder(self._clock)
         while True:
             try:
                 result = action(*args, **kwargs)
             except Unavailable as error:
                 HEART.beat()  # waiting for a server is not being stuck
-                if said is None or self._clock() - said >= REMIND_SECONDS:
+                if reminder.due():
                     self._log.warning("waiting: %s", error)
-                    said = self._clock()
                 if self._stop.wait(delay):
                     raise Stopped from None
                 delay = min(2 * delay, LONGEST_DELAY)
             else:
-                if said is not None:
+                if reminder.said:
                     self._log.info("going on")
                 return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets as compare
+import hmac
 from collections.abc import Collection
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -223,7 +223,7 @@ def _key_checks(key: str) -> list[Any]:
     header = APIKeyHeader(name="X-API-Key", auto_error=False)
 
     async def check(given: str | None = Security(header)) -> None:
-        if given is None or not compare.compare_digest(given.encode(), key.encode()):
+        if given is None or not hmac.compare_digest(given.encode(), key.encode()):
             raise Rejected(HTTPStatus.UNAUTHORIZED, "the header X-API-Key is missing or wrong")
 
     return [Depends(check)]

@@ -10,7 +10,7 @@ from services.api.messages import ClickRequest
 from shared.errors import ConfigurationError, Unavailable
 from shared.identifiers import uuid7
 from shared.kafka import Publisher, ensure_topics
-from shared.messages import OutMessage
+from shared.messages import of_user
 from shared.schemas import Click
 from shared.settings import KafkaSettings
 
@@ -61,10 +61,7 @@ class Intake:
             if self._under_way:
                 self._publisher.wait_acknowledged(_KAFKA_SECONDS)  # these were not even sent
             self._under_way = True
-            self._publisher.send(
-                OutMessage(self._topic, click.user_id.encode(), click.model_dump_json().encode())
-                for click in clicks
-            )
+            self._publisher.send(of_user(self._topic, click) for click in clicks)
             self._publisher.wait_acknowledged(_KAFKA_SECONDS)
         except Unavailable:
             self._connected = False  # the topic may be gone

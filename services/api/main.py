@@ -17,10 +17,9 @@ from services.api.batches import Batches
 from services.api.intake import Intake
 from services.api.page import view
 from services.api.page.feed import Feed
-from services.api.page.stream import K
 from services.api.recommender import NoModel, Recommender
 from services.api.rule_book import RuleBook
-from services.live import TopItems
+from services.live import K, TopItems
 from shared.deny_list import deny_list
 from shared.device import select_device
 from shared.errors import ConfigurationError

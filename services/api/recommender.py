@@ -14,7 +14,7 @@ from shared import metrics
 from shared.choice import Choice
 from shared.errors import NextclickError, Unavailable
 from shared.model_slot import ModelSlot, ServedModel
-from shared.patience import REMIND_SECONDS
+from shared.patience import Reminder
 from shared.schemas import ScoredItem
 from shared.sessions import SessionStore
 from shared.windows import HISTORY_LENGTH
@@ -69,7 +69,7 @@ class Recommender:
         self._rules = rules
         self._clock = clock
         self._ask_again = -math.inf
-        self._complained = -math.inf
+        self._reminder = Reminder(clock)
 
     def answer(self, questions: list[Question]) -> list[Answer]:
         """One round trip to Redis, one forward pass.
@@ -111,16 +111,14 @@ class Recommender:
         return histories, missing
 
     def _read(self, user_ids: list[str]) -> dict[str, list[str]] | None:
-        now = self._clock()
-        if now < self._ask_again:
+        if self._clock() < self._ask_again:
             return None
         try:
             sessions = self._sessions.read(user_ids)
         except NextclickError as error:
             self._ask_again = self._clock() + _LEAVE_ALONE_SECONDS
-            if now - self._complained >= REMIND_SECONDS:
+            if self._reminder.due():
                 log.warning("popular items answer instead of the model: %s", error)
-                self._complained = now
             return None
         return {user_id: s.history for user_id, s in zip(user_ids, sessions, strict=True)}
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from pathlib import Path
 
 from services.api.catalogue import read_categories
 from services.api.rules import Rules
 from shared.deny_list import DenyList
 from shared.errors import NextclickError
-from shared.patience import REMIND_SECONDS
+from shared.patience import Reminder
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ class RuleBook:
         self._changing = threading.Lock()
         self._version: int | None = None
         self._modified = _modified(catalogue)
-        self._complained: dict[str, float] = {}
+        self._reminder = Reminder()
         self.rules = Rules(categories=read_categories(catalogue) if catalogue else {})
         """The rules of now; whoever answers a request reads this once."""
         self._stop = threading.Event()
@@ -74,7 +73,8 @@ class RuleBook:
                         self.rules = Rules(denied, self.rules.categories)
                         log.info("%d items are denied", len(denied))
             except NextclickError as error:
-                self._complain("the deny list stays as it was", error)
+                if self._reminder.due():
+                    log.warning("the deny list stays as it was: %s", error)
             self._check_catalogue()
 
     def _check_catalogue(self) -> None:
@@ -89,12 +89,6 @@ class RuleBook:
             return
         self.rules = Rules(self.rules.denied, categories)
         log.info("%s was read anew: %d categories", self._catalogue, len(categories))
-
-    def _complain(self, consequence: str, error: NextclickError) -> None:
-        now = time.monotonic()
-        if now - self._complained.get(consequence, -REMIND_SECONDS) >= REMIND_SECONDS:
-            log.warning("%s: %s", consequence, error)
-            self._complained[consequence] = now
 
     def _watch(self) -> None:
         while not self._stop.wait(self._poll_seconds):

@@ -20,7 +20,7 @@ import numpy as np
 from services.replay.log import ClickFile
 from shared.errors import ConfigurationError
 from shared.kafka import Publisher
-from shared.messages import OutMessage
+from shared.messages import OutMessage, of_user
 from shared.patience import Patience
 from shared.schemas import Click
 
@@ -144,4 +144,4 @@ def _message(clicks: ClickFile, place: int, topic: str, date: int, salt: str) ->
         item_id=clicks.item_ids[clicks.items[place]],
         timestamp=date,
     )
-    return OutMessage(topic, click.user_id.encode(), click.model_dump_json().encode())
+    return of_user(topic, click)

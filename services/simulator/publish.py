@@ -14,7 +14,7 @@ import pandas as pd
 from services.simulator.shop import Clicks
 from shared.identifiers import uuid7
 from shared.kafka import Publisher
-from shared.messages import OutMessage
+from shared.messages import OutMessage, of_user
 from shared.patience import Patience
 from shared.schemas import Click
 
@@ -119,4 +119,4 @@ def _message(topic: str, user: int, item: int | str, due: float, randomness: byt
         item_id=str(item),
         timestamp=timestamp,
     )
-    return OutMessage(topic, click.user_id.encode(), click.model_dump_json().encode())
+    return of_user(topic, click)

@@ -98,11 +98,6 @@ def about(message: Message, error: BadClick) -> dict[str, object]:
     }
 
 
-def answer_message(topic: str, answer: Recommendation) -> OutMessage:
-    """Encode a recommendation for its topic; the key keeps a user's answers in order."""
-    return OutMessage(topic, answer.user_id.encode(), answer.model_dump_json().encode())
-
-
 def dead_letter(topic: str, message: Message, error: BadClick, now_ms: int) -> OutMessage:
     """Wrap a message that is no click: its own bytes and key, and in the headers why and whence.
 

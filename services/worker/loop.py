@@ -37,7 +37,7 @@ from shared import metrics
 from shared.errors import CommitRefused
 from shared.heartbeat import HEART
 from shared.kafka import ClickConsumer, Publisher
-from shared.messages import Message
+from shared.messages import Message, of_user
 from shared.model_slot import ModelSlot, ServedModel
 from shared.patience import Patience, Stopped
 from shared.schemas import Click, Recommendation
@@ -153,7 +153,7 @@ class Worker:
                 handle.recommendation(click, history, ranking, model.version, now_ms)
                 for (click, history), ranking in zip(asked, rankings, strict=True)
             ]
-            encoded = [handle.answer_message(self.recommendations_topic, a) for a in answers]
+            encoded = [of_user(self.recommendations_topic, a) for a in answers]
             dead = [
                 handle.dead_letter(self.dlq_topic, message, error, now_ms)
                 for message, error in handle.bad(batch)

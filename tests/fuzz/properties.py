@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.worker import handle
 from shared.errors import BadClick
-from shared.messages import Message
+from shared.messages import Message, of_user
 from shared.schemas import MAX_CLICK_BYTES, REASONS, Click, decode_click
 from shared.scorer import Ranking
 from shared.sessions import event_digest
@@ -56,6 +56,6 @@ def _check_click(click: Click) -> None:
     assert key.removeprefix(PREFIX).decode() == click.user_id
     assert len(event_digest(click.event_id)) == 8
     answer = handle.recommendation(click, [click.item_id], Ranking([], None), "v", 1)
-    sent = handle.answer_message("recommendations", answer)
+    sent = of_user("recommendations", answer)
     assert sent.key == click.user_id.encode()
     assert type(answer).model_validate_json(sent.value or b"") == answer

@@ -16,7 +16,7 @@ from services.worker import handle
 from shared.errors import BadClick
 from shared.explain import Explanation
 from shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
-from shared.messages import Message, OutMessage
+from shared.messages import Message, OutMessage, of_user
 from shared.schemas import Click, ScoredItem, decode_click
 from shared.scorer import Ranking
 from shared.sessions import RedisSessions
@@ -63,7 +63,7 @@ def test_hostile_names_come_back_from_kafka_as_they_went(kafka: KafkaSettings) -
         answer = handle.recommendation(
             click, [text], Ranking([ScoredItem(text, 1.0)], None), "v", 1
         )
-        sent.append(handle.answer_message(kafka.recommendations_topic, answer))
+        sent.append(of_user(kafka.recommendations_topic, answer))
         raw = Message("clicks", 0, 1, text.encode(), text.encode(), (("x", text.encode()),))
         (read,) = handle.decode([raw])
         assert isinstance(read.outcome, BadClick)

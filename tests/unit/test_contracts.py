@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from services.worker import handle
 from shared.errors import BadClick
-from shared.messages import REDRIVEN, Message
+from shared.messages import REDRIVEN, Message, of_user
 from shared.schemas import LATEST_TIMESTAMP, Recommendation, decode_click
 from shared.scorer import Ranking
 from shared.settings import KafkaSettings
@@ -145,7 +145,7 @@ def test_what_the_worker_sends_fits_its_schemas() -> None:
     for fallback in (None, "unknown_items", "not_finite"):
         ranking = Ranking(make_contracts.RECOMMENDATION.items, fallback)  # type: ignore[arg-type]
         answer = handle.recommendation(click, ["17"], ranking, "v", 1_795_516_001_073)
-        sent = json.loads(handle.answer_message("t", answer).value or b"")
+        sent = json.loads(of_user("t", answer).value or b"")
         RECOMMENDATION.validate(sent)
         assert sent.keys() == set(RECOMMENDATION.schema["required"])
     again = {REDRIVEN: b"2"}.items()

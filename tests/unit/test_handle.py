@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.worker import handle
 from shared.errors import BadClick
-from shared.messages import Message
+from shared.messages import Message, of_user
 from shared.schemas import Click, Recommendation, ScoredItem
 from shared.scorer import Ranking
 
@@ -54,7 +54,7 @@ def test_an_answer_carries_all_that_recomputing_it_takes() -> None:
     click = Click(event_id="e", user_id="ü", item_id="2", timestamp=5)
     ranking = Ranking([ScoredItem(item_id="3", score=0.5)], None)
     answer = handle.recommendation(click, ["1", "2"], ranking, "v1", now_ms=9)
-    out = handle.answer_message("recommendations", answer)
+    out = of_user("recommendations", answer)
     assert (out.topic, out.key) == ("recommendations", "ü".encode())
     assert Recommendation.model_validate_json(out.value or b"") == Recommendation(
         event_id="e",

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from nicegui import run, ui
 
 from services.api.app import Parts
-from services.api.page.stream import K, Stream
+from services.api.page.stream import Stream
+from services.live import K
 from shared.errors import NextclickError
 from shared.explain import Explanation, explain
 from shared.schemas import ScoredItem

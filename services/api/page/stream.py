@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from services.live import TopItems
+from services.live import K, TopItems
 from shared.schemas import Recommendation
 
 STEP_SECONDS = 2
@@ -25,7 +25,6 @@ SHOPPERS = 300
 """Shoppers kept, the newest; a list is judged if its shopper is still here."""
 NEWEST = 40
 """Clicks kept of the stream itself."""
-K = 10
 
 
 @dataclass(frozen=True, slots=True)
