@@ -181,12 +181,12 @@ def _answer_all(
         answered = _count()
         while _count() == answered:  # joining the group takes a while and is not measured
             worker.step()
-        worker.settle()
+        worker.finish()
         leave_what_is_loaded_to_itself()
         first, before, began = _count(), _stages(), time.perf_counter()
         while _count() - answered < clicks:
             worker.step()
-        worker.settle()
+        worker.finish()
         seconds, measured = time.perf_counter() - began, _count() - first
     finally:
         worker.close()

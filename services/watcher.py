@@ -23,7 +23,7 @@ class Watcher:
     def __init__(self, kafka: KafkaSettings, live: Live) -> None:
         self._live = live
         self._answers = TopicReader(kafka, [kafka.recommendations_topic])
-        self._clicks = TopicReader(kafka, [kafka.clicks_topic], in_no_hurry=True)
+        self._clicks = TopicReader(kafka, [kafka.clicks_topic], bulk=True)
         self._arrived: deque[tuple[float, bytes]] = deque()
         self._stop = threading.Event()
         leave_what_is_loaded_to_itself()  # else an answer would seem to arrive 170 ms late

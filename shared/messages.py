@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,6 +43,14 @@ class OutMessage:
 def of_user(topic: str, message: Click | Recommendation) -> OutMessage:
     """Put a message of a user onto a topic, keyed so that the user's messages keep their order."""
     return OutMessage(topic, message.user_id.encode(), message.model_dump_json().encode())
+
+
+def offsets_after(messages: Iterable[Message]) -> dict[int, int]:
+    """By partition, the offset that comes next once these messages are dealt with."""
+    after: dict[int, int] = {}
+    for message in messages:
+        after[message.partition] = max(after.get(message.partition, 0), message.offset + 1)
+    return after
 
 
 REDRIVEN = "redriven"

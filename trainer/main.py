@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -26,8 +26,8 @@ from shared.errors import (
     Unavailable,
 )
 from shared.heartbeat import HEART
-from shared.kafka import ClickConsumer, ensure_topics
-from shared.messages import Message
+from shared.kafka import ClickConsumer, ensure_topics, offsets_held
+from shared.messages import Message, offsets_after
 from shared.patience import Patience, Stopped
 from shared.registry import Registry
 from shared.schemas import decode_click
@@ -85,7 +85,7 @@ class Collector:
             metrics.LOGGED_CLICKS.inc(len(rows))
         if self._waiting:
             try:
-                self.patiently(self.consumer.commit, self._waiting)
+                self.patiently(self.consumer.commit_now, offsets_after(self._waiting))
             except CommitRefused as refused:  # reading goes on after the files, whoever reads
                 log.warning("%s", refused)
         self._waiting = []
@@ -180,13 +180,15 @@ def _lead(
             log.info("%s after %.1f s: %s", verdict, outcome.seconds, outcome.reason, extra=about)
         return outcome
 
+    kafka, topic = settings.kafka, settings.kafka.clicks_topic
     consumer = ClickConsumer(
-        settings.kafka,
-        settings.kafka.clicks_topic,
+        kafka,
+        topic,
         ours.group_id,
-        seek=lambda partitions: _starts(event_log, consumer, partitions),
+        # By a client of its own: within a rebalance the consumer must not be called.
+        seek=lambda partitions: _starts(event_log, offsets_held(kafka, topic), partitions),
         instance_id=ours.instance_id,
-        in_no_hurry=True,
+        bulk=True,
     )
     collector = Collector(consumer, event_log, Patience(stop, log), ours.flush_seconds)
     try:
@@ -256,23 +258,22 @@ def _tidy(event_log: EventLog) -> None:
 
 
 def _starts(
-    event_log: EventLog, consumer: ClickConsumer, partitions: Sequence[int]
+    event_log: EventLog, held: Mapping[int, range], partitions: Sequence[int]
 ) -> dict[int, int]:
     """Where reading goes on: after what the log holds.
 
     Raises ConfigurationError if the log holds offsets that the topic does not have: it belongs
     to another topic, or the topic was made anew.
     """
-    ends = consumer.high_watermarks()
     starts = {}
     for partition in partitions:
         offset = event_log.next_offset(partition)
         if offset is None:
             starts[partition] = 0
-        elif offset > ends.get(partition, 0):
+        elif offset > (end := held.get(partition, range(0)).stop):
             raise ConfigurationError(
                 f"the event log {event_log.folder} is ahead of the topic (partition {partition}: "
-                f"{offset} > {ends.get(partition, 0)}), so it was written from another topic; "
+                f"{offset} > {end}), so it was written from another topic; "
                 "set NEXTCLICK_TRAINER__EVENT_LOG to an empty folder, or move the old one away"
             )
         else:

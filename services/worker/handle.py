@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.errors import BadClick
@@ -51,24 +51,29 @@ def bad(batch: Sequence[Read]) -> list[tuple[Message, BadClick]]:
     return [(read.message, read.outcome) for read in batch if isinstance(read.outcome, BadClick)]
 
 
-def cut(batch: Sequence[Read], max_per_user: int) -> Iterator[list[Read]]:
-    """Cut a batch so that no part has more than `max_per_user` clicks of one user.
+def users(batch: Sequence[Read]) -> Counter[str]:
+    """How many clicks each user has in a batch."""
+    return Counter(r.outcome.user_id for r in batch if isinstance(r.outcome, Click))
 
-    Nearly always one part. It bounds what a crash can replay of one user to what the session
-    store still remembers (sessions.MAX_UNCOMMITTED_CLICKS_PER_USER).
+
+def take(
+    waiting: deque[Read], max_messages: int, uncommitted: Counter[str], max_per_user: int
+) -> list[Read]:
+    """Take a batch from the front, up to a click whose user has enough uncommitted clicks.
+
+    `uncommitted` counts the clicks of each user that are taken and not known to be committed; it is
+    kept up to date here. Its bound keeps what a crash can replay of one user within what the
+    session store still remembers (sessions.MAX_UNCOMMITTED_CLICKS_PER_USER).
     """
-    part: list[Read] = []
-    clicks: Counter[str] = Counter()
-    for read in batch:
-        if isinstance(read.outcome, Click):
-            user_id = read.outcome.user_id
-            if clicks[user_id] == max_per_user:
-                yield part
-                part, clicks = [], Counter()
-            clicks[user_id] += 1
-        part.append(read)
-    if part:
-        yield part
+    batch: list[Read] = []
+    while waiting and len(batch) < max_messages:
+        outcome = waiting[0].outcome
+        if isinstance(outcome, Click):
+            if uncommitted[outcome.user_id] >= max_per_user:
+                break
+            uncommitted[outcome.user_id] += 1
+        batch.append(waiting.popleft())
+    return batch
 
 
 def recommendation(

@@ -5,19 +5,18 @@
     3  append to the sessions (idempotent by event_id)
     4  score
     5  produce recommendations and dead letters
-    6  wait until Kafka has acknowledged them
-    7  commit the batch's offsets
+    6  Kafka acknowledges them
+    7  commit the offsets
 
-7 never runs ahead of 6, so a crash anywhere repeats work but loses none: replayed clicks get
-the same histories from 3, and so the same answers, under the same event_id (at least once). With
-`guarantee=exactly_once` 5 begins a transaction that 7 commits together with the offsets, so that
-nobody who reads committed messages sees an answer twice. docs/guarantees.md tells what a crash
-between any two steps leaves behind.
+One thread does all of it and owns the consumer. 5 to 7 are in services/worker/guarantees.py, which
+does not wait for Kafka: several batches may be open. But 7 never runs ahead of 6, so a crash
+anywhere repeats work and loses none: replayed clicks get the same histories from 3, and so the same
+answers, under the same event_id (at least once). With `guarantee=exactly_once` 5 to 7 are one
+transaction, so that nobody who reads committed messages sees an answer twice. docs/guarantees.md
+tells what a crash between any two steps leaves behind.
 
-6 and 7 are nothing but waiting. A second thread does it, while this one polls and decodes the next
-batch; 3 begins only when the batch before is *settled*, so never more than one is open. Partitions
-change hands inside a poll only, and are given up only when everything is settled. If a commit is
-refused nonetheless, the worker goes back to what was committed last instead of going on.
+At most MAX_UNCOMMITTED_CLICKS_PER_USER clicks of one user are appended and not committed: so many
+can be replayed exactly. Partitions change hands inside a poll only; what is open is finished first.
 """
 
 from __future__ import annotations
@@ -25,30 +24,33 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from prometheus_client.context_managers import Timer
 
 from services.worker import handle
+from services.worker.guarantees import Batch, Guarantee
 from services.worker.guard import Guard
 from shared import metrics
-from shared.errors import CommitRefused
+from shared.errors import BadClick, CommitRefused
 from shared.heartbeat import HEART
-from shared.kafka import ClickConsumer, Publisher
-from shared.messages import Message, of_user
-from shared.model_slot import ModelSlot, ServedModel
+from shared.kafka import ClickConsumer
+from shared.messages import Message, of_user, offsets_after
+from shared.model_slot import ModelSlot
 from shared.patience import Patience, Stopped
-from shared.schemas import Click, Recommendation
+from shared.schemas import Click
 from shared.sessions import MAX_UNCOMMITTED_CLICKS_PER_USER, SessionStore
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.5
+IDLE_POLL_SECONDS = 0.5
+OPEN_POLL_SECONDS = 0.05
+"""While something waits for its commit."""
 
 STEPS = ("polled", "decoded", "appended", "scored", "produced", "acknowledged", "committed")
-"""What `Worker.reached` hears."""
+"""What `Worker.reached` and the guarantee's hear."""
 
 
 @dataclass
@@ -58,24 +60,26 @@ class Worker:
     consumer: ClickConsumer
     sessions: SessionStore
     slot: ModelSlot
-    publisher: Publisher
+    guarantee: Guarantee
+    """Steps 5 to 7."""
     recommendations_topic: str
     dlq_topic: str
     max_batch: int
     stop: threading.Event
-    commit: Callable[[Sequence[Message]], None]
-    """Step 7: ClickConsumer.commit, or the same within TransactionalPublisher's transaction."""
     guard: Guard = field(default_factory=Guard)
     now: Callable[[], float] = time.time
     reached: Callable[[str], None] = lambda step: None
     """Called with the name of each step when it is done; tests crash there."""
-    _open: list[Message] = field(default_factory=list)
-    """Read, but not known to be committed, in their order."""
-    _settled: Future[int] | None = None
-    """How many of them are committed, once the batch that is being settled is."""
-    _settling: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="settle")
-    )
+    _waiting: deque[handle.Read] = field(default_factory=deque)
+    """Read, and not answered yet."""
+    _uncommitted: Counter[str] = field(default_factory=Counter)
+    """Clicks of each user that are appended and not known to be committed."""
+
+    def __post_init__(self) -> None:
+        self.consumer.before_revoke = self.guarantee.before_revoke
+        self.consumer.on_lost = self.guarantee.on_lost
+        self.consumer.on_gone = self._forget
+        self.guarantee.on_visible = self._count
 
     def run(self) -> None:
         """Step until `stop` is set; what is in hand is finished first."""
@@ -83,64 +87,60 @@ class Worker:
             while not self.stop.is_set():
                 self.step()
                 HEART.beat()
-            self.settle()
-        except (Stopped, CommitRefused):
-            log.info("stopped, uncommitted; whoever comes next replays the batch in hand")
-        finally:
-            self.stop.set()  # after a crash, too: what is being settled must not wait for ever
+            self.finish()
+        except (Stopped, CommitRefused) as why:
+            log.info("stopped; the next worker answers what is uncommitted again %s", why)
+
+    def finish(self) -> None:
+        """Return once every answer is acknowledged and committed.
+
+        Raises CommitRefused if a transaction was aborted, Stopped if `stop` is set while a server
+        is away: what is uncommitted is then replayed by whoever comes next.
+        """
+        self._patiently(self.guarantee.finish)
+        self._release()
 
     def close(self) -> None:
         """Leave the group at once, so that others take over, and give the connections back."""
+        # After a crash nothing more is to be finished.
+        self.consumer.before_revoke = self.consumer.on_lost = lambda: None
         self.consumer.close()
         self.sessions.close()
 
     def step(self) -> None:
-        """Answer one micro-batch, or return after POLL_SECONDS without a click."""
-        with _timed("poll"):
-            messages = self.consumer.poll(
-                self.max_batch, POLL_SECONDS, before_giving_up=self._wait_until_settled
-            )  # 1
-        if messages:
-            self.reached("polled")
-        self._open += messages
+        """Answer one micro-batch, or return after IDLE_POLL_SECONDS without a click."""
+        self._read()  # 1, 2
         try:
-            if messages:
-                self._answer_all(messages)
-            else:
-                self.settle()
+            batch = handle.take(
+                self._waiting, self.max_batch, self._uncommitted, MAX_UNCOMMITTED_CLICKS_PER_USER
+            )
+            if batch:
+                self._answer(batch)  # 3, 4, 5
+            if self.guarantee.is_full or (self._waiting and not batch):
+                self._patiently(self.guarantee.finish)
+            self._release()  # 6, 7
         except CommitRefused as refused:
-            # Going on would leave more clicks uncommitted than a session can be replayed by.
             log.warning("%s; going back to what was committed last", refused)
-            self.consumer.rewind(self._open)
-            self._open = []
+            self._patiently(self.consumer.seek_to_committed)
+            self._waiting.clear()
+            self._uncommitted.clear()
 
-    def settle(self) -> None:
-        """Return once every answer is acknowledged and committed.
-
-        Raises CommitRefused if the group has moved on, Stopped if `stop` is set while a server is
-        away: the batch is then replayed by whoever comes next.
-        """
-        if self._settled is not None:
-            settled, self._settled = self._settled, None
-            del self._open[: settled.result()]
-
-    def _wait_until_settled(self) -> None:
-        if self._settled is not None:
-            wait([self._settled])  # for what came of it, see the next call of settle
-
-    def _answer_all(self, messages: list[Message]) -> None:
+    def _read(self) -> None:
+        wait = OPEN_POLL_SECONDS if self.guarantee.is_open else IDLE_POLL_SECONDS
+        room = max(1, self.max_batch - len(self._waiting))
+        with _timed("poll"):
+            messages = self.consumer.poll(room, 0 if self._waiting else wait)  # 1
+        if not messages:
+            return
+        self.reached("polled")
         metrics.BATCH_SIZE.observe(len(messages))
+        with _timed("decode"):
+            self._waiting += handle.decode(messages)  # 2
+        self.reached("decoded")
+
+    def _answer(self, batch: list[handle.Read]) -> None:
         model = self.slot.model
         assert model is not None, "run() is called once the first model is there"
-        with _timed("decode"):
-            batch = handle.decode(messages)  # 2
-        self.reached("decoded")
-        for part in handle.cut(batch, MAX_UNCOMMITTED_CLICKS_PER_USER):
-            self._answer(part, model)
-
-    def _answer(self, batch: list[handle.Read], model: ServedModel) -> None:
-        with _timed("settle"):
-            self.settle()
         with _timed("append"):
             asked = self._with_histories(batch)  # 3
         self.reached("appended")
@@ -154,47 +154,58 @@ class Worker:
                 for (click, history), ranking in zip(asked, rankings, strict=True)
             ]
             encoded = [of_user(self.recommendations_topic, a) for a in answers]
-            dead = [
-                handle.dead_letter(self.dlq_topic, message, error, now_ms)
-                for message, error in handle.bad(batch)
-            ]
+            bad = handle.bad(batch)
+            dead = [handle.dead_letter(self.dlq_topic, m, error, now_ms) for m, error in bad]
+            result = Batch(
+                answers=answers,
+                messages=[*encoded, *dead],
+                offsets=offsets_after([read.message for read in batch]),
+                users=handle.users(batch),
+                size=len(batch),
+            )
         with _timed("produce"):
-            self.publisher.send(encoded)
-            self.publisher.send(dead)  # 5
+            self._patiently(self.guarantee.submit, result)  # 5
         self.reached("produced")
-        self._settled = self._settling.submit(self._acknowledge_and_commit, batch, answers)
+        self._note_dead_letters(bad)
 
     def _with_histories(self, batch: list[handle.Read]) -> list[tuple[Click, list[str]]]:
         """Append the clicks of a batch; return those that are to be answered, and from what."""
         clicks, places = handle.clicks(batch)
         metrics.CLICKS.inc(len(clicks))
-        histories = Patience(self.stop, log)(self.sessions.append, clicks, places)
+        histories = self._patiently(self.sessions.append, clicks, places)
         asked = [(c, h) for c, h in zip(clicks, histories, strict=True) if h]
         metrics.ANSWERED_BEFORE.inc(len(clicks) - len(asked))
         return asked
 
-    def _acknowledge_and_commit(
-        self, batch: list[handle.Read], answers: list[Recommendation]
-    ) -> int:
-        patiently = Patience(self.stop, log)
-        with _timed("acknowledge"):
-            patiently(self.publisher.wait_acknowledged)  # 6
-        self.reached("acknowledged")
-        with _timed("commit"):
-            patiently(self.commit, [read.message for read in batch])  # 7
-        self.reached("committed")
-        self._count(batch, answers)
-        return len(batch)
+    def _release(self) -> None:
+        """Let the guarantee go on, and count no more what it has committed."""
+        for batch in self._patiently(self.guarantee.advance):
+            for user, clicks in batch.users.items():
+                left = self._uncommitted[user] - clicks
+                if left > 0:
+                    self._uncommitted[user] = left
+                else:
+                    del self._uncommitted[user]
 
-    def _count(self, batch: list[handle.Read], answers: list[Recommendation]) -> None:
-        now_ms = self.now() * 1000
-        metrics.RECOMMENDATIONS.inc(len(answers))
-        for answer in answers:
-            waited = max(0.0, now_ms - answer.click_timestamp) / 1000
+    def _forget(self, partitions: set[int]) -> None:
+        """These are somebody else's now, who reads them again."""
+        self._waiting = deque(r for r in self._waiting if r.message.partition not in partitions)
+        self.guarantee.forget(partitions)
+
+    @property
+    def _patiently(self) -> Patience:
+        return Patience(self.stop, log)
+
+    def _count(self, batch: Batch, visible_at: float) -> None:
+        metrics.RECOMMENDATIONS.inc(len(batch.answers))
+        for answer in batch.answers:
+            waited = max(0.0, visible_at - answer.click_timestamp / 1000)
             metrics.CLICK_TO_ACKNOWLEDGED.observe(waited)
             if answer.fallback is not None:
                 metrics.FALLBACKS.labels(answer.fallback).inc()
-        bad = handle.bad(batch)
+
+    @staticmethod
+    def _note_dead_letters(bad: list[tuple[Message, BadClick]]) -> None:
         for _, error in bad:
             metrics.DEAD_LETTERS.labels(error.reason).inc()
         if bad:

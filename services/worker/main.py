@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
 from services.worker import health
+from services.worker.guarantees import AtLeastOnce, ExactlyOnce, Guarantee
 from services.worker.guard import Guard
 from services.worker.loop import Worker
 from shared.device import select_device
 from shared.garbage import leave_what_is_loaded_to_itself
 from shared.heartbeat import HEART
 from shared.kafka import ClickConsumer, Publisher, TransactionalPublisher, ensure_topics
-from shared.messages import Message
 from shared.model_slot import ModelSlot
 from shared.registry import Registry
 from shared.scorer import Scorer
@@ -40,34 +40,27 @@ def build(
     sessions = session_store(settings)
     sessions.ping()
     ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
-    exactly_once = ours.guarantee == "exactly_once"
-    consumer = ClickConsumer(
-        kafka,
-        kafka.clicks_topic,
-        ours.group_id,
-        instance_id=ours.instance_id,
-        in_transactions=exactly_once,
-    )
-    publisher: Publisher
-    commit: Callable[[Sequence[Message]], None]
-    if exactly_once:
+    consumer = ClickConsumer(kafka, kafka.clicks_topic, ours.group_id, instance_id=ours.instance_id)
+    guarantee: Guarantee
+    if ours.guarantee == "exactly_once":
         # With a name the next worker ends at once what this one leaves open.
-        name = ours.instance_id or uuid.uuid4().hex
-        transactional = TransactionalPublisher(kafka, f"{ours.group_id}-{name}", consumer)
-        publisher, commit = transactional, transactional.commit
+        name = f"{ours.group_id}-{ours.instance_id or uuid.uuid4().hex}"
+        transactions = TransactionalPublisher(kafka, name, kafka.clicks_topic)
+        transactions.connect()
+        guarantee = ExactlyOnce(consumer, transactions, reached=reached)
     else:
-        publisher, commit = Publisher(kafka), consumer.commit
-    publisher.connect()
+        publisher = Publisher(kafka)
+        publisher.connect()
+        guarantee = AtLeastOnce(consumer, publisher, reached=reached)
     return Worker(
         consumer=consumer,
         sessions=sessions,
         slot=slot,
-        publisher=publisher,
+        guarantee=guarantee,
         recommendations_topic=kafka.recommendations_topic,
         dlq_topic=kafka.dlq_topic,
         max_batch=ours.max_batch,
         stop=stop,
-        commit=commit,
         guard=Guard(ours.guard_clicks, slot.roll_back),
         reached=reached,
     )

@@ -21,25 +21,30 @@ _MESSAGES_REMEMBERED = 1000
 REQUEST_SECONDS = 10.0
 """How long one request to the cluster may take before it counts as unavailable."""
 
-PROMPT = {
-    # With anything unread at hand, ask for more after 2 ms, not at once: the pieces get larger,
-    # the requests fewer, and what is read ahead stays within a few pieces.
-    "queued.min.messages": 1,
-    "fetch.queue.backoff.ms": 2,
+LOW_LATENCY = {
+    # librdkafka fetches ahead until so many messages of a partition are queued, and leaves a
+    # partition with a full queue out of its fetches: the bound must never be reached by a consumer
+    # that keeps up. (With 1, each click waited 11 ms for the long poll on the other partitions.)
+    "queued.min.messages": 10_000,
+    # How long a full queue stays out; the default of one second would let it run dry.
+    "fetch.queue.backoff.ms": 20,
 }
+"""For whoever answers: reads ahead, and is given each message as it comes."""
 
-IN_NO_HURRY = {
-    # The same with half a second: it saves both sides nearly all requests.
+BULK = {
+    # Few, large pieces: it saves both sides nearly all requests.
     "queued.min.messages": 1,
     "fetch.queue.backoff.ms": 500,
     "fetch.min.bytes": 65_536,
     "max.poll.interval.ms": 86_400_000,
 }
+"""For whoever collects: half a second is nothing to it, and it may not poll for hours."""
 
 MISCONFIGURED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     KafkaError._AUTHENTICATION,
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError.MSG_SIZE_TOO_LARGE,

@@ -1,28 +1,36 @@
-"""A member of a consumer group."""
+"""A member of a consumer group.
+
+One thread owns a ClickConsumer and makes every call: since confluent-kafka 2.16 a call waits until
+the call of another thread has returned, so a second thread that commits while the first is inside
+`poll` would stop both for ever in a rebalance. Commits are therefore asynchronous: the outcome
+arrives within a later `poll`. Only `commit_now`, for partitions that are given up and for the
+end, waits.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
 
-from shared.errors import CommitRefused, ConfigurationError, Fenced
+from shared.errors import CommitRefused, ConfigurationError, Fenced, NextclickError
 from shared.kafka.client import (
-    IN_NO_HURRY,
+    BULK,
+    LOW_LATENCY,
     MISCONFIGURED,
-    PROMPT,
+    REQUEST_SECONDS,
     client_config,
     make_client,
     poll_raw,
     read_message,
     unavailable,
-    watermarks_of,
 )
 from shared.messages import Message
+from shared.patience import Reminder
 from shared.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -30,17 +38,30 @@ log = logging.getLogger(__name__)
 SESSION_TIMEOUT_MS = 10_000
 """Without a heartbeat for so long a member counts as dead and others take its partitions."""
 
-_NOT_OURS_ANY_MORE = {
+HEARTBEAT_INTERVAL_MS = 500
+"""Members hear of a rebalance by their heartbeats: with the default of 3 s partitions are without
+an owner for up to 3 s each time that a member joins or leaves."""
+
+METADATA_REFRESH_MS = 30_000
+"""New partitions of the topic are found within so long."""
+
+_GROUP_HAS_MOVED_ON = {
     KafkaError.ILLEGAL_GENERATION,
+    KafkaError.STALE_MEMBER_EPOCH,
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError._ASSIGNMENT_LOST,
     KafkaError._STATE,
 }
 
+_FENCED = {KafkaError.FENCED_INSTANCE_ID, KafkaError.FENCED_MEMBER_EPOCH, KafkaError._FENCED}
+
 
 class ClickConsumer:
-    """A member of a consumer group that reads one topic in micro-batches."""
+    """A member of a consumer group that reads one topic in micro-batches.
+
+    Rebalances happen inside `poll` and `close` only.
+    """
 
     def __init__(
         self,
@@ -50,60 +71,71 @@ class ClickConsumer:
         *,
         seek: Callable[[Sequence[int]], dict[int, int]] | None = None,
         instance_id: str = "",
-        in_no_hurry: bool = False,
-        in_transactions: bool = False,
+        bulk: bool = False,
     ) -> None:
         """Prepare the client; the group is joined with the first poll.
 
         `seek`, given the partitions just assigned, may name offsets to start from instead of
-        the committed ones.
+        the committed ones. It must not call this consumer.
         With an `instance_id` the membership is static (KIP-345): whoever joins under it next,
         say after a crash, takes the partitions over at once; without one the group waits
         SESSION_TIMEOUT_MS for the dead.
-        `in_no_hurry` is for a reader to whom half a second is nothing, and who may not poll for
-        hours: it reads in large pieces.
-        `in_transactions`: a producer commits the offsets.
+        `bulk`: read in few large pieces, and allow for hours between two polls.
         """
         self._settings = settings
         self.topic = topic
         self._seek = seek
-        self._in_transactions = in_transactions
         self._subscribed = False
-        self._given_up: set[int] = set()
-        self._before_giving_up: Callable[[], None] = _nothing
+        self._revoked: set[int] = set()
+        """Partitions that were revoked within the poll under way."""
+        self._failure: NextclickError | None = None
+        """What a callback wants `poll` to raise: librdkafka's own work must be done first."""
+        self._commit_refusals = Reminder()
+        self.before_revoke: Callable[[], None] = _nothing
+        """Called while partitions that are about to go are still ours."""
+        self.on_lost: Callable[[], None] = _nothing
+        """Called when the group has already given partitions to others."""
+        self.on_gone: Callable[[set[int]], None] = lambda partitions: None
+        """Called after either with the partitions: nothing of theirs is ours any more."""
         self.assignment: set[int] = set()
         """Partitions that are ours now."""
         self.joined = False
         """The group has told us which they are; none, if there are more members than partitions."""
         self.read_to_end: set[int] = set()
-        """Those of them whose end was reached since; kept up to date for who is in no hurry."""
+        """Those of them whose end was reached since; kept up to date with `bulk` only."""
+        self.committed: dict[int, int] = {}
+        """By partition of ours, the newest offset that Kafka has confirmed to us."""
+        self.committing = False
+        """A commit is under way."""
         config = {
             "group.id": group_id,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "enable.partition.eof": in_no_hurry,
-            "partition.assignment.strategy": "cooperative-sticky",
-            "session.timeout.ms": SESSION_TIMEOUT_MS,
+            "enable.partition.eof": bulk,
+            "on_commit": self._on_commit,
+            "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
             **({"group.instance.id": instance_id} if instance_id else {}),
-            **(IN_NO_HURRY if in_no_hurry else PROMPT),
+            **(BULK if bulk else LOW_LATENCY),
             **client_config(settings),
         }
-        self._step_by_step = "cooperative" in str(config["partition.assignment.strategy"])
+        if config.get("group.protocol") != "consumer":  # KIP-848 has these on the broker
+            config = {
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": SESSION_TIMEOUT_MS,
+                "heartbeat.interval.ms": HEARTBEAT_INTERVAL_MS,
+                **config,
+            }
+        strategy = str(config.get("partition.assignment.strategy", "cooperative"))
+        self._incremental = "cooperative" in strategy
         self._consumer = make_client(Consumer, config)
 
-    def poll(
-        self,
-        max_messages: int,
-        timeout: float,
-        *,
-        before_giving_up: Callable[[], None] | None = None,
-    ) -> list[Message]:
+    def poll(self, max_messages: int, timeout: float) -> list[Message]:
         """Wait up to `timeout` seconds for a message; return it and what else is at hand.
 
         One click is never held back to fill a batch, while under load batches fill by
         themselves. Messages of partitions that were revoked meanwhile are left out: their new
-        owner reads them. Rebalances happen inside this call only; `before_giving_up` is called
-        before partitions go.
+        owner reads them. Raises Fenced if somebody else has joined under our `instance_id`,
+        ConfigurationError for what time does not heal.
         """
         if not self._subscribed:
             self._consumer.subscribe(
@@ -113,54 +145,81 @@ class ClickConsumer:
                 on_lost=self._on_lost,
             )
             self._subscribed = True
-        self._given_up.clear()
-        self._before_giving_up = before_giving_up or _nothing
-        return self._kept(poll_raw(self._consumer, max_messages, timeout))
+        self._revoked.clear()
+        raws = poll_raw(self._consumer, max_messages, timeout)
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        return self._kept(raws)
 
-    def commit(self, messages: Sequence[Message]) -> None:
-        """Commit the offsets after these messages and wait for it.
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Begin to commit the offset that comes next in each partition; a later poll ends it.
+
+        Then `committing` is False again, and `committed` holds the offsets if Kafka took them.
+        """
+        try:
+            self._consumer.commit(offsets=self._places(offsets), asynchronous=True)
+        except KafkaException as error:  # not even begun
+            self._on_commit(error.args[0], self._places(offsets))
+        else:
+            self.committing = True
+
+    def commit_now(self, offsets: Mapping[int, int]) -> None:
+        """Commit the offset that comes next in each partition and wait for it.
 
         Raises CommitRefused if the group has moved on: whoever the partitions belong to now, which
         may be us again, starts from the last committed offset. Raises Fenced if somebody else has
         joined under our `instance_id`, Unavailable if Kafka does not answer.
         """
         try:
-            self._consumer.commit(offsets=offsets_after(self.topic, messages), asynchronous=False)
+            places = self._consumer.commit(offsets=self._places(offsets), asynchronous=False)
+            for place in places or ():
+                if place.error is not None:
+                    raise KafkaException(place.error)
         except KafkaException as error:
             self._raise_if_fenced(error.args[0])
-            if error.args[0].code() in _NOT_OURS_ANY_MORE:
+            if error.args[0].code() in _GROUP_HAS_MOVED_ON:
                 raise CommitRefused(f"offsets not committed: {error.args[0].str()}") from None
             raise unavailable(self._settings, error) from None
+        self.committed |= {p: o for p, o in offsets.items() if p in self.assignment}
+
+    def seek_to_committed(self) -> None:
+        """Read on from what is committed of our partitions: asked from Kafka, not remembered.
+
+        Waits until transactions that are being ended have ended (KIP-447). Raises Unavailable if
+        Kafka does not answer; calling again is right.
+        """
+        ours = [TopicPartition(self.topic, partition) for partition in self.assignment]
+        try:
+            places = self._consumer.committed(ours, timeout=REQUEST_SECONDS) if ours else []
+            for place in places:
+                if place.error is not None:
+                    raise KafkaException(place.error)
+        except KafkaException as error:
+            raise unavailable(self._settings, error) from None
+        for place in places:
+            offset = place.offset if place.offset >= 0 else OFFSET_BEGINNING
+            # Not being read yet: then reading begins at the committed offset anyway.
+            with contextlib.suppress(KafkaException):
+                self._consumer.seek(TopicPartition(self.topic, place.partition, offset))
 
     def group_metadata(self) -> Any:
         """What a transaction shows the group: it takes no offsets from former members (KIP-447)."""
         return self._consumer.consumer_group_metadata()
 
-    def rewind(self, messages: Sequence[Message]) -> None:
-        """Read these messages again, and all after them, as far as their partitions are ours."""
-        first: dict[int, int] = {}
-        for message in messages:
-            before = first.get(message.partition, message.offset)
-            first[message.partition] = min(before, message.offset)
-        for partition, offset in first.items():
-            # Not ours, or about to be given up: then its owner reads from the committed offset.
-            with contextlib.suppress(KafkaException):
-                self._consumer.seek(TopicPartition(self.topic, partition, offset))
-
-    def high_watermarks(self) -> dict[int, int]:
-        """The end of each partition of the topic: the offset that comes next."""
-        return watermarks_of(self._settings, self._consumer, self.topic)
-
     def close(self) -> None:
         """Leave the group at once, so that others take over without waiting for a timeout."""
         self._consumer.close()
+
+    def _places(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
+        return [TopicPartition(self.topic, p, offset) for p, offset in offsets.items()]
 
     def _kept(self, raws: Sequence[RawMessage]) -> list[Message]:
         messages = []
         for raw in raws:
             error, partition = raw.error(), raw.partition()
             if error is None:
-                if partition not in self._given_up:
+                if partition not in self._revoked:
                     messages.append(read_message(raw))
             elif error.code() == KafkaError._PARTITION_EOF and partition is not None:
                 self.read_to_end.add(partition)
@@ -170,62 +229,83 @@ class ClickConsumer:
 
     @staticmethod
     def _raise_if_fenced(error: KafkaError) -> None:
-        if error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):
+        if error.code() in _FENCED:
             raise Fenced(
                 f"somebody else has joined the group in our name ({error.str()}): two processes "
                 "with one INSTANCE_ID, or one that was thought dead"
             )
 
+    def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        self.committing = False
+        for place in places:
+            reason = error or place.error
+            if reason is None and place.partition in self.assignment:
+                newest = self.committed.get(place.partition, 0)
+                self.committed[place.partition] = max(newest, place.offset)
+            elif reason is not None and reason.code() in _FENCED:
+                with self._raised_by_poll():
+                    self._raise_if_fenced(reason)
+            elif (
+                reason is not None
+                and reason.code() not in _GROUP_HAS_MOVED_ON
+                and self._commit_refusals.due()
+            ):
+                log.warning("offsets not committed, trying again: %s", reason.str())
+
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         ours = {p.partition for p in partitions}
         self.assignment |= ours
         self.joined = True
-        self._given_up -= ours  # given up and got back within one poll: what follows is ours
+        self._revoked -= ours  # revoked and assigned again within one poll: what follows is ours
         log.info("assigned partitions %s", sorted(ours), extra={"partitions": sorted(ours)})
         if self._seek is not None:
-            starts = self._seek([p.partition for p in partitions])
-            for partition in partitions:
-                partition.offset = starts.get(partition.partition, partition.offset)
-            if self._step_by_step:
-                consumer.incremental_assign(partitions)
-            else:  # by client_config the group rebalances eagerly: these are all
-                consumer.assign(partitions)
+            with self._raised_by_poll():
+                starts = self._seek([p.partition for p in partitions])
+                for partition in partitions:
+                    partition.offset = starts.get(partition.partition, partition.offset)
+                if self._incremental:
+                    consumer.incremental_assign(partitions)
+                else:  # by client_config the group rebalances eagerly: these are all
+                    consumer.assign(partitions)
 
-    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._before_giving_up()
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        with self._raised_by_poll():
+            self.before_revoke()
         self._give_up(partitions)
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        # The group has gone on without us: there is nothing left to finish, and a commit would not
-        # even be answered before this returns. A transaction is, and must have ended either way:
-        # who gets these partitions next, perhaps we ourselves, begins where it leaves off.
-        if self._in_transactions:
-            self._before_giving_up()
+        with self._raised_by_poll():
+            self.on_lost()
         self._give_up(partitions)
+
+    @contextlib.contextmanager
+    def _raised_by_poll(self) -> Iterator[None]:
+        try:
+            yield
+        except NextclickError as error:
+            self._failure = error
 
     def _give_up(self, partitions: list[TopicPartition]) -> None:
         gone = {p.partition for p in partitions}
         self.joined = False
         self.assignment -= gone
         self.read_to_end -= gone
-        self._given_up |= gone
+        self._revoked |= gone
+        for partition in gone:
+            self.committed.pop(partition, None)
+        self.on_gone(gone)
         log.info("gave up partitions %s", sorted(gone), extra={"partitions": sorted(gone)})
 
     def _complain(self, error: KafkaError) -> None:
         self._raise_if_fenced(error)
-        if error.fatal() or error.code() in MISCONFIGURED:
+        # librdkafka delivers what ended a client for good as _FATAL, without marking it fatal.
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            raise Fenced(f"the Kafka client has ended for good, start again: {error.str()}")
+        if error.code() in MISCONFIGURED:
             raise ConfigurationError(
                 f"Kafka, topic {self.topic}: {error.str()}; check NEXTCLICK_KAFKA__* settings"
             )
         log.warning("Kafka, topic %s: %s", self.topic, error.str())
-
-
-def offsets_after(topic: str, messages: Sequence[Message]) -> list[TopicPartition]:
-    """The offset that comes next in each partition once these messages are dealt with."""
-    after: dict[int, int] = {}
-    for message in messages:
-        after[message.partition] = max(after.get(message.partition, 0), message.offset + 1)
-    return [TopicPartition(topic, partition, offset) for partition, offset in after.items()]
 
 
 def _nothing() -> None:

@@ -100,7 +100,16 @@ class GroupOffsets:
     def __init__(self, settings: KafkaSettings, topic: str, group_id: str) -> None:
         self._settings = settings
         self._topic = topic
-        self._consumer = make_client(Consumer, {"group.id": group_id, **client_config(settings)})
+        self._consumer = make_client(
+            Consumer,
+            {
+                "group.id": group_id,
+                # Else Kafka answers only when no transaction with offsets of the group is open:
+                # while one of a worker that died is, nobody would know the lag.
+                "isolation.level": "read_uncommitted",
+                **client_config(settings),
+            },
+        )
 
     def committed(self) -> dict[int, int]:
         """The offset that comes next in each partition; 0 where none is committed.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
 
 from shared.kafka.client import (
-    IN_NO_HURRY,
-    PROMPT,
+    BULK,
+    LOW_LATENCY,
     REQUEST_SECONDS,
     client_config,
     make_client,
@@ -31,7 +31,7 @@ class TopicReader:
         settings: KafkaSettings,
         topics: Sequence[str],
         *,
-        in_no_hurry: bool = False,
+        bulk: bool = False,
         at_end: bool = False,
     ) -> None:
         """Start at the beginning of the topics, or at their ends as they are now."""
@@ -43,7 +43,7 @@ class TopicReader:
                 "group.id": "nextclick-reader",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
-                **(IN_NO_HURRY if in_no_hurry else PROMPT),
+                **(BULK if bulk else LOW_LATENCY),
                 **client_config(settings),
             },
         )

@@ -1,9 +1,10 @@
-"""Producing, and knowing when the broker has it all: with or without transactions."""
+"""Producing, and knowing when the broker has it all."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as RawMessage
@@ -13,29 +14,43 @@ from shared.kafka.client import REQUEST_SECONDS, client_config, make_client, una
 from shared.messages import OutMessage
 from shared.settings import KafkaSettings
 
+PRODUCER_CONFIG = {
+    "enable.idempotence": True,  # implies acks=all and order per partition
+    "linger.ms": 0,
+    "compression.type": "zstd",  # JSON shrinks to half, even message by message
+    # The hash of the Java client, so that a shop's Java, Go or JavaScript producer and ours put a
+    # user on the same partition. librdkafka's own default is CRC32.
+    "partitioner": "murmur2_random",
+}
+
+
+class Receipt:
+    """What Kafka has acknowledged of some messages that were sent together."""
+
+    __slots__ = ("outstanding", "seconds")
+
+    def __init__(self) -> None:
+        self.outstanding = 0
+        """Messages not acknowledged yet."""
+        self.seconds = 0.0
+        """From producing to the acknowledgement, of the slowest message that has its own."""
+
 
 class Publisher:
     """Produces messages and knows when the broker has them all."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._failed: KafkaError | None = None
+        self._refusal: str | None = None
         self._connected = False
-        self._producer = self._new_client()
-
-    def _new_client(self) -> Producer:
-        config = {
-            "enable.idempotence": True,  # implies acks=all and order per partition
-            "linger.ms": 0,
-            "compression.type": "zstd",  # JSON shrinks to half, even message by message
-            **self._specific(),
-            **client_config(self._settings),
-        }
-        client: Producer = make_client(Producer, config)
-        return client
-
-    def _specific(self) -> dict[str, object]:
-        return {"message.timeout.ms": 0}  # a message waits for Kafka to come back, for ever
+        self._producer: Producer = make_client(
+            Producer,
+            {
+                "message.timeout.ms": 0,  # a message waits for Kafka to come back, for ever
+                **PRODUCER_CONFIG,
+                **client_config(settings),
+            },
+        )
 
     def connect(self) -> None:
         """Be ready to send at once; without it the first messages wait about half a second.
@@ -54,24 +69,26 @@ class Publisher:
         time.sleep(0.6)
         self._connected = True
 
-    def send(self, messages: Iterable[OutMessage]) -> None:
-        """Hand messages to the client; it sends them in the background."""
+    def send(self, messages: Iterable[OutMessage]) -> Receipt:
+        """Hand messages to the client; it sends them in the background, and the receipt follows.
+
+        Raises ConfigurationError if Kafka has refused a message for good.
+        """
+        receipt = Receipt()
+        on_delivery = partial(self._on_delivery, receipt)
         for message in messages:
-            while True:
-                try:
-                    self._producer.produce(
-                        message.topic,
-                        message.value,
-                        message.key,
-                        partition=-1 if message.partition is None else message.partition,
-                        headers=list(message.headers) or None,
-                        on_delivery=self._delivered,
-                    )
-                    break
-                except BufferError:  # the client's queue is full: let it drain
-                    self._producer.poll(0.1)
-                    self._raise_failure()
+            receipt.outstanding += 1
+            produce(self._producer, message, on_delivery, while_full=self._raise_refusal)
+        self.serve()
+        return receipt
+
+    def serve(self) -> None:
+        """Bring the receipts up to date with what has been acknowledged; does not wait.
+
+        Raises ConfigurationError if Kafka has refused a message for good.
+        """
         self._producer.poll(0)
+        self._raise_refusal()
 
     def wait_acknowledged(self, timeout: float = REQUEST_SECONDS) -> None:
         """Return when the broker has acknowledged everything sent.
@@ -81,21 +98,56 @@ class Publisher:
         take a message at all.
         """
         outstanding = self._producer.flush(timeout)
-        self._raise_failure()
+        self._raise_refusal()
         if outstanding:
             raise Unavailable(
                 f"Kafka at {self._settings.bootstrap_servers}: {outstanding} messages not "
                 f"acknowledged within {timeout:g} s"
             )
 
-    def _delivered(self, error: KafkaError | None, _: RawMessage) -> None:
-        if error is not None:
-            self._failed = error
+    def _on_delivery(self, receipt: Receipt, error: KafkaError | None, raw: RawMessage) -> None:
+        if error is None:
+            receipt.outstanding -= 1
+            receipt.seconds = max(receipt.seconds, raw.latency() or 0.0)
+        else:
+            self._refusal = refusal(error, raw)
 
-    def _raise_failure(self) -> None:
-        if self._failed is not None:
+    def _raise_refusal(self) -> None:
+        if self._refusal is not None:
             # Waiting does not heal this: messages do not expire, so it was refused for good.
             raise ConfigurationError(
-                f"Kafka at {self._settings.bootstrap_servers} refused a message: "
-                f"{self._failed.str()}; check the topic's settings and permissions"
+                f"Kafka at {self._settings.bootstrap_servers} refused {self._refusal}"
             )
+
+
+def produce(
+    producer: Producer,
+    message: OutMessage,
+    on_delivery: Callable[[KafkaError | None, RawMessage], None],
+    *,
+    while_full: Callable[[], None],
+) -> None:
+    """Queue a message; while the client's queue is full let it drain, and call `while_full`."""
+    while True:
+        try:
+            producer.produce(
+                message.topic,
+                message.value,
+                message.key,
+                partition=-1 if message.partition is None else message.partition,
+                headers=list(message.headers) or None,
+                on_delivery=on_delivery,
+            )
+            return
+        except BufferError:
+            producer.poll(0.1)
+            while_full()
+
+
+def refusal(error: KafkaError, raw: RawMessage) -> str:
+    """Which message Kafka refused and why, for an error's text."""
+    size = sum(len(part or b"") for part in (raw.key(), raw.value()))
+    return (
+        f"a message of {size:,} bytes for topic {raw.topic()}, partition {raw.partition()}: "
+        f"{error.str()}; check the topic's settings (max.message.bytes) and permissions"
+    )

@@ -7,186 +7,188 @@ that was thought dead and wakes up cannot commit.
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as RawMessage
 
-from shared.errors import CommitRefused, Fenced
-from shared.kafka.client import MISCONFIGURED, REQUEST_SECONDS, unavailable
-from shared.kafka.consumer import ClickConsumer, offsets_after
-from shared.kafka.publisher import Publisher
-from shared.messages import Message, OutMessage
+from shared.errors import CommitRefused, ConfigurationError, Fenced, Unavailable
+from shared.kafka.client import (
+    MISCONFIGURED,
+    REQUEST_SECONDS,
+    client_config,
+    make_client,
+    unavailable,
+)
+from shared.kafka.publisher import PRODUCER_CONFIG, produce, refusal
+from shared.messages import OutMessage
 from shared.settings import KafkaSettings
-
-log = logging.getLogger(__name__)
-
-_STUMBLED = KafkaError(KafkaError._FATAL)
-"""confluent-kafka stumbles over its own exception when a delivery report brings a fatal error, and
-raises SystemError. The call that ends the transaction says properly what it was."""
 
 TRANSACTION_TIMEOUT_MS = 30_000
 """So long a worker that died for good holds back the readers of committed answers."""
 
-
-class TransactionalPublisher(Publisher):
-    """Produces in transactions that also commit a consumer's offsets."""
-
-    def __init__(
-        self, settings: KafkaSettings, transactional_id: str, consumer: ClickConsumer
-    ) -> None:
-        """Prepare the client; `transactional_id` names one worker and its heirs."""
-        self._id = transactional_id
-        self._consumer = consumer
-        self._group: Any = None
-        """What the group was when the transaction began."""
-        self._open = False
-        self._broken: KafkaError | None = None
-        """Why the open transaction must be aborted."""
-        self._offsets_sent = False
-        super().__init__(settings)
-
-    def _specific(self) -> dict[str, object]:
-        return {"transactional.id": self._id, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS}
-
-    def connect(self) -> None:
-        """Fence off whoever had the transactional id before, and end what it left open.
-
-        Raises Unavailable if Kafka does not answer.
-        """
-        if not self._connected:
-            self._transact(self._producer.init_transactions, REQUEST_SECONDS)
-            self._connected = True
-
-    def send(self, messages: Iterable[OutMessage]) -> None:
-        """Hand messages to the client, in a transaction that begins with the first call.
-
-        Raises Fenced if the transactional id is somebody else's now.
-        """
-        self._begin()
-        try:
-            super().send(messages)
-        except KafkaException as error:  # the transaction is broken already: commit ends it
-            self._note(error.args[0])
-        except SystemError:
-            self._note(_STUMBLED)
-
-    def wait_acknowledged(self, timeout: float = REQUEST_SECONDS) -> None:
-        """See Publisher.wait_acknowledged; what breaks the transaction is for `commit` to say."""
-        try:
-            super().wait_acknowledged(timeout)
-        except SystemError:
-            self._note(_STUMBLED)
-
-    def commit(self, messages: Sequence[Message]) -> None:
-        """Commit what was sent together with the offsets after `messages`, and wait for it.
-
-        Raises CommitRefused if it had to be aborted: none of it is visible then, and the consumer
-        starts from the last committed offset. Raises Unavailable if Kafka does not answer; calling
-        again goes on. Raises Fenced if the transactional id is somebody else's now.
-        """
-        if self._connected:
-            self._begin()
-            self._commit_or_abort(messages)
-        if not self._connected:  # the client was given up; beginning anew aborts what it left open
-            self.connect()
-            self._broken = KafkaError(KafkaError._TIMED_OUT)
-        broken, self._broken = self._broken, None
-        self._open = self._offsets_sent = False
-        if broken is not None:
-            raise CommitRefused(f"transaction aborted: {broken.str()}")
-
-    def _commit_or_abort(self, messages: Sequence[Message]) -> None:
-        if self._broken is None:
-            try:
-                if not self._offsets_sent:
-                    self._send_offsets(messages)
-                if self._connected:
-                    self._transact(self._producer.commit_transaction, REQUEST_SECONDS)
-                return
-            except _MustAbort as must:
-                self._broken = must.error
-        self._transact(self._producer.abort_transaction, REQUEST_SECONDS)
-        self._producer.flush(REQUEST_SECONDS)  # hear now of what was thrown away with it
-
-    def _send_offsets(self, messages: Sequence[Message]) -> None:
-        """Add the offsets to the transaction; give the client up if it does not come back.
-
-        While the group's coordinator cannot be reached, librdkafka does not heed this call's
-        timeout, and may even forget to connect again (its issues 5456 and 5511). So it is made in
-        a thread of its own, which then stays behind with the client.
-        """
-        offsets = offsets_after(self._consumer.topic, messages)
-        call = _Call(
-            self._producer.send_offsets_to_transaction, offsets, self._group, REQUEST_SECONDS
-        )
-        if call.returned_within(REQUEST_SECONDS + 1):
-            self._transact(call.result)
-            self._offsets_sent = True
-        else:
-            log.warning("the Kafka client does not come back; going on with a new one")
-            self._producer = self._new_client()
-            self._connected = False
-
-    def _begin(self) -> None:
-        if not self._open:
-            self._transact(self._producer.begin_transaction)
-            # Not when it ends: the group may have gone on by then, and must refuse it (KIP-447).
-            self._group = self._consumer.group_metadata()
-            self._open = True
-
-    def _transact(self, action: Callable[..., object], *arguments: object) -> None:
-        try:
-            action(*arguments)
-        except KafkaException as raised:
-            error = raised.args[0]
-            if error.fatal():
-                raise Fenced(
-                    f"the transactional id {self._id} is somebody else's now ({error.str()}): two "
-                    "workers with one NEXTCLICK_WORKER__INSTANCE_ID, or one that was thought dead"
-                ) from None
-            if error.txn_requires_abort():
-                raise _MustAbort(error) from None
-            raise unavailable(self._settings, raised) from None
-
-    def _delivered(self, error: KafkaError | None, raw: RawMessage) -> None:
-        if error is not None and error.code() in MISCONFIGURED:
-            super()._delivered(error, raw)  # for good
-        elif error is not None:
-            self._note(error)  # the next attempt may go better
-
-    def _note(self, error: KafkaError) -> None:
-        if self._broken is None:
-            self._broken = error
+ABANDON_SECONDS = 3 * REQUEST_SECONDS
+"""After so long a transaction's call is taken for one that never returns."""
 
 
-class _Call:
-    """A call in a thread of its own."""
+class Transaction:
+    """One transaction, made by a thread of its own.
 
-    def __init__(self, action: Callable[..., object], *arguments: object) -> None:
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, args=(action, arguments), daemon=True)
+    While the group's coordinator cannot be reached, librdkafka does not heed a call's timeout, and
+    may even forget to connect again (its issues 5456 and 5511): the thread is then left behind.
+    """
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="transaction", daemon=True)
         self._thread.start()
 
-    def _run(self, action: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    def _run(self) -> None:
         try:
-            action(*arguments)
-        except Exception as error:  # for the thread that wants the result
+            self._work()
+        except BaseException as error:  # for the thread that asks for the outcome
             self._error = error
 
-    def returned_within(self, seconds: float) -> bool:
-        self._thread.join(seconds)
+    @property
+    def ended(self) -> bool:
+        """Whether `outcome` would return at once."""
         return not self._thread.is_alive()
 
-    def result(self) -> None:
+    def outcome(self, timeout: float = ABANDON_SECONDS) -> None:
+        """Wait until it is committed.
+
+        Raises CommitRefused if it was aborted, so none of it is visible; Unavailable if nobody
+        knows what became of it; Fenced if somebody else has joined the group in our name.
+        """
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            raise Unavailable(f"Kafka did not end a transaction within {timeout:g} s")
         if self._error is not None:
             raise self._error
 
 
-class _MustAbort(Exception):
-    def __init__(self, error: KafkaError) -> None:
-        super().__init__(error)
-        self.error = error
+class TransactionalPublisher:
+    """Makes messages and a consumer's offsets visible together; one transaction at a time."""
+
+    def __init__(self, settings: KafkaSettings, transactional_id: str, topic: str) -> None:
+        """Prepare the client; `transactional_id` names one worker and its heirs.
+
+        The offsets are those of `topic`.
+        """
+        self._settings = settings
+        self._id = transactional_id
+        self._topic = topic
+        self._producer = self._new_client()
+
+    def _new_client(self) -> Producer:
+        client: Producer = make_client(
+            Producer,
+            {
+                **PRODUCER_CONFIG,
+                "transactional.id": self._id,
+                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+                **client_config(self._settings),
+            },
+        )
+        return client
+
+    def connect(self) -> None:
+        """Fence off whoever had the transactional id before, and end what it left open.
+
+        Raises Unavailable if Kafka does not answer, ConfigurationError if it does not allow it.
+        """
+        try:
+            self._producer.init_transactions(REQUEST_SECONDS)
+        except KafkaException as error:
+            raise self._explained(error) from None
+
+    def reconnect(self) -> None:
+        """Take a new client. After this no request of the old one can have an effect any more.
+
+        An EndTxn of the old client that is late on its way would otherwise end the transaction that
+        is open when it arrives: librdkafka lacks KIP-890. Raises like `connect`; calling again is
+        right.
+        """
+        self._producer = self._new_client()
+        self.connect()
+
+    def begin(
+        self,
+        messages: Sequence[OutMessage],
+        offsets: Mapping[int, int],
+        group: Any,
+        reached: Callable[[str], None] = lambda step: None,
+    ) -> Transaction:
+        """Begin a transaction with these messages and offsets, and end it in the background.
+
+        `group` is the consumer's group_metadata() of the time when it read: if the group has gone
+        on since, it must refuse the offsets (KIP-447). `reached` hears of "acknowledged", from the
+        background. The transaction before must have ended.
+        """
+        producer = self._producer  # a later one is none of this transaction's business
+        return Transaction(lambda: self._transact(producer, messages, offsets, group, reached))
+
+    def _transact(
+        self,
+        producer: Producer,
+        messages: Sequence[OutMessage],
+        offsets: Mapping[int, int],
+        group: Any,
+        reached: Callable[[str], None],
+    ) -> None:
+        refusals: list[str] = []
+
+        def on_delivery(error: KafkaError | None, raw: RawMessage) -> None:
+            if error is not None and error.code() in MISCONFIGURED:
+                refusals.append(refusal(error, raw))
+
+        places = [TopicPartition(self._topic, p, offset) for p, offset in offsets.items()]
+        try:
+            producer.begin_transaction()
+            for message in messages:
+                produce(producer, message, on_delivery, while_full=lambda: None)
+            producer.send_offsets_to_transaction(places, group, REQUEST_SECONDS)
+            producer.flush(REQUEST_SECONDS)
+            reached("acknowledged")
+            producer.commit_transaction(REQUEST_SECONDS)
+        except KafkaException as error:
+            self._abort(producer, error)
+        except SystemError as error:
+            # confluent-kafka stumbles over its own exception when a delivery report brings a fatal
+            # error. What it was nobody knows.
+            raise Unavailable(f"the Kafka client failed within a transaction: {error}") from None
+        finally:
+            if refusals:
+                raise ConfigurationError(
+                    f"Kafka at {self._settings.bootstrap_servers} refused {refusals[0]}"
+                )
+
+    def _abort(self, producer: Producer, raised: KafkaException) -> None:
+        error: KafkaError = raised.args[0]
+        if error.code() == KafkaError.FENCED_INSTANCE_ID or not error.txn_requires_abort():
+            raise self._explained(raised) from None
+        try:
+            producer.abort_transaction(REQUEST_SECONDS)
+            producer.flush(REQUEST_SECONDS)  # hear now of what was thrown away with it
+        except KafkaException as second:
+            raise self._explained(second) from None
+        raise CommitRefused(f"transaction aborted: {error.str()}") from None
+
+    def _explained(self, raised: KafkaException) -> Exception:
+        error: KafkaError = raised.args[0]
+        if error.code() in MISCONFIGURED:
+            return ConfigurationError(
+                f"Kafka at {self._settings.bootstrap_servers}, transactional id {self._id}: "
+                f"{error.str()}; check the permissions (SECURITY.md)"
+            )
+        if error.code() == KafkaError.FENCED_INSTANCE_ID:
+            return Fenced(
+                f"somebody else has joined the group in our name ({error.str()}): two workers "
+                "with one NEXTCLICK_WORKER__INSTANCE_ID, or one that was thought dead"
+            )
+        # Also if the producer was fenced: a transaction that expired in an outage fences it just as
+        # a twin does. A twin has the group's partitions too, so the consumer hears of that one.
+        return unavailable(self._settings, raised)

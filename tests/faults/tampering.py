@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from services.worker import main as worker_main
-from shared.messages import Message
+from shared.messages import OutMessage
 
 
 def at_step(step: str, count: int, action: Callable[[], None]) -> None:
@@ -68,27 +69,43 @@ def no_fence() -> None:
 def commit_before_acknowledged() -> None:
     """Offsets are committed while the answers are still on their way."""
     from shared.kafka import Publisher
+    from shared.kafka.publisher import Receipt
 
+    send = Publisher.send
+
+    def send_and_forget(self: Publisher, messages: Iterable[OutMessage]) -> Receipt:
+        send(self, messages)
+        return Receipt()
+
+    Publisher.send = send_and_forget  # type: ignore[method-assign]
     Publisher.wait_acknowledged = lambda self, timeout=0.0: None  # type: ignore[method-assign]
 
 
 def die_between_two_commits(count: int) -> None:
     """Offsets are committed after the transaction instead of in it; it dies in between."""
+    from services.worker.guarantees import ExactlyOnce
     from shared.kafka import TransactionalPublisher
 
     left = count
+    begin, end = TransactionalPublisher.begin, ExactlyOnce._end
 
-    def commit(self: TransactionalPublisher, messages: Sequence[Message]) -> None:
+    def begin_without_offsets(
+        self: TransactionalPublisher, messages: Any, offsets: Any, *rest: Any
+    ) -> Any:
+        return begin(self, messages, {}, *rest)
+
+    def end_then_commit(self: ExactlyOnce) -> None:
         nonlocal left
-        self._begin()
-        self._producer.commit_transaction(10)
-        self._open = False
-        left -= 1
-        if left == 0:
-            die()
-        self._consumer.commit(messages)
+        ending = self._ending
+        end(self)
+        if ending is not None:
+            left -= 1
+            if left == 0:
+                die()
+            self._consumer.commit_now(ending[0].offsets)
 
-    TransactionalPublisher.commit = commit  # type: ignore[method-assign]
+    TransactionalPublisher.begin = begin_without_offsets  # type: ignore[method-assign]
+    ExactlyOnce._end = end_then_commit  # type: ignore[method-assign]
 
 
 def one_after_the_other(*tamper: Callable[[], None]) -> Callable[[], None]:

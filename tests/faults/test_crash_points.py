@@ -40,18 +40,15 @@ def test_a_crash_after_any_step(
 
     committed, appended = ours.committed(), _appended(ours)
     visible = len({answer.event_id for answer in ours.answers()})
-    if step in ("polled", "decoded"):  # the batch before may still be on its way
-        assert committed <= visible <= appended
-    elif step in ("appended", "scored"):
-        assert committed == visible < appended
-    elif step in ("produced", "acknowledged"):
-        assert committed < appended
-        if guarantee == "exactly_once":
-            assert visible == committed
-        elif step == "acknowledged":
-            assert visible == appended
-    else:
-        assert committed == visible == appended
+    assert committed <= visible <= appended, "7 never runs ahead of 6, nor 5 of 3"
+    if guarantee == "exactly_once":
+        assert committed == visible
+    if step in ("appended", "scored"):
+        assert visible < appended
+    elif step == "acknowledged" and guarantee == "at_least_once":
+        assert visible > 0
+    elif step == "committed":
+        assert committed > 0
 
     watch = Stopwatch()
     ours.worker()

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
 from shared.errors import CommitRefused
-from shared.kafka import ClickConsumer, ensure_topics
-from shared.messages import Message
+from shared.kafka import ClickConsumer, GroupOffsets, ensure_topics
+from shared.messages import Message, offsets_after
 from shared.settings import KafkaSettings
 from tests.integration.traffic import Shop, make_clicks
 from tests.waiting import until
 
 
 @pytest.fixture
-def consumer(kafka: KafkaSettings) -> Iterator[ClickConsumer]:
+def consumer(kafka: KafkaSettings, name: str) -> Iterator[ClickConsumer]:
     ensure_topics(kafka, [kafka.clicks_topic])
     Shop(kafka).send(make_clicks(100))
-    consumer = ClickConsumer(kafka, kafka.clicks_topic, "readers")
+    consumer = ClickConsumer(kafka, kafka.clicks_topic, name)
     yield consumer
     consumer.close()
 
@@ -35,15 +34,23 @@ def read(consumer: ClickConsumer, count: int) -> list[Message]:
     return sorted(messages, key=lambda m: (m.partition, m.offset))
 
 
-def test_after_going_back_the_same_messages_come_again(consumer: ClickConsumer) -> None:
+def test_after_going_back_everything_uncommitted_comes_again(consumer: ClickConsumer) -> None:
     everything = read(consumer, 100)
-    again = [m for m in everything if m.partition == 0][-3:] + [
-        m for m in everything if m.partition == 1
-    ][-1:]
-    consumer.rewind(
-        [*again, replace(again[0], partition=99)]
-    )  # of 99 there is nothing to go back to
-    assert read(consumer, len(again)) == again
+    assert {m.partition for m in everything} == {0, 1, 2, 3}
+    offsets = {0: 5, 1: 2}  # nothing is committed of the others: they begin anew
+    consumer.commit_now(offsets)
+    assert consumer.committed == offsets
+    consumer.seek_to_committed()
+    expected = [m for m in everything if m.offset >= offsets.get(m.partition, 0)]
+    assert read(consumer, len(expected)) == expected
+
+
+def test_an_asynchronous_commit_is_confirmed_by_a_later_poll(consumer: ClickConsumer) -> None:
+    offsets = offsets_after(read(consumer, 100))
+    consumer.commit(offsets)
+    assert consumer.committing
+    until(lambda: not consumer.poll(1, 0.05) and not consumer.committing, "the outcome")
+    assert consumer.committed == offsets
 
 
 def test_a_commit_by_one_who_left_the_group_is_refused(consumer: ClickConsumer) -> None:
@@ -54,7 +61,35 @@ def test_a_commit_by_one_who_left_the_group_is_refused(consumer: ClickConsumer) 
         "the partitions are given up",
     )
     with pytest.raises(CommitRefused):
-        consumer.commit(messages)
+        consumer.commit_now(offsets_after(messages))
+
+
+def test_within_a_revoke_offsets_can_be_committed_whatever_librdkafka_logs(
+    kafka: KafkaSettings, name: str
+) -> None:
+    """A client call within a callback must not end the process, nor wait for another thread."""
+    ensure_topics(kafka, [kafka.clicks_topic])
+    Shop(kafka).send(make_clicks(100))
+    talkative = kafka.model_copy(update={"client_config": {"debug": "cgrp,consumer,broker"}})
+    first = ClickConsumer(talkative, kafka.clicks_topic, name)
+    offsets = offsets_after(read(first, 100))
+    first.before_revoke = lambda: first.commit_now(offsets)
+    second = ClickConsumer(talkative, kafka.clicks_topic, name)
+    try:
+        until(
+            lambda: (
+                (first.poll(100, 0.05), second.poll(100, 0.05))
+                and len(first.assignment) == len(second.assignment) == 2
+            ),
+            "each has half of the partitions",
+        )
+        group = GroupOffsets(kafka, kafka.clicks_topic, name)
+        assert group.committed() == offsets
+        group.close()
+    finally:
+        first.before_revoke = lambda: None
+        first.close()
+        second.close()
 
 
 def test_a_member_that_gets_no_partition_knows_that_it_gets_none(

@@ -25,18 +25,14 @@ class Topic:
         self.committed: list[tuple[int, int]] = []
         self.log: EventLog | None = None
         self.logged_at_commit: list[int] = []
-        self.ends: dict[int, int] = {}
 
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
         return self.polls.pop(0) if self.polls else []
 
-    def commit(self, messages: list[Message]) -> None:
+    def commit_now(self, offsets: dict[int, int]) -> None:
         assert self.log is not None
         self.logged_at_commit.append(self.log.count())
-        self.committed += [(m.partition, m.offset) for m in messages]
-
-    def high_watermarks(self) -> dict[int, int]:
-        return self.ends
+        self.committed += offsets.items()
 
 
 def click(partition: int, offset: int) -> Message:
@@ -61,7 +57,7 @@ def test_clicks_are_durable_before_their_offsets_are_committed(event_log: EventL
     ours.step()
     ours.flush()
     assert topic.logged_at_commit == [3]
-    assert topic.committed == [(0, 7), (1, 3), (0, 8)]
+    assert topic.committed == [(0, 9), (1, 4)]
     assert ours.new_clicks == 3
     assert (event_log.next_offset(0), event_log.next_offset(1)) == (9, 4)
 
@@ -96,7 +92,7 @@ def test_what_is_no_click_is_passed_over_but_its_offset_is_not(event_log: EventL
     ours.flush()
     assert event_log.count() == ours.new_clicks == 1
     assert event_log.next_offset(0) == 2
-    assert topic.committed[-1] == (0, 1)
+    assert topic.committed[-1] == (0, 2)
 
 
 def test_nothing_is_written_or_committed_twice(event_log: EventLog) -> None:
@@ -105,7 +101,7 @@ def test_nothing_is_written_or_committed_twice(event_log: EventLog) -> None:
     ours.step()
     ours.flush()
     ours.flush()
-    assert topic.committed == [(0, 0)]
+    assert topic.committed == [(0, 1)]
     assert (event_log.count(), ours.new_clicks) == (1, 1)
 
 
@@ -132,15 +128,12 @@ def test_nothing_is_committed_while_the_log_cannot_be_written(
 def test_reading_goes_on_after_what_the_log_holds(event_log: EventLog) -> None:
     event_log.append(1, 0, 4, [])
     event_log.append(2, 0, 9, [])
-    topic = Topic()
-    topic.ends = {0: 100, 1: 100, 2: 10}
-    starts = main._starts(event_log, topic, [0, 1, 2])  # type: ignore[arg-type]
+    held = {0: range(100), 1: range(3, 100), 2: range(10)}
+    starts = main._starts(event_log, held, [0, 1, 2])
     assert starts == {0: 0, 1: 5, 2: 10}
 
 
 def test_a_log_of_another_topic_is_refused(event_log: EventLog) -> None:
     event_log.append(1, 0, 4, [])
-    topic = Topic()
-    topic.ends = {0: 100, 1: 4}
     with pytest.raises(ConfigurationError, match="NEXTCLICK_TRAINER__EVENT_LOG"):
-        main._starts(event_log, topic, [0, 1])  # type: ignore[arg-type]
+        main._starts(event_log, {0: range(100), 1: range(4)}, [0, 1])

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 
 import pytest
 from hypothesis import given
@@ -22,25 +22,35 @@ def click_message(user: str, event: str, offset: int = 0) -> Message:
     return message(click.model_dump_json().encode(), offset)
 
 
-@given(users=st.lists(st.sampled_from(["a", "b", None]), max_size=80), limit=st.integers(1, 5))
-def test_parts_keep_the_order_and_the_limit(users: list[str | None], limit: int) -> None:
-    batch = handle.decode(
+@given(
+    users=st.lists(st.sampled_from(["a", "b", None]), max_size=80),
+    limit=st.integers(1, 5),
+    size=st.integers(1, 30),
+)
+def test_batches_keep_the_order_the_size_and_the_limit(
+    users: list[str | None], limit: int, size: int
+) -> None:
+    """Between two commits, which come whenever nothing more may be taken."""
+    everything = handle.decode(
         [
             message(b"bad", i) if user is None else click_message(user, f"e{i}", i)
             for i, user in enumerate(users)
         ]
     )
-    parts = list(handle.cut(batch, limit))
-    assert [read for part in parts for read in part] == batch
-    for part in parts:
-        assert part
-        clicks = Counter(r.outcome.user_id for r in part if isinstance(r.outcome, Click))
-        assert max(clicks.values(), default=0) <= limit
-
-
-def test_few_clicks_are_one_part() -> None:
-    batch = handle.decode([click_message(f"u{i % 50}", f"e{i}") for i in range(256)])
-    assert len(list(handle.cut(batch, 22))) == 1
+    waiting, taken = deque(everything), list[handle.Read]()
+    uncommitted, since_commit = Counter[str](), list[handle.Read]()
+    while waiting:
+        batch = handle.take(waiting, size, uncommitted, limit)
+        if not batch:
+            assert max(uncommitted.values()) == limit
+            uncommitted.clear()
+            since_commit.clear()
+        since_commit += batch
+        assert len(batch) <= size
+        assert uncommitted == handle.users(since_commit)
+        assert max(uncommitted.values(), default=0) <= limit
+        taken += batch
+    assert taken == everything
 
 
 def test_decoding_keeps_the_reason() -> None:
@@ -113,14 +123,3 @@ def test_an_answer_says_why_the_model_did_not_decide() -> None:
     click = Click(event_id="e", user_id="u", item_id="2", timestamp=5)
     answer = handle.recommendation(click, ["2"], Ranking([], "unknown_items"), "v1", now_ms=9)
     assert answer.fallback == "unknown_items"
-
-
-def test_a_part_begins_anew_for_everybody() -> None:
-    """Two users' clicks in turn: the cut for one resets the count of the other."""
-    batch = handle.decode([click_message("ab"[i % 2], f"e{i}", i) for i in range(12)])
-    assert [len(part) for part in handle.cut(batch, 2)] == [4, 4, 4]
-
-
-def test_nothing_is_cut_from_nothing() -> None:
-    assert list(handle.cut([], 3)) == []
-    assert handle.decode([]) == []

@@ -1,240 +1,294 @@
+"""services.worker.loop with a guarantee of at least once: what happens, and in which order."""
+
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 
+from services.worker.guarantees import ExactlyOnce
 from services.worker.loop import STEPS, Worker
 from shared import metrics
 from shared.errors import CommitRefused, ConfigurationError, Unavailable
+from shared.kafka.transactions import Transaction
 from shared.messages import Message, OutMessage, Place
 from shared.model_slot import ServedModel
-from shared.patience import Stopped
-from shared.schemas import Click, Recommendation
-from shared.scorer import Scorer
+from shared.schemas import Click
 from shared.sessions import ENTRIES_KEPT, MAX_UNCOMMITTED_CLICKS_PER_USER, MemorySessions
-from tests.unit.builders import CPU, checkpoint
+from tests.unit.worker_stage import Stage, click, garbage, worker
+
+LIMIT = MAX_UNCOMMITTED_CLICKS_PER_USER
 
 
-class Stage:
-    """Every side effect of a step, in order."""
-
-    def __init__(self, messages: list[Message]) -> None:
-        self.events: list[tuple[str, int]] = []
-        self.sent: list[OutMessage] = []
-        self.fail_next: dict[str, Exception] = {}
-        self.polled = threading.Event()
-        self._messages = messages
-        self._store = MemorySessions(gap_ms=0, ttl_seconds=60)
-        self.model = ServedModel("v1", Scorer(checkpoint(), CPU, 3))
-
-    def _note(self, what: str, count: int) -> None:
-        if what in self.fail_next:
-            raise self.fail_next.pop(what)
-        self.events.append((what, count))
-
-    def poll(
-        self, max_messages: int, timeout: float, *, before_giving_up: Callable[[], None]
-    ) -> list[Message]:
-        self.polled.set()
-        batch, self._messages = self._messages[:max_messages], self._messages[max_messages:]
-        return batch
-
-    def append(
-        self, clicks: Sequence[Click], places: Sequence[Place] | None = None
-    ) -> list[list[str]]:
-        self._note("append", len(clicks))
-        return self._store.append(clicks, places)
-
-    def send(self, messages: Sequence[OutMessage]) -> None:
-        messages = list(messages)
-        self.sent += messages
-        if messages:
-            self._note(f"send {messages[0].topic}", len(messages))
-
-    def close(self) -> None:
-        self._note("close", 0)
-
-    def wait_acknowledged(self) -> None:
-        self._note("acknowledged", 0)
-
-    def commit(self, messages: Sequence[Message]) -> None:
-        self._note("commit", len(messages))
-
-    def rewind(self, messages: Sequence[Message]) -> None:
-        self._note("rewind", len(messages))
-        self._messages = [*messages, *self._messages]
-
-
-def worker(stage: Stage) -> Worker:
-    return Worker(
-        consumer=stage,  # type: ignore[arg-type]
-        sessions=stage,
-        slot=stage,  # type: ignore[arg-type]
-        publisher=stage,  # type: ignore[arg-type]
-        recommendations_topic="recommendations",
-        dlq_topic="dlq",
-        max_batch=256,
-        stop=threading.Event(),
-        commit=stage.commit,
-    )
-
-
-def one_step(ours: Worker) -> None:
-    """One step, and what it leaves to the second thread."""
-    ours.step()
-    ours.settle()
-
-
-def click(i: int, user: str = "u") -> Message:
-    value = Click(event_id=f"e{i}", user_id=user, item_id="1", timestamp=i).model_dump_json()
-    return Message("clicks", 0, i, user.encode(), value.encode())
+def until_all_is_committed(ours: Worker, steps: int = 10) -> None:
+    for _ in range(steps):
+        ours.step()
+    assert not ours.guarantee.is_open
 
 
 def test_the_steps_come_in_their_order() -> None:
-    stage = Stage([click(1), Message("clicks", 0, 2, b"u", b"?"), click(3)])
-    one_step(worker(stage))
+    stage = Stage([click(1), garbage(2), click(3)])
+    until_all_is_committed(worker(stage))
     assert stage.events == [
         ("append", 2),
         ("send recommendations", 2),
         ("send dlq", 1),
-        ("acknowledged", 0),
-        ("commit", 3),
+        ("commit", 4),
     ]
 
 
 def test_whoever_wants_to_know_hears_of_every_step() -> None:
     stage, heard = Stage([click(1)]), list[str]()
     ours = worker(stage)
-    ours.reached = heard.append
-    one_step(ours)
+    ours.reached = ours.guarantee._reached = heard.append  # type: ignore[attr-defined]
+    until_all_is_committed(ours)
     assert tuple(heard) == STEPS
+
+
+def test_nothing_read_nothing_done() -> None:
+    stage = Stage([])
+    worker(stage).step()
+    assert stage.events == []
+
+
+def test_the_next_batch_is_answered_while_the_last_one_is_open() -> None:
+    stage = Stage([click(i, user=f"u{i}") for i in range(3)])
+    stage.acknowledges = False
+    ours = worker(stage, max_batch=1)
+    for _ in range(3):
+        ours.step()
+    assert stage.names() == 3 * ["append", "send recommendations"]
+
+
+@pytest.mark.parametrize("acknowledged", [[1], [1, 2], [2]])
+def test_nothing_is_committed_ahead_of_an_acknowledgement(acknowledged: list[int]) -> None:
+    """The second batch may be acknowledged before the first."""
+    stage = Stage([click(i, user=f"u{i}") for i in range(3)])
+    stage.acknowledges = False
+    ours = worker(stage, max_batch=1)
+    for _ in range(3):
+        ours.step()
+    stage.acknowledge(acknowledged)
+    ours.step()
+    assert "commit" not in stage.names()
+    stage.acknowledge([0])
+    ours.step()
+    assert stage.events[-1] == ("commit", 1 + len(acknowledged) if 1 in acknowledged else 1)
+
+
+def test_commits_are_apart() -> None:
+    stage = Stage([click(i, user=f"u{i}") for i in range(12)])
+    stage.poll_takes = 0.03
+    ours = worker(stage, max_batch=1)
+    for _ in range(12):
+        ours.step()
+    offsets = [count for what, count in stage.events if what == "commit"]
+    assert offsets == [5, 9], "one in 0.1 s, with all that is acknowledged by then"
+
+
+def test_a_commit_refused_in_a_rebalance_is_made_again() -> None:
+    stage = Stage([click(1)])
+    stage.refuses_commits = True
+    ours = worker(stage)
+    for _ in range(3):
+        ours.step()
+    assert ours.guarantee.is_open
+    stage.refuses_commits = False
+    until_all_is_committed(ours)
+    assert stage.committed == {0: 2}
+    assert len(stage.answers()) == 1, "nothing was answered again for it"
+
+
+def test_only_bad_clicks_are_dead_lettered_and_committed() -> None:
+    stage = Stage([garbage(i, None) for i in range(3)])
+    until_all_is_committed(worker(stage))
+    assert ("send dlq", 3) in stage.events
+    assert stage.committed == {0: 3}
+
+
+def test_an_outage_of_the_sessions_is_waited_out() -> None:
+    stage = Stage([click(1)])
+    stage.fail_next["append"] = Unavailable("away for a moment")
+    until_all_is_committed(worker(stage))
+    assert stage.names() == ["append", "send recommendations", "commit"]
+
+
+def test_an_outage_at_the_end_leaves_the_batch_uncommitted() -> None:
+    stage = Stage([click(1)])
+    stage.acknowledges = False
+    stage.fail_next["wait"] = Unavailable("away")
+    ours = worker(stage)
+    stage.during_poll = ours.stop.set
+    ours.run()  # returns: the process exits 0
+    assert "commit now" not in stage.names()
+
+
+def test_at_the_end_what_is_open_is_finished() -> None:
+    stage = Stage([click(i, user=f"u{i}") for i in range(10)])
+    stage.acknowledges = False
+    ours = worker(stage, max_batch=4)
+    stage.during_poll = ours.stop.set
+    ours.run()
+    assert stage.events[-2:] == [("wait", 0), ("commit now", 4)]
+    assert len(stage.answers()) == 4
+
+
+def test_a_hot_user_never_has_more_uncommitted_clicks_than_a_replay_still_knows() -> None:
+    stage = Stage([click(i) for i in range(100)])
+    stage.poll_takes = 0.0  # so no commit is due by the clock
+    ours = worker(stage)
+    uncommitted = 0
+    for _ in range(10):
+        ours.step()
+    for what, count in stage.events:
+        if what == "append":
+            uncommitted += count
+            assert uncommitted <= LIMIT
+        elif what == "commit now":
+            uncommitted = 0
+    assert len(stage.answers()) == 100
+
+
+def test_the_clicks_of_others_do_not_count_for_a_user() -> None:
+    stage = Stage([click(i, user=f"u{i % 50}") for i in range(256)])
+    ours = worker(stage)
+    ours.step()
+    assert stage.events[0] == ("append", 256)
+
+
+def test_a_worker_that_waits_for_a_hot_users_commit_still_serves_a_rebalance() -> None:
+    """The commit is refused until the group has polled: it must get there."""
+    stage = Stage([click(i) for i in range(LIMIT + 1)])
+    stage.poll_takes = 0.0
+    ours = worker(stage)
+    ours.step()
+    polls = []
+    stage.during_poll = lambda: polls.append(1)
+
+    def refused(offsets: object) -> None:
+        raise CommitRefused("the group rebalances")
+
+    commit_now, stage.commit_now = stage.commit_now, refused  # type: ignore[method-assign]
+    ours.step()
+    assert polls
+    assert len(stage.answers()) == LIMIT
+    stage.commit_now = commit_now  # type: ignore[method-assign]
+    for _ in range(3):
+        ours.step()
+    assert len(stage.answers()) == LIMIT + 1
+
+
+def test_before_partitions_go_what_is_open_is_finished_and_what_is_waiting_is_dropped() -> None:
+    stage = Stage(
+        [click(0, "a"), click(1, "b", partition=1)]
+        + [click(2 + i, "a") for i in range(LIMIT)]
+        + [click(99, "b", partition=1)]
+    )
+    stage.acknowledges = False
+    stage.poll_takes = 0.0
+    ours = worker(stage)
+    ours.step()
+    assert len(stage.answers()) == LIMIT + 1, "the next click of the hot user waits for a commit"
+    stage.poll_takes = 0.1
+
+    def rebalance() -> None:
+        stage.before_revoke()
+        assert stage.events[-1][0] == "commit now"
+        stage.on_gone({0})
+        stage.acknowledges = True
+
+    stage.during_poll = rebalance
+    until_all_is_committed(ours)
+    answered = [a.event_id for a in stage.answers()]
+    assert answered[-1] == "e99", "of the partition that stayed"
+    assert len(answered) == LIMIT + 2, "not the waiting click of the one that went"
+
+
+def test_what_was_lost_is_not_committed() -> None:
+    stage = Stage([click(0, "a"), click(0, "b", partition=1)])
+    stage.acknowledges = False
+    ours = worker(stage)
+    ours.step()
+
+    def lost() -> None:
+        stage.on_lost()
+        stage.on_gone({1})
+        stage.acknowledge()
+
+    stage.during_poll = lost
+    until_all_is_committed(ours)
+    assert stage.committed == {0: 1}
 
 
 def test_a_click_that_was_answered_too_long_ago_is_not_answered_again() -> None:
     many = [click(i) for i in range(2 * ENTRIES_KEPT)]
     stage = Stage([*many, *many, click(99)])
-    ours = worker(stage)
-    ours.max_batch = len(many)
     before = metrics.ANSWERED_BEFORE._value.get()
-    for _ in range(3):
-        one_step(ours)
-    answers = [Recommendation.model_validate_json(m.value or b"") for m in stage.sent]
+    until_all_is_committed(worker(stage), steps=30)
+    answers = stage.answers()
     first = {a.event_id: a.history for a in answers[: len(many)]}
     assert len(answers) < 2 * len(many)
     assert all(first.get(a.event_id, a.history) == a.history for a in answers)
     assert answers[-1].event_id == "e99"
     skipped = 2 * len(many) + 1 - len(answers)
     assert metrics.ANSWERED_BEFORE._value.get() - before == skipped > 0
-    assert [n for what, n in stage.events if what == "commit"][-1] == 1
+    assert stage.committed == {0: 100}
 
 
-def test_nothing_read_nothing_done() -> None:
-    stage = Stage([])
-    one_step(worker(stage))
-    assert stage.events == []
-
-
-def test_only_bad_clicks_are_dead_lettered_and_committed() -> None:
-    stage = Stage([Message("clicks", 0, i, None, None) for i in range(3)])
-    one_step(worker(stage))
-    assert ("send dlq", 3) in stage.events
-    assert stage.events[-1] == ("commit", 3)
-
-
-@pytest.mark.parametrize("step", ["append", "acknowledged"])
-def test_nothing_is_committed_before_it_is_acknowledged(step: str) -> None:
-    stage = Stage([click(1)])
-    stage.fail_next[step] = ConfigurationError("refused for good")
-    with pytest.raises(ConfigurationError):
-        one_step(worker(stage))
-    assert "commit" not in [what for what, _ in stage.events]
-
-
-@pytest.mark.parametrize("step", ["append", "acknowledged", "commit"])
-def test_an_outage_is_waited_out_without_sending_anything_twice(step: str) -> None:
-    stage = Stage([click(1)])
-    stage.fail_next[step] = Unavailable("away for a moment")
-    one_step(worker(stage))
-    assert [what for what, _ in stage.events] == [
-        "append",
-        "send recommendations",
-        "acknowledged",
-        "commit",
-    ]
-
-
-def test_a_stop_during_an_outage_leaves_the_batch_uncommitted() -> None:
-    stage = Stage([click(1)])
-    stage.fail_next["acknowledged"] = Unavailable("away")
-    ours = worker(stage)
-    original = stage.append
-
-    def append_then_stop(clicks: Sequence[Click], places: Sequence[Place]) -> list[list[str]]:
-        ours.stop.set()
-        return original(clicks, places)
-
-    stage.append = append_then_stop  # type: ignore[method-assign]
-    ours.run()  # returns: the process exits 0
-    assert "commit" not in [what for what, _ in stage.events]
-
-
-def test_a_hot_user_is_committed_in_parts_that_a_replay_still_knows() -> None:
-    stage = Stage([click(i) for i in range(100)])
-    one_step(worker(stage))
-    parts = [count for what, count in stage.events if what == "commit"]
-    assert sum(parts) == 100
-    assert max(parts) == MAX_UNCOMMITTED_CLICKS_PER_USER
-
-
-def answers(stage: Stage) -> list[Recommendation]:
-    return [
-        Recommendation.model_validate_json(m.value or b"")
-        for m in stage.sent
-        if m.topic == "recommendations"
-    ]
-
-
-def clicked(i: int, user: str, item: str) -> Message:
-    value = Click(event_id=f"e{i}", user_id=user, item_id=item, timestamp=1000 + i)
-    return Message("clicks", 0, i, user.encode(), value.model_dump_json().encode())
-
-
-SOME = [clicked(i, "ab"[i % 2], str(i + 1)) for i in range(8)] + [clicked(8, "c", "unheard of")]
+SOME = [click(i, "ab"[i % 2], str(i + 1)) for i in range(8)] + [click(8, "c", "unheard of")]
 
 
 def test_every_click_is_answered_from_its_own_history() -> None:
     stage = Stage(SOME)
-    ours = replace(worker(stage), now=lambda: 12.3456)
-    one_step(ours)
-    got = answers(stage)
+    worker(stage, now=12.3456).step()
+    got = stage.answers()
     assert [a.event_id for a in got] == [f"e{i}" for i in range(9)]
     assert got[6].history == ["1", "3", "5", "7"]
     assert got[8].fallback == "unknown_items"
     for answer in got:
         (alone,) = stage.model.scorer.recommend([answer.history])
-        assert answer.items == alone.items
+        assert [i.item_id for i in answer.items] == [i.item_id for i in alone.items]
         assert (answer.model_version, answer.scored_at) == ("v1", 12345)
     assert [m.key for m in stage.sent] == [a.user_id.encode() for a in got]
 
 
-def test_what_a_crash_left_uncommitted_is_answered_again_bit_for_bit() -> None:
-    stage = Stage([*SOME, *SOME])
+def test_what_a_crash_left_uncommitted_is_answered_again_the_same() -> None:
+    stage = Stage(SOME)
     stage.fail_next["commit"] = ConfigurationError("the process dies here")
-    ours = replace(worker(stage), max_batch=len(SOME), now=lambda: 1.0)
     with pytest.raises(ConfigurationError):
-        one_step(ours)
+        until_all_is_committed(worker(stage, len(SOME), now=1.0))
     before = list(stage.sent)
     stage.sent.clear()
-    one_step(replace(ours))  # whoever comes next, with the same store
+    stage._messages = SOME
+    until_all_is_committed(worker(stage, len(SOME), now=1.0))  # the next, with the same store
     assert stage.sent == before
-    assert stage.events[-1] == ("commit", len(SOME))
+    assert stage.committed == {0: len(SOME)}
+
+
+def test_a_replay_of_a_hot_user_gives_the_histories_of_an_undisturbed_run() -> None:
+    """From each point at which a crash may leave the offsets."""
+    clicks = [click(i) for i in range(5 * LIMIT)]
+    expected = MemorySessions(gap_ms=0, ttl_seconds=60).append(
+        [Click.model_validate_json(message.value or b"") for message in clicks]
+    )
+    for dies_after in range(1, 5):
+        stage = Stage(clicks)
+        stage.poll_takes = 0.0
+        ours = worker(stage)
+        for _ in range(dies_after):
+            ours.step()
+        stage._messages = clicks[stage.committed.get(0, 0) :]
+        stage.poll_takes = 0.1
+        until_all_is_committed(worker(stage), steps=20)
+        for answer in stage.answers():
+            assert answer.history == expected[int(answer.event_id[1:])]
+        assert {a.event_id for a in stage.answers()} == {f"e{i}" for i in range(5 * LIMIT)}
 
 
 def test_one_model_answers_a_whole_batch_and_the_next_batch_gets_the_new_one() -> None:
-    stage = Stage([click(i) for i in range(31)])
+    stage = Stage([click(i, user=f"u{i}") for i in range(31)])
     new = ServedModel("v2", stage.model.scorer)
     append = stage.append
 
@@ -242,36 +296,19 @@ def test_one_model_answers_a_whole_batch_and_the_next_batch_gets_the_new_one() -
         stage.model = new
         return append(clicks, places)
 
-    stage.append = append_while_swapped  # type: ignore[method-assign]
-    ours = replace(worker(stage), max_batch=30)
-    one_step(ours)
-    one_step(ours)
-    versions = [a.model_version for a in answers(stage)]
-    assert versions == ["v1"] * 30 + ["v2"]
-
-
-def test_each_part_goes_through_all_steps_before_the_next_begins() -> None:
-    limit = MAX_UNCOMMITTED_CLICKS_PER_USER
-    stage = Stage([click(i) for i in range(limit + 1)])
-    one_step(worker(stage))
-    assert stage.events == [
-        (what, count)
-        for count in (limit, 1)
-        for what, count in [
-            ("append", count),
-            ("send recommendations", count),
-            ("acknowledged", 0),
-            ("commit", count),
-        ]
-    ]
+    stage.append = append_while_swapped  # type: ignore[method-assign, assignment]
+    ours = worker(stage, max_batch=30)
+    ours.step()
+    ours.step()
+    assert [a.model_version for a in stage.answers()] == ["v1"] * 30 + ["v2"]
 
 
 def test_a_batch_is_no_larger_than_the_setting() -> None:
     stage = Stage([click(i, user=f"u{i}") for i in range(10)])
-    ours = replace(worker(stage), max_batch=4)
+    ours = worker(stage, max_batch=4)
     for _ in range(3):
-        one_step(ours)
-    assert [count for what, count in stage.events if what == "commit"] == [4, 4, 2]
+        ours.step()
+    assert [count for what, count in stage.events if what == "append"] == [4, 4, 2]
 
 
 def test_it_counts_answers_fallbacks_and_dead_letters() -> None:
@@ -285,154 +322,134 @@ def test_it_counts_answers_fallbacks_and_dead_letters() -> None:
         ]
 
     before = counted()
-    stage = Stage(
-        [*SOME, Message("clicks", 0, 9, None, None), Message("clicks", 0, 10, None, b"?")]
-    )
-    one_step(worker(stage))
+    until_all_is_committed(worker(Stage([*SOME, garbage(9, None), garbage(10)])))
     assert [b - a for a, b in zip(before, counted(), strict=True)] == [9, 9, 1, 1, 1]
 
 
-def test_a_click_from_the_future_has_waited_no_time() -> None:
+def test_a_click_has_waited_until_its_answer_was_acknowledged_not_until_we_hear_of_it() -> None:
+    stage = Stage([Message("clicks", 0, 0, b"a", click(0, "a").value)])  # dated one second
+    ours = worker(stage)  # produces at one second
     before = metrics.CLICK_TO_ACKNOWLEDGED._sum.get()
-    stage = Stage([clicked(0, "a", "1")])
-    one_step(replace(worker(stage), now=lambda: 0.5))  # the click is dated one second
+    stage.acknowledges = False
+    ours.step()
+    stage._receipts[0].seconds = 0.25
+    stage.acknowledge()
+    stage.time += 100
+    ours.step()
+    assert metrics.CLICK_TO_ACKNOWLEDGED._sum.get() - before == pytest.approx(0.25)
+
+
+def test_a_click_from_the_future_has_waited_no_time() -> None:
+    stage = Stage([click(500, "a")])  # dated one and a half seconds
+    before = metrics.CLICK_TO_ACKNOWLEDGED._sum.get()
+    until_all_is_committed(worker(stage))
     assert metrics.CLICK_TO_ACKNOWLEDGED._sum.get() == before
 
 
 def test_dead_letters_are_said_once_per_batch(caplog: pytest.LogCaptureFixture) -> None:
-    one_step(worker(Stage([Message("clicks", 3, i, None, b"?") for i in range(5)])))
+    worker(Stage([garbage(i, partition=3) for i in range(5)])).step()
     (warning,) = caplog.records
     assert "dead-lettered 5 messages" in warning.message
     assert "clicks/3/0" in warning.message
 
 
-def test_it_runs_until_the_stop_and_finishes_the_batch_in_hand() -> None:
-    stage = Stage([click(i, user=f"u{i}") for i in range(10)])
-    ours = replace(worker(stage), max_batch=4)
-    append = stage.append
-
-    def append_then_stop(clicks: Sequence[Click], places: Sequence[Place]) -> list[list[str]]:
-        ours.stop.set()
-        return append(clicks, places)
-
-    stage.append = append_then_stop  # type: ignore[method-assign]
-    ours.run()
-    assert stage.events[-1] == ("commit", 4)
-    assert len(answers(stage)) == 4
-
-
-def test_a_bug_is_not_waited_out() -> None:
-    stage = Stage([click(1)])
+def test_a_bug_is_not_waited_out_and_nothing_is_finished_after_it() -> None:
+    stage = Stage([click(1), click(2, "v")])
+    ours = worker(stage, max_batch=1)
+    stage.acknowledges = False
+    ours.step()
     stage.fail_next["append"] = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
-        worker(stage).run()
-    assert stage.events == []
-
-
-def held_up(stage: Stage) -> threading.Event:
-    """Kafka acknowledges nothing until the event is set."""
-    go_on = threading.Event()
-    acknowledged = stage.wait_acknowledged
-
-    def wait_acknowledged() -> None:
-        assert go_on.wait(10)
-        acknowledged()
-
-    stage.wait_acknowledged = wait_acknowledged  # type: ignore[method-assign]
-    return go_on
-
-
-def test_the_next_batch_is_read_while_the_last_one_is_being_settled() -> None:
-    stage = Stage([click(1), click(2)])
-    go_on = held_up(stage)
-    ours = replace(worker(stage), max_batch=1)
-    ours.step()
-    assert [what for what, _ in stage.events] == ["append", "send recommendations"]
-    stage.polled.clear()
-    second = threading.Thread(target=ours.step)
-    second.start()
-    assert stage.polled.wait(10)
-    assert len(stage.events) == 2, "appended before the last batch was settled"
-    go_on.set()
-    second.join()
-    ours.settle()
-    one = ["append", "send recommendations", "acknowledged", "commit"]
-    assert [what for what, _ in stage.events] == 2 * one
-
-
-def test_partitions_are_given_up_only_when_all_is_settled() -> None:
-    stage = Stage([click(1)])
-    go_on = held_up(stage)
-    ours = worker(stage)
-    ours.step()
-
-    def rebalance(_: int, __: float, *, before_giving_up: Callable[[], None]) -> list[Message]:
-        go_on.set()
-        before_giving_up()
-        assert stage.events[-1] == ("commit", 1)
-        return []
-
-    stage.poll = rebalance  # type: ignore[method-assign, assignment]
-    ours.step()
-
-
-@pytest.mark.parametrize("batch", [1, 2, 9])
-def test_after_a_refused_commit_it_goes_back_to_what_was_committed_last(batch: int) -> None:
-    undisturbed, stage = Stage(SOME), Stage(SOME)
-    one_step(replace(worker(undisturbed), now=lambda: 1.0))
-    stage.fail_next["commit"] = CommitRefused("the group moved on")
-    ours = replace(worker(stage), max_batch=batch, now=lambda: 1.0)
-    for _ in range(len(SOME) + 3):
-        ours.step()
-    assert stage.sent == undisturbed.sent[:batch] + undisturbed.sent
-    assert sum(count for what, count in stage.events if what == "commit") == len(SOME)
-
-
-def test_a_hot_user_goes_back_no_further_than_a_replay_still_knows() -> None:
-    limit = MAX_UNCOMMITTED_CLICKS_PER_USER
-    stage = Stage([click(i) for i in range(5 * limit)])
-    commit = stage.commit
-
-    def refuse_the_third(messages: Sequence[Message]) -> None:
-        if messages[0].offset == 2 * limit and ("rewind", 3 * limit) not in stage.events:
-            raise CommitRefused("the group moved on")
-        commit(messages)
-
-    stage.commit = refuse_the_third  # type: ignore[method-assign]
-    ours = worker(stage)
-    one_step(ours)
-    assert ("rewind", 3 * limit) in stage.events
-    one_step(ours)
-    histories = {a.event_id: a.history for a in answers(stage)}
-    assert len(answers(stage)) == 6 * limit  # the third part twice
-    expected = MemorySessions(gap_ms=0, ttl_seconds=60).append(
-        [Click.model_validate_json(click(i).value or b"") for i in range(5 * limit)]
-    )
-    assert all(a.history == histories[a.event_id] for a in answers(stage))
-    assert [histories[f"e{i}"] for i in range(5 * limit)] == expected
-
-
-@pytest.mark.parametrize("more", [[], [click(2)]])
-def test_what_goes_wrong_while_settling_ends_the_worker(more: list[Message]) -> None:
-    stage = Stage([click(1), *more])
-    stage.fail_next["acknowledged"] = ConfigurationError("refused for good")
-    with pytest.raises(ConfigurationError):
-        replace(worker(stage), max_batch=1).run()
-    assert "commit" not in [what for what, _ in stage.events]
-
-
-def test_a_crash_does_not_wait_for_a_server_that_is_away() -> None:
-    stage = Stage([click(1), click(2)])
-    ours = replace(worker(stage), max_batch=1)
-
-    def away() -> None:
-        raise Unavailable("for good")
-
-    stage.wait_acknowledged = away  # type: ignore[method-assign]
-    ours.step()
-    settling = ours._settled
-    assert settling is not None
-    ours.slot = None  # type: ignore[assignment]
-    with pytest.raises(AttributeError):
         ours.run()
-    assert isinstance(settling.exception(timeout=10), Stopped)
+    ours.close()
+    stage.before_revoke()  # what the client calls as it leaves the group
+    assert stage.names() == ["append", "send recommendations", "close", "close"]
+
+
+def test_what_kafka_refuses_for_good_ends_the_worker() -> None:
+    stage = Stage([click(1)])
+
+    def refused() -> None:
+        raise ConfigurationError("refused for good")
+
+    stage.serve = refused  # type: ignore[method-assign]
+    with pytest.raises(ConfigurationError):
+        worker(stage).run()
+    assert "commit" not in stage.names()
+
+
+def test_with_too_much_open_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.worker.guarantees.MAX_OPEN_CLICKS", 6)
+    stage = Stage([click(i, user=f"u{i}") for i in range(10)])
+    stage.acknowledges, stage.poll_takes = False, 0.0
+    ours = worker(stage, max_batch=2)
+    for _ in range(5):
+        ours.step()
+    assert stage.names().count("wait") == 1
+    assert stage.names().index("wait") == 6, "after the third batch"
+
+
+class TransactionalStage(Stage):
+    """A stage for a guarantee of exactly once, some of whose transactions do not succeed."""
+
+    def __init__(
+        self, messages: list[Message], failures: dict[int, tuple[Exception, bool]]
+    ) -> None:
+        """By the number of a transaction, what it raises and whether it is committed anyway."""
+        super().__init__(messages)
+        self._topic = messages
+        self._failures = failures
+        self._begun = itertools.count(1)
+        self.reconnected = 0
+
+    def group_metadata(self) -> None:
+        return None
+
+    def begin(
+        self,
+        messages: Sequence[OutMessage],
+        offsets: Mapping[int, int],
+        group: None,
+        reached: Callable[[str], None],
+    ) -> Transaction:
+        error, committed = self._failures.get(next(self._begun), (None, True))
+
+        def work() -> None:
+            if committed:
+                self.sent += messages
+                self.committed |= offsets
+            if error is not None:
+                raise error
+
+        return Transaction(work)
+
+    def reconnect(self) -> None:
+        self.reconnected += 1
+
+    def seek_to_committed(self) -> None:
+        self._messages = self._topic[self.committed.get(0, 0) :]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 9])
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(
+    ("error", "committed", "reconnects"),
+    [
+        pytest.param(CommitRefused("aborted"), False, 0, id="aborted"),
+        pytest.param(Unavailable("timed out"), False, 1, id="unknown, not committed"),
+        pytest.param(Unavailable("timed out"), True, 1, id="unknown, committed"),
+    ],
+)
+def test_exactly_once_whatever_becomes_of_a_transaction(
+    error: Exception, committed: bool, reconnects: int, number: int, batch: int
+) -> None:
+    stage = TransactionalStage(SOME, {number: (error, committed)})
+    ours = worker(stage, batch)
+    ours = replace(ours, guarantee=ExactlyOnce(stage, stage))  # type: ignore[arg-type]
+    while stage.committed.get(0) != len(SOME) or ours.guarantee.is_open:
+        ours.step()
+    assert [a.event_id for a in stage.answers()] == [f"e{i}" for i in range(len(SOME))]
+    assert [a.history for a in stage.answers()] == MemorySessions(gap_ms=0, ttl_seconds=60).append(
+        [Click.model_validate_json(message.value or b"") for message in SOME]
+    )
+    assert stage.reconnected == (reconnects if number * batch <= len(SOME) else 0)
