@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import threading
 import time
@@ -25,7 +24,6 @@ from bench.traffic import item_id, traffic
 from services import local
 from services.local import Processes
 from services.simulator.publish import publish_live
-from shared import embedded
 from shared.errors import NextclickError
 from shared.kafka import Publisher, TopicReader, ensure_topics
 from shared.registry import Registry
@@ -38,7 +36,6 @@ _ITEMS = 10_000
 _SHOPPERS = 10_000
 _HOUR_MS = 3_600_000
 _QUIET_SECONDS = 60.0
-_WORKER = {f"{PREFIX}KAFKA__CLIENT_CONFIG": json.dumps(embedded.WORKER_CLIENT_CONFIG)}
 
 
 @dataclass(frozen=True)
@@ -110,8 +107,8 @@ def measure_workers(workers: int, clicks: int) -> Workers:
         answers = TopicReader(kafka, [kafka.recommendations_topic])
         try:
             for number in range(workers):
-                processes.start(f"worker-{number}", ["worker"], _WORKER)
-                processes.wait_for_partitions()  # one by one: see embedded.WORKER_CLIENT_CONFIG
+                processes.start(f"worker-{number}", ["worker"])
+            processes.wait_for_partitions()
             publish_live(
                 traffic(_ITEMS, _SHOPPERS, seed=0),
                 Publisher(kafka),

@@ -33,7 +33,6 @@ from services.simulator import worlds
 from services.simulator.publish import click_frame
 from services.simulator.shop import Clicks
 from services.watcher import DIGEST_SECONDS, Watcher
-from shared import embedded
 from shared.device import select_device
 from shared.errors import NextclickError
 from shared.kafka import LagMonitor, TopicReader, ensure_topics
@@ -92,13 +91,7 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
     try:
         services.start("trainer", ["trainer"], _trainer_settings(), background=True)
         for i in range(options.workers):
-            if i > 0:
-                services.wait_for_partitions()  # one by one: see embedded.WORKER_CLIENT_CONFIG
-            services.start(
-                f"worker-{i + 1}",
-                ["worker"],
-                {f"{PREFIX}KAFKA__CLIENT_CONFIG": json.dumps(embedded.WORKER_CLIENT_CONFIG)},
-            )
+            services.start(f"worker-{i + 1}", ["worker"])
         simulate = ["simulate", "--rate", str(options.rate), "--seed", str(options.seed + 1)]
         simulate += ["--world", options.world, "--world-seed", str(options.seed)]
         if options.seconds is not None:

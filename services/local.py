@@ -30,7 +30,7 @@ def servers(folder: Path) -> Iterator[dict[str, str]]:
 
     Settings from outside do not reach the processes, but for the device.
     """
-    kafka = embedded.start_kafka(folder, durable=False)
+    kafka = embedded.start_kafka(folder)
     try:
         redis = embedded.start_redis(folder)
         try:

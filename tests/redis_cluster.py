@@ -40,9 +40,9 @@ class Cluster:
 
     def add_node(self) -> Server:
         """Start a node that is in no cluster yet."""
-        port = embedded._free_port()
+        port = embedded.free_port()
         while port > 55_000:  # among themselves nodes use the port that is higher by 10,000
-            port = embedded._free_port()
+            port = embedded.free_port()
         options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
         options += ["--cluster-allow-replica-migration", "no"]  # without slots, not a replica
         folder = self._folder / f"node{len(self.nodes)}"

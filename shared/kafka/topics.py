@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    NewTopic,
+    TopicMetadata,
+)
 
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, Unavailable
 from shared.kafka.client import REQUEST_SECONDS, client_config, make_client, unavailable
 from shared.settings import KafkaSettings
 
@@ -21,11 +26,7 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[str]) -> list[str]:
     # The first to connect, so it says what is wrong with login and TLS: in the error, not the log.
     ours = {"error_cb": heard.append, "log_level": 0}
     admin = make_client(AdminClient, {**ours, **client_config(settings)})
-    try:
-        existing = admin.list_topics(timeout=REQUEST_SECONDS).topics
-    except KafkaException as error:
-        admin.poll(0)
-        raise unavailable(settings, error, heard) from None
+    existing = _topics_of(settings, admin, heard)
     new = [
         NewTopic(
             topic,
@@ -51,4 +52,31 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[str]) -> list[str]:
                 f"Kafka refused to create the topic {topic}: {error.args[0].str()}; "
                 "check NEXTCLICK_KAFKA__PARTITIONS and __REPLICATION_FACTOR, or create it yourself"
             ) from None
+    _wait_until_known(settings, admin, created)
     return created
+
+
+def _wait_until_known(settings: KafkaSettings, admin: AdminClient, topics: Sequence[str]) -> None:
+    """Return once the brokers name these topics: a new topic is known to the controller first.
+
+    Raises Unavailable if they do not within REQUEST_SECONDS.
+    """
+    deadline = time.monotonic() + REQUEST_SECONDS
+    while unknown := set(topics) - _topics_of(settings, admin).keys():
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"Kafka at {settings.bootstrap_servers} has created {', '.join(sorted(unknown))} "
+                f"and does not know them {REQUEST_SECONDS:.0f} s later"
+            )
+        time.sleep(0.02)
+
+
+def _topics_of(
+    settings: KafkaSettings, admin: AdminClient, heard: Sequence[KafkaError] = ()
+) -> dict[str, TopicMetadata]:
+    """What the cluster says of each of its topics; raises Unavailable if it does not answer."""
+    try:
+        return dict(admin.list_topics(timeout=REQUEST_SECONDS).topics)
+    except KafkaException as error:
+        admin.poll(0)  # serves error_cb
+        raise unavailable(settings, error, heard) from None

@@ -139,12 +139,6 @@ class Stand:
         """Produce through a client that knows the topic as it is now."""
         self._shop = Shop(self.kafka)
 
-    def wait_until_durable(self) -> None:
-        """Wait until the broker has written what it holds: once a second it does."""
-        state = self.folder / "kafka" / "kafka.json"
-        now = time.time()
-        until(lambda: state.exists() and state.stat().st_mtime > now, "the broker's state")
-
     def close(self) -> None:
         """Leave nothing running."""
         for child in self._children:

@@ -10,7 +10,7 @@ from multiprocessing.context import ForkServerProcess
 import numpy as np
 import pytest
 
-from shared import embedded, registry
+from shared import registry
 from shared.registry import Pointer, Registry
 from shared.schemas import Click
 from shared.settings import PREFIX
@@ -139,14 +139,11 @@ def test_the_disk_is_full_and_then_it_is_not(shop: Shop, report: Report) -> None
 def test_two_trainers_in_one_group_with_one_log_and_one_registry(
     shop: Shop, report: Report
 ) -> None:
-    one_each = {
-        f"{PREFIX}KAFKA__CLIENT_CONFIG": str(embedded.WORKER_CLIENT_CONFIG).replace("'", '"'),
-        f"{T}INSTANCE_ID": "",
-    }
-    first = shop.trainer(**one_each)
+    unnamed = {f"{T}INSTANCE_ID": ""}
+    first = shop.trainer(**unnamed)
     shop.stand.wait_for_partitions(first)
     shop.send(1000)
-    second = shop.trainer(**one_each)
+    second = shop.trainer(**unnamed)
     for _ in range(10):
         shop.send(100)
     shop.stand.wait_for_partitions(second)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shared import embedded
 from shared.settings import PREFIX
 from tests.faults.conftest import MakeStand, Report, each_guarantee
 from tests.faults.stand import Stopwatch, go_on, kill, pause
@@ -13,7 +12,6 @@ from tests.faults.tampering import crash_at, stop_at
 from tests.integration.traffic import make_clicks
 from tests.waiting import until
 
-CLIENT_CONFIG = f"{PREFIX}KAFKA__CLIENT_CONFIG"
 INSTANCE_ID = f"{PREFIX}WORKER__INSTANCE_ID"
 
 
@@ -59,7 +57,6 @@ def test_two_workers_one_joins_and_one_leaves_meanwhile(
     guarantee: str, stand: MakeStand, report: Report
 ) -> None:
     ours = stand(guarantee)
-    ours.environ[CLIENT_CONFIG] = str(embedded.WORKER_CLIENT_CONFIG).replace("'", '"')
     clicks = make_clicks(4000, seed=3)
     ours.environ[INSTANCE_ID] = ""  # who has a name is waited for when it leaves
     first = ours.worker()

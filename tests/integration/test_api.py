@@ -7,7 +7,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from services.api.main import parts_of
 from services.api.rule_book import RuleBook
 from shared import embedded
 from shared.deny_list import deny_list
-from shared.errors import ConfigurationError
 from shared.kafka import TopicReader, ensure_topics
 from shared.schemas import Click
 from shared.sessions import session_store
@@ -257,7 +256,7 @@ def test_every_operation_keeps_what_the_document_promises(app: FastAPI, settings
 def test_without_redis_popular_items_answer_until_it_is_back(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    redis_server = own_server(embedded.start_redis, tmp_path)
+    redis_server = embedded.start_redis(tmp_path / "redis")
     try:
         monkeypatch.setenv(f"{PREFIX}REDIS__URL", f"redis://{redis_server.address}/0")
         with serving(Settings.from_environment()) as client:
@@ -283,7 +282,7 @@ def test_without_redis_popular_items_answer_until_it_is_back(
 def test_without_kafka_clicks_are_refused_and_lists_are_not(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kafka_server = own_server(embedded.start_kafka, tmp_path)
+    kafka_server = embedded.start_kafka(tmp_path / "kafka")
     try:
         monkeypatch.setenv(f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS", kafka_server.address)
         with serving(Settings.from_environment()) as client:
@@ -298,13 +297,6 @@ def test_without_kafka_clicks_are_refused_and_lists_are_not(
             until(accepted, "Kafka takes clicks again")
     finally:
         kafka_server.kill()
-
-
-def own_server(start: Callable[[Path], embedded.Server], tmp_path: Path) -> embedded.Server:
-    try:
-        return start(tmp_path / "server")
-    except ConfigurationError as missing:
-        pytest.skip(str(missing))
 
 
 @contextlib.contextmanager

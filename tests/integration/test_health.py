@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from shared import embedded
-from shared.errors import ConfigurationError
 from shared.settings import PREFIX
 from tests.conftest import Launch
 from tests.integration.traffic import publish_model
@@ -47,10 +46,7 @@ def scrape(port: int) -> str:
 def test_a_worker_is_ready_when_it_can_answer_and_alive_throughout(
     launch: Launch, port: int, tmp_path: Path
 ) -> None:
-    try:
-        redis = embedded.start_redis(tmp_path / "redis")
-    except ConfigurationError as missing:
-        pytest.skip(str(missing))
+    redis = embedded.start_redis(tmp_path / "redis")
     try:
         launch(
             "worker",
@@ -111,10 +107,7 @@ def test_a_trainer_is_ready_while_log_and_registry_are_there(
 def test_a_trainer_that_misses_kafka_is_alive_and_not_ready(
     launch: Launch, port: int, tmp_path: Path
 ) -> None:
-    try:
-        kafka = embedded.start_kafka(tmp_path / "kafka")
-    except ConfigurationError as missing:
-        pytest.skip(str(missing))
+    kafka = embedded.start_kafka(tmp_path / "kafka")
     try:
         launch(
             "trainer",

@@ -253,7 +253,7 @@ def encrypted(tmp_path: Path) -> Iterator[tuple[int, Path]]:
         extensions = ["-addext", "subjectAltName=IP:127.0.0.1", "-subj", f"/CN={name}"]
         files = ["-keyout", str(tmp_path / f"{name}.key"), "-out", str(tmp_path / f"{name}.pem")]
         subprocess.run([*request, *extensions, *files], check=True, capture_output=True)
-    port = embedded._free_port()
+    port = embedded.free_port()
     command = [server, "--port", "0", "--tls-port", str(port), "--bind", "127.0.0.1"]
     command += ["--tls-cert-file", str(tmp_path / "ca.pem"), "--tls-auth-clients", "no"]
     command += ["--tls-key-file", str(tmp_path / "ca.key"), "--requirepass", SECRET]

@@ -1,0 +1,68 @@
+"""The server.properties of a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shared.embedded.server import free_port
+
+
+@dataclass(frozen=True)
+class Node:
+    """A broker that is a controller too."""
+
+    id: int
+    port: int
+    """Of clients and of the other brokers, in plain text."""
+    controller_port: int = field(default_factory=free_port)
+
+
+def write_properties(
+    path: Path,
+    data: Path,
+    node: Node,
+    cluster: Sequence[Node],
+    *,
+    listeners: Mapping[str, int] | None = None,
+    more: Mapping[str, str] | None = None,
+) -> None:
+    """Write the properties of one node of a cluster, whose data live in the folder `data`.
+
+    `listeners` are further ports by security protocol, say SASL_PLAINTEXT; `more` goes last.
+    """
+    copies = min(3, len(cluster))
+    acknowledging = max(1, copies - 1)
+    clients = {"PLAINTEXT": node.port, **(listeners or {})}
+    advertised = [f"{protocol}://127.0.0.1:{port}" for protocol, port in clients.items()]
+    properties = {
+        "process.roles": "broker,controller",
+        "node.id": node.id,
+        "controller.quorum.voters": ",".join(
+            f"{n.id}@127.0.0.1:{n.controller_port}" for n in cluster
+        ),
+        "controller.listener.names": "CONTROLLER",
+        "listeners": ",".join([*advertised, f"CONTROLLER://127.0.0.1:{node.controller_port}"]),
+        "advertised.listeners": ",".join(advertised),
+        "log.dirs": data,
+        "default.replication.factor": copies,
+        "min.insync.replicas": acknowledging,
+        "auto.create.topics.enable": "false",  # as in docker-compose.yml
+        "group.initial.rebalance.delay.ms": 0,
+        # Killed and started again, it waits until its former self counts as dead: 9 s by default.
+        "broker.session.timeout.ms": 3000,
+        "broker.heartbeat.interval.ms": 500,
+        # Internal topics: with the 50 partitions of the default each start opens 200 files more.
+        "offsets.topic.num.partitions": 3,
+        "offsets.topic.replication.factor": copies,
+        "transaction.state.log.num.partitions": 3,
+        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.min.isr": acknowledging,
+        "share.coordinator.state.topic.num.partitions": 3,
+        "share.coordinator.state.topic.replication.factor": copies,
+        "share.coordinator.state.topic.min.isr": acknowledging,
+        "log.cleaner.dedupe.buffer.size": 4 * 2**20,  # of the heap; 128 MiB by default
+        **(more or {}),
+    }
+    path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))

