@@ -4,7 +4,7 @@
     ├── ConfigurationError    a setting is missing, unknown or wrong: stop and say which
     ├── Unavailable           Kafka, Redis or the registry is away: back off and retry
     ├── CommitRefused         the group has moved on: go back to what was committed last
-    ├── Fenced                somebody else answers in our name now: stop
+    ├── Fenced                somebody else has our name, or the client is shut out: stop
     ├── RankLost              another process of a fit on several has died: stop
     ├── CheckpointError       this model version cannot be served: keep the old one
     └── BadClick              this message is no click: dead-letter it and go on

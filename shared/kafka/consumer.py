@@ -229,10 +229,16 @@ class ClickConsumer:
 
     @staticmethod
     def _raise_if_fenced(error: KafkaError) -> None:
-        if error.code() in _FENCED:
+        # librdkafka delivers what ended a client for good as _FATAL, with the cause in the text.
+        fatal = error.fatal() or error.code() == KafkaError._FATAL
+        if error.code() in _FENCED or (fatal and "fenced" in error.str()):
             raise Fenced(
                 f"somebody else has joined the group in our name ({error.str()}): two processes "
-                "with one INSTANCE_ID, or one that was thought dead"
+                "with one INSTANCE_ID, or one that was thought dead; a restart joins anew"
+            )
+        if fatal:
+            raise Fenced(
+                f"the Kafka client has ended for good ({error.str()}); a restart joins anew"
             )
 
     def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
@@ -298,9 +304,6 @@ class ClickConsumer:
 
     def _complain(self, error: KafkaError) -> None:
         self._raise_if_fenced(error)
-        # librdkafka delivers what ended a client for good as _FATAL, without marking it fatal.
-        if error.fatal() or error.code() == KafkaError._FATAL:
-            raise Fenced(f"the Kafka client has ended for good, start again: {error.str()}")
         if error.code() in MISCONFIGURED:
             raise ConfigurationError(
                 f"Kafka, topic {self.topic}: {error.str()}; check NEXTCLICK_KAFKA__* settings"

@@ -22,6 +22,12 @@ from shared.kafka.client import (
 from shared.messages import Message
 from shared.settings import KafkaSettings
 
+_COORDINATOR_MOVES = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+}
+
 
 def offsets_held(settings: KafkaSettings, topic: str) -> dict[int, range]:
     """The offsets that each partition of a topic holds now.
@@ -116,17 +122,19 @@ class GroupOffsets:
 
         Raises Unavailable if Kafka does not answer.
         """
-        try:
-            committed = self._consumer.committed(
-                [
-                    TopicPartition(self._topic, partition)
-                    for partition in partitions_of(self._settings, self._consumer, self._topic)
-                ],
-                timeout=REQUEST_SECONDS,
-            )
-        except KafkaException as error:
-            raise unavailable(self._settings, error) from None
-        return {c.partition: max(0, c.offset) for c in committed}
+        partitions = partitions_of(self._settings, self._consumer, self._topic)
+        places = [TopicPartition(self._topic, partition) for partition in partitions]
+        deadline = time.monotonic() + REQUEST_SECONDS
+        while True:
+            try:
+                committed = self._consumer.committed(places, timeout=REQUEST_SECONDS)
+                return {c.partition: max(0, c.offset) for c in committed}
+            except KafkaException as error:
+                # While a broker starts the group has no coordinator yet, or another one.
+                moving = error.args[0].code() in _COORDINATOR_MOVES
+                if not moving or time.monotonic() > deadline:
+                    raise unavailable(self._settings, error) from None
+            time.sleep(0.1)
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Commit the offset that comes next in these partitions, and wait for it.

@@ -58,7 +58,7 @@ def test_without_the_wait_for_acknowledgements_answers_are_lost(stand: MakeStand
     ours.environ["NEXTCLICK_KAFKA__CLIENT_CONFIG"] = '{"linger.ms": 3000}'
     ours.send(make_clicks(600, seed=3))
     dying = ours.worker(
-        prepare=one_after_the_other(commit_before_acknowledged, crash_at("committed", 4))
+        prepare=one_after_the_other(commit_before_acknowledged, crash_at("committed", 1))
     )
     dying.join(30)
     assert dying.exitcode == -9

@@ -100,7 +100,7 @@ def test_a_worker_that_was_thought_dead_wakes_up(
     if guarantee == "exactly_once":
         sleeper.join(30)
         assert sleeper.exitcode == 2
-        assert "is somebody else's now" in ours.log(sleeper)
+        assert "in our name" in ours.log(sleeper)
     assert heir.is_alive()
     ours.send(make_clicks(300, users=10, seed=5))
     ours.wait_for_all()

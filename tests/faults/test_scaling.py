@@ -1,0 +1,104 @@
+"""Workers join and leave while clicks flow: nobody waits for ever, and nothing is lost.
+
+Members are dynamic here, as `docker compose up --scale worker=3` makes them.
+"""
+
+from __future__ import annotations
+
+import signal
+from multiprocessing.context import ForkServerProcess
+
+import pytest
+
+from shared.settings import PREFIX
+from tests.faults.conftest import MakeStand, Report, each_guarantee
+from tests.faults.stand import Stand, Stopwatch, kill
+from tests.integration.traffic import make_clicks
+from tests.waiting import until
+
+INSTANCE_ID = f"{PREFIX}WORKER__INSTANCE_ID"
+PART = 100
+"""Clicks sent between two looks."""
+
+
+class Flow:
+    """Clicks that go on while something else is waited for."""
+
+    def __init__(self, stand: Stand, count: int, seed: int) -> None:
+        self._stand = stand
+        self._clicks = make_clicks(count, users=200, seed=seed)
+
+    def until(self, condition: object, what: str) -> None:
+        """Send a part after the other until the condition holds."""
+        assert callable(condition)
+
+        def look() -> object:
+            self._send()
+            return condition()
+
+        until(look, what)
+
+    def _send(self) -> None:
+        part, self._clicks = self._clicks[:PART], self._clicks[PART:]
+        self._stand.send(part)
+
+    def finish(self) -> None:
+        """Send what is left."""
+        while self._clicks:
+            self._send()
+
+
+def owned(stand: Stand, worker: ForkServerProcess) -> set[int]:
+    """The partitions that a worker has, as it has logged."""
+    partitions: set[int] = set()
+    for line in stand.log(worker).splitlines():
+        for verb, change in (
+            ("assigned partitions", partitions.update),
+            ("gave up partitions", partitions.difference_update),
+        ):
+            _, found, numbers = line.partition(verb)
+            if found:
+                change(int(n) for n in numbers.strip(" []").split(",") if n.strip())
+    return partitions
+
+
+def shared_out(stand: Stand, *workers: ForkServerProcess) -> bool:
+    """Every worker has partitions, and each partition has one worker."""
+    parts = [owned(stand, worker) for worker in workers]
+    return all(parts) and sorted(p for part in parts for p in part) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("joining", ["one by one", "at once"])
+@pytest.mark.parametrize("leaving", ["SIGTERM", pytest.param("SIGKILL", marks=pytest.mark.long)])
+@each_guarantee("at_least_once")
+def test_three_workers_join_and_leave(
+    guarantee: str, joining: str, leaving: str, stand: MakeStand, report: Report
+) -> None:
+    ours = stand(guarantee)
+    ours.environ[INSTANCE_ID] = ""
+    flow = Flow(ours, 6_000, seed=11)
+    first = ours.worker()
+    flow.until(lambda: shared_out(ours, first), "the first has all")
+    if joining == "one by one":
+        second = ours.worker()
+        flow.until(lambda: shared_out(ours, first, second), "two share")
+        third = ours.worker()
+    else:
+        second, third = ours.worker(), ours.worker()
+    flow.until(lambda: shared_out(ours, first, second, third), "three share")
+    for worker in (first, third):
+        if leaving == "SIGTERM":
+            worker.terminate()
+            worker.join(30)
+            assert worker.exitcode == 0
+        else:
+            kill(worker)
+            assert worker.exitcode == -signal.SIGKILL
+    watch = Stopwatch()
+    flow.finish()
+    ours.wait_for_all()
+    until(lambda: shared_out(ours, second), "the second has all")
+    verdict = ours.verdict()
+    if leaving == "SIGTERM":
+        assert verdict.doubled == 0, "a planned change of members repeats nothing"
+    report(f"three join {joining}, two leave by {leaving}, {guarantee}", verdict, watch.seconds())
