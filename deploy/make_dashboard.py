@@ -96,7 +96,7 @@ ROWS: dict[str, list[Panel]] = {
             "Seconds of a micro-batch, by stage",
             "s",
             {mean("nextclick_stage_seconds", "stage"): "{{stage}}"},
-            "poll waits for clicks; settle for the batch before.",
+            "poll waits for clicks; acknowledge and commit go on beside the other stages.",
         ),
         Panel(
             "Waiting for Redis and Kafka",
