@@ -1,7 +1,8 @@
 """The Kafka and Redis that the tests run against: real ones, always.
 
 In this order: `external` (TEST_KAFKA_BOOTSTRAP_SERVERS and TEST_REDIS_URL are set), `docker`
-(an engine answers; testcontainers starts Apache Kafka and Valkey), `embedded` (the wheels).
+(an engine answers; testcontainers starts the official images), `embedded` (shared.embedded). Docker
+and embedded run the same version of Apache Kafka.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import docker
 from docker.errors import DockerException
 
 from shared import embedded
+from shared.embedded.jars import read_lock
+from shared.kafka.brokers import live_brokers
+from tests.waiting import until
 
 KAFKA_VARIABLE = "TEST_KAFKA_BOOTSTRAP_SERVERS"
 REDIS_VARIABLE = "TEST_REDIS_URL"
-KAFKA_IMAGE = "confluentinc/cp-kafka:7.9.1"
+KAFKA_IMAGE = f"apache/kafka:{read_lock().kafka_version}"
 REDIS_IMAGE = "valkey/valkey:8-alpine"
 
 
@@ -55,15 +59,21 @@ def running(kind: str, folder: Path) -> Iterator[Backend]:
     if kind == "external":
         yield Backend(kind, os.environ[KAFKA_VARIABLE], os.environ[REDIS_VARIABLE])
     elif kind == "docker":
-        from testcontainers.kafka import KafkaContainer
+        from testcontainers.core.container import DockerContainer
         from testcontainers.redis import RedisContainer
 
+        kafka = DockerContainer(KAFKA_IMAGE)
+        address = f"{kafka.get_docker_client().host()}:{embedded.free_port()}"
+        for name, value in container_environment(address).items():
+            kafka.with_env(name, value)
         with (
-            KafkaContainer(KAFKA_IMAGE).with_kraft() as kafka,
+            # The port must be known before it starts, as the broker tells clients where it is.
+            kafka.with_bind_ports(9092, int(address.rpartition(":")[2])),
             RedisContainer(REDIS_IMAGE) as redis,
         ):
+            until(lambda: live_brokers(address), "Kafka in Docker", 120)
             url = f"redis://{redis.get_container_host_ip()}:{redis.get_exposed_port(6379)}/0"
-            yield Backend(kind, kafka.get_bootstrap_server(), url)
+            yield Backend(kind, address, url)
     else:
         with ExitStack() as stack:
             kafka_server = embedded.start_kafka(folder)
@@ -71,3 +81,25 @@ def running(kind: str, folder: Path) -> Iterator[Backend]:
             redis_server = embedded.start_redis(folder)
             stack.callback(redis_server.kill)
             yield Backend(kind, kafka_server.address, f"redis://{redis_server.address}/0")
+
+
+def container_environment(address: str) -> dict[str, str]:
+    """The configuration of a broker in a container that clients reach at `address`."""
+    properties = {
+        "NODE_ID": "1",
+        "PROCESS_ROLES": "broker,controller",
+        "CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
+        "CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "LISTENERS": "PLAINTEXT://:9092,CONTROLLER://:9093",
+        "ADVERTISED_LISTENERS": f"PLAINTEXT://{address}",
+        "LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "AUTO_CREATE_TOPICS_ENABLE": "false",
+        "GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+        "OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        "TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+        "TRANSACTION_STATE_LOG_MIN_ISR": "1",
+        "SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR": "1",
+        "SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR": "1",
+        "LOG_DIRS": "/var/lib/kafka/data",
+    }
+    return {f"KAFKA_{name}": value for name, value in properties.items()}

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -11,6 +16,7 @@ import redis
 import torch
 from confluent_kafka.admin import AdminClient
 
+from shared import embedded
 from shared.kafka import ensure_topics
 from shared.settings import PREFIX, KafkaSettings
 from tests.backend import Backend, choose, running
@@ -34,7 +40,19 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     hypothesis.settings.register_profile("nextclick", deadline=None, derandomize=True)
     hypothesis.settings.load_profile("nextclick")
-    config.stash[_KIND] = choose()
+    if not hasattr(config, "workerinput"):  # xdist's workers are told
+        config.stash[_KIND] = choose()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if servers := config.stash.get(_SERVERS, None):
+        servers.stack.close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Of xdist, before a worker starts: all workers share one Kafka and one Redis."""
+    node.workerinput["backend"] = dataclasses.asdict(started(node.config))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -48,16 +66,50 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 _KIND = pytest.StashKey[str]()
 
 
+@dataclass(frozen=True)
+class Servers:
+    """What this run of the tests has started, and how to stop it."""
+
+    backend: Backend
+    stack: ExitStack
+
+
+_SERVERS = pytest.StashKey[Servers]()
+
+
+def started(config: pytest.Config) -> Backend:
+    """The servers of this run of the tests, started at the first call."""
+    if _SERVERS not in config.stash:
+        stack = ExitStack()
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nextclick-tests-"))
+        backend = stack.enter_context(running(config.stash[_KIND], Path(folder)))
+        config.stash[_SERVERS] = Servers(backend, stack)
+    return config.stash[_SERVERS].backend
+
+
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"Kafka and Redis: {config.stash[_KIND]}"
+    return f"Kafka and Redis: {config.stash.get(_KIND, 'those of the controller')}"
 
 
 @pytest.fixture(scope="session")
-def backend(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Backend]:
-    with running(request.config.stash[_KIND], tmp_path_factory.mktemp("servers")) as started:
-        yield started
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """One Kafka and one Redis for all tests; whoever wants to break one starts his own."""
+    given = getattr(request.config, "workerinput", {}).get("backend")
+    return Backend(**given) if given else started(request.config)
+
+
+@pytest.fixture(scope="session")
+def three_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.KafkaCluster]:
+    cluster = embedded.start_kafka_cluster(tmp_path_factory.mktemp("three-brokers"))
+    yield cluster
+    cluster.kill()
+
+
+@pytest.fixture
+def kafka_cluster(three_brokers: embedded.KafkaCluster) -> Iterator[embedded.KafkaCluster]:
+    """Three brokers (replication 3, min.insync 2) that a test may stop, kill and restart."""
+    yield three_brokers
+    three_brokers.repair()
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,10 @@ from pathlib import Path
 from shared.embedded.prepare import CHECKPOINT, Installation, installation
 from shared.embedded.properties import Node, write_properties
 from shared.embedded.server import Server, free_port
-from shared.kafka.brokers import live_brokers
+from shared.kafka.brokers import Brokers, live_brokers
 
 _ALONE = ["-Xms256m", "-Xmx512m"]
 _ONE_OF_THREE = ["-Xmx288m"]
-_CLUSTER_ID = "nextclick-embedded----"
-"""Any 22 letters of base64; what runs on this machine alone needs no other."""
 
 
 def start_kafka(
@@ -34,7 +32,14 @@ def start_kafka(
     """
     node = Node(1, port or free_port())
     server = _launch(
-        installation(), folder, node, [node], _ALONE, listeners=listeners, properties=properties
+        installation(),
+        folder,
+        node,
+        [node],
+        _random_id(),
+        _ALONE,
+        listeners=listeners,
+        properties=properties,
     )
     server.wait_until_ready()
     return server
@@ -44,6 +49,7 @@ def start_kafka(
 class KafkaCluster:
     """Three brokers; topics have three replicas and need two to acknowledge (min.insync)."""
 
+    cluster_id: str
     brokers: Sequence[Server]
 
     @property
@@ -53,20 +59,21 @@ class KafkaCluster:
 
     def wait_until_complete(self) -> None:
         """Return as soon as each broker serves and knows the other two."""
-        everyone = {broker.address for broker in self.brokers}
+        everyone = Brokers(self.cluster_id, frozenset(broker.address for broker in self.brokers))
         for broker in self.brokers:
             broker.wait_until_ready(lambda address: live_brokers(address) == everyone)
+
+    def repair(self) -> None:
+        """Start whichever does not run, and return as soon as all three serve."""
+        for broker in self.brokers:
+            if broker.process.poll() is not None:
+                broker.launch()
+        self.wait_until_complete()
 
     def kill(self) -> None:
         """SIGKILL all."""
         for broker in self.brokers:
             broker.kill()
-
-    def restart(self) -> None:
-        """Start all again at once, as none is ready before two are there."""
-        for broker in self.brokers:
-            broker.launch()
-        self.wait_until_complete()
 
 
 def start_kafka_cluster(
@@ -76,7 +83,7 @@ def start_kafka_cluster(
 
     They want about 1.2 GB of memory together. Raises ConfigurationError as start_kafka does.
     """
-    kafka = installation()
+    kafka, cluster_id = installation(), _random_id()
     nodes = [Node(number, free_port()) for number in (1, 2, 3)]
     brokers: list[Server] = []
     try:
@@ -87,11 +94,12 @@ def start_kafka_cluster(
                     folder / f"broker-{node.id}",
                     node,
                     nodes,
+                    cluster_id,
                     _ONE_OF_THREE,
                     properties=properties,
                 )
             )
-        cluster = KafkaCluster(tuple(brokers))
+        cluster = KafkaCluster(cluster_id, tuple(brokers))
         cluster.wait_until_complete()
     except BaseException:
         for broker in brokers:
@@ -105,6 +113,7 @@ def _launch(
     folder: Path,
     node: Node,
     cluster: Sequence[Node],
+    cluster_id: str,
     jvm_options: Sequence[str],
     *,
     listeners: Mapping[str, int] | None = None,
@@ -117,7 +126,7 @@ def _launch(
     write_properties(
         folder / "server.properties", data, node, cluster, listeners=listeners, more=properties
     )
-    _format(data, node, kafka.checkpoint())
+    _format(data, node, cluster_id, kafka.checkpoint())
     return Server(
         "kafka",
         kafka.command(
@@ -127,16 +136,19 @@ def _launch(
         ),
         node.port,
         folder / "kafka.log",
-        is_ready=_serves,
+        is_ready=lambda address: _serves(address, cluster_id),
     )
 
 
-def _serves(address: str) -> bool:
-    """A broker that has caught up with the cluster's metadata is among its brokers."""
-    return address in live_brokers(address)
+def _serves(address: str, cluster_id: str) -> bool:
+    """Say whether it is our broker that answers, and counts itself among the live ones."""
+    brokers = live_brokers(address)
+    return brokers is not None and (
+        brokers.cluster_id == cluster_id and address in brokers.addresses
+    )
 
 
-def _format(data: Path, node: Node, checkpoint: bytes) -> None:
+def _format(data: Path, node: Node, cluster_id: str, checkpoint: bytes) -> None:
     """Do to a data folder what `StorageTool format` does, without a JVM for it (0.5 to 2 s).
 
     The folder of a broker that ran before stays as it is.
@@ -145,7 +157,7 @@ def _format(data: Path, node: Node, checkpoint: bytes) -> None:
         return
     (data / CHECKPOINT).write_bytes(checkpoint)
     (data / "meta.properties").write_text(
-        f"version=1\ncluster.id={_CLUSTER_ID}\nnode.id={node.id}\ndirectory.id={_random_id()}\n"
+        f"version=1\ncluster.id={cluster_id}\nnode.id={node.id}\ndirectory.id={_random_id()}\n"
     )
 
 

@@ -115,7 +115,7 @@ def _prepare(java: Java, jars: list[Path], folder: Path) -> None:
         ours.command("kafka.Kafka", [str(properties)], [f"-XX:DumpLoadedClassList={classes}"]),
         node.port,
         log_file,
-        is_ready=lambda address: address in live_brokers(address),
+        is_ready=lambda address: live_brokers(address) is not None,
     )
     broker.wait_until_ready()
     broker.stop()

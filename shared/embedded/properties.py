@@ -43,6 +43,9 @@ def write_properties(
             f"{n.id}@127.0.0.1:{n.controller_port}" for n in cluster
         ),
         "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": ",".join(
+            [*(f"{protocol}:{protocol}" for protocol in clients), "CONTROLLER:PLAINTEXT"]
+        ),
         "listeners": ",".join([*advertised, f"CONTROLLER://127.0.0.1:{node.controller_port}"]),
         "advertised.listeners": ",".join(advertised),
         "log.dirs": data,

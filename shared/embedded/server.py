@@ -56,9 +56,8 @@ class Server:
                 return
             time.sleep(0.02)
         self.kill()
-        tail = self.log_file.read_text(errors="replace")[-500:]
         raise ConfigurationError(
-            f"the embedded {self.name} server did not start; its log ends: {tail}"
+            f"the embedded {self.name} server did not start; its log ends: {self._end_of_log()}"
         )
 
     def stop(self) -> None:
@@ -74,6 +73,11 @@ class Server:
         """Start it again on the same port and data folder, and wait until it serves."""
         self.launch()
         self.wait_until_ready()
+
+    def _end_of_log(self) -> str:
+        """The last lines of its log, without the frames of Java's stack traces."""
+        lines = self.log_file.read_text(errors="replace").splitlines()
+        return "\n".join(line for line in lines if not line.startswith("\t"))[-1000:]
 
     def _listens(self) -> bool:
         with contextlib.suppress(OSError):

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 
-def live_brokers(bootstrap_servers: str, timeout: float = 1.0) -> set[str]:
-    """Where the brokers that serve now are, as the cluster says; nowhere if it is away."""
+@dataclass(frozen=True)
+class Brokers:
+    """The brokers of a cluster that serve now."""
+
+    cluster_id: str
+    addresses: frozenset[str]
+    """host:port of each, as clients are told."""
+
+
+def live_brokers(bootstrap_servers: str, timeout: float = 1.0) -> Brokers | None:
+    """Ask a cluster for its brokers; None if it does not answer within `timeout` seconds."""
     quiet: dict[str, Any] = {"log_level": 0, "error_cb": lambda _: None}
     admin = AdminClient({"bootstrap.servers": bootstrap_servers, **quiet})
     try:
-        brokers = admin.list_topics(timeout=timeout).brokers
+        metadata = admin.list_topics(timeout=timeout)
     except KafkaException:
-        return set()
-    return {f"{broker.host}:{broker.port}" for broker in brokers.values()}
+        return None
+    addresses = (f"{broker.host}:{broker.port}" for broker in metadata.brokers.values())
+    return Brokers(metadata.cluster_id or "", frozenset(addresses))

@@ -1,11 +1,18 @@
-"""SASL and TLS of Kafka, as far as the embedded broker goes: PLAIN with any password, no TLS."""
+"""SASL and TLS of Kafka, on a broker that demands them."""
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from shared import embedded
 from shared.errors import ConfigurationError, Unavailable
@@ -14,51 +21,122 @@ from shared.kafka import topics as kafka_topics
 from shared.messages import OutMessage
 from shared.settings import KafkaSettings
 
-LOGIN = {"sasl.username": "shop", "sasl.password": "hunter2"}
+PASSWORD = "hunter2"
+LOGIN = {"sasl.mechanism": "PLAIN", "sasl.username": "shop", "sasl.password": PASSWORD}
+PROTOCOLS = ("PLAINTEXT", "SASL_PLAINTEXT", "SSL", "SASL_SSL")
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A broker with a port for each security protocol."""
+
+    ports: dict[str, int]
+    ca: Path
+    """The certificate that clients must know."""
+
+    def settings(self, port_of: str, options: dict[str, object]) -> KafkaSettings:
+        address = f"127.0.0.1:{self.ports[port_of]}"
+        return KafkaSettings(bootstrap_servers=address, client_config=options, partitions=1)
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = embedded.start_kafka(tmp_path_factory.mktemp("kafka"))
-    yield server.address
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("kafka")
+    ca, key_and_certificate = folder / "ca.pem", folder / "server.pem"
+    key, certificate = make_certificate()
+    ca.write_bytes(certificate)
+    key_and_certificate.write_bytes(key + certificate)
+    more = {protocol: embedded.free_port() for protocol in PROTOCOLS[1:]}
+    users = (
+        f'org.apache.kafka.common.security.plain.PlainLoginModule required user_shop="{PASSWORD}";'
+    )
+    server = embedded.start_kafka(
+        folder,
+        listeners=more,
+        properties={
+            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.sasl_plaintext.plain.sasl.jaas.config": users,
+            "listener.name.sasl_ssl.plain.sasl.jaas.config": users,
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(key_and_certificate),
+        },
+    )
+    yield Guarded({"PLAINTEXT": server.port, **more}, ca)
     server.kill()
 
 
-def test_every_client_logs_in(address: str) -> None:
-    options = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", **LOGIN}
-    settings = KafkaSettings(bootstrap_servers=address, client_config=options, partitions=1)
-    assert ensure_topics(settings, ["clicks"]) == ["clicks"]
+def make_certificate() -> tuple[bytes, bytes]:
+    """A key and a certificate for 127.0.0.1 that it has signed itself, both as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nextclick test")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    key_pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return key_pem, certificate.public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_client_logs_in(guarded: Guarded, protocol: str) -> None:
+    options: dict[str, object] = {"security.protocol": protocol}
+    options |= LOGIN if protocol.startswith("SASL") else {}
+    options |= {"ssl.ca.location": str(guarded.ca)} if protocol.endswith("SSL") else {}
+    settings = guarded.settings(protocol, options)
+    topic = f"clicks-{protocol}"
+    assert ensure_topics(settings, [topic]) == [topic]
     publisher = Publisher(settings)
-    publisher.send([OutMessage("clicks", b"k", b"v")])
+    publisher.send([OutMessage(topic, b"k", b"v")])
     publisher.wait_acknowledged()
-    (message,) = read_offsets(settings, "clicks", offsets_held(settings, "clicks"))
+    (message,) = read_offsets(settings, topic, offsets_held(settings, topic))
     assert message.value == b"v"
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("port_of", "options", "reason"),
     [
-        ({"security.protocol": "SSL"}, "SSL"),
-        ({"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", **LOGIN}, "SSL"),
+        ("PLAINTEXT", {"security.protocol": "SSL"}, "SSL"),
+        ("PLAINTEXT", {"security.protocol": "SASL_SSL", **LOGIN}, "SSL"),
+        ("SSL", {"security.protocol": "SSL"}, "certificate"),
         (
-            {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "SCRAM-SHA-512", **LOGIN},
+            "SASL_PLAINTEXT",
+            {"security.protocol": "SASL_PLAINTEXT", **LOGIN, "sasl.password": "hunter22"},
+            "SASL",
+        ),
+        (
+            "SASL_PLAINTEXT",
+            {"security.protocol": "SASL_PLAINTEXT", **LOGIN, "sasl.mechanism": "SCRAM-SHA-512"},
             "SASL",
         ),
     ],
 )
 def test_a_login_that_fails_says_why_on_one_line(
-    address: str,
+    guarded: Guarded,
+    port_of: str,
     options: dict[str, object],
     reason: str,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(kafka_topics, "REQUEST_SECONDS", 2.0)
-    settings = KafkaSettings(bootstrap_servers=address, client_config=options)
     with pytest.raises(Unavailable, match=reason) as caught:
-        ensure_topics(settings, ["clicks"])
+        ensure_topics(guarded.settings(port_of, options), ["clicks"])
     assert "NEXTCLICK_KAFKA__CLIENT_CONFIG" in str(caught.value)
-    assert "hunter2" not in str(caught.value)
+    assert PASSWORD not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
 

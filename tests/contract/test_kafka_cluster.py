@@ -1,0 +1,74 @@
+"""Three brokers, three replicas, two must acknowledge: what is acknowledged outlives a broker."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from shared import embedded
+from shared.errors import Unavailable
+from shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
+from shared.messages import OutMessage
+from shared.settings import KafkaSettings
+
+ALL_MUST_ANSWER_SECONDS = 60.0
+
+
+@pytest.fixture
+def settings(kafka_cluster: embedded.KafkaCluster, name: str) -> KafkaSettings:
+    settings = KafkaSettings(
+        bootstrap_servers=kafka_cluster.bootstrap_servers,
+        clicks_topic=f"clicks-{name}",
+        partitions=3,
+        replication_factor=3,
+    )
+    ensure_topics(settings, [settings.clicks_topic])
+    return settings
+
+
+def messages(settings: KafkaSettings, first: int, count: int) -> list[OutMessage]:
+    numbers = range(first, first + count)
+    return [OutMessage(settings.clicks_topic, b"key", b"%d" % n, partition=n % 3) for n in numbers]
+
+
+def numbers_held(settings: KafkaSettings) -> list[int]:
+    """Every number on the topic, as often as it is there."""
+    held = offsets_held(settings, settings.clicks_topic)
+    return sorted(int(m.value or b"") for m in read_offsets(settings, settings.clicks_topic, held))
+
+
+def leader_of(cluster: embedded.KafkaCluster, topic: str) -> embedded.Server:
+    """The broker that leads partition 0."""
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers})
+    metadata = admin.list_topics(topic, timeout=10)
+    port = metadata.brokers[metadata.topics[topic].partitions[0].leader].port
+    return next(broker for broker in cluster.brokers if broker.port == port)
+
+
+def test_with_one_broker_dead_messages_are_acknowledged_and_none_is_lost_or_doubled(
+    kafka_cluster: embedded.KafkaCluster, settings: KafkaSettings
+) -> None:
+    publisher = Publisher(settings)
+    publisher.send(messages(settings, 0, 300))
+    publisher.wait_acknowledged()
+    publisher.send(messages(settings, 300, 300))  # on their way while the leader dies
+    leader_of(kafka_cluster, settings.clicks_topic).kill()
+    publisher.send(messages(settings, 600, 300))
+    publisher.wait_acknowledged(ALL_MUST_ANSWER_SECONDS)
+    assert numbers_held(settings) == list(range(900))
+
+
+def test_with_two_brokers_dead_nothing_is_acknowledged_until_one_is_back(
+    kafka_cluster: embedded.KafkaCluster, settings: KafkaSettings
+) -> None:
+    publisher = Publisher(settings)
+    publisher.send(messages(settings, 0, 30))
+    publisher.wait_acknowledged()
+    for broker in kafka_cluster.brokers[:2]:
+        broker.kill()
+    publisher.send(messages(settings, 30, 30))
+    with pytest.raises(Unavailable, match="not acknowledged"):
+        publisher.wait_acknowledged(3.0)
+    kafka_cluster.brokers[0].restart()
+    publisher.wait_acknowledged(ALL_MUST_ANSWER_SECONDS)
+    assert numbers_held(settings) == list(range(60))

@@ -1,0 +1,94 @@
+"""The embedded servers themselves: what survives, what is left behind, what is said."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shared import embedded
+from shared.errors import ConfigurationError
+from shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
+from shared.messages import OutMessage
+from shared.settings import KafkaSettings
+from tests.waiting import until
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[embedded.Server]:
+    server = embedded.start_kafka(tmp_path)
+    yield server
+    server.kill()
+
+
+def publish(settings: KafkaSettings, *values: bytes) -> None:
+    publisher = Publisher(settings)
+    publisher.send([OutMessage("clicks", b"key", value) for value in values])
+    publisher.wait_acknowledged()
+
+
+def values(settings: KafkaSettings) -> list[bytes | None]:
+    return [m.value for m in read_offsets(settings, "clicks", offsets_held(settings, "clicks"))]
+
+
+@pytest.mark.parametrize("end", [embedded.Server.stop, embedded.Server.kill], ids=["stop", "kill"])
+def test_what_a_broker_holds_survives_it(
+    server: embedded.Server, end: Callable[[embedded.Server], None]
+) -> None:
+    settings = KafkaSettings(bootstrap_servers=server.address, partitions=1)
+    ensure_topics(settings, ["clicks"])
+    publish(settings, b"before")
+    address = server.address
+    end(server)
+    server.restart()
+    assert server.address == address
+    publish(settings, b"after")
+    assert values(settings) == [b"before", b"after"]
+
+
+def test_two_brokers_are_strangers(server: embedded.Server, tmp_path: Path) -> None:
+    other = embedded.start_kafka(tmp_path / "other")
+    try:
+        ours = KafkaSettings(bootstrap_servers=server.address)
+        theirs = KafkaSettings(bootstrap_servers=other.address)
+        assert ensure_topics(ours, ["clicks"]) == ["clicks"]
+        assert ensure_topics(theirs, ["clicks"]) == ["clicks"], "there it was not"
+    finally:
+        other.kill()
+
+
+def test_a_broker_that_does_not_come_up_says_why(server: embedded.Server, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="Address already in use"):
+        embedded.start_kafka(tmp_path / "second", server.port)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_the_servers_end_with_whoever_started_them(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from shared import embedded;"
+        "k = embedded.start_kafka(Path(sys.argv[1])); r = embedded.start_redis(Path(sys.argv[1]));"
+        "print(k.process.pid, r.process.pid, flush=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    pids = [int(word) for word in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    until(lambda: not any(runs(pid) for pid in pids), "both are gone", 20)
+
+
+def runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
