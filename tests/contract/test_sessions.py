@@ -140,9 +140,20 @@ def test_a_late_click_neither_reorders_nor_splits(make_store: MakeStore) -> None
     assert histories[-1] == ["1", "late", "3"]
 
 
-@pytest.mark.parametrize(
-    "text", ["a:b", "{tag}", "ü", "\x00", "\U0001f415", " ", "*", "x" * 128, "'; FLUSHALL"]
-)
+TEXTS = {
+    "colon": "a:b",
+    "hash tag": "{tag}",
+    "umlaut": "ü",
+    "NUL": "\x00",
+    "beyond the BMP": "\U0001f415",
+    "blank": " ",
+    "star": "*",
+    "128 characters": "x" * 128,
+    "a command": "'; FLUSHALL",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_any_text_is_just_text(make_store: MakeStore, text: str) -> None:
     store = make_store()
     assert store.append([click(text, user=text, event_id=text[:64])]) == [[text]]

@@ -173,6 +173,7 @@ def test_training_never_moves_the_padding_row(model: BST) -> None:
         {"depth": 3},
         {"heads": 5},
     ],
+    ids=lambda wrong: "=".join(map(str, *wrong.items())),
 )
 def test_a_shape_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -99,7 +99,7 @@ def test_weights_that_are_not_finite_are_refused() -> None:
         from_files(to_files(broken, "v1", "now"), "v1")
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"format": 4}'])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"format": 4}'], ids=repr)
 def test_a_broken_manifest_is_refused(content: bytes) -> None:
     with pytest.raises(CheckpointError, match=MANIFEST):
         from_files({**files(), MANIFEST: content}, "v1")

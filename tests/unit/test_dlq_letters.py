@@ -140,7 +140,7 @@ def test_a_foreign_reason_or_time_is_none_of_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1", "1/", "a/b", "-1/2", "1/2/3", "1/2\n", "١/٢", "0/" + "9" * 19]
+    "text", ["", "1", "1/", "a/b", "-1/2", "1/2/3", "1/2\n", "١/٢", "0/" + "9" * 19], ids=ascii
 )
 def test_what_is_no_place_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="PARTITION/OFFSET"):

@@ -64,7 +64,7 @@ OTHERS = {
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 OBJECTS = [
     thing
-    for path in (ROOT / "deploy" / "k8s").rglob("*.yaml")
+    for path in sorted((ROOT / "deploy" / "k8s").rglob("*.yaml"))
     for thing in yaml.safe_load_all(path.read_text())
 ]
 

@@ -77,7 +77,11 @@ def test_an_answer_carries_all_that_recomputing_it_takes() -> None:
     )
 
 
-@pytest.mark.parametrize("value", [None, b"", b"\xff\x00", b"x" * handle.MAX_DEAD_LETTER_BYTES])
+@pytest.mark.parametrize(
+    "value",
+    [None, b"", b"\xff\x00", b"x" * handle.MAX_DEAD_LETTER_BYTES],
+    ids=["none", "empty", "bytes", "longest"],
+)
 def test_a_dead_letter_is_the_message_itself_and_why(value: bytes | None) -> None:
     letter = handle.dead_letter("clicks.dlq", message(value), BadClick("empty", "wh\ny"), 42)
     assert (letter.topic, letter.key, letter.value) == ("clicks.dlq", b"key", value)

@@ -74,7 +74,9 @@ def test_whatever_is_logged_is_one_line_of_ascii_and_comes_back_whole(text: str)
     assert record["exception"].endswith(f"ValueError: {text}" if text else "ValueError")
 
 
-@pytest.mark.parametrize("secret", ["hunter2", 'hun"ter\\2', "hüntér2"])
+@pytest.mark.parametrize(
+    "secret", ["hunter2", 'hun"ter\\2', "hüntér2"], ids=["plain", "quoted", "accents"]
+)
 def test_no_secret_is_in_any_field(secret: str) -> None:
     captured = Captured(secret)
     try:
@@ -141,6 +143,7 @@ def test_a_person_gets_text_and_a_collector_json(
         (b"nonsense", "not_json", None),
         (None, "empty", None),
     ],
+    ids=["a string", "a number", "too long", "a list", "no JSON", "no value"],
 )
 def test_a_dead_letters_record_says_where_it_lay_and_which_click_it_meant_to_be(
     value: bytes | None, reason: str, event_id: str | None

@@ -127,7 +127,11 @@ def test_a_pointer_nested_without_end_is_unreadable(tmp_path: Path) -> None:
         Registry(str(tmp_path)).pointer()
 
 
-@pytest.mark.parametrize("name", ["v\n2026 ERROR", "\x1b[2J", "\ud800", "v" * 300, "\u202ev"])
+@pytest.mark.parametrize(
+    "name",
+    ["v\n2026 ERROR", "\x1b[2J", "\ud800", "v" * 300, "\u202ev"],
+    ids=["two lines", "escape sequence", "half a surrogate pair", "long", "right to left"],
+)
 def test_a_pointer_to_what_is_no_name_is_said_on_one_line(registry: Registry, name: str) -> None:
     with pytest.raises(CheckpointError, match="not a version name") as caught:
         registry.load(name)

@@ -149,25 +149,26 @@ def test_what_is_wrong_is_counted_with_its_lines(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (b"", "is empty"),
-        (b"\n \n", "is empty"),
-        ("user_id,item_id,timestamp\nu,i,1\n".encode("utf-16"), "UTF-16"),
-        (
-            gzip.compress(b"user_id,item_id,timestamp\n" + b"u,i,1600000000\n" * 9000)[:60],
-            "cut short",
-        ),
-        (b"user_id,item_id,timestamp\n", "holds no click"),
-        (b"user_id,item_id,timestamp\nu,i,never\n", "holds no click.*without a time.*line 2"),
-        (b"a,b\n1,2\n", "which format is this"),
-        (b"user item time\nu i 1600000000\n", "--format sessions or --format csv"),
-        (b"user_id,item_id,timestamp\nu,i,12\n", "holds no click.*--time-unit"),
-        (b"PAR1 and then nothing", "Parquet"),
-        (b'{"a": 1}\n', "which column is the user"),
-    ],
-)
+LONG = b"user_id,item_id,timestamp\n" + b"u,i,1600000000\n" * 9000
+USELESS: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "is empty"),
+    "blank": (b"\n \n", "is empty"),
+    "utf-16": ("user_id,item_id,timestamp\nu,i,1\n".encode("utf-16"), "UTF-16"),
+    "gzip cut short": (gzip.compress(LONG, mtime=0)[:60], "cut short"),
+    "header alone": (b"user_id,item_id,timestamp\n", "holds no click"),
+    "no time": (
+        b"user_id,item_id,timestamp\nu,i,never\n",
+        "holds no click.*without a time.*line 2",
+    ),
+    "unknown columns": (b"a,b\n1,2\n", "which format is this"),
+    "blanks between": (b"user item time\nu i 1600000000\n", "--format sessions or --format csv"),
+    "time too small": (b"user_id,item_id,timestamp\nu,i,12\n", "holds no click.*--time-unit"),
+    "no parquet": (b"PAR1 and then nothing", "Parquet"),
+    "unknown fields": (b'{"a": 1}\n', "which column is the user"),
+}
+
+
+@pytest.mark.parametrize(("content", "complaint"), USELESS.values(), ids=USELESS)
 def test_a_file_that_is_no_use_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
         load(written(tmp_path, content))

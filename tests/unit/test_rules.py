@@ -73,6 +73,7 @@ def test_a_catalogue_may_have_other_columns_and_items_on_several_lines(tmp_path:
         (b"item_id,category\n1,\xff\n", "UTF-8"),
         ("item_id,category\n1,x\n".encode("utf-16"), "UTF-8"),
     ],
+    ids=["empty", "semicolons", "kind", "short line", "no item", "latin-1", "utf-16"],
 )
 def test_a_broken_catalogue_is_refused_with_its_line(
     tmp_path: Path, content: bytes, complaint: str

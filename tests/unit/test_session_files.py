@@ -107,6 +107,15 @@ def test_line_ends_blanks_and_a_byte_order_mark_are_no_part_of_an_id(tmp_path: P
         ("a b\n".encode("utf-16"), b"a b\n", TRAIN),
         (GOOD, b"\n\na\n", TEST),
     ],
+    ids=[
+        "no train file",
+        "no test file",
+        "empty",
+        "sessions of one click",
+        "one item only",
+        "utf-16",
+        "nothing to ask",
+    ],
 )
 def test_nothing_to_learn_or_to_ask_is_one_clear_line(
     tmp_path: Path, train: bytes | None, test: bytes | None, named: str

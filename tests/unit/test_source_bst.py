@@ -104,7 +104,9 @@ def test_training_never_moves_the_padding_row(model: SourceBST) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"items": 0}, {"embed_dim": 0}, {"dropout": 1.0}, {"dropout": -0.1}, {"depth": 3}]
+    "wrong",
+    [{"items": 0}, {"embed_dim": 0}, {"dropout": 1.0}, {"dropout": -0.1}, {"depth": 3}],
+    ids=lambda wrong: "=".join(map(str, *wrong.items())),
 )
 def test_a_shape_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
