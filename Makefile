@@ -4,31 +4,52 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
+PIP := -m pip --quiet --disable-pip-version-check
+LOCK := requirements.lock
 PEERS := build/peers
-PEERS_INSTALLED := $(PEERS)/.installed
 FUZZ := build/fuzz
-FUZZ_INSTALLED := $(FUZZ)/.installed
 AUDIT := build/audit
-AUDIT_INSTALLED := $(AUDIT)/.installed
+OLDEST := build/oldest
 
-.PHONY: help demo test faults soak lint format bench-drift bench-peers bench-replay bench-http fuzz audit bill \
-	screenshots generated clean
+.PHONY: help demo test test-ids test-oldest-client faults soak lint format bench-drift peers bench-peers \
+	bench-replay bench-http fuzz audit bill screenshots generated lock clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
-$(INSTALLED): pyproject.toml constraints.txt
+# First all that the lock file names, then torch: a CPU build that an index offers has other hashes.
+$(INSTALLED): pyproject.toml constraints.txt $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "nextclick needs Python 3.11 or newer; try: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
+	$(BIN)/python $(PIP) install --no-deps --require-hashes -r $(LOCK)
+	$(BIN)/python $(PIP) install -c constraints.txt torch
+	$(BIN)/python $(PIP) install --no-deps --no-build-isolation -e .
+	@$(BIN)/python $(PIP) check
 	@touch $@
+
+# A small environment on top of .venv: what its lock file names lies in front of what .venv has.
+define layer
+$(BIN)/python -m venv --clear $(@D)
+$(@D)/bin/python $(PIP) install --no-deps --require-hashes -r $<
+$(BIN)/python -c 'import site; print(site.getsitepackages()[0]); print("$(CURDIR)")' \
+  > $$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/nextclick.pth
+@touch $@
+endef
 
 demo: $(INSTALLED)   ## run everything embedded; options by ARGS="--seconds 60"
 	@$(BIN)/nextclick demo $(ARGS)
 
 test: $(INSTALLED)   ## run the tests, two files at a time; options by ARGS="-k worker"
 	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+test-ids: $(INSTALLED) ## the tests are the same ones at every second and with every hash seed
+	@$(BIN)/python .ci/compare_test_ids.py
+
+$(OLDEST)/.installed: tests/oldest-clients.lock $(INSTALLED)
+	$(layer)
+
+test-oldest-client: $(OLDEST)/.installed ## the Kafka and Redis tests on the oldest clients allowed
+	@$(OLDEST)/bin/python -m pytest tests/contract tests/integration/test_consumer.py $(ARGS)
 
 faults: $(INSTALLED) ## break everything at length; a line a fault
 	@$(BIN)/pytest tests/faults --long $(ARGS)
@@ -55,31 +76,28 @@ bench-http: $(INSTALLED) ## the HTTP service under hey, on one core
 bench-replay: $(INSTALLED) ## a real log: replay, train, serve, hits; FILE=clicks.csv
 	@$(BIN)/python -m bench.replay $(FILE) $(ARGS)
 
-# An environment of its own: quixstreams wants an older librdkafka and pydantic than ours.
-$(PEERS_INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
-	@touch $@
+# quixstreams wants an older librdkafka and pydantic than ours.
+$(PEERS)/.installed: bench/peers/requirements.lock $(INSTALLED)
+	$(layer)
 
-bench-peers: $(INSTALLED) $(PEERS_INSTALLED) ## our worker beside one written with Quix Streams
+peers: $(PEERS)/.installed ## the environment that bench-peers and its test need
+
+bench-peers: peers ## our worker beside one written with Quix Streams
 	@$(BIN)/nextclick bench peers --python $(PEERS)/bin/python $(ARGS)
 
-# Environments of their own: neither belongs to what runs or tests a shop.
-$(FUZZ_INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(FUZZ)
-	$(FUZZ)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
-	@touch $@
+$(FUZZ)/.installed: tests/fuzz/requirements.lock $(INSTALLED)
+	$(layer)
 
-fuzz: $(FUZZ_INSTALLED) ## hostile clicks for the decoder; ARGS="--seconds 600", Linux
+fuzz: $(FUZZ)/.installed ## hostile clicks for the decoder; ARGS="--seconds 600", Linux
 	@$(FUZZ)/bin/python -m tests.fuzz $(ARGS)
 
-$(AUDIT_INSTALLED):
+$(AUDIT)/.installed: docs/audit.lock
 	$(PYTHON) -m venv $(AUDIT)
-	$(AUDIT)/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.7,<3'
+	$(AUDIT)/bin/python $(PIP) install --no-deps --require-hashes -r $<
 	@touch $@
 
 # --strict: what could not be looked up is a failure, not a pass.
-audit: $(INSTALLED) $(AUDIT_INSTALLED) ## known holes in what the services load; asks PyPI
+audit: $(INSTALLED) $(AUDIT)/.installed ## known holes in what the services load; asks PyPI
 	@$(BIN)/python docs/make_bill.py --pins > $(AUDIT)/pins.txt
 	@$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps -r $(AUDIT)/pins.txt $(ARGS)
 
@@ -95,6 +113,25 @@ generated: $(INSTALLED) ## write what is made from code: settings, schemas, Asyn
 	@$(BIN)/python docs/make_configuration.py > build/page.md && mv build/page.md docs/configuration.md
 	@$(BIN)/python docs/make_contracts.py
 	@$(BIN)/python -m deploy.make_dashboard > build/board.json && mv build/board.json deploy/grafana/dashboards/nextclick.json
+
+# Left out of the lock file: torch, and what only its CUDA build needs.
+TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-, cublas \
+	cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse \
+	cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
+COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --custom-compile-command "make lock"
+PICK = grep -oE '"($(1))[^"]*[<>=][^"]*' pyproject.toml | tr -d '"'
+
+lock:            ## write the lock files from pyproject.toml; newer versions by ARGS=--upgrade
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/python $(PIP) install 'uv>=0.9,<1'
+	$(COMPILE) $(ARGS) -c constraints.txt --extra embedded --extra dev pyproject.toml \
+	  $(addprefix --no-emit-package=,$(TORCH)) -o $(LOCK)
+	$(call PICK,quixstreams) | $(COMPILE) $(ARGS) - -o bench/peers/requirements.lock
+	$(call PICK,atheris) | $(COMPILE) $(ARGS) - -o tests/fuzz/requirements.lock
+	echo 'pip-audit>=2.7,<3' | $(COMPILE) $(ARGS) - -o docs/audit.lock
+	$(call PICK,confluent-kafka|redis) | $(COMPILE) --resolution lowest-direct --no-deps - \
+	  -o tests/oldest-clients.lock
 
 clean:           ## remove the environment and caches
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
