@@ -19,6 +19,8 @@ class Message:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
+    timestamp_ms: int | None = None
+    """Kafka's time of the message: set by its producer, or by the broker."""
 
 
 class Place(NamedTuple):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from services.cli.common import app, cell, console
 from shared.errors import CheckpointError
+from shared.masking import printable
 from shared.settings import Settings, environment_names, shown
 
 if TYPE_CHECKING:  # importing it imports torch: seconds that most commands need not wait
@@ -53,6 +54,36 @@ def topics_create() -> None:
     created = ensure_topics(kafka, wanted)
     for topic in wanted:
         console.print(f"{topic}: {'created' if topic in created else 'exists, left as it is'}")
+
+
+@topics_app.command("check")
+def topics_check(
+    messages: Annotated[
+        int, typer.Option(help="Look at so many, the newest of each partition.", min=1)
+    ] = 10_000,
+    json: Annotated[Path | None, typer.Option(help="Write the findings here, too.")] = None,
+) -> None:
+    """Say what is wrong with the clicks that producers send; exit code 1 if anything is.
+
+    A line for each trouble: keys, partitions, times, framing. It reads and changes nothing.
+
+    Example: nextclick topics check --json findings.json
+    """
+    from services.topics import check
+
+    kafka = Settings.from_environment().kafka
+    report = check.run(kafka, messages)
+    typer.echo(
+        f"{kafka.clicks_topic}: {report.partitions} partitions; looked at {report.messages:,} "
+        f"messages of {report.users:,} users"
+    )
+    for finding in report.findings:
+        typer.echo(printable(check.line(finding)))
+    if json is not None:
+        check.write(report, kafka.clicks_topic, json)
+    if report.findings:
+        raise typer.Exit(1)
+    typer.echo("nothing is wrong with them" if report.messages else "there is nothing to check")
 
 
 @sessions_app.command("rebuild")

@@ -8,7 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka import Message as RawMessage
 
 from shared.errors import ConfigurationError, Unavailable
@@ -150,7 +156,9 @@ def read_message(raw: RawMessage) -> Message:
         # A name among them is not UTF-8: anybody can send that, and the client then raises this.
         # No header of ours is such, so they are nothing to us; asked again, it gives out a NULL.
         headers = []
-    return Message(topic, partition, offset, raw.key(), raw.value(), tuple(headers))
+    kind, at = raw.timestamp()
+    timestamp_ms = None if kind == TIMESTAMP_NOT_AVAILABLE else at
+    return Message(topic, partition, offset, raw.key(), raw.value(), tuple(headers), timestamp_ms)
 
 
 def unavailable(

@@ -42,6 +42,7 @@ RUN_BY = {
     "nextclick sessions rebuild": "tests/faults/test_redis.py",
     "nextclick settings": INTEGRATION + "cli.py",
     "nextclick simulate": INTEGRATION + "tutorial.py",
+    "nextclick topics check": INTEGRATION + "topics_check.py",
     "nextclick topics create": INTEGRATION + "cli.py",
     "nextclick trainer": INTEGRATION + "tutorial.py",
     "nextclick worker": INTEGRATION + "tutorial.py",

@@ -3,7 +3,8 @@ from __future__ import annotations
 import logging
 from types import SimpleNamespace
 
-from confluent_kafka import TopicPartition
+import pytest
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, TopicPartition
 
 from shared.kafka import ClickConsumer
 from shared.kafka.client import OnceAMinute, read_message
@@ -29,6 +30,20 @@ class FakeMessage(SimpleNamespace):
         return None
 
     value = headers = key
+
+    def timestamp(self) -> tuple[int, int]:
+        return TIMESTAMP_CREATE_TIME, 1_700_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [(TIMESTAMP_CREATE_TIME, 17), (TIMESTAMP_NOT_AVAILABLE, None)],
+    ids=["given", "not available"],
+)
+def test_kafkas_time_is_taken_over(kind: int, expected: int | None) -> None:
+    message = FakeMessage(p=0, o=0)
+    message.timestamp = lambda: (kind, 17)
+    assert read_message(message).timestamp_ms == expected  # type: ignore[arg-type]
 
 
 def offsets_kept(given_up: list[int], got_back: list[int]) -> list[tuple[int, int]]:

@@ -1,0 +1,1 @@
+"""What is wrong with a clicks topic: `nextclick topics check`."""

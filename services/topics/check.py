@@ -1,0 +1,41 @@
+"""Read a bounded sample of the clicks topic and check it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from services.topics import findings
+from services.topics.findings import Report, line
+from shared.errors import ConfigurationError
+from shared.kafka import offsets_held, read_offsets
+from shared.settings import KafkaSettings
+
+__all__ = ["line", "run", "write"]
+
+
+def run(settings: KafkaSettings, limit: int) -> Report:
+    """Check the newest messages, at most about `limit`, the same number from each partition.
+
+    Raises Unavailable if Kafka does not answer or has no such topic.
+    """
+    held = offsets_held(settings, settings.clicks_topic)
+    share = -(-limit // len(held))
+    newest = {
+        partition: range(max(offsets.start, offsets.stop - share), offsets.stop)
+        for partition, offsets in held.items()
+    }
+    return findings.check(read_offsets(settings, settings.clicks_topic, newest), list(held))
+
+
+def write(report: Report, topic: str, path: Path) -> None:
+    """Write what was found as JSON."""
+    content = {"topic": topic, **asdict(report)}
+    for finding in content["findings"]:
+        if finding["first"] is not None:
+            finding["first"] = dict(zip(("partition", "offset"), finding["first"], strict=True))
+    try:
+        path.write_text(json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise ConfigurationError(f"--json {path} cannot be written ({error})") from None

@@ -1,0 +1,246 @@
+"""What a sample of a clicks topic says about those who produce to it. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pydantic_core import from_json
+
+from services.topics.partitioner import java_partition, librdkafka_partition
+from shared.errors import BadClick
+from shared.messages import Message, Place
+from shared.schemas import decode_click
+
+DAY_MS = 86_400_000
+PLAUSIBLE_MS = DAY_MS
+"""How far a click's own time may lie from the time at which Kafka got it."""
+UNITS = (("seconds", 1000.0), ("microseconds", 1e-3), ("nanoseconds", 1e-6))
+"""What a time may be in instead of milliseconds, and the milliseconds in one of it."""
+FRAME_BYTES = 5
+"""A schema registry's serializer puts a zero byte and an id of four bytes before each value."""
+UNLIKELY = 0.001
+"""Below this probability an empty partition is taken for a fault, not for chance."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One trouble: a fixed name, how many it concerns, where the first one lies, and a sentence."""
+
+    name: str
+    count: int
+    first: Place | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was looked at, and what is wrong with it."""
+
+    partitions: int
+    messages: int
+    users: int
+    findings: list[Finding]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the checks need of a message."""
+
+    place: Place
+    key: bytes | None
+    framed: bool
+    user_id: str | None
+    no_click: str | None
+    """Why the value is no click."""
+    event_ms: int | None
+    """The click's own time as sent, also of some that are no clicks for its sake."""
+    kafka_ms: int | None
+
+
+def check(messages: Iterable[Message], partitions: Sequence[int]) -> Report:
+    """Look for what is wrong with messages of a topic that has these partitions."""
+    seen = [_look_at(message) for message in messages]
+    users = {one.user_id for one in seen if one.user_id is not None}
+    findings = [
+        *_framing(seen),
+        *_no_clicks(seen),
+        *_keys(seen),
+        *_scattered_users(seen),
+        *_partitioner(seen, len(partitions)),
+        *_empty_partitions(seen, partitions, len(users)),
+        *_times(seen),
+    ]
+    return Report(len(partitions), len(seen), len(users), findings)
+
+
+def _look_at(message: Message) -> _Seen:
+    value = message.value or b""
+    framed = len(value) > FRAME_BYTES and value[0] == 0
+    if framed:
+        value = value[FRAME_BYTES:]
+    user_id, no_click, event_ms = None, None, None
+    try:
+        click = decode_click(value)
+        user_id, event_ms = click.user_id, click.timestamp
+    except BadClick as error:
+        no_click = str(error)
+        event_ms = _raw_timestamp(value)
+    place = Place(message.partition, message.offset)
+    return _Seen(place, message.key, framed, user_id, no_click, event_ms, message.timestamp_ms)
+
+
+def _raw_timestamp(value: bytes) -> int | None:
+    try:
+        found = from_json(value)
+    except ValueError:
+        return None
+    timestamp = found.get("timestamp") if isinstance(found, dict) else None
+    return timestamp if type(timestamp) is int else None
+
+
+def _found(name: str, wrong: Sequence[_Seen], text: str) -> Iterator[Finding]:
+    if wrong:
+        yield Finding(name, len(wrong), wrong[0].place, text)
+
+
+def _framing(seen: Sequence[_Seen]) -> Iterator[Finding]:
+    yield from _found(
+        "framed",
+        [one for one in seen if one.framed],
+        "messages begin with a zero byte and four more, as a schema registry's serializer writes "
+        "them; the worker reads plain JSON: produce without that serializer",
+    )
+
+
+def _no_clicks(seen: Sequence[_Seen]) -> Iterator[Finding]:
+    wrong = [one for one in seen if one.no_click and not one.framed and _unit(one) is None]
+    reasons = Counter(one.no_click for one in wrong)
+    for reason, _ in reasons.most_common(1):
+        yield from _found(
+            "no_click",
+            wrong,
+            f"messages are no clicks, most often because of: {reason}; workers put them onto "
+            "the dead-letter topic, see `nextclick dlq list`",
+        )
+
+
+def _keys(seen: Sequence[_Seen]) -> Iterator[Finding]:
+    clicks = [one for one in seen if one.user_id is not None]
+    yield from _found(
+        "no_key",
+        [one for one in clicks if one.key is None],
+        "clicks have no key, so a user's clicks lie anywhere and lose their order: "
+        "send the user id as the key",
+    )
+    yield from _found(
+        "key_is_not_user_id",
+        [one for one in clicks if one.key is not None and one.key != (one.user_id or "").encode()],
+        "clicks have a key that is not their user_id, as UTF-8 and nothing else: "
+        "send the user id as the key",
+    )
+
+
+def _scattered_users(seen: Sequence[_Seen]) -> Iterator[Finding]:
+    first_of: dict[str, dict[int, _Seen]] = defaultdict(dict)
+    for one in seen:
+        if one.user_id is not None:
+            first_of[one.user_id].setdefault(one.place.partition, one)
+    scattered = [list(places.values()) for places in first_of.values() if len(places) > 1]
+    if scattered:
+        here, there, *_ = (one.place for one in scattered[0])
+        yield Finding(
+            "user_on_several_partitions",
+            len(scattered),
+            here,
+            f"users have clicks on more than one partition, one of them also at {_at(there)}: two "
+            "workers answer them, in no order; key every click by its user, let all producers "
+            "use the same partitioner, and give a topic no partitions later",
+        )
+
+
+def _partitioner(seen: Sequence[_Seen], partitions: int) -> Iterator[Finding]:
+    # Each key once, so that the count is not that of a few busy users.
+    placed: dict[tuple[bytes, int], Place] = {}
+    for one in seen:
+        if one.key is not None:
+            placed.setdefault((one.key, one.place.partition), one.place)
+    elsewhere = [(k, p) for k, p in placed if p != java_partition(k, partitions)]
+    if not elsewhere:
+        return
+    if all(p == librdkafka_partition(k, partitions) for k, p in elsewhere):
+        cause = "they lie where librdkafka's default, consistent_random, puts them"
+    else:
+        cause = "of a partitioner unknown here, or the topic had fewer partitions then"
+    yield Finding(
+        "not_murmur2",
+        len(elsewhere),
+        placed[elsewhere[0]],
+        f"of {len(placed):,} keys are not where Kafka's Java client and nextclick put them "
+        f"(murmur2): {cause}; set partitioner=murmur2_random in producers made with librdkafka. "
+        "Users move once when the partitioner changes: see docs/operations.md",
+    )
+
+
+def _empty_partitions(
+    seen: Sequence[_Seen], partitions: Sequence[int], users: int
+) -> Iterator[Finding]:
+    count = len(partitions)
+    empty = sorted(set(partitions) - {one.place.partition for one in seen})
+    # Few users leave partitions empty by chance: this is the expected number of such.
+    if empty and count * (1 - 1 / count) ** users < UNLIKELY:
+        yield Finding(
+            "empty_partitions",
+            len(empty),
+            None,
+            f"partitions hold nothing, though {users:,} users could fill them: "
+            f"{', '.join(map(str, empty))}; their workers are idle: check the keys",
+        )
+
+
+def _times(seen: Sequence[_Seen]) -> Iterator[Finding]:
+    for unit, _ in UNITS:
+        yield from _found(
+            f"time_in_{unit}",
+            [one for one in seen if _unit(one) == unit],
+            f"timestamps are in {unit}: send milliseconds since 1970",
+        )
+    far = [one for one in seen if one.user_id is not None and _unit(one) is None]
+    for name, sign, where in (("time_behind", -1, "before"), ("time_ahead", 1, "after")):
+        wrong = [
+            one
+            for one in far
+            if one.event_ms is not None
+            and one.kafka_ms is not None
+            and sign * (one.event_ms - one.kafka_ms) > PLAUSIBLE_MS
+        ]
+        yield from _found(
+            name,
+            wrong,
+            f"clicks say that they happened more than a day {where} Kafka got them: "
+            "check the producer's clock and time zone"
+            + ("; right for a replay of an old log" if sign < 0 else ""),
+        )
+
+
+def _unit(one: _Seen) -> str | None:
+    """What a click's time must be in, if it is not in milliseconds."""
+    if one.event_ms is None or one.kafka_ms is None:
+        return None
+    if abs(one.event_ms - one.kafka_ms) <= PLAUSIBLE_MS:
+        return None
+    for unit, factor in UNITS:
+        if abs(one.event_ms * factor - one.kafka_ms) <= 366 * DAY_MS:
+            return unit
+    return None
+
+
+def _at(place: Place) -> str:
+    return f"{place.partition}/{place.offset}"
+
+
+def line(finding: Finding) -> str:
+    """A finding in one line."""
+    where = "" if finding.first is None else f" First: {_at(finding.first)}."
+    return f"{finding.name}: {finding.count:,} {finding.text}.{where}"
