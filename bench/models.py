@@ -20,7 +20,7 @@ def random_checkpoint(items: int, seed: int = 0) -> Checkpoint:
     model = build(preset("default").config(items, CLICKS))
     assert isinstance(model, BST)
     model.neighbours.rows.random_(1, items + 1)
-    model.neighbours.shares.fill_(1.0 / model.config.neighbours)
+    model.neighbours.shares[1:] = 1.0 / model.config.neighbours
     model.neighbours.weight.fill_(0.1)
     vocabulary = Vocabulary([item_id(row) for row in range(1, items + 1)])
     return Checkpoint(model, vocabulary, np.arange(items, 0, -1), "default", None, {}, {})

@@ -12,9 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from shared.bst_encoder import BSTEncoder
 from shared.bst_network import BSTConfig, Network, Readings, Sessions
 from shared.neighbours import ItemNeighbours
-from shared.session_model import Encoded, SessionModel
+from shared.session_model import Encoded, Encoder, SessionModel
 
 
 class BST(SessionModel):
@@ -36,17 +37,21 @@ class BST(SessionModel):
         return self.network.unit_vectors(rows)
 
     def readings(self, histories: Tensor) -> Readings:
-        """Both readings of windows [B, HISTORY_LENGTH]."""
+        """Both readings of windows [B, L]."""
         return self.network.read(histories)
 
     def encode(self, histories: Tensor) -> Sessions:
-        """Both readings of windows [B, HISTORY_LENGTH], mixed."""
+        """Both readings of windows [B, L], mixed."""
         ahead, about = self.readings(histories)
         return Sessions(
             torch.lerp(ahead.queries, about.queries, self.about_share),
             ahead.bonus_columns,
             torch.lerp(ahead.bonus, about.bonus, self.about_share),
         )
+
+    def serving_encoder(self, catalogue: Tensor) -> Encoder:
+        """The same by fewer operators, for weights that stay as they are."""
+        return BSTEncoder(self.network, self.about_share.item(), catalogue)
 
     def score(self, encoded: Encoded, catalogue: Tensor) -> Tensor:
         """Logits [B, items] of the network for `Sessions`."""
@@ -55,5 +60,5 @@ class BST(SessionModel):
         return scores.scatter_add_(1, sessions.bonus_columns, sessions.bonus)
 
     def log_probabilities(self, logits: Tensor, histories: Tensor) -> Tensor:
-        """log P(next click) of network and neighbours, in place of the logits: [B, items]."""
+        """log P(next click) of network and neighbours: [B, items]."""
         return self.neighbours.mix(logits, histories)

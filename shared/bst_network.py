@@ -71,7 +71,7 @@ class Network(nn.Module):
         with torch.no_grad():
             self.item_embedding.weight.mul_(d**-0.5)
         self.embed_dropout = nn.Dropout(config.embed_dropout)
-        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(d)
         self.about_query = nn.Linear(d, d)
         self.about_key = nn.Linear(d, d)
@@ -141,7 +141,7 @@ class _Aim(nn.Module):
         )
 
 
-class _Layer(nn.Module):
+class EncoderLayer(nn.Module):
     """A pre-norm Transformer layer with a learned attention bias for each distance and head."""
 
     def __init__(self, config: BSTConfig) -> None:

@@ -46,17 +46,17 @@ class ItemNeighbours(nn.Module):
         return result.scatter_add_(1, columns, votes)
 
     def mix(self, logits: Tensor, histories: Tensor) -> Tensor:
-        """Mix the votes into logits [B, items] of a network, in place: log P(next click).
+        """Mix the votes into logits [B, items] of a network: log P(next click).
 
         Only voted columns change but for a constant, so that nothing costs a logarithm per item.
         """
         columns, votes = self.ballot(histories)
-        rest = torch.where(votes.any(dim=1, keepdim=True), torch.log1p(-self.weight), 0.0)
-        mixed = logits.sub_(torch.logsumexp(logits, dim=1, keepdim=True) - rest)
+        mixed = torch.log_softmax(logits, dim=1).add_(self._rest(votes))
         of_network = mixed.gather(1, columns)
         # An item may be a neighbour of several clicks: the voted cells add its votes up.
-        mixed.scatter_(1, columns, 0.0).scatter_add_(1, columns, self.weight * votes)
-        voted = torch.logaddexp(of_network, mixed.gather(1, columns).log())
+        mixed.scatter_(1, columns, torch.zeros_like(votes))
+        mixed.scatter_add_(1, columns, votes.mul_(self.weight))
+        voted = torch.logaddexp(of_network, mixed.gather(1, columns).log_())
         return mixed.scatter_(1, columns, voted)
 
     def mixed(self, log_p: Tensor, votes: Tensor) -> Tensor:
@@ -65,16 +65,22 @@ class ItemNeighbours(nn.Module):
         votes: every column that has a vote is among the N, so a row adds up to 1, or to 0 if no
         item of the window has neighbours.
         """
-        rest = torch.where(votes.any(dim=1, keepdim=True), torch.log1p(-self.weight), 0.0)
-        return torch.logaddexp(log_p + rest, (self.weight * votes).log())
+        return torch.logaddexp(log_p + self._rest(votes), (self.weight * votes).log())
 
     def ballot(self, histories: Tensor) -> tuple[Tensor, Tensor]:
-        """Columns that are voted for, and the votes, both [B, HISTORY_LENGTH · K].
+        """Columns that are voted for, and the votes, both [B, L · K], for windows [B, L].
 
         A column can come several times, and column 0 with no votes where a neighbour is missing.
         The votes of a row add up to 1, or to 0 if no item of the window has neighbours.
         """
-        votes = self.shares[histories] * self.age_weights.unsqueeze(-1)
-        votes = votes / votes.sum(dim=(1, 2), keepdim=True).clamp(min=1e-9)
-        columns = self.rows[histories].long().sub_(1).clamp_(min=0)
-        return columns.flatten(1), votes.flatten(1)
+        batch, length = histories.shape
+        clicks = histories.flatten()
+        shares = self.shares.index_select(0, clicks).view(batch, length, -1)
+        votes = shares.mul_(self.age_weights[-length:, None]).view(batch, -1)
+        votes /= votes.sum(dim=1, keepdim=True).clamp_(min=1e-9)
+        columns = self.rows.index_select(0, clicks).long().sub_(1).clamp_(min=0)
+        return columns.view(batch, -1), votes
+
+    def _rest(self, votes: Tensor) -> Tensor:
+        """log of what part of the mixture is the network's: [B, 1]; all where nothing is voted."""
+        return torch.where(votes.sum(dim=1, keepdim=True) > 0, torch.log1p(-self.weight), 0.0)

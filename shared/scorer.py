@@ -1,8 +1,9 @@
 """Histories in, ranked items out: the one scoring path of worker, trainer and tests.
 
-On the CPU a recommendation is *bit for bit* a function of (model version, history): matrix
-kernels may differ in the last bit with the number of rows, so batches are padded to a multiple
-of ROWS, from which on the kernels were found (and are tested) not to.
+A recommendation is a function of (model version, history), to within 1e-5: kernels add up in
+another order on another processor, with more threads, or for more rows at once. A score differs by
+at most 1e-5 of itself (and by 1e-12 where it is next to nothing), and lists hold the same items in
+the same order, except for items whose scores are that close.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from shared.choice import Choice, most_popular, restrict
 from shared.errors import CheckpointError
 from shared.schemas import ScoredItem
 from shared.shortlist import MOST, Shortlist
-from shared.windows import HISTORY_LENGTH, IntArray, windows
-
-ROWS = 8
+from shared.top_k import top_k
+from shared.windows import HISTORY_LENGTH, PADDING, IntArray, windows
 
 _CELLS = 640_000
 """Scores computed at once: 2.5 MB."""
@@ -31,7 +31,7 @@ _CELLS = 640_000
 SHORTLIST_FROM = 200_000
 """Items from which on a shortlist is ranked instead of the whole catalogue."""
 _SHORTLISTED = 64
-"""Windows whose shortlists are made at once, a multiple of ROWS."""
+"""Windows whose shortlists are made at once."""
 
 _POWERS_OF_TEN = np.array([float(f"1e{exponent}") for exponent in range(60)])
 """Up to 1e22 they are exact, and so are the decimals made with them."""
@@ -72,9 +72,10 @@ class Scorer:
         self.top_k = min(top_k, len(self.vocabulary))
         with torch.inference_mode():
             self._catalogue = self._model.catalogue()
+            self._encode = self._model.serving_encoder(self._catalogue)
         large = len(self.vocabulary) >= shortlist_from and self.top_k <= MOST
         if large and device.type == "cpu" and isinstance(self._model, BST):
-            self.shortlist = Shortlist(self._model, self._catalogue)
+            self.shortlist = Shortlist(self._model, self._encode, self._catalogue)
         shares = (checkpoint.popularity + 0.5) / (checkpoint.popularity + 0.5).sum()
         self.log_popularity: npt.NDArray[np.float64] = np.log(shares)
         """Shape [items]: log P(next click) where nothing is known of the session."""
@@ -103,9 +104,10 @@ class Scorer:
         if not histories:
             return []
         rows = self.vocabulary.rows([item for history in histories for item in history])
-        ends = np.cumsum([len(history) for history in histories])
-        batch = windows(rows, np.r_[0, ends[:-1]], ends)
-        known = np.flatnonzero(batch.any(axis=1))
+        lengths = np.array([len(history) for history in histories])
+        ends = lengths.cumsum()
+        batch = windows(rows, ends - lengths, ends)
+        known = batch[:, -1].nonzero()[0]
         kept = None if choices is None else [choices[i] for i in known.tolist()]
         ranked = dict(zip(known.tolist(), self._top(batch[known], kept), strict=True))
         rankings = []
@@ -133,17 +135,17 @@ class Scorer:
         elif self.shortlist is not None:
             best = list(self._shortlisted(batch, self.shortlist))
         else:
-            best = [torch.topk(scores, self.top_k) for scores in self._in_blocks(batch)]
-        values = torch.cat([values for values, _ in best])[: len(batch)]
-        columns = torch.cat([columns for _, columns in best])[: len(batch)].tolist()
-        scores = six_digits(values.double().exp().cpu().numpy()).tolist()
+            best = [top_k(scores, self.top_k) for scores in self._in_blocks(batch)]
+        values = torch.cat([values for values, _ in best]).cpu().numpy().astype(np.float64)
+        columns = torch.cat([columns for _, columns in best]).tolist()
+        scores = six_digits(np.exp(values)).tolist()
         ids = self.vocabulary.item_ids
         ranked = [
             [ScoredItem(ids[column], score) for score, column in zip(*row, strict=True)]
             for row in zip(scores, columns, strict=True)
         ]
         if choices is not None:
-            allowed = torch.isfinite(values).sum(dim=1).tolist()
+            allowed = np.isfinite(values).sum(axis=1).tolist()
             ranked = [r[: min(n, c.k)] for r, n, c in zip(ranked, allowed, choices, strict=True)]
         return ranked
 
@@ -155,35 +157,34 @@ class Scorer:
         start = 0
         for scores in self._in_blocks(batch):
             part = slice(start, start + len(scores))
-            yield torch.topk(restrict(scores, batch[part], choices[part]), k)
+            yield top_k(restrict(scores, batch[part], choices[part]), k)
             start += len(scores)
 
     def _shortlisted(
         self, batch: IntArray, shortlist: Shortlist
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         with torch.inference_mode():
-            for histories in torch.split(self._padded(batch), _SHORTLISTED):
+            for histories in torch.split(self._histories(batch), _SHORTLISTED):
                 yield shortlist.top(histories, self.top_k)
 
-    def _padded(self, batch: IntArray) -> torch.Tensor:
-        padded = np.concatenate([batch, np.repeat(batch[:1], -len(batch) % ROWS, axis=0)])
-        return torch.from_numpy(padded).to(self.device)
+    def _histories(self, batch: IntArray) -> torch.Tensor:
+        """Windows on the device, without the columns that are padding in all of them."""
+        longest = batch[:, batch.any(axis=0).argmax() :]
+        return torch.from_numpy(longest).to(self.device)
 
     def _in_blocks(self, batch: IntArray, block: int | None = None) -> Iterator[torch.Tensor]:
-        """log P of at most `block` windows (rounded to ROWS) after the other.
+        """log P of at most `block` windows after the other.
 
         By default so many that the scores of a block are ranked while they are still in a cache.
         """
-        block = block or max(ROWS, _CELLS // len(self.vocabulary))
-        histories = self._padded(batch)
-        step = -(-block // ROWS) * ROWS
+        block = block or max(1, _CELLS // len(self.vocabulary))
+        histories = self._histories(batch)
         with torch.inference_mode():
-            encoded = self._model.encode(histories)
-            for start in range(0, len(batch), step):
-                part = tuple(tensor[start : start + step] for tensor in encoded)
-                kept = min(step, len(batch) - start)
-                logits = self._model.score(part, self._catalogue)[:kept]
-                yield self._model.log_probabilities(logits, histories[start : start + kept])
+            encoded = self._encode(histories)
+            for start in range(0, len(batch), block):
+                part = slice(start, start + block)
+                logits = self._model.score(tuple(t[part] for t in encoded), self._catalogue)
+                yield self._model.log_probabilities(logits, histories[part])
 
     def _most_popular(self, choice: Choice) -> list[ScoredItem]:
         columns = most_popular(self._by_popularity, choice)
@@ -192,11 +193,10 @@ class Scorer:
         return [ScoredItem(ids[i], share) for i, share in zip(columns, shares, strict=True)]
 
     def _try_once(self) -> None:
-        trial = np.zeros((ROWS, HISTORY_LENGTH), np.int64)
-        trial[:, -1] = 1
-        trial[1:, :] = len(self.vocabulary)
+        trial = np.full((2, HISTORY_LENGTH), len(self.vocabulary), np.int64)
+        trial[0] = [PADDING] * (HISTORY_LENGTH - 1) + [1]
         scores = self.log_probabilities(trial)
-        if scores.shape != (ROWS, len(self.vocabulary)) or not torch.isfinite(scores).all():
+        if scores.shape != (2, len(self.vocabulary)) or not torch.isfinite(scores).all():
             raise CheckpointError("the model's scores are not finite numbers, one for every item")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Self, TypeAlias
 
 import torch
@@ -34,6 +35,10 @@ Encoded: TypeAlias = tuple[Tensor, ...]
 """Windows as a model understands them: tensors whose first dimension is the window."""
 
 
+Encoder: TypeAlias = Callable[[Tensor], Encoded]
+"""Encodes windows [B, L] of rows, left-padded to the longest of them, L ≤ HISTORY_LENGTH."""
+
+
 class SessionModel(nn.Module, ABC):
     """A network that encodes a window once and scores the whole catalogue for it.
 
@@ -51,7 +56,14 @@ class SessionModel(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, histories: Tensor) -> Encoded:
-        """Encode windows [B, HISTORY_LENGTH] of rows, left-padded, each with at least one item."""
+        """Encode windows [B, L] of rows, left-padded, L ≤ HISTORY_LENGTH, none without an item."""
+
+    def serving_encoder(self, catalogue: Tensor) -> Encoder:
+        """What serving encodes with: the numbers of `encode`, for weights that stay as they are.
+
+        catalogue: what the model computed. A model may have a faster way than its training's.
+        """
+        return self.encode
 
     @abstractmethod
     def score(self, encoded: Encoded, catalogue: Tensor) -> Tensor:
@@ -65,10 +77,7 @@ class SessionModel(nn.Module, ABC):
         return self.score(self.encode(histories), catalogue)
 
     def log_probabilities(self, logits: Tensor, histories: Tensor) -> Tensor:
-        """log P(next click) from the logits of windows: [B, items]. Row by row.
-
-        The logits may be overwritten: a large catalogue's are worth no copy.
-        """
+        """log P(next click) from the logits of windows: [B, items]. Row by row."""
         return torch.log_softmax(logits, dim=1)
 
     def forward(self, histories: Tensor, catalogue: Tensor | None = None) -> Tensor:

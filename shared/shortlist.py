@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from shared.bst import BST
+from shared.bst_network import Sessions
+from shared.session_model import Encoder
 
 _BLOCK = 16
 _BLOCKS_KEPT = 64
@@ -27,9 +29,10 @@ _LOWEST = -1e9
 class Shortlist:
     """Ranks the catalogue of one BST on a CPU."""
 
-    def __init__(self, model: BST, catalogue: Tensor) -> None:
+    def __init__(self, model: BST, encoder: Encoder, catalogue: Tensor) -> None:
         """catalogue: what the model computed, shape [items, embed_dim]."""
-        self._model = model
+        self._encode = encoder
+        self._neighbours = model.neighbours
         self._catalogue = catalogue
         can = torch.cpu.get_capabilities()
         halves = can.get("avx512_bf16") or can.get("amx_bf16")
@@ -42,9 +45,9 @@ class Shortlist:
         those that are scored exactly. What all others have of the probability together is taken
         from the scan.
         """
-        sessions = self._model.encode(histories)
+        sessions = Sessions(*self._encode(histories))
         blocks, total = self._scan(sessions.queries)
-        voted, votes = self._model.neighbours.ballot(histories)
+        voted, votes = self._neighbours.ballot(histories)
         columns, _ = torch.cat([blocks, sessions.bonus_columns, voted], dim=1).sort(dim=1)
         again = functional.pad(columns[:, 1:] == columns[:, :-1], (1, 0), value=False)
 
@@ -56,7 +59,7 @@ class Shortlist:
         roughly = _products(sessions.queries.to(self.rough.dtype), self.rough[columns]) - total
         logits += sums(sessions.bonus_columns, sessions.bonus)
         corrected = (logits.exp() - roughly.exp()).masked_fill_(again, 0.0).sum(dim=1, keepdim=True)
-        scores = self._model.neighbours.mixed(logits - corrected.log1p(), sums(voted, votes))
+        scores = self._neighbours.mixed(logits - corrected.log1p(), sums(voted, votes))
         best = scores.masked_fill_(again, -torch.inf).topk(k, dim=1)
         return best.values, columns.gather(1, best.indices)
 

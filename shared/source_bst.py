@@ -49,12 +49,12 @@ class SourceBST(SessionModel):
         self.dropout = nn.Dropout(config.dropout)
 
     def session(self, histories: Tensor) -> Tensor:
-        """Turn windows, shape [B, HISTORY_LENGTH] of rows, into sessions, shape [B, embed_dim].
+        """Turn windows, shape [B, L] of rows, into sessions, shape [B, embed_dim].
 
         Every window holds at least one item: attention over nothing is undefined.
         """
         padding = histories == PADDING
-        embedded = self.item_embedding(histories) + self.position_embedding
+        embedded = self.item_embedding(histories) + self.position_embedding[-histories.shape[1] :]
         encoded = self.encoder(embedded, src_key_padding_mask=padding)
         encoded = encoded.masked_fill(padding.unsqueeze(-1), 0.0)
         session: Tensor = encoded.sum(dim=1) / (~padding).sum(dim=1, keepdim=True)

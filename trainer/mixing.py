@@ -53,7 +53,7 @@ def weigh_neighbours(model: BST, validation: Samples, device: torch.device) -> N
         logits = model.logits(histories, catalogue)
         for weight in WEIGHTS:
             model.neighbours.weight.fill_(weight)
-            yield model.log_probabilities(logits.clone(), histories)
+            yield model.log_probabilities(logits, histories)
 
     best = _best(WEIGHTS, mixed, model, validation, device)
     model.neighbours.weight.fill_(WEIGHT_WITHOUT_VALIDATION if best is None else best)

@@ -10,6 +10,7 @@ import torch
 from shared.bst import BST
 from shared.bst_network import BSTConfig
 from shared.checkpoint import Checkpoint, Vocabulary
+from shared.windows import PADDING
 from trainer.dataset import Samples
 from trainer.evaluate import Evaluation, FloatArray, evaluate
 
@@ -30,6 +31,7 @@ def bst(items: int = 30) -> BST:
     neighbours.rows.random_(1, items + 1)
     neighbours.shares.uniform_()
     neighbours.shares /= neighbours.shares.sum(dim=1, keepdim=True)
+    neighbours.shares[PADDING] = 0.0
     neighbours.weight.fill_(0.2)
     return model
 

@@ -44,7 +44,7 @@ def test_it_finds_what_exact_scoring_finds(
     with torch.inference_mode():
         catalogue = model.catalogue()
         exact = model(windows, catalogue)
-        values, columns = Shortlist(model, catalogue).top(windows, 20)
+        values, columns = Shortlist(model, model.encode, catalogue).top(windows, 20)
     best = exact.topk(20, dim=1)
     found = [
         len(set(ours) & set(theirs)) / 20
@@ -72,13 +72,3 @@ def test_a_large_catalogue_is_shortlisted_and_a_small_one_is_not() -> None:
         assert [i.score for i in ours.items] == pytest.approx(
             [i.score for i in theirs.items], rel=2e-3
         )
-
-
-def test_an_answer_does_not_depend_on_the_batch_it_was_scored_in() -> None:
-    checkpoint = random_checkpoint(20_000)
-    scorer = Scorer(checkpoint, CPU, top_k=10, shortlist_from=1)
-    ids = checkpoint.vocabulary.item_ids
-    histories = [[ids[i], ids[2 * i], ids[7]] for i in range(150)]
-    together = scorer.recommend(histories)
-    for number in (0, 1, 70, 149):
-        assert scorer.recommend([histories[number]]) == [together[number]]
