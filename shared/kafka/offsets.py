@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
-from typing import cast
+from collections.abc import Callable, Generator, Mapping
+from typing import TypeVar, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -22,11 +22,14 @@ from shared.kafka.client import (
 from shared.messages import Message
 from shared.settings import KafkaSettings
 
+_Answer = TypeVar("_Answer")
+
 _COORDINATOR_MOVES = {
     KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 }
+"""A group's first request on a new cluster, or one after a broker has died, may meet these."""
 
 
 def offsets_held(settings: KafkaSettings, topic: str) -> dict[int, range]:
@@ -122,19 +125,14 @@ class GroupOffsets:
 
         Raises Unavailable if Kafka does not answer.
         """
-        partitions = partitions_of(self._settings, self._consumer, self._topic)
-        places = [TopicPartition(self._topic, partition) for partition in partitions]
-        deadline = time.monotonic() + REQUEST_SECONDS
-        while True:
-            try:
-                committed = self._consumer.committed(places, timeout=REQUEST_SECONDS)
-                return {c.partition: max(0, c.offset) for c in committed}
-            except KafkaException as error:
-                # While a broker starts the group has no coordinator yet, or another one.
-                moving = error.args[0].code() in _COORDINATOR_MOVES
-                if not moving or time.monotonic() > deadline:
-                    raise unavailable(self._settings, error) from None
-            time.sleep(0.1)
+        places = [
+            TopicPartition(self._topic, partition)
+            for partition in partitions_of(self._settings, self._consumer, self._topic)
+        ]
+        committed = self._ask_coordinator(
+            lambda: self._consumer.committed(places, timeout=REQUEST_SECONDS)
+        )
+        return {c.partition: max(0, c.offset) for c in committed}
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Commit the offset that comes next in these partitions, and wait for it.
@@ -142,11 +140,23 @@ class GroupOffsets:
         Raises Unavailable if Kafka does not answer, or if the group has members.
         """
         places = [TopicPartition(self._topic, p, offset) for p, offset in offsets.items()]
-        try:
-            self._consumer.commit(offsets=places, asynchronous=False)
-        except KafkaException as error:
-            raise unavailable(self._settings, error) from None
+        self._ask_coordinator(lambda: self._consumer.commit(offsets=places, asynchronous=False))
 
     def close(self) -> None:
         """Give the connections back."""
         self._consumer.close()
+
+    def _ask_coordinator(self, request: Callable[[], _Answer]) -> _Answer:
+        """Do a request of the group's coordinator, again for as long as it is on the move.
+
+        Raises Unavailable for any other error, or if the move takes over REQUEST_SECONDS.
+        """
+        deadline = time.monotonic() + REQUEST_SECONDS
+        while True:
+            try:
+                return request()
+            except KafkaException as error:
+                moves = error.args[0].code() in _COORDINATOR_MOVES
+                if not moves or time.monotonic() > deadline:
+                    raise unavailable(self._settings, error) from None
+            time.sleep(0.1)

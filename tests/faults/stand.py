@@ -47,7 +47,7 @@ class Stand:
             f"{PREFIX}REGISTRY__URL": str(self.registry),
             f"{PREFIX}REGISTRY__POLL_SECONDS": "0.1",
             f"{PREFIX}WORKER__GROUP_ID": GROUP,
-            # The embedded broker never expels a dead member; with a name the next is its heir.
+            # With a name the next worker is the heir of a killed one at once, not 10 s later.
             f"{PREFIX}WORKER__INSTANCE_ID": "w",
             f"{PREFIX}WORKER__GUARANTEE": guarantee,
             f"{PREFIX}WORKER__MAX_BATCH": "64",
@@ -98,11 +98,7 @@ class Stand:
         return self._topic_length
 
     def answers(self) -> list[Recommendation]:
-        """All answers that a reader of committed messages sees now.
-
-        Always by a new reader: on the embedded broker one that waits at a transaction whose
-        producer has died stays there when the heir aborts it.
-        """
+        """All answers that a reader of committed messages who begins now sees."""
         reader = Answers(self.kafka)
         try:
             return reader.read()

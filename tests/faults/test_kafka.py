@@ -18,22 +18,26 @@ from tests.waiting import until
 
 CLIENT_CONFIG = f"{PREFIX}KAFKA__CLIENT_CONFIG"
 GROUP_ID = f"{PREFIX}WORKER__GROUP_ID"
+INSTANCE_ID = f"{PREFIX}WORKER__INSTANCE_ID"
 
 
-def test_killed_and_restarted(stand: MakeStand, report: Report) -> None:
-    ours = stand()
+@each_guarantee("at_least_once", "exactly_once")
+def test_killed_and_restarted(guarantee: str, stand: MakeStand, report: Report) -> None:
+    """In mid-stream, with answers on their way or a transaction open."""
+    ours = stand(guarantee)
+    ours.environ[INSTANCE_ID] = ""
     clicks = make_clicks(3000, seed=1)
+    ours.send(clicks[:2000])
     worker = ours.worker()
-    ours.send(clicks[:1500])
-    ours.wait_for_all()
+    ours.wait_for_some(300)
     ours.broker.kill()
     until(lambda: "Connection refused" in ours.log(worker), "the worker notices")
     watch = Stopwatch()
     ours.broker.restart()
-    ours.send(clicks[1500:])
+    ours.send(clicks[2000:])
     ours.wait_for_all()
     assert worker.is_alive()
-    report("broker killed and restarted, at_least_once", ours.verdict(), watch.seconds())
+    report(f"broker killed and restarted, {guarantee}", ours.verdict(), watch.seconds())
 
 
 @each_guarantee()

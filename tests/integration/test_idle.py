@@ -1,5 +1,4 @@
-"""A worker with nothing to do does nothing. Only a broker that holds empty fetches back shows it:
-the embedded one answers them at once, so here librdkafka's mock cluster stands in for Kafka."""
+"""A worker with nothing to do does nothing."""
 
 from __future__ import annotations
 
@@ -9,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 
-from shared.settings import PREFIX, KafkaSettings
+from shared.settings import KafkaSettings
 from tests.conftest import Launch
 from tests.integration.traffic import publish_model
 from tests.waiting import until
@@ -23,14 +21,8 @@ WATCHED_SECONDS = 5.0
 def test_an_idle_worker_takes_no_processor_time(
     kafka: KafkaSettings, launch: Launch, tmp_path: Path
 ) -> None:
-    mock = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "the mock's own"})
-    (broker,) = mock.list_topics(timeout=10).brokers.values()
-    for topic in (kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic):
-        mock.list_topics(topic, timeout=10)  # the mock creates what is asked for
     publish_model(tmp_path / "registry", seed=1)
-    worker = launch(
-        "worker", **{f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": f"{broker.host}:{broker.port}"}
-    )
+    worker = launch("worker")
     log = tmp_path / "worker-0.log"
     until(lambda: "assigned partitions [0" in log.read_text(), "partitions")
 

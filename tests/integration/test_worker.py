@@ -58,7 +58,7 @@ def test_every_click_is_answered_once_while_the_model_is_swapped(
     assert all(set(a.history) == {"unheard-of"} for a in unknown)
 
 
-# The embedded broker never expels a dead member; with a name the next worker is its heir.
+# With a name the next worker is the heir of the killed one at once, not 10 s later.
 SLOW_AND_NAMED = {f"{PREFIX}WORKER__INSTANCE_ID": "w", f"{PREFIX}WORKER__MAX_BATCH": "8"}
 
 
