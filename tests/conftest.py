@@ -38,7 +38,13 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [n for n in os.environ if n.startswith(PREFIX)]:
         del os.environ[name]  # the developer's own settings are none of the tests' business
     torch.set_num_threads(1)
-    hypothesis.settings.register_profile("nextclick", deadline=None, derandomize=True)
+    hypothesis.settings.register_profile(
+        "nextclick",
+        deadline=None,
+        derandomize=True,
+        # How fast examples are made says how busy the machine is.
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
     hypothesis.settings.load_profile("nextclick")
     if not hasattr(config, "workerinput"):  # xdist's workers are told
         config.stash[_KIND] = choose()

@@ -87,14 +87,14 @@ def test_anything_else_is_refused(start: Start, path: str, method: str, status: 
 def test_a_check_that_hangs_fails_in_time_and_holds_nobody_up(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(health, "WAIT_SECONDS", 1.0)  # enough for "b" on a busy machine
     go_on = threading.Event()
     server = start(alive={"loop": well}, ready={"hung": lambda: go_on.wait(30) and None, "b": well})
     try:
         for _ in range(2):  # the second time it is still under way, and is not started again
             status, body = get(server, "/readyz")
             assert (status, json.loads(body)["b"]) == (503, "ok")
-            assert json.loads(body)["hung"] == "no answer within 0.2 s"
+            assert json.loads(body)["hung"] == "no answer within 1 s"
         assert sum(t.name == "probe" for t in threading.enumerate()) == 1
         assert get(server, "/healthz")[0] == 200
     finally:
@@ -132,7 +132,7 @@ def test_a_port_in_use_is_one_clear_line() -> None:
 def test_a_client_that_sends_nothing_is_dropped(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health._Handler, "timeout", 0.1)
+    monkeypatch.setattr(health._Handler, "timeout", 1.0)  # enough for those who do send
     server = start(ready={"a": well})
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as silent:
         assert get(server, "/readyz")[0] == 200  # nobody waits for the silent one
@@ -171,7 +171,7 @@ def test_a_long_step_is_announced() -> None:
 
 def test_a_beat_costs_next_to_nothing() -> None:
     heart = Heartbeat()
-    began = time.perf_counter()
+    began = time.thread_time()  # not the clock: other processes may have the core
     for _ in range(10_000):
         heart.beat()
-    assert (time.perf_counter() - began) / 10_000 < 50e-6
+    assert (time.thread_time() - began) / 10_000 < 50e-6
