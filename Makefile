@@ -49,7 +49,8 @@ $(OLDEST)/.installed: tests/oldest-clients.lock $(INSTALLED)
 	$(layer)
 
 test-oldest-client: $(OLDEST)/.installed ## the Kafka and Redis tests on the oldest clients allowed
-	@$(OLDEST)/bin/python -m pytest tests/contract tests/integration/test_consumer.py $(ARGS)
+	@$(OLDEST)/bin/python -m pytest tests/contract $(addprefix tests/integration/test_, \
+	  consumer.py worker.py topics_check.py) $(ARGS)
 
 faults: $(INSTALLED) ## break everything at length; a line a fault
 	@$(BIN)/pytest tests/faults --long $(ARGS)
