@@ -42,7 +42,7 @@ def scorer(
     torch.set_num_threads(threads)
     chosen = select_device(device)
     table = Table(
-        *("items", "batch", "clicks/s", "ms", "limit", "read", "limit"),
+        *("items", "batch", "clicks/s", "ms", "limit", "ratio", "read", "limit"),
         *("tower", "pairs", "exact", "recall", "MB"),
     )
     for column in table.columns:
@@ -59,6 +59,7 @@ def scorer(
                 f"{row.clicks_per_second:,.0f}",
                 f"{row.served_ms:.2f}",
                 f"{row.limit_ms:.2f}",
+                f"{row.limit_ratio:.1f}×",
                 f"{row.encode_ms:.2f}",
                 f"{row.encode_limit_ms:.2f}",
                 f"{row.tower_ratio:,.0f}×",
@@ -70,7 +71,8 @@ def scorer(
     console.print(table)
     console.print(
         "ms: per micro-batch, of it reading the histories (read). limit: the same work at the "
-        "speed of a plain matrix product and copy. tower, pairs: how many times longer the "
+        "speed of a plain matrix product and copy, and ratio: how many times longer than that, in "
+        "the same round. tower, pairs: how many times longer the "
         "source's network takes with its tower on every item, and with one pass for every pair. "
         "exact: what is served without its shortlist; recall: how many of the best 20 it finds."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.schemas import ScoredItem
+from shared.schemas import Recommendation, ScoredItem
 
 RELATIVE = 1e-5
 ABSOLUTE = 1e-12
@@ -26,6 +26,12 @@ def same_list(ours: Sequence[ScoredItem], theirs: Sequence[ScoredItem]) -> bool:
     if not all(close(a.score, b.score) for a, b in zip(ours, theirs, strict=True)):
         return False
     return _known(ours, theirs) and _known(theirs, ours)
+
+
+def same_answer(ours: Recommendation, theirs: Recommendation) -> bool:
+    """Are these the same answer to the same click, with the same list?"""
+    rest = [answer.model_dump(exclude={"items"}) for answer in (ours, theirs)]
+    return rest[0] == rest[1] and same_list(ours.items, theirs.items)
 
 
 def _known(ours: Sequence[ScoredItem], theirs: Sequence[ScoredItem]) -> bool:

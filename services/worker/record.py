@@ -100,10 +100,13 @@ class Record:
 
 
 def size_class(clicks: int) -> int:
-    """Rows that a batch is scored as, to three binary digits: within a class about a quarter."""
-    rows = -(-clicks // 8)  # scorer.ROWS
-    shift = max(0, rows.bit_length() - 3)
-    return rows >> shift << shift
+    """Class of a batch: eights of clicks, rounded up, to three binary digits.
+
+    Within a class sizes differ by about a quarter; up to eight clicks take about the same time.
+    """
+    eights = -(-clicks // 8)
+    shift = max(0, eights.bit_length() - 3)
+    return eights >> shift << shift
 
 
 def p99(values: list[float]) -> float:

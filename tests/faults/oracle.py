@@ -13,6 +13,7 @@ from shared.registry import Registry
 from shared.schemas import Click, Recommendation
 from shared.scorer import Ranking, Scorer
 from tests.integration.traffic import expected_histories
+from tests.promise import same_list
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class _Lists:
 
     def right(self, answer: Recommendation) -> bool:
         expected = self._expected(answer.model_version, tuple(answer.history))
-        return (answer.items, answer.fallback) == (expected.items, expected.fallback)
+        return answer.fallback == expected.fallback and same_list(answer.items, expected.items)
 
     def _expected(self, version: str, history: tuple[str, ...]) -> Ranking:
         if version not in self._scorers:

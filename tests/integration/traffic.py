@@ -20,6 +20,7 @@ from shared.schemas import Click, Recommendation
 from shared.scorer import Scorer
 from shared.sessions import MemorySessions
 from shared.settings import KafkaSettings
+from tests.promise import same_list
 from tests.waiting import until
 
 ITEMS = 50
@@ -137,5 +138,5 @@ def check(clicks: Sequence[Click], answers: Sequence[Recommendation], registry: 
         scorer = Scorer(Registry(str(registry)).load(version), torch.device("cpu"), top_k=10)
         for answer in theirs:  # one at a time: the batch it was scored in must not matter
             (again,) = scorer.recommend([answer.history])
-            assert answer.items == again.items
+            assert same_list(answer.items, again.items)
             assert answer.fallback == again.fallback

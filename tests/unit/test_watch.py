@@ -142,8 +142,8 @@ def test_the_newest_lists_count(hits: list[bool], kept: int) -> None:
 
 @given(st.integers(1, 5000))
 def test_batches_of_one_class_are_about_equally_large(clicks: int) -> None:
-    rows = math.ceil(clicks / 8)
-    assert size_class(clicks) <= rows < 1.25 * size_class(clicks) + 1e-9
+    eights = math.ceil(clicks / 8)
+    assert size_class(clicks) <= eights < 1.25 * size_class(clicks) + 1e-9
 
 
 class Timed:

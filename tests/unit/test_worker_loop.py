@@ -17,6 +17,7 @@ from shared.messages import Message, OutMessage, Place
 from shared.model_slot import ServedModel
 from shared.schemas import Click
 from shared.sessions import ENTRIES_KEPT, MAX_UNCOMMITTED_CLICKS_PER_USER, MemorySessions
+from tests.promise import same_list
 from tests.unit.worker_stage import Stage, click, garbage, worker
 
 LIMIT = MAX_UNCOMMITTED_CLICKS_PER_USER
@@ -249,7 +250,7 @@ def test_every_click_is_answered_from_its_own_history() -> None:
     assert got[8].fallback == "unknown_items"
     for answer in got:
         (alone,) = stage.model.scorer.recommend([answer.history])
-        assert [i.item_id for i in answer.items] == [i.item_id for i in alone.items]
+        assert same_list(answer.items, alone.items)
         assert (answer.model_version, answer.scored_at) == ("v1", 12345)
     assert [m.key for m in stage.sent] == [a.user_id.encode() for a in got]
 
