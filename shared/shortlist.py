@@ -9,6 +9,8 @@ misses next to nothing.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -23,7 +25,10 @@ MOST = _BLOCKS_KEPT
 """The most items that may be asked for."""
 _CHUNK = 16_384
 """Columns scanned at once, a multiple of _BLOCK: for 64 windows their scores fill 4 MB."""
+_APART = _CHUNK // _BLOCK
+"""Distance of a block's columns: maxima of neighbouring ones would cost ten times as much."""
 _LOWEST = -1e9
+_LOG2_E = math.log2(math.e)
 
 
 class Shortlist:
@@ -39,48 +44,61 @@ class Shortlist:
         self.rough = catalogue.bfloat16() if halves else catalogue
 
     def top(self, histories: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """log P and columns of the best k ≤ MOST items for windows [B, HISTORY_LENGTH], best first.
+        """log P and columns of the best k ≤ MOST items for windows [B, L], best first.
 
         Items that the session itself speaks for, its own and their neighbours, are always among
         those that are scored exactly. What all others have of the probability together is taken
-        from the scan.
+        from the scan: they are many and small, so their rounding averages out.
         """
         sessions = Sessions(*self._encode(histories))
-        blocks, total = self._scan(sessions.queries)
+        maxima, sums = self._scan(sessions.queries)
+        kept = maxima.topk(_BLOCKS_KEPT, dim=1).indices
+        others = sums.scatter(1, kept, -torch.inf).logsumexp(dim=1, keepdim=True)
         voted, votes = self._neighbours.ballot(histories)
-        columns, _ = torch.cat([blocks, sessions.bonus_columns, voted], dim=1).sort(dim=1)
+        columns = torch.cat([self._members(kept), sessions.bonus_columns, voted], dim=1)
+        columns = columns.sort(dim=1).values
         again = functional.pad(columns[:, 1:] == columns[:, :-1], (1, 0), value=False)
 
-        def sums(at: Tensor, values: Tensor) -> Tensor:
+        def added_up(at: Tensor, values: Tensor) -> Tensor:
             """Values [B, N] of columns [B, N], added up where a column comes first."""
             return torch.zeros_like(logits).scatter_add_(1, torch.searchsorted(columns, at), values)
 
-        logits = _products(sessions.queries, self._catalogue[columns]) - total
-        roughly = _products(sessions.queries.to(self.rough.dtype), self.rough[columns]) - total
-        logits += sums(sessions.bonus_columns, sessions.bonus)
-        corrected = (logits.exp() - roughly.exp()).masked_fill_(again, 0.0).sum(dim=1, keepdim=True)
-        scores = self._neighbours.mixed(logits - corrected.log1p(), sums(voted, votes))
+        logits = _products(sessions.queries, self._catalogue[columns])
+        logits += added_up(sessions.bonus_columns, sessions.bonus)
+        # Columns outside of the blocks kept are among the others too, as the scan saw them.
+        inside = torch.zeros_like(sums, dtype=torch.bool).scatter_(1, kept, value=True)
+        counted = again | inside.gather(1, columns // _CHUNK * _APART + columns % _APART)
+        roughly = _products(sessions.queries.to(self.rough.dtype), self.rough[columns])
+        most = logits.amax(dim=1, keepdim=True)
+        twice = (roughly - most).exp().masked_fill_(counted, 0.0).sum(dim=1, keepdim=True)
+        exact = (logits - most).exp().masked_fill_(again, 0.0).sum(dim=1, keepdim=True)
+        total = most + ((others - most).exp().sub_(twice).clamp_(min=0.0) + exact).log()
+        scores = self._neighbours.mixed(logits - total, added_up(voted, votes))
         best = scores.masked_fill_(again, -torch.inf).topk(k, dim=1)
         return best.values, columns.gather(1, best.indices)
 
     def _scan(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Columns of the best blocks [B, _BLOCKS_KEPT · _BLOCK]; logsumexp of all scores [B, 1].
-
-        Where the catalogue ends a column may come more than once.
-        """
+        """The largest score of every block and the logsumexp of its scores, both [B, blocks]."""
         rough = queries.to(self.rough.dtype)
-        maxima, totals = [], []
+        maxima, sums = [], []
         for chunk in torch.split(self.rough, _CHUNK):
             scores = (rough @ chunk.T).float()
-            totals.append(torch.logsumexp(scores, dim=1, keepdim=True))
-            scores = functional.pad(scores, (0, _CHUNK - len(chunk)), value=_LOWEST)
-            # A block's columns lie apart: maxima of neighbouring ones would cost ten times as much.
-            maxima.append(scores.view(len(scores), _BLOCK, -1).amax(dim=1))
-        best = torch.cat(maxima, dim=1).topk(_BLOCKS_KEPT, dim=1).indices.unsqueeze(-1)
-        apart = _CHUNK // _BLOCK
-        members = best // apart * _CHUNK + best % apart + apart * torch.arange(_BLOCK)
-        columns = members.clamp(max=len(self._catalogue) - 1).flatten(1)
-        return columns, torch.logsumexp(torch.cat(totals, dim=1), dim=1, keepdim=True)
+            if len(chunk) < _CHUNK:
+                scores = functional.pad(scores, (0, _CHUNK - len(chunk)), value=_LOWEST)
+            scores = scores.view(len(scores), _BLOCK, _APART)
+            highest = scores.amax(dim=1)
+            most = highest.amax(dim=1, keepdim=True)
+            # exp2 takes a third of the time that exp does.
+            powers = scores.sub_(most.unsqueeze(1)).mul_(_LOG2_E).exp2_()
+            maxima.append(highest)
+            sums.append(powers.sum(dim=1).log_().add_(most))
+        return torch.cat(maxima, dim=1), torch.cat(sums, dim=1)
+
+    def _members(self, blocks: Tensor) -> Tensor:
+        """Columns of blocks [B, N]: [B, N · _BLOCK]; past the catalogue's end its last."""
+        first = blocks // _APART * _CHUNK + blocks % _APART
+        members = first.unsqueeze(-1) + _APART * torch.arange(_BLOCK)
+        return members.clamp(max=len(self._catalogue) - 1).flatten(1)
 
 
 def _products(queries: Tensor, items: Tensor) -> Tensor:

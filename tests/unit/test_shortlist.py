@@ -72,3 +72,15 @@ def test_a_large_catalogue_is_shortlisted_and_a_small_one_is_not() -> None:
         assert [i.score for i in ours.items] == pytest.approx(
             [i.score for i in theirs.items], rel=2e-3
         )
+
+
+@pytest.mark.parametrize("halves", [True, False])
+def test_a_window_alone_gets_what_it_gets_in_a_batch(
+    model: BST, windows: torch.Tensor, halves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": halves})
+    with torch.inference_mode():
+        shortlist = Shortlist(model, model.encode, model.catalogue())
+        together, _ = shortlist.top(windows, 20)
+        alone = torch.cat([shortlist.top(window.unsqueeze(0), 20)[0] for window in windows])
+    assert torch.allclose(alone, together, rtol=0, atol=1e-5)
