@@ -18,6 +18,10 @@ from shared.errors import ConfigurationError, Unavailable
 _HEALS = ("NOREPLICAS", "MISCONF", "BUSY")
 """Refusals that end when the server recovers: replicas missing, disk full, failing over."""
 
+_DENIED_IN_SCRIPT = ("ACL failure", "The user executing the script can't")
+"""A command that a script may not run is a plain error, not NoPermissionError: from Redis 7.2 and
+Valkey, and from Redis 7.0."""
+
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 """Parameters of a rediss:// URL that name a file."""
 
@@ -79,6 +83,7 @@ def client(url: str, timeout_seconds: float) -> redis.Redis:
             socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 1),
             protocol=2,
+            driver_info=None,  # no CLIENT SETINFO: Redis 7.0 has no permission of that name
         )
         made.connection_pool.connection_class(**made.connection_pool.connection_kwargs)
     except (ValueError, TypeError, redis.exceptions.RedisError):
@@ -93,6 +98,13 @@ def client(url: str, timeout_seconds: float) -> redis.Redis:
         if name is not None:
             _check_readable(parameter, name)
     return made
+
+
+def _login_refused(error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"Redis refused the login ({error}); check the user and the password in "
+        "NEXTCLICK_REDIS__URL"
+    )
 
 
 def _check_readable(parameter: str, name: str) -> None:
@@ -116,10 +128,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except redis.exceptions.AuthenticationError as error:
-        raise ConfigurationError(
-            f"Redis refused the login ({error}); check the user and the password in "
-            "NEXTCLICK_REDIS__URL"
-        ) from None
+        raise _login_refused(error) from None
     except (
         redis.exceptions.ConnectionError,
         redis.exceptions.TimeoutError,
@@ -144,8 +153,12 @@ def explained() -> Iterator[None]:
                 "NEXTCLICK_REDIS__CLUSTER is true and the server at NEXTCLICK_REDIS__URL is no "
                 "cluster; set it to false"
             ) from None
-        # Within a script it is a plain error, not NoPermissionError.
-        if isinstance(error, redis.exceptions.NoPermissionError) or "ACL failure" in str(error):
+        # A server that nobody has logged in to does not even read a long command.
+        if "unauthenticated" in str(error):
+            raise _login_refused(error) from None
+        if isinstance(error, redis.exceptions.NoPermissionError) or any(
+            text in str(error) for text in _DENIED_IN_SCRIPT
+        ):
             raise ConfigurationError(
                 f"Redis lets this user not do what the worker needs ({error}); "
                 "SECURITY.md lists the permissions"

