@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.options import check_folder, sizes, write
+from bench.options import check_folder, choices, sizes, write
 
 app = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios and budgets, within one run.")
 console = Console(soft_wrap=True, width=max(112, Console().width))
@@ -82,42 +85,55 @@ def scorer(
 
 @app.command()
 def latency(
-    rate: Annotated[str, typer.Option(help="Clicks per second, with commas between.")] = "200,1000",
+    rate: Annotated[
+        str, typer.Option(help="Clicks per second, with commas between.")
+    ] = "5,200,1000,3000",
     catalogue: Annotated[str, typer.Option(help="Number of items.")] = "10k",
-    seconds: Annotated[float, typer.Option(help="Of each run.", min=5)] = 30,
+    guarantee: Annotated[
+        str, typer.Option(help="at_least_once, exactly_once, or both with a comma.")
+    ] = "at_least_once,exactly_once",
+    swap: Annotated[
+        str, typer.Option(help="With a retrain and a swap in it: no, yes, or both.")
+    ] = "both",
+    seconds: Annotated[
+        float, typer.Option(help="Of each run; longer for fewer than 100 clicks.", min=3)
+    ] = 12,
     json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
 ) -> None:
-    """Click to recommendation through Kafka, Redis and one worker, all on this machine.
+    """Click to recommendation through Kafka, Redis and one worker, beside a plain echo.
 
-    Example: nextclick bench latency --rate 1000 --json latency.json
+    Example: nextclick bench latency --rate 1000 --guarantee at_least_once --json latency.json
     """
     rates, items = sizes("--rate", rate), sizes("--catalogue", catalogue)
+    (swaps,) = choices("--swap", swap, ("no", "yes", "both"))[:1]
+    with_swap = {"no": (False,), "yes": (True,), "both": (False, True)}[swaps]
     check_folder(json)
 
     import torch
 
-    from bench.latency import measure
+    from bench.latency import GUARANTEES, LatencyTable, measure, measure_floor
+    from bench.round_trip import warm_servers
 
-    table = Table(
-        *("clicks/s", "items", "retrain and swap", "p50", "p90", "p99", "max, ms", "idle CPU")
-    )
-    rows = []
-    for clicks in rates:
-        for size in items:
-            for swap in (False, True):
-                with console.status(f"{clicks:,} clicks/s, {size:,} items"):
-                    row = measure(clicks, size, seconds, swap=swap)
+    guarantees = choices("--guarantee", guarantee, GUARANTEES)
+    rows, floors, table = [], [], LatencyTable()
+    with contextlib.ExitStack() as stack:
+        with console.status("warming the broker"):
+            servers = stack.enter_context(warm_servers())
+        for clicks in rates:
+            with console.status(f"{clicks:,} clicks/s, echo"):
+                floor = measure_floor(servers, clicks, seconds)
+            floors.append(floor)
+            table.add_floor(floor)
+            for size, kind, swapped in itertools.product(items, guarantees, with_swap):
+                what = f"{clicks:,} clicks/s, {size:,} items, {kind}, swap: {swapped}"
+                with console.status(what):
+                    row = measure(servers, floor, seconds, items=size, guarantee=kind, swap=swapped)
                 rows.append(row)
-                numbers = (row.p50_ms, row.p90_ms, row.p99_ms, row.max_ms)
-                swaps = f"yes, {row.swaps}" if swap else "no"
-                table.add_row(
-                    *(f"{clicks:,}", f"{size:,}", swaps),
-                    *(f"{number:.1f}" for number in numbers),
-                    f"{row.idle_cpu:.1%}",
-                )
-    console.print(table)
+                table.add(row)
+    table.show(console, servers)
     if json is not None:
-        write(json, rows, torch.device("cpu"))
+        echo = [asdict(floor) for floor in floors]
+        write(json, rows, torch.device("cpu"), **servers.facts, echo=echo)
 
 
 @app.command()
@@ -137,15 +153,14 @@ def worker(
 
     import torch
 
+    from bench.round_trip import warm_servers
     from bench.worker import STAGES, measure
     from shared.device import select_device
 
     torch.set_num_threads(1)  # as the worker does by default
     chosen = select_device(device)
-    rows = []
-    for size in items:
-        with console.status(f"{size:,} items"):
-            rows.append(measure(size, clicks, rounds, chosen))
+    with console.status("warming the broker"), warm_servers() as servers:
+        rows = [measure(servers, size, clicks, rounds, chosen) for size in items]
     table = Table("", *(f"{row.items:,} items" for row in rows))
     for column in table.columns[1:]:
         column.justify = "right"
@@ -157,6 +172,7 @@ def worker(
     table.add_row("scorer", *(f"{row.scorer_us:.0f}" for row in rows), end_section=True)
     for stage in STAGES:
         table.add_row(stage, *(f"{row.stage_us[stage]:.0f}" for row in rows))
+    table.add_row("settle, exactly once", *(f"{row.settle_us:.0f}" for row in rows))
     console.print(table)
     console.print(
         "Published: by the simulator. From floor on: µs per click. Possible: 1 / (floor + scorer); "
@@ -164,7 +180,7 @@ def worker(
         "below are the worker's steps."
     )
     if json is not None:
-        write(json, rows, chosen)
+        write(json, rows, chosen, **servers.facts)
 
 
 @app.command()
@@ -188,15 +204,16 @@ def scale(
 
     import torch
 
+    from bench.round_trip import warm_servers
     from bench.scale import measure_users, measure_workers, plot
 
     of_users, of_workers = [], []
     for size in sessions:
         with console.status(f"{size:,} users"):
             of_users.append(measure_users(size))
-    for count in counts:
-        with console.status(f"{count} workers"):
-            of_workers.append(measure_workers(count, answered))
+    with console.status("workers"), warm_servers() as servers:
+        for count in counts:
+            of_workers.append(measure_workers(servers, count, answered))
     table = Table("users", "bytes per session", "appends/s")
     for row in of_users:
         table.add_row(
@@ -211,7 +228,7 @@ def scale(
         f"Sessions have {of_users[0].clicks_per_user} clicks; workers share this machine."
     )
     if json is not None:
-        write(json, [*of_users, *of_workers], torch.device("cpu"))
+        write(json, [*of_users, *of_workers], torch.device("cpu"), **servers.facts)
     if png is not None:
         plot(of_users, of_workers, png)
 

@@ -2,124 +2,183 @@
 
     nextclick bench latency --rate 200,1000 --catalogue 10k
 
-Broker, Redis, one worker, the load generator and the reader that takes the time all share this
-machine. The load is open-loop: clicks are sent on schedule whatever the answers do, and a click's
-time starts when it was due. Each rate is run twice: alone, and with a retrain in the background
-and a new model version halfway.
+Broker, Redis, one worker, the load generator and the reader that takes the time share this
+machine; bench/round_trip.py tells how one figure is measured. Each rate is first run with the echo
+(bench/echo.py): what Kafka and its client cost anybody is the floor, and a worker's figures are
+also given as multiples of it. Then the worker runs once for each guarantee, alone, and with a
+retrain beside it and a new model version halfway.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
-import numpy as np
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
 
+from bench.contestants import ECHO, WORKER
 from bench.models import random_checkpoint
-from services import local
-from services.live import Live
+from bench.round_trip import Event, Percentiles, Servers, round_trip
 from services.local import Processes
-from services.watcher import DIGEST_SECONDS, Watcher
-from shared.errors import NextclickError
-from shared.kafka import ensure_topics
 from shared.registry import Registry
-from shared.settings import PREFIX, KafkaSettings
+from shared.settings import PREFIX
 
-WARM_UP_SECONDS = 3.0
-"""Of the load, left out: connections, first batches, a Redis without sessions."""
-_DRAIN_SECONDS = 60.0
-_IDLE_SECONDS = 3.0
+LEAST_CLICKS = 100
+"""Of a run: a low rate is run for longer than was asked for."""
+_SWAP_AT = 0.5
+"""Of the run, when the new version is published; the retrain begins with the first click."""
+
+Guarantee = Literal["at_least_once", "exactly_once"]
+GUARANTEES: tuple[Guarantee, ...] = get_args(Guarantee)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The echo at one rate."""
+
+    rate: float
+    latency: Percentiles
+    late_p99_ms: float
+    """How late the load generator was: within the latencies."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run."""
+    """One run of the worker."""
 
     rate: float
     items: int
+    guarantee: Guarantee
     swap: bool
     """Whether a retrain and a swap were in it."""
-    clicks: int
     swaps: int
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    max_ms: float
+    """Changes of the model that were seen in the answers."""
+    latency: Percentiles
+    p50_ratio: float
+    """The worker's p50 in multiples of the echo's at the same rate, in the same run."""
+    p99_ratio: float
+    duplicates: int
     idle_cpu: float
-    """Share of a core that the worker takes before the first click; not a number but on Linux."""
+    """Share of a core that the worker takes without clicks; not a number but on Linux."""
+    late_p99_ms: float
 
 
-def measure(rate: float, items: int, seconds: float, *, swap: bool) -> Row:
-    """Run everything once; raises NextclickError if a click stays unanswered."""
-    folder = Path(tempfile.mkdtemp(prefix="nextclick-bench-"))
-    try:
-        with local.servers(folder) as environ:
-            return _measure(folder, environ, rate, items, seconds, swap)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def seconds_of(rate: float, seconds: float) -> float:
+    """How long a rate is run."""
+    return max(seconds, LEAST_CLICKS / rate)
 
 
-def _measure(
-    folder: Path, environ: dict[str, str], rate: float, items: int, seconds: float, swap: bool
+def measure_floor(servers: Servers, rate: float, seconds: float) -> Floor:
+    """Run the echo on servers that are up and warm."""
+    run = round_trip(f"echo-{rate:g}", ECHO, servers, rate, seconds_of(rate, seconds))
+    return Floor(rate, run.latency, run.late_p99_ms)
+
+
+def measure(
+    servers: Servers,
+    floor: Floor,
+    seconds: float,
+    *,
+    items: int,
+    guarantee: Guarantee,
+    swap: bool,
 ) -> Row:
-    kafka = KafkaSettings(bootstrap_servers=environ[f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"])
-    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
-    registry = Registry(environ[f"{PREFIX}REGISTRY__URL"])
+    """Run the worker at the rate of `floor`, on the same servers.
+
+    Raises NextclickError if a click stays unanswered.
+    """
+    name = f"{guarantee.replace('_', '-')}-{floor.rate:g}-{items}-{'swap' if swap else 'alone'}"
+    settings = {
+        f"{PREFIX}WORKER__GUARANTEE": guarantee,
+        f"{PREFIX}REGISTRY__URL": str(servers.folder / f"{name}-registry"),
+        f"{PREFIX}TRAINER__EVENT_LOG": str(servers.folder / f"{name}-event-log"),
+    }
+    registry = Registry(settings[f"{PREFIX}REGISTRY__URL"])
     registry.publish(random_checkpoint(items, seed=0))
-    next_model = random_checkpoint(items, seed=1) if swap else None
-    live = Live(rivals={})
-    watcher = Watcher(kafka, live)
-    services = Processes(folder, environ)
-    try:
-        services.start("worker", ["worker"])
-        services.wait_for_partitions()
-        idle_cpu = _cpu_share(services.pid("worker"))
-        load = {"rate": rate, "seconds": WARM_UP_SECONDS + seconds, "items": items}
-        arguments = [text for name, value in load.items() for text in (f"--{name}", str(value))]
-        services.start("load", arguments, module="bench.traffic")
-        began = time.monotonic()
-        retrain_at, swap_at = WARM_UP_SECONDS + seconds / 3, WARM_UP_SECONDS + seconds / 2
-        retraining = False
-        while not services.ended("load"):
-            services.check()
-            watcher.digest()
-            passed = time.monotonic() - began
-            if swap and not retraining and passed > retrain_at:
-                services.start("trainer", ["trainer", "--once"], background=True)
-                retraining = True
-            if next_model is not None and passed > swap_at:
-                registry.publish(next_model)
-                next_model = None
-            time.sleep(DIGEST_SECONDS)
-        watcher.drain(_DRAIN_SECONDS)
-    finally:
-        services.kill_all()
-        watcher.close()
-    if live.missing or len(live.latencies_ms) <= rate * WARM_UP_SECONDS:
-        raise NextclickError(f"{live.missing} of {len(live.clicks)} clicks were not answered")
-    latencies = np.array(live.latencies_ms[int(rate * WARM_UP_SECONDS) :])
-    p50, p90, p99 = np.percentile(latencies, [50, 90, 99])
+    run_seconds = seconds_of(floor.rate, seconds)
+    run = round_trip(
+        name,
+        replace(WORKER, settings=settings),
+        servers,
+        floor.rate,
+        run_seconds,
+        items=items,
+        events=_retrain_and_swap(registry, settings, items, run_seconds) if swap else (),
+    )
     return Row(
-        *(rate, items, swap, len(latencies), live.swaps),
-        *(p50, p90, p99, float(latencies.max()), idle_cpu),
+        rate=floor.rate,
+        items=items,
+        guarantee=guarantee,
+        swap=swap,
+        swaps=len(run.versions) - 1,
+        latency=run.latency,
+        p50_ratio=run.latency.p50_ms / floor.latency.p50_ms,
+        p99_ratio=run.latency.p99_ms / floor.latency.p99_ms,
+        duplicates=run.duplicates,
+        idle_cpu=run.idle_cpu,
+        late_p99_ms=run.late_p99_ms,
     )
 
 
-def _cpu_share(pid: int) -> float:
-    """What part of a core a process takes, watched for _IDLE_SECONDS after as long a rest."""
-    stat = Path(f"/proc/{pid}/stat")
-    if not stat.exists():
-        return float("nan")
+def _retrain_and_swap(
+    registry: Registry, settings: dict[str, str], items: int, seconds: float
+) -> list[Event]:
+    next_model = random_checkpoint(items, seed=1)
 
-    def used() -> float:
-        user, system = stat.read_text().rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    def retrain(processes: Processes) -> None:
+        processes.start("trainer", ["trainer", "--once"], settings, background=True)
 
-    time.sleep(_IDLE_SECONDS)
-    before = used()
-    time.sleep(_IDLE_SECONDS)
-    return (used() - before) / _IDLE_SECONDS
+    def swap(_: Processes) -> None:
+        registry.publish(next_model)
+
+    return [(0.0, retrain), (_SWAP_AT * seconds, swap)]
+
+
+class LatencyTable:
+    """What `nextclick bench latency` prints."""
+
+    def __init__(self) -> None:
+        self._table = Table(
+            *("clicks/s", "guarantee", "items", "swaps", "clicks"),
+            *("p50, ms", "× echo", "p90", "p99", "× echo", "max", "idle"),
+            box=SIMPLE,
+            padding=(0, 0, 0, 1),
+        )
+        for column in self._table.columns:
+            column.no_wrap = True
+        for column in self._table.columns[2:]:
+            column.justify = "right"
+
+    def add_floor(self, floor: Floor) -> None:
+        """Add the echo; a rate begins with it."""
+        latency = floor.latency
+        self._table.add_section()
+        self._table.add_row(
+            *(f"{floor.rate:,.0f}", "echo", "", "", f"{latency.clicks:,}"),
+            *(f"{latency.p50_ms:,.1f}", "", f"{latency.p90_ms:,.1f}", f"{latency.p99_ms:,.1f}", ""),
+            *(f"{latency.max_ms:,.0f}", ""),
+        )
+
+    def add(self, row: Row) -> None:
+        """Add the worker."""
+        latency = row.latency
+        self._table.add_row(
+            *(f"{row.rate:,.0f}", row.guarantee.replace("_", " "), f"{row.items:,}"),
+            *(f"{row.swaps}" if row.swap else "no", f"{latency.clicks:,}"),
+            *(f"{latency.p50_ms:,.1f}", f"{row.p50_ratio:.1f}", f"{latency.p90_ms:,.1f}"),
+            *(f"{latency.p99_ms:,.1f}", f"{row.p99_ratio:.1f}", f"{latency.max_ms:,.0f}"),
+            f"{row.idle_cpu:.1%}",
+        )
+
+    def show(self, console: Console, servers: Servers) -> None:
+        """Print it, with what is needed to read it."""
+        console.print(self._table)
+        console.print(
+            "From when a click was due to when a reader had its answer (exactly once: when it was "
+            "committed). echo: consume and produce, no model, no Redis. swaps: with a retrain "
+            "beside it, how many new versions were seen. clicks: so many were timed; of 100 or "
+            "200, p99 is nearly their maximum. idle: processor without clicks, share of a core."
+        )
+        console.print(". ".join(f"{name}: {text}" for name, text in servers.facts.items()) + ".")

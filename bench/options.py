@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shared.errors import ConfigurationError
+
+Choice = TypeVar("Choice", bound=str)
 
 _SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000}
 
@@ -30,13 +33,27 @@ def check_folder(file: Path | None, option: str = "--json") -> None:
         raise ConfigurationError(f"{option} {file}: the folder does not exist")
 
 
-def write(file: Path, rows: list[Any], device: Any) -> None:
-    """Write numbers (dataclasses) with the machine and the versions they belong to."""
+def choices(option: str, listed: str, known: Sequence[Choice]) -> list[Choice]:
+    """Read "one,other"; raises ConfigurationError that names the option and what is known."""
+    found = []
+    for part in listed.split(","):
+        match = next((choice for choice in known if choice == part.strip()), None)
+        if match is None:
+            raise ConfigurationError(
+                f"{option} {listed}: {part.strip()!r} is none of {', '.join(known)}"
+            )
+        found.append(match)
+    return found
+
+
+def write(file: Path, rows: Sequence[Any], device: Any, **facts: Any) -> None:
+    """Write numbers (dataclasses) with the machine, the versions they belong to, and `facts`."""
     from dataclasses import asdict
 
     from trainer.report.environment import environment
 
-    document = {"environment": environment(device), "rows": [asdict(row) for row in rows]}
+    rows_as_json = [asdict(row) for row in rows]
+    document = {"environment": environment(device), **facts, "rows": rows_as_json}
     try:
         file.write_text(json.dumps(document, indent=2), "utf-8")
     except OSError as error:

@@ -19,7 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.contestants import own_names
 from bench.models import random_checkpoint
+from bench.round_trip import Servers
 from bench.traffic import item_id, traffic
 from services import local
 from services.local import Processes
@@ -29,7 +31,7 @@ from shared.kafka import Publisher, TopicReader, ensure_topics
 from shared.registry import Registry
 from shared.schemas import Click
 from shared.sessions import RedisSessions
-from shared.settings import PREFIX, KafkaSettings, Settings
+from shared.settings import PREFIX, Settings
 
 CLICKS_PER_USER = 5
 _ITEMS = 10_000
@@ -96,32 +98,33 @@ def measure_users(users: int, clicks_per_user: int = CLICKS_PER_USER) -> Users:
     return Users(users, clicks_per_user, used / users, users * clicks_per_user / spent)
 
 
-def measure_workers(workers: int, clicks: int) -> Workers:
+def measure_workers(servers: Servers, workers: int, clicks: int) -> Workers:
     """Let so many workers answer a topic; raises NextclickError if one of them dies."""
-    with tempfile.TemporaryDirectory() as name, local.servers(Path(name)) as environ:
-        folder = Path(name)
-        kafka = KafkaSettings(bootstrap_servers=environ[f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"])
-        ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
-        Registry(environ[f"{PREFIX}REGISTRY__URL"]).publish(random_checkpoint(_ITEMS))
-        processes = Processes(folder, environ)
-        answers = TopicReader(kafka, [kafka.recommendations_topic])
-        try:
-            for number in range(workers):
-                processes.start(f"worker-{number}", ["worker"])
-            processes.wait_for_partitions()
-            publish_live(
-                traffic(_ITEMS, _SHOPPERS, seed=0),
-                Publisher(kafka),
-                kafka.clicks_topic,
-                rate=clicks,
-                seconds=1.0,
-                seed=0,
-                stop=threading.Event(),
-            )
-            rate = _answered_per_second(answers, processes, clicks)
-        finally:
-            processes.kill_all()
-            answers.close()
+    name = f"scale-{workers}"
+    environ = {**servers.environ, **own_names(name)}
+    environ[f"{PREFIX}REGISTRY__URL"] = str(servers.folder / f"{name}-registry")
+    kafka = servers.kafka(name)
+    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    Registry(environ[f"{PREFIX}REGISTRY__URL"]).publish(random_checkpoint(_ITEMS))
+    processes = Processes(servers.folder, environ)
+    answers = TopicReader(kafka, [kafka.recommendations_topic])
+    try:
+        for number in range(workers):
+            processes.start(f"{name}-worker-{number}", ["worker"])
+        processes.wait_for_partitions()
+        publish_live(
+            traffic(_ITEMS, _SHOPPERS, seed=0),
+            Publisher(kafka),
+            kafka.clicks_topic,
+            rate=clicks,
+            seconds=1.0,
+            seed=0,
+            stop=threading.Event(),
+        )
+        rate = _answered_per_second(answers, processes, clicks)
+    finally:
+        processes.kill_all()
+        answers.close()
     return Workers(workers, clicks, rate)
 
 

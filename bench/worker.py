@@ -11,14 +11,11 @@ what the worker is held against.
 
 from __future__ import annotations
 
-import shutil
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -26,9 +23,9 @@ import torch
 from pydantic import SecretStr
 
 from bench.models import random_checkpoint
+from bench.round_trip import Servers
 from bench.timing import in_turns
 from bench.traffic import traffic
-from services import local
 from services.simulator.publish import publish_live
 from services.worker.main import build
 from shared import metrics
@@ -45,8 +42,10 @@ USERS = 500
 """So few that most clicks have a full history."""
 _DUE_SECONDS = 0.01
 """In which all clicks are due: the simulator is late from then on, and shows its own pace."""
-STAGES = ("poll", "decode", "settle", "append", "score", "encode", "produce")
-"""Of the serving thread: behind it, acknowledgements and commits are waited for."""
+STAGES = ("poll", "decode", "append", "score", "encode", "produce")
+"""Of the serving thread; acknowledgements and commits are not waited for."""
+_SETTLE = "settle"
+"""With exactly_once it waits for the transaction before; a part of "produce"."""
 
 
 class Floor(Scorer):
@@ -86,22 +85,15 @@ class Row:
     of_possible: float
     """The worker's rate as a share of 1 / (floor + scorer): median over the rounds."""
     stage_us: dict[str, float]
+    """At least once."""
+    settle_us: float
+    """With exactly_once: waiting for the transaction before."""
 
 
-def measure(items: int, clicks: int, rounds: int, device: torch.device) -> Row:
+def measure(servers: Servers, items: int, clicks: int, rounds: int, device: torch.device) -> Row:
     """Measure one catalogue with one worker, its device as given and its other settings default."""
-    folder = Path(tempfile.mkdtemp(prefix="nextclick-bench-"))
-    try:
-        with local.servers(folder) as environ:
-            return _measure(environ, items, clicks, rounds, device)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _measure(
-    environ: dict[str, str], items: int, clicks: int, rounds: int, device: torch.device
-) -> Row:
-    kafka = KafkaSettings(bootstrap_servers=environ[f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"])
+    name = f"worker-{items}"
+    kafka = servers.kafka(name)
     ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
     publisher = Publisher(kafka)
     publisher.connect()
@@ -117,7 +109,7 @@ def _measure(
     )
     published_per_second = clicks / (time.perf_counter() - began)
     checkpoint = random_checkpoint(items)
-    registry = Registry(environ[f"{PREFIX}REGISTRY__URL"])
+    registry = Registry(str(servers.folder / f"{name}-registry"))
     registry.publish(checkpoint)
     top_k = Settings().worker.top_k
     batch = Settings().worker.max_batch
@@ -133,19 +125,19 @@ def _measure(
             "exactly_once": ModelSlot(registry, lambda c: Scorer(c, device, top_k), 1.0),
         }
         passes = {
-            name: _answer_all(
-                f"{name}-{number}",
+            kind: _answer_all(
+                f"{name}-{kind}-{number}",
                 slot,
-                environ,
+                servers,
                 kafka,
                 clicks,
-                "exactly_once" if name == "exactly_once" else "at_least_once",
+                "exactly_once" if kind == "exactly_once" else "at_least_once",
             )
-            for name, slot in slots.items()
+            for kind, slot in slots.items()
         }
         alone = in_turns({"scorer": lambda: scorer.recommend(histories)}, device, rounds=1)
         workers.append(passes["worker"])
-        exact.append(passes["exactly_once"].clicks_per_second)
+        exact.append(passes["exactly_once"])
         floors.append(1e6 / passes["floor"].clicks_per_second)
         scorers.append(1e6 * alone["scorer"].median / batch)
         shares.append(workers[-1].clicks_per_second * (floors[-1] + scorers[-1]) / 1e6)
@@ -155,24 +147,27 @@ def _measure(
         clicks=clicks,
         published_per_second=published_per_second,
         clicks_per_second=statistics.median(p.clicks_per_second for p in workers),
-        exactly_once_per_second=statistics.median(exact),
+        exactly_once_per_second=statistics.median(p.clicks_per_second for p in exact),
         floor_us=statistics.median(floors),
         scorer_us=statistics.median(scorers),
         of_possible=statistics.median(shares),
         stage_us={s: statistics.median(p.stage_us[s] for p in workers) for s in STAGES},
+        settle_us=statistics.median(p.stage_us[_SETTLE] for p in exact),
     )
 
 
 def _answer_all(
     name: str,
     slot: ModelSlot,
-    environ: dict[str, str],
+    servers: Servers,
     kafka: KafkaSettings,
     clicks: int,
     guarantee: Literal["at_least_once", "exactly_once"],
 ) -> Pass:
     """Answer the topic from its beginning, as a group and with sessions of its own."""
-    redis = RedisSettings(url=SecretStr(environ[f"{PREFIX}REDIS__URL"]), key_prefix=f"{name}:")
+    redis = RedisSettings(
+        url=SecretStr(servers.environ[f"{PREFIX}REDIS__URL"]), key_prefix=f"{name}:"
+    )
     ours = WorkerSettings(group_id=name, guarantee=guarantee)
     settings = Settings().model_copy(update={"kafka": kafka, "redis": redis, "worker": ours})
     slot.check()
@@ -191,7 +186,7 @@ def _answer_all(
     finally:
         worker.close()
     after = _stages()
-    spent = {stage: 1e6 * (after[stage] - before[stage]) / measured for stage in STAGES}
+    spent = {stage: 1e6 * (after[stage] - before[stage]) / measured for stage in after}
     return Pass(measured / seconds, spent)
 
 
@@ -202,7 +197,7 @@ def _count() -> float:
 
 def _stages() -> dict[str, float]:
     """Seconds that each stage took in this process so far."""
-    seconds = dict.fromkeys(STAGES, 0.0)
+    seconds = dict.fromkeys((*STAGES, _SETTLE), 0.0)
     for metric in metrics.STAGE_SECONDS.collect():
         for sample in metric.samples:
             if sample.name.endswith("_sum") and sample.labels["stage"] in seconds:

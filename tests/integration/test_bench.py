@@ -2,46 +2,107 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bench import latency, scale, worker
+from bench import latency, round_trip, scale, worker
+from bench.contestants import ECHO, Contestant
+from bench.latency import Floor
+from bench.round_trip import Servers, warm_servers
+from services.local import Processes
+from shared.errors import NextclickError
+from shared.settings import KafkaSettings
+from tests.integration.traffic import Answers, Shop, make_clicks
 from tests.unit.builders import CPU
 
 
-def test_latency_is_measured_across_a_retrain_and_a_swap(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    """Warm, as far as a test needs it, and with shorter runs than a bench's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(round_trip, "_BROKER_WARM_UP", (100, 1.0))
+        patch.setattr(round_trip, "WARM_UP_CLICKS", 1500)
+        patch.setattr(round_trip, "LEAD_IN_SECONDS", 0.5)
+        patch.setattr(round_trip, "IDLE_SECONDS", 0.5)
+        patch.setattr(latency, "LEAST_CLICKS", 10)
+        with warm_servers() as started:
+            yield started
+    assert not started.folder.exists()
+
+
+@pytest.fixture(scope="module")
+def floor(servers: Servers) -> Floor:
+    return latency.measure_floor(servers, rate=50, seconds=2)
+
+
+def test_latency_is_measured_beside_the_echo_across_a_retrain_and_a_swap(
+    servers: Servers, floor: Floor
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(latency, "WARM_UP_SECONDS", 1.0)
-    monkeypatch.setattr(latency, "_IDLE_SECONDS", 0.5)
-    row = latency.measure(rate=50, items=40, seconds=4, swap=True)
-    assert row.clicks == 200
+    assert floor.latency.clicks == 100
+    row = latency.measure(servers, floor, seconds=6, items=40, guarantee="at_least_once", swap=True)
+    assert row.latency.clicks == 300
     assert row.swaps >= 1
+    assert row.duplicates == 0
     assert not row.idle_cpu > 1.5
-    assert 0 < row.p50_ms <= row.p90_ms <= row.p99_ms <= row.max_ms
-    assert list(tmp_path.iterdir()) == []
+    assert 0 < row.latency.p50_ms <= row.latency.p90_ms <= row.latency.p99_ms <= row.latency.max_ms
+    assert row.p50_ratio == pytest.approx(row.latency.p50_ms / floor.latency.p50_ms)
+    assert row.p99_ratio == pytest.approx(row.latency.p99_ms / floor.latency.p99_ms)
 
 
-def test_a_worker_is_measured_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    row = worker.measure(items=40, clicks=2000, rounds=1, device=CPU)
+def test_latency_is_measured_with_transactions(servers: Servers, floor: Floor) -> None:
+    row = latency.measure(servers, floor, seconds=1, items=40, guarantee="exactly_once", swap=False)
+    assert (row.latency.clicks, row.swaps, row.duplicates) == (50, 0, 0)
+
+
+def test_a_process_that_dies_is_no_figure(servers: Servers) -> None:
+    with pytest.raises(NextclickError, match=r"broken.* died"):
+        round_trip.round_trip("broken", Contestant("bench.no_such_module"), servers, 10, 1)
+
+
+def test_the_echo_answers_each_click_once_with_a_message_of_a_real_size(
+    environ: dict[str, str], kafka: KafkaSettings, answers: Answers, tmp_path: Path
+) -> None:
+    clicks = make_clicks(300)
+    processes = Processes(tmp_path, environ)
+    try:
+        ECHO.start("echo", processes)
+        Shop(kafka).send(clicks)
+        answers.wait_for({click.event_id for click in clicks})
+        processes.stop("echo")
+    finally:
+        processes.kill_all()
+    echoed = answers.read()
+    assert Counter(a.event_id for a in echoed) == Counter(c.event_id for c in clicks)
+    sent = {click.event_id: click for click in clicks}
+    for answer in echoed:
+        click = sent[answer.event_id]
+        assert answer.user_id == click.user_id
+        assert answer.click_timestamp == click.timestamp
+        assert answer.history[-1] == click.item_id
+
+
+def test_a_worker_is_measured_step_by_step(servers: Servers) -> None:
+    row = worker.measure(servers, items=40, clicks=2000, rounds=1, device=CPU)
     assert set(row.stage_us) == set(worker.STAGES)
     assert min(row.stage_us.values()) > 0
     assert row.clicks_per_second > 0
     assert sum(row.stage_us.values()) < 1.5e6 / row.clicks_per_second
+    assert row.settle_us > 0
     assert 0 < row.of_possible < 2
-    assert list(tmp_path.iterdir()) == []
 
 
-def test_growth_is_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_growth_is_measured_and_drawn(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(scale, "_ITEMS", 40)
     few, more = scale.measure_users(300), scale.measure_users(300, clicks_per_user=20)
     assert 100 < few.bytes_per_session < more.bytes_per_session < 2000
     assert few.appends_per_second > 0
-    two = scale.measure_workers(2, clicks=2000)
+    two = scale.measure_workers(servers, 2, clicks=2000)
     assert two.clicks_per_second > 0
     assert list(tmp_path.iterdir()) == []
     scale.plot([few], [two], tmp_path / "scale.png")
