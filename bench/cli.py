@@ -279,6 +279,9 @@ def peers(
     catalogue: Annotated[str, typer.Option(help="Catalogue sizes with commas between.")] = "50,10k",
     clicks: Annotated[int, typer.Option(help="On the topic beforehand.", min=1000)] = 10_000,
     rounds: Annotated[int, typer.Option(help="Turns that each contestant gets.", min=1)] = 3,
+    seconds: Annotated[
+        float, typer.Option(help="Of each run in which latency is taken.", min=1)
+    ] = 12,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     python: Annotated[
         Path | None, typer.Option(help="Of an environment with nextclick\\[peers].")
@@ -287,6 +290,8 @@ def peers(
 ) -> None:
     """The worker's job written with Quix Streams, in turns with our worker, on the same clicks.
 
+    Clicks per second on a full topic, and latency at 200 and 1,000 clicks/s.
+
     Example: nextclick bench peers --python build/peers/bin/python
     """
     items = sizes("--catalogue", catalogue)
@@ -294,14 +299,16 @@ def peers(
 
     from bench.peers import interpreter, report
     from bench.peers.measure import measure
+    from bench.round_trip import warm_servers
     from shared.device import select_device
 
     chosen = select_device(device)
     peer = interpreter.find(python)
-    rows = []
-    for size in items:
-        with console.status(f"{size:,} items"):
-            rows.append(measure(size, clicks, rounds, peer, device))
-    report.show(rows, console)
+    with console.status("warming the broker") as status, warm_servers() as servers:
+        rows = []
+        for size in items:
+            status.update(f"{size:,} items")
+            rows.append(measure(servers, size, clicks, rounds, peer, device, seconds))
+    report.show(rows, servers, console)
     if json is not None:
-        write(json, rows, chosen)
+        write(json, rows, chosen, **servers.facts)

@@ -6,31 +6,46 @@ A clicks topic is filled beforehand. Each contestant is a process that answers i
 beginning, as a group and with state of its own, onto a topic of its own. The clock is the same for
 both: a reader outside notes when answers arrive. Both must give the same answers, or there is no
 result. The *floor* is each of them with a scorer that costs nothing: reading, state and writing.
+
+Then clicks come on schedule, as in bench/round_trip.py, and each contestant and the echo
+(bench/echo.py) answer them, one after the other: how long does a shopper wait?
 """
 
 from __future__ import annotations
 
-import shutil
 import statistics
-import tempfile
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench.contestants import ECHO, Contestant
 from bench.models import random_checkpoint
 from bench.peers.interpreter import versions
-from bench.peers.passes import Contestant, answer_all, compare
+from bench.peers.passes import answer_all, compare
+from bench.round_trip import Percentiles, Servers, round_trip
 from bench.traffic import traffic
 from bench.worker import USERS
-from services import local
 from services.simulator.publish import publish_live
 from shared.kafka import Publisher, ensure_topics
 from shared.registry import Registry
 from shared.settings import PREFIX, KafkaSettings
 
+RATES = (200.0, 1000.0)
+"""Clicks per second, on schedule."""
 FLOOR_CLICKS = 5
 """Times as many clicks for the floor, which is faster."""
 _FILL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Click to answer at one rate."""
+
+    rate: float
+    echo: Percentiles
+    ours: Percentiles
+    theirs: Percentiles
+    """Far more than at a lower rate if the twin answers fewer clicks a second than come."""
 
 
 @dataclass(frozen=True)
@@ -50,49 +65,48 @@ class Row:
     ratio: float
     """How many times as many clicks a second our worker answers."""
     floor_ratio: float
+    latency: list[Latency]
 
 
-def measure(items: int, clicks: int, rounds: int, python: Path, device: str) -> Row:
-    """Measure one catalogue; raises NextclickError if the two do not give the same answers."""
-    peer = versions(python)
-    folder = Path(tempfile.mkdtemp(prefix="nextclick-bench-"))
-    try:
-        with local.servers(folder) as environ:
-            environ[f"{PREFIX}DEVICE"] = device
-            Registry(environ[f"{PREFIX}REGISTRY__URL"]).publish(random_checkpoint(items))
-            return _measure(folder, environ, items, clicks, rounds, python, peer)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _measure(
-    folder: Path,
-    environ: dict[str, str],
+def measure(
+    servers: Servers,
     items: int,
     clicks: int,
     rounds: int,
     python: Path,
-    peer: dict[str, str],
+    device: str,
+    seconds: float,
 ) -> Row:
-    server = environ[f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"]
-    counts = {"model": clicks, "floor": clicks * FLOOR_CLICKS}
-    topics = {
-        k: KafkaSettings(bootstrap_servers=server, clicks_topic=f"{k}-clicks") for k in counts
+    """Measure one catalogue; clicks come on schedule for `seconds` at each of RATES.
+
+    Raises NextclickError if the two do not give the same answers, or a click stays unanswered.
+    """
+    peer = versions(python)
+    registry = str(servers.folder / f"peers-{items}-registry")
+    Registry(registry).publish(random_checkpoint(items))
+    environ = {
+        **servers.environ,
+        f"{PREFIX}DEVICE": device,
+        f"{PREFIX}REGISTRY__URL": registry,
     }
+    servers = replace(servers, environ=environ)
+    counts = {"model": clicks, "floor": clicks * FLOOR_CLICKS}
+    topics = {kind: servers.kafka(f"peers-{items}-{kind}") for kind in counts}
     for kind, count in counts.items():
         _fill(topics[kind], items, count)
     rates: dict[tuple[str, str], list[float]] = {}
     for number in range(rounds):
         for kind, count in counts.items():
-            contestants = {
-                "ours": Contestant("bench.peers.our_worker", None, floor=kind == "floor"),
-                "theirs": Contestant("bench.peers.quix_worker", python, floor=kind == "floor"),
-            }
             passes = {
                 name: answer_all(
-                    f"{name}-{kind}-{number}", who, folder, environ, topics[kind], count
+                    f"{name}-{items}-{kind}-{number}",
+                    contestant,
+                    servers.folder,
+                    environ,
+                    topics[kind],
+                    count,
                 )
-                for name, who in contestants.items()
+                for name, contestant in _contestants(python, floor=kind == "floor").items()
             }
             compare(passes["ours"].answers, passes["theirs"].answers)
             for name, done in passes.items():
@@ -108,7 +122,29 @@ def _measure(
         their_floor=statistics.median(rates["theirs", "floor"]),
         ratio=_paired(rates["ours", "model"], rates["theirs", "model"]),
         floor_ratio=_paired(rates["ours", "floor"], rates["theirs", "floor"]),
+        latency=[_measure_latency(servers, items, python, rate, seconds) for rate in RATES],
     )
+
+
+def _contestants(python: Path, *, floor: bool) -> dict[str, Contestant]:
+    arguments = ("--floor",) if floor else ()
+    return {
+        "ours": Contestant("bench.peers.our_worker", arguments),
+        "theirs": Contestant("bench.peers.quix_worker", arguments, python),
+    }
+
+
+def _measure_latency(
+    servers: Servers, items: int, python: Path, rate: float, seconds: float
+) -> Latency:
+    contestants = {"echo": ECHO, **_contestants(python, floor=False)}
+    found = {
+        name: round_trip(
+            f"{name}-{items}-{rate:g}", contestant, servers, rate, seconds, items=items
+        ).latency
+        for name, contestant in contestants.items()
+    }
+    return Latency(rate, **found)
 
 
 def _paired(ours: list[float], theirs: list[float]) -> float:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.contestants import Contestant, own_names
 from services.local import Processes
 from shared.errors import NextclickError
 from shared.kafka import TopicReader, ensure_topics
@@ -15,17 +16,6 @@ from shared.settings import PREFIX, KafkaSettings
 SILENCE_SECONDS = 60.0
 """Without an answer for so long a contestant is given up."""
 _SAME_SCORE = 1e-5
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A worker."""
-
-    module: str
-    python: Path | None = None
-    """The interpreter that runs it; this one if None."""
-    floor: bool = False
-    """Whether its scorer costs nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +44,14 @@ def answer_all(
     )
     ensure_topics(answers_to, [answers_to.recommendations_topic])
     reader = TopicReader(answers_to, [answers_to.recommendations_topic])
-    processes = Processes(folder, environ)
-    processes.start(
-        name,
-        ["--floor"] if contestant.floor else [],
-        {
-            f"{PREFIX}KAFKA__CLICKS_TOPIC": kafka.clicks_topic,
-            f"{PREFIX}KAFKA__RECOMMENDATIONS_TOPIC": answers_to.recommendations_topic,
-            f"{PREFIX}WORKER__GROUP_ID": name,
-            f"{PREFIX}REDIS__KEY_PREFIX": f"{environ.get(f'{PREFIX}REDIS__KEY_PREFIX', '')}{name}:",
-        },
-        module=contestant.module,
-        python=contestant.python,
-    )
+    names = {
+        **own_names(name),
+        f"{PREFIX}KAFKA__CLICKS_TOPIC": kafka.clicks_topic,
+        f"{PREFIX}KAFKA__RECOMMENDATIONS_TOPIC": answers_to.recommendations_topic,
+        f"{PREFIX}REDIS__KEY_PREFIX": f"{environ.get(f'{PREFIX}REDIS__KEY_PREFIX', '')}{name}:",
+    }
+    processes = Processes(folder, {**environ, **names})
+    contestant.start(name, processes)
     try:
         values, ended = _watch(reader, processes, name, clicks)
         processes.stop(name)

@@ -8,22 +8,43 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.peers.measure import Row
+from bench.round_trip import Servers
+
+QUIX = "Quix Streams"
 
 
-def show(rows: Sequence[Row], console: Console) -> None:
+def show(rows: Sequence[Row], servers: Servers, console: Console) -> None:
     """Print both contestants side by side, one column per catalogue."""
     table = Table("clicks/s", *(f"{row.items:,} items" for row in rows))
     for column in table.columns[1:]:
         column.justify = "right"
     table.add_row("ours", *(f"{row.ours:,.0f}" for row in rows))
-    table.add_row("Quix Streams", *(f"{row.theirs:,.0f}" for row in rows))
+    table.add_row(QUIX, *(f"{row.theirs:,.0f}" for row in rows))
     table.add_row("ratio", *(f"{row.ratio:.1f}×" for row in rows), end_section=True)
     table.add_row("our floor", *(f"{row.our_floor:,.0f}" for row in rows))
     table.add_row("Quix Streams, floor", *(f"{row.their_floor:,.0f}" for row in rows))
     table.add_row("ratio", *(f"{row.floor_ratio:.1f}×" for row in rows))
     console.print(table)
+    table = Table("items", "clicks/s", "", "p50, ms", "p90", "p99", "p50 × echo", "p99 × echo")
+    for column in (*table.columns[:2], *table.columns[3:]):
+        column.justify = "right"
+    for row in rows:
+        for latency in row.latency:
+            table.add_section()
+            contestants = {"echo": latency.echo, "ours": latency.ours, QUIX: latency.theirs}
+            for name, found in contestants.items():
+                table.add_row(
+                    *(f"{row.items:,}", f"{latency.rate:,.0f}", name),
+                    *(f"{ms:,.1f}" for ms in (found.p50_ms, found.p90_ms, found.p99_ms)),
+                    f"{found.p50_ms / latency.echo.p50_ms:,.1f}",
+                    f"{found.p99_ms / latency.echo.p99_ms:,.1f}",
+                )
+    console.print(table)
     versions = ", ".join(f"{name} {version}" for name, version in rows[0].peer.items())
     console.print(
         "floor: with a scorer that costs nothing. Ratios: median over the rounds. Both gave the "
-        f"same answers to all clicks. The twin ran with {versions}."
+        f"same answers to all clicks. {QUIX} ran with {versions}. Latency: from when a click was "
+        "due to when a reader had its answer; it grows with the run where fewer clicks a second "
+        "are answered than come. echo: consume and produce, no model, no state."
     )
+    console.print(". ".join(f"{name}: {text}" for name, text in servers.facts.items()) + ".")

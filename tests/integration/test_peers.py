@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from bench.peers import interpreter
+from bench import round_trip
+from bench.contestants import Contestant
+from bench.peers import interpreter, report
+from bench.peers import measure as measure_module
 from bench.peers.measure import measure
-from bench.peers.passes import Contestant, answer_all, compare
+from bench.peers.passes import answer_all, compare
+from bench.round_trip import warm_servers
 from shared.errors import ConfigurationError
+from shared.kafka import ensure_topics
 from shared.settings import KafkaSettings
 from tests.integration.traffic import Shop, check, make_clicks, publish_model
 
@@ -29,12 +36,13 @@ def test_both_give_the_same_answers(
     publish_model(tmp_path / "registry", seed=0)
     clicks = make_clicks(600)
     sent = [*clicks, *clicks[-50:]]
+    ensure_topics(kafka, [kafka.clicks_topic])
     Shop(kafka).send(sent)
     ours, theirs = (
         answer_all(f"{who}-{name}", contestant, tmp_path, environ, kafka, len(sent)).answers
         for who, contestant in {
             "ours": Contestant("bench.peers.our_worker"),
-            "theirs": Contestant("bench.peers.quix_worker", quix_python),
+            "theirs": Contestant("bench.peers.quix_worker", python=quix_python),
         }.items()
     )
     compare(ours, theirs)
@@ -46,9 +54,25 @@ def test_both_are_measured(
     quix_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    row = measure(items=40, clicks=1000, rounds=1, python=quix_python, device="cpu")
+    monkeypatch.setattr(round_trip, "_BROKER_WARM_UP", (100, 1.0))
+    monkeypatch.setattr(round_trip, "WARM_UP_CLICKS", 500)
+    monkeypatch.setattr(round_trip, "LEAD_IN_SECONDS", 0.5)
+    monkeypatch.setattr(round_trip, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(measure_module, "RATES", (50.0,))
+    with warm_servers() as servers:
+        row = measure(servers, 40, 1000, 1, quix_python, "cpu", seconds=2)
     assert row.peer["quixstreams"]
     assert row.ratio == pytest.approx(row.ours / row.theirs)
     assert row.floor_ratio == pytest.approx(row.our_floor / row.their_floor)
     assert min(row.ours, row.theirs) > 0
+    assert [latency.rate for latency in row.latency] == [50]
+    for latency in row.latency:
+        for found in (latency.echo, latency.ours, latency.theirs):
+            assert found.clicks == 2 * latency.rate
+            assert 0 < found.p50_ms <= found.p90_ms <= found.p99_ms <= found.max_ms
+    console = Console(width=112, record=True, file=io.StringIO())
+    report.show([row], servers, console)
+    text = console.export_text()
+    for words in ("Quix Streams", "echo", "Apache Kafka", row.peer["quixstreams"]):
+        assert words in text
     assert list(tmp_path.iterdir()) == []
