@@ -95,14 +95,14 @@ def promise(request: pytest.FixtureRequest) -> Promise:
 def test_the_promise_holds_for_batches_of_every_size(promise: Promise, threads: int) -> None:
     """What lets anyone recompute a recommendation, and a replay repeat itself."""
 
-    @settings(max_examples=10)
+    @settings(max_examples=6)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         size = data.draw(st.integers(1, MOST_AT_ONCE))
         promise.check(data.draw(st.integers(0, MOST_AT_ONCE - size)), size)
 
     check()
-    for alone in range(12):
+    for alone in range(8):
         promise.check(alone, 1)
 
 
