@@ -57,8 +57,8 @@ def test_the_model_comes_close_to_the_best_possible() -> None:
     persona = metrics(Ceiling(lambda cases, _: of_user[cases.users]))
     popularity = evaluate_popularity(benchmark.popularity, benchmark.cases).metrics()
 
-    # Seed and processor move HR@10 by a standard deviation of 0.010 of the ceiling: six seeds on an
-    # EPYC gave 0.96 to 0.98 of it, one on a Xeon 0.945. AUC: 0.734 to 0.736.
+    # Of the ceiling, three seeds gave 0.972 to 0.979 on an EPYC, three others 0.972 with a standard
+    # deviation of 0.010 (docs/experiments.md), and one on a Xeon 0.945. AUC was 0.734 to 0.736.
     assert got["hr@10"] >= 0.93 * ceiling["hr@10"]
     assert got["auc"] >= 0.72
     assert got["hr@10"] > popularity["hr@10"] + 0.15
