@@ -7,6 +7,7 @@ and embedded run the same version of Apache Kafka.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import docker
+import redis
 from docker.errors import DockerException
 
 from shared import embedded
@@ -60,19 +62,17 @@ def running(kind: str, folder: Path) -> Iterator[Backend]:
         yield Backend(kind, os.environ[KAFKA_VARIABLE], os.environ[REDIS_VARIABLE])
     elif kind == "docker":
         from testcontainers.core.container import DockerContainer
-        from testcontainers.redis import RedisContainer
 
-        kafka = DockerContainer(KAFKA_IMAGE)
-        address = f"{kafka.get_docker_client().host()}:{embedded.free_port()}"
+        kafka, valkey = DockerContainer(KAFKA_IMAGE), DockerContainer(REDIS_IMAGE)
+        host = kafka.get_docker_client().host()
+        # Ports are chosen before the start, as the broker tells its clients where it is.
+        kafka_port, redis_port = embedded.free_port(), embedded.free_port()
+        address, url = f"{host}:{kafka_port}", f"redis://{host}:{redis_port}/0"
         for name, value in container_environment(address).items():
             kafka.with_env(name, value)
-        with (
-            # The port must be known before it starts, as the broker tells clients where it is.
-            kafka.with_bind_ports(9092, int(address.rpartition(":")[2])),
-            RedisContainer(REDIS_IMAGE) as redis,
-        ):
+        with kafka.with_bind_ports(9092, kafka_port), valkey.with_bind_ports(6379, redis_port):
             until(lambda: live_brokers(address), "Kafka in Docker", 120)
-            url = f"redis://{redis.get_container_host_ip()}:{redis.get_exposed_port(6379)}/0"
+            until(lambda: answers_ping(url), "Valkey in Docker")
             yield Backend(kind, address, url)
     else:
         with ExitStack() as stack:
@@ -81,6 +81,12 @@ def running(kind: str, folder: Path) -> Iterator[Backend]:
             redis_server = embedded.start_redis(folder)
             stack.callback(redis_server.kill)
             yield Backend(kind, kafka_server.address, f"redis://{redis_server.address}/0")
+
+
+def answers_ping(url: str) -> bool:
+    with redis.Redis.from_url(url) as client, contextlib.suppress(redis.RedisError):
+        return bool(client.ping())
+    return False
 
 
 def container_environment(address: str) -> dict[str, str]:

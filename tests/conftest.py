@@ -106,10 +106,10 @@ _SERVERS = pytest.StashKey[Servers]()
 def started(config: pytest.Config) -> Backend:
     """The servers of this run of the tests, started at the first call."""
     if _SERVERS not in config.stash:
-        stack = ExitStack()
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nextclick-tests-"))
-        backend = stack.enter_context(running(config.stash[_KIND], Path(folder)))
-        config.stash[_SERVERS] = Servers(backend, stack)
+        with ExitStack() as stack:  # closed here only if a server does not start
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nextclick-tests-"))
+            backend = stack.enter_context(running(config.stash[_KIND], Path(folder)))
+            config.stash[_SERVERS] = Servers(backend, stack.pop_all())
     return config.stash[_SERVERS].backend
 
 
