@@ -22,6 +22,8 @@ from shared.errors import ConfigurationError, NextclickError
 from shared.settings import PREFIX
 
 START_SECONDS = 60.0
+STOP_SECONDS = 60.0
+"""On a busy machine a trainer in the background gets little time to come to its end."""
 
 
 @contextlib.contextmanager
@@ -135,7 +137,7 @@ class Processes:
 
     def stop(self, name: str) -> None:
         """Ask a process to end; raises NextclickError if it does not end well."""
-        code = processes.stop(self._running.pop(name))
+        code = processes.stop(self._running.pop(name), STOP_SECONDS)
         if code != 0:
             raise NextclickError(f"the {name} process ended with exit code {code}")
 
