@@ -90,6 +90,10 @@ class TransactionalPublisher:
                 **PRODUCER_CONFIG,
                 "transactional.id": self._id,
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+                # Kafka refuses what begins a transaction (CONCURRENT_TRANSACTIONS) while it writes
+                # the markers of the one before, some ms. The client would ask again after 100.
+                # It doubles the time at each try, up to a second.
+                "retry.backoff.ms": 2,
                 **client_config(self._settings),
             },
         )
