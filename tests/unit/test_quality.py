@@ -57,8 +57,8 @@ def test_the_model_comes_close_to_the_best_possible() -> None:
     persona = metrics(Ceiling(lambda cases, _: of_user[cases.users]))
     popularity = evaluate_popularity(benchmark.popularity, benchmark.cases).metrics()
 
-    # Of the ceiling, three seeds gave 0.972 to 0.979 on an EPYC, three others 0.972 with a standard
-    # deviation of 0.010 (docs/experiments.md), and one on a Xeon 0.945. AUC was 0.734 to 0.736.
+    # Of the ceiling's HR@10, five seeds gave 0.967 to 0.979 on an EPYC (AUC 0.734 to 0.736), three
+    # earlier ones a standard deviation of 0.010 (docs/experiments.md), and one on a Xeon 0.945.
     assert got["hr@10"] >= 0.93 * ceiling["hr@10"]
     assert got["auc"] >= 0.72
     assert got["hr@10"] > popularity["hr@10"] + 0.15
@@ -80,6 +80,8 @@ def test_the_order_of_clicks_is_understood() -> None:
     shuffled.histories[full] = np.random.default_rng(0).permuted(shuffled.histories[full], axis=1)
     blind = evaluate(method.score, benchmark.popularity, shuffled).metrics()
 
-    assert got["ndcg@10"] >= 0.95 * ceiling["ndcg@10"]
+    # Three seeds gave 0.958 to 0.965 of the ceiling on one processor, blind to the order 0.50 to
+    # 0.51 of that; another processor can cost as much as seeds do (see above).
+    assert got["ndcg@10"] >= 0.93 * ceiling["ndcg@10"]
     assert got["ndcg@10"] < ceiling["ndcg@10"] + 0.01
     assert blind["ndcg@10"] < 0.7 * got["ndcg@10"]
