@@ -35,7 +35,7 @@ def test_a_crash_after_any_step(
     ours = stand(guarantee)
     ours.send(make_clicks(600))
     dying = ours.worker(prepare=crash_at(step, BEFORE + 1))
-    dying.join(30)
+    dying.join(90)
     assert dying.exitcode == -9
 
     committed, appended = ours.committed(), _appended(ours)

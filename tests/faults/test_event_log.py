@@ -113,7 +113,7 @@ def test_the_disk_is_full_and_then_it_is_not(tmp_path: Path, report: Report) -> 
     assert held(tmp_path / "log") == []
     watch = Stopwatch()
     dying.refuse_from(collector, dying.NO_LIMIT)
-    collector.join(30)
+    collector.join(90)
     assert collector.exitcode == 0
     (line,) = output.read_text().splitlines()
     assert "free space" in line

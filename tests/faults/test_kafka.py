@@ -93,7 +93,7 @@ def test_offsets_lost(guarantee: str, stand: MakeStand, report: Report) -> None:
     worker = ours.worker()
     ours.wait_for_all()
     worker.terminate()
-    worker.join(30)
+    worker.join(90)
     ours.follow("another-group")  # has no offsets
     ours.send(clicks[2000:])
     watch = Stopwatch()

@@ -23,7 +23,7 @@ def replayed_after_a_crash(ours: Stand, *tamper: object) -> Verdict:
     ours.send(make_clicks(600, users=10, seed=1))
     mutations = [t for t in tamper if callable(t)]
     dying = ours.worker(prepare=one_after_the_other(*mutations, crash_at("appended", 4)))
-    dying.join(30)
+    dying.join(90)
     assert dying.exitcode == -9
     ours.worker(prepare=one_after_the_other(*mutations))
     ours.wait_for_all()
@@ -45,7 +45,7 @@ def test_without_the_fence_lost_offsets_make_wrong_histories(stand: MakeStand) -
     worker = ours.worker()
     ours.wait_for_all()
     worker.terminate()
-    worker.join(30)
+    worker.join(90)
     ours.follow("another-group")
     ours.worker(prepare=no_fence, NEXTCLICK_WORKER__GROUP_ID="another-group")
     ours.wait_for_all()
@@ -60,7 +60,7 @@ def test_without_the_wait_for_acknowledgements_answers_are_lost(stand: MakeStand
     dying = ours.worker(
         prepare=one_after_the_other(commit_before_acknowledged, crash_at("committed", 1))
     )
-    dying.join(30)
+    dying.join(90)
     assert dying.exitcode == -9
     ours.worker()
     ours.wait_for_all()
@@ -71,7 +71,7 @@ def test_offsets_outside_the_transaction_make_doubles(stand: MakeStand) -> None:
     ours = stand("exactly_once")
     ours.send(make_clicks(600, seed=4))
     dying = ours.worker(prepare=functools.partial(die_between_two_commits, 4))
-    dying.join(30)
+    dying.join(90)
     assert dying.exitcode == -9
     ours.worker()
     ours.wait_for_all()

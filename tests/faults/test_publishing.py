@@ -184,7 +184,7 @@ def test_the_disk_is_full_and_then_it_is_not(action: str, tmp_path: Path) -> Non
     assert Registry(str(root)).versions() == sorted([old, new])
     assert [name for name in leftovers(root) if not name.startswith(".20200101")] == []
     space.touch()
-    process.join(30)
+    process.join(90)
     assert process.exitcode == 0
     pointer = Registry(str(root)).pointer()
     assert pointer is not None

@@ -98,12 +98,12 @@ def test_emptied_and_rebuilt(stand: MakeStand, report: Report) -> None:
     worker = ours.worker()
     ours.wait_for_all()
     worker.terminate()
-    worker.join(30)
+    worker.join(90)
     with connected(ours) as client:
         client.flushall()
     watch = Stopwatch()
     rebuild = ours.start("sessions", "rebuild")
-    rebuild.join(30)
+    rebuild.join(90)
     assert rebuild.exitcode == 0
     assert "1,500 clicks are in their users' sessions" in ours.log(rebuild)
     ours.send(clicks[1500:])
@@ -121,7 +121,7 @@ def test_rebuilding_what_is_there_changes_nothing(stand: MakeStand, report: Repo
     ours.wait_for_all()
     watch = Stopwatch()
     rebuild = ours.start("sessions", "rebuild")
-    rebuild.join(30)
+    rebuild.join(90)
     assert "lie behind newer clicks" in ours.log(rebuild)
     ours.send(clicks[1500:])
     ours.wait_for_all()

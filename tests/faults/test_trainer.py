@@ -102,7 +102,7 @@ def test_killed_again_and_again_while_clicks_flow(shop: Shop, long: bool, report
     last = shop.trainer()
     until(shop.all_logged, "every click in the log")
     last.terminate()
-    last.join(30)
+    last.join(90)
     assert last.exitcode == 0
     verdict = judge_log(shop.sent, held(shop.log))
     assert verdict.doubled == 0
@@ -151,7 +151,7 @@ def test_two_trainers_in_one_group_with_one_log_and_one_registry(
     until(lambda: "published" in shop.stand.log(second), "the second publishes, too")
     first.terminate()
     shop.send(500)
-    first.join(30)
+    first.join(90)
     assert first.exitcode == 0
     watch = Stopwatch()
     until(shop.all_logged, "every click in the log")

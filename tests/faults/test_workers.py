@@ -41,7 +41,7 @@ def test_sigterm(guarantee: str, stand: MakeStand, report: Report) -> None:
     worker = ours.worker()
     ours.wait_for_some(100)
     worker.terminate()
-    worker.join(30)
+    worker.join(90)
     assert worker.exitcode == 0
     assert ours.verdict().doubled == 0
     watch = Stopwatch()
@@ -68,7 +68,7 @@ def test_two_workers_one_joins_and_one_leaves_meanwhile(
     ours.wait_for_partitions(second)
     first.terminate()
     ours.send(clicks[3000:])
-    first.join(30)
+    first.join(90)
     assert first.exitcode == 0
     watch = Stopwatch()
     ours.wait_for_all()
@@ -98,7 +98,7 @@ def test_a_worker_that_was_thought_dead_wakes_up(
     watch = Stopwatch()
     go_on(sleeper.pid)
     if guarantee == "exactly_once":
-        sleeper.join(30)
+        sleeper.join(90)
         assert sleeper.exitcode == 2
         assert "in our name" in ours.log(sleeper)
     assert heir.is_alive()
