@@ -42,6 +42,15 @@ log = logging.getLogger(__name__)
 COMMIT_SECONDS = 0.1
 """Between two commits of at_least_once: after a crash the clicks of so long are answered again."""
 
+IDLE_POLL_SECONDS = 0.5
+COMMIT_POLL_SECONDS = 0.05
+ANSWER_POLL_SECONDS = 0.002
+"""How long to wait for clicks while nothing is open, while commits are due, and while Kafka has
+answers in hand: what it says of them is heard, and timed, after the poll."""
+
+OVERDUE_SECONDS = 0.1
+"""Kafka has answers in hand for so long: it is slow, and nobody times that to the millisecond."""
+
 MAX_OPEN_CLICKS = 10_000
 """With so many clicks uncommitted, because Kafka is slow or away, the worker waits."""
 
@@ -60,8 +69,6 @@ class Batch:
     size: int
     """Messages that were read."""
     receipt: Receipt = field(default_factory=Receipt)
-    produced_at: float = 0.0
-    """Epoch seconds."""
     submitted_at: float = 0.0
     """On the monotonic clock, seconds."""
 
@@ -75,6 +82,11 @@ class Guarantee(Protocol):
     @property
     def is_open(self) -> bool:
         """Whether anything is not committed yet."""
+        ...
+
+    @property
+    def poll_seconds(self) -> float:
+        """How long a poll may wait for clicks before `advance` is called again."""
         ...
 
     def submit(self, batch: Batch) -> None:
@@ -142,11 +154,18 @@ class AtLeastOnce:
         """Whether anything is not committed yet."""
         return bool(self._produced or self._acknowledged)
 
+    @property
+    def poll_seconds(self) -> float:
+        """See Guarantee.poll_seconds."""
+        if self._produced:
+            return _while_answers_are_open(self._clock() - self._produced[0].submitted_at)
+        return COMMIT_POLL_SECONDS if self._acknowledged else IDLE_POLL_SECONDS
+
     def submit(self, batch: Batch) -> None:
         """Do 5."""
         if not self.is_open:
             self._commit_due = self._clock() + COMMIT_SECONDS
-        batch.produced_at = self._now()
+        batch.submitted_at = self._clock()
         batch.receipt = self._publisher.send(batch.messages)
         self._produced.append(batch)
         self._open_clicks += batch.size
@@ -202,9 +221,10 @@ class AtLeastOnce:
         while self._produced and self._produced[0].receipt.outstanding == 0:
             batch = self._produced.popleft()
             self._acknowledged.append(batch)
-            metrics.STAGE_SECONDS.labels("acknowledge").observe(batch.receipt.seconds)
+            seconds = self._clock() - batch.submitted_at
+            metrics.STAGE_SECONDS.labels("acknowledge").observe(seconds)
             self._reached("acknowledged")  # 6
-            self.on_visible(batch, batch.produced_at + batch.receipt.seconds)
+            self.on_visible(batch, self._now())
 
     def _offsets(self) -> dict[int, int]:
         """What may be committed: all that is acknowledged, and all before it."""
@@ -258,6 +278,13 @@ class ExactlyOnce:
     def is_open(self) -> bool:
         """Whether anything is not committed yet."""
         return self._ending is not None or self._refusal is not None
+
+    @property
+    def poll_seconds(self) -> float:
+        """See Guarantee.poll_seconds."""
+        if self._ending is None:
+            return IDLE_POLL_SECONDS
+        return _while_answers_are_open(self._clock() - self._ending[0].submitted_at)
 
     def submit(self, batch: Batch) -> None:
         """Do 5 once the transaction before has ended.
@@ -325,3 +352,7 @@ class ExactlyOnce:
         self._reached("committed")  # 7
         self.on_visible(batch, self._now())
         self._committed.append(batch)
+
+
+def _while_answers_are_open(seconds: float) -> float:
+    return ANSWER_POLL_SECONDS if seconds < OVERDUE_SECONDS else COMMIT_POLL_SECONDS

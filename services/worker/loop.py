@@ -45,10 +45,6 @@ from shared.sessions import MAX_UNCOMMITTED_CLICKS_PER_USER, SessionStore
 
 log = logging.getLogger(__name__)
 
-IDLE_POLL_SECONDS = 0.5
-OPEN_POLL_SECONDS = 0.05
-"""While something waits for its commit."""
-
 STEPS = ("polled", "decoded", "appended", "scored", "produced", "acknowledged", "committed")
 """What `Worker.reached` and the guarantee's hear."""
 
@@ -108,7 +104,7 @@ class Worker:
         self.sessions.close()
 
     def step(self) -> None:
-        """Answer one micro-batch, or return after IDLE_POLL_SECONDS without a click."""
+        """Answer one micro-batch, or return after a while without a click."""
         self._read()  # 1, 2
         try:
             batch = handle.take(
@@ -126,10 +122,10 @@ class Worker:
             self._uncommitted.clear()
 
     def _read(self) -> None:
-        wait = OPEN_POLL_SECONDS if self.guarantee.is_open else IDLE_POLL_SECONDS
+        wait = 0 if self._waiting else self.guarantee.poll_seconds
         room = max(1, self.max_batch - len(self._waiting))
         with _timed("poll"):
-            messages = self.consumer.poll(room, 0 if self._waiting else wait)  # 1
+            messages = self.consumer.poll(room, wait)  # 1
         if not messages:
             return
         self.reached("polled")

@@ -27,13 +27,11 @@ PRODUCER_CONFIG = {
 class Receipt:
     """What Kafka has acknowledged of some messages that were sent together."""
 
-    __slots__ = ("outstanding", "seconds")
+    __slots__ = ("outstanding",)
 
     def __init__(self) -> None:
         self.outstanding = 0
         """Messages not acknowledged yet."""
-        self.seconds = 0.0
-        """From producing to the acknowledgement, of the slowest message that has its own."""
 
 
 class Publisher:
@@ -108,7 +106,6 @@ class Publisher:
     def _on_delivery(self, receipt: Receipt, error: KafkaError | None, raw: RawMessage) -> None:
         if error is None:
             receipt.outstanding -= 1
-            receipt.seconds = max(receipt.seconds, raw.latency() or 0.0)
         else:
             self._refusal = refusal(error, raw)
 

@@ -8,7 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from services.worker.guarantees import ExactlyOnce
+from services.worker.guarantees import (
+    ANSWER_POLL_SECONDS,
+    COMMIT_POLL_SECONDS,
+    IDLE_POLL_SECONDS,
+    OVERDUE_SECONDS,
+    ExactlyOnce,
+)
 from services.worker.loop import STEPS, Worker
 from shared import metrics
 from shared.errors import CommitRefused, ConfigurationError, Unavailable
@@ -327,17 +333,34 @@ def test_it_counts_answers_fallbacks_and_dead_letters() -> None:
     assert [b - a for a, b in zip(before, counted(), strict=True)] == [9, 9, 1, 1, 1]
 
 
-def test_a_click_has_waited_until_its_answer_was_acknowledged_not_until_we_hear_of_it() -> None:
-    stage = Stage([Message("clicks", 0, 0, b"a", click(0, "a").value)])  # dated one second
-    ours = worker(stage)  # produces at one second
-    before = metrics.CLICK_TO_ACKNOWLEDGED._sum.get()
+def test_a_click_has_waited_until_its_answer_was_acknowledged() -> None:
+    stage = Stage([click(0, "a")])  # dated one second
+    ours = worker(stage)
     stage.acknowledges = False
+    before = metrics.CLICK_TO_ACKNOWLEDGED._sum.get()
     ours.step()
-    stage._receipts[0].seconds = 0.25
+    assert metrics.CLICK_TO_ACKNOWLEDGED._sum.get() == before
+    stage.wall_time = 1.25
     stage.acknowledge()
-    stage.time += 100
     ours.step()
+    stage.wall_time = 2.0
+    until_all_is_committed(ours)
     assert metrics.CLICK_TO_ACKNOWLEDGED._sum.get() - before == pytest.approx(0.25)
+
+
+def test_while_kafka_has_answers_in_hand_it_looks_often() -> None:
+    stage = Stage([click(0, "a")])
+    stage.acknowledges, stage.poll_takes = False, 0.0
+    ours = worker(stage)
+    ours.step()
+    assert ours.guarantee.poll_seconds == ANSWER_POLL_SECONDS
+    stage.time += OVERDUE_SECONDS
+    assert ours.guarantee.poll_seconds == COMMIT_POLL_SECONDS, "but not while it is away"
+    stage.acknowledge()
+    ours.step()
+    assert ours.guarantee.poll_seconds == COMMIT_POLL_SECONDS
+    until_all_is_committed(ours)
+    assert ours.guarantee.poll_seconds == IDLE_POLL_SECONDS
 
 
 def test_a_click_from_the_future_has_waited_no_time() -> None:

@@ -26,6 +26,8 @@ class Stage:
         self.time = 0.0
         """Of the clock that commits go by; each poll moves it past the next commit."""
         self.poll_takes = COMMIT_SECONDS
+        self.wall_time = 1.0
+        """Epoch seconds."""
         self.acknowledges = True
         """Whether Kafka acknowledges at once, else when `acknowledge` is called."""
         self.refuses_commits = False
@@ -121,7 +123,7 @@ class Stage:
 
 def worker(stage: Stage, max_batch: int = 256, now: float | None = None) -> Worker:
     """A worker at least once, all of whose neighbours are the stage."""
-    guarantee = AtLeastOnce(stage, stage, clock=lambda: stage.time, now=lambda: 1.0)  # type: ignore[arg-type]
+    guarantee = AtLeastOnce(stage, stage, clock=lambda: stage.time, now=lambda: stage.wall_time)  # type: ignore[arg-type]
     ours = Worker(
         consumer=stage,  # type: ignore[arg-type]
         sessions=stage,  # type: ignore[arg-type]
