@@ -50,7 +50,7 @@ $(OLDEST)/.installed: tests/oldest-clients.lock $(INSTALLED)
 
 test-oldest-client: $(OLDEST)/.installed ## the Kafka and Redis tests on the oldest clients allowed
 	@$(OLDEST)/bin/python -m pytest tests/contract $(addprefix tests/integration/test_, \
-	  consumer.py worker.py topics_check.py) $(ARGS)
+	  consumer.py worker.py topics_check.py) tests/faults/test_scaling.py $(ARGS)
 
 faults: $(INSTALLED) ## break everything at length; a line a fault
 	@$(BIN)/pytest tests/faults --long $(ARGS)

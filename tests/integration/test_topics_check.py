@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from services.topics.partitioner import java_partition
-from shared.kafka import Publisher, ensure_topics
+from shared.kafka import Publisher, TopicReader, ensure_topics
 from shared.messages import OutMessage
 from shared.schemas import Click
 from shared.settings import KafkaSettings
 from tests.integration.terminal import nextclick
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -30,14 +31,33 @@ def clicks(count: int, users: int = 100) -> list[Click]:
     ]
 
 
+def test_our_producers_choose_the_partition_that_the_java_client_would(
+    kafka: KafkaSettings,
+) -> None:
+    shop = clicks(200, users=200)
+    put(kafka, shop)
+    reader = TopicReader(kafka, [kafka.clicks_topic])
+    found: dict[bytes, int] = {}
+    until(
+        lambda: (
+            found.update((m.key or b"", m.partition) for m in reader.poll()) or len(found) == 200
+        ),
+        "200 clicks",
+    )
+    reader.close()
+    assert found == {
+        click.user_id.encode(): java_partition(click.user_id.encode(), kafka.partitions)
+        for click in shop
+    }
+
+
 def put(kafka: KafkaSettings, shop: list[Click], partition: int | None = None) -> None:
-    """Send clicks where the Java client would send them, or onto one partition."""
+    """Send clicks where our producers send them, or onto one partition."""
     publisher = Publisher(kafka)
     for click in shop:
         key = click.user_id.encode()
-        there = java_partition(key, kafka.partitions) if partition is None else partition
         value = click.model_dump_json().encode()
-        publisher.send([OutMessage(kafka.clicks_topic, key, value, partition=there)])
+        publisher.send([OutMessage(kafka.clicks_topic, key, value, partition=partition)])
     publisher.wait_acknowledged()
 
 
