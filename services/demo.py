@@ -35,7 +35,7 @@ from services.simulator.shop import Clicks
 from services.watcher import DIGEST_SECONDS, Watcher
 from shared.device import select_device
 from shared.errors import NextclickError
-from shared.kafka import LagMonitor, TopicReader, ensure_topics
+from shared.kafka import LagMonitor, ensure_topics, offsets_held, read_offsets
 from shared.registry import Registry
 from shared.settings import PREFIX, KafkaSettings, Settings
 from trainer.event_log import EventLog
@@ -245,11 +245,8 @@ class _Facts:
 
 
 def _summarise(live: Live, kafka: KafkaSettings, options: Options, console: Console) -> None:
-    dead = TopicReader(kafka, [kafka.dlq_topic])
-    dead_lettered = 0
-    while messages := dead.poll(timeout=0.5):
-        dead_lettered += len(messages)
-    dead.close()
+    letters = read_offsets(kafka, kafka.dlq_topic, offsets_held(kafka, kafka.dlq_topic))
+    dead_lettered = sum(1 for _ in letters)
     summary = {
         "clicks_sent": len(live.clicks),
         "recommendations_received": live.answered.total(),

@@ -11,12 +11,12 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from shared import embedded
-from shared.kafka import LagMonitor, ensure_topics
+from shared.kafka import LagMonitor, ensure_topics, offsets_held, read_offsets
 from shared.schemas import Click, Recommendation
 from shared.settings import PREFIX, KafkaSettings
 from tests.faults import children
 from tests.faults.oracle import Verdict, judge
-from tests.integration.traffic import Answers, Shop, publish_model
+from tests.integration.traffic import Shop, publish_model
 from tests.waiting import until
 
 GROUP = "worker"
@@ -99,11 +99,9 @@ class Stand:
 
     def answers(self) -> list[Recommendation]:
         """All answers that a reader of committed messages who begins now sees."""
-        reader = Answers(self.kafka)
-        try:
-            return reader.read()
-        finally:
-            reader.close()
+        topic = self.kafka.recommendations_topic
+        messages = read_offsets(self.kafka, topic, offsets_held(self.kafka, topic))
+        return [Recommendation.model_validate_json(m.value or b"") for m in messages]
 
     def committed(self) -> int:
         """How many messages of the clicks topic the group has dealt with."""
