@@ -45,6 +45,8 @@ def choose() -> str:
         return "external"
     if given:
         raise RuntimeError(f"set both {KAFKA_VARIABLE} and {REDIS_VARIABLE}, or neither")
+    if any(os.environ.get(name) for name in ("KAFKA_HOME", "REDIS_SERVER_BINARY")):
+        return "embedded"  # who names the programs wants those
     if not os.environ.get("DOCKER_HOST") and not Path("/var/run/docker.sock").exists():
         return "embedded"
     try:

@@ -79,7 +79,14 @@ def kafka_jars() -> list[Path]:
     if home := os.environ.get("KAFKA_HOME"):
         return _jars_of_installation(Path(home))
     lock = read_lock()
-    folder = cache_folder() / f"kafka-{lock.kafka_version}"
+    return fetch(lock, cache_folder() / f"kafka-{lock.kafka_version}")
+
+
+def fetch(lock: Lock, folder: Path) -> list[Path]:
+    """Fetch into a folder what it lacks of a lock file's jars, and check all of them.
+
+    Raises ConfigurationError if one cannot be had or is not that of the lock file.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):  # two processes that start at once download once

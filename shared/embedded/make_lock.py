@@ -1,6 +1,7 @@
-"""Resolve a version of Kafka and write kafka-jars.toml.
+"""Resolve a version of Kafka and write kafka-jars.toml, or another lock file.
 
 `python -m shared.embedded.make_lock 4.1.0`
+`python -m shared.embedded.make_lock 3.9.1 tests/kafka-3.9-jars.toml`
 
 Only whoever changes the version needs it. The checksums are of what the Maven repository gives out
 now; compare them with another source before you commit them.
@@ -21,7 +22,7 @@ LOGGER = "org.slf4j:slf4j-simple:1.7.36"
 """Kafka names no logging backend; this one writes warnings to the server's log file."""
 
 
-def main(kafka_version: str) -> None:
+def main(kafka_version: str, lock_file: Path | str = LOCK_FILE) -> None:
     """Write the lock file for a version."""
     with tempfile.TemporaryDirectory() as folder:
         maven = MavenContext(repo_cache=Path(folder))
@@ -44,7 +45,7 @@ def main(kafka_version: str) -> None:
             lines.append(
                 f'  {{ coordinates = "{coordinates}", {size = }, sha256 = "{checksum}" }},'
             )
-        LOCK_FILE.write_text("\n".join([*lines, "]", ""]))
+        Path(lock_file).write_text("\n".join([*lines, "]", ""]))
 
 
 if __name__ == "__main__":
