@@ -1,28 +1,48 @@
 # One image for every service: `docker build -t nextclick:local .`
-# For the small CPU-only build of torch give its index:
-#   docker build --build-arg PIP_INDEX_ARGS="--extra-index-url <index of CPU wheels>" .
+# It computes on the CPU. For GPUs, with NVIDIA's 4 GB:  --build-arg TORCH=cuda
+# With an index that has CPU wheels of torch:            --build-arg PIP_INDEX_ARGS="--extra-index-url …"
 # With other extras of pyproject.toml than the HTTP service, such as a registry on S3:
 #   docker build --build-arg EXTRAS="api s3" .
 
 FROM python:3.12-slim AS build
+ARG TORCH=cpu
 ARG PIP_INDEX_ARGS=""
 ARG EXTRAS="api"
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python -m venv /opt/venv
+RUN python -m venv --upgrade-deps /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /src
 
-# The dependencies alone first: this large layer is built anew only when they change.
-COPY pyproject.toml constraints.txt ./
+# torch alone first: a CPU build does not want the NVIDIA libraries that it requires on Linux.
+RUN case "$TORCH" in \
+      cpu) apt-get update && apt-get install -y --no-install-recommends binutils gcc libc6-dev ;; \
+      cuda) ;; \
+      *) echo "TORCH is cpu or cuda, not '$TORCH'" >&2; exit 1 ;; \
+    esac
+COPY constraints.txt deploy/torch_without_cuda.py ./
+RUN case "$TORCH" in \
+      cpu) pip install $PIP_INDEX_ARGS -c constraints.txt --no-deps torch \
+           && python torch_without_cuda.py ;; \
+      cuda) pip install $PIP_INDEX_ARGS -c constraints.txt torch ;; \
+    esac
+
+# The other dependencies: these large layers are built anew only when they change.
+COPY pyproject.toml requirements.lock ./
 RUN python -c "import os, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *(d for e in os.environ['EXTRAS'].split() for d in p['optional-dependencies'][e]), sep='\n')" > requirements.txt \
- && pip install $PIP_INDEX_ARGS -c constraints.txt -r requirements.txt
+ && pip install $PIP_INDEX_ARGS -c requirements.lock -r requirements.txt
 
 COPY README.md LICENSE ./
 COPY bench ./bench
 COPY services ./services
 COPY shared ./shared
 COPY trainer ./trainer
-RUN pip install $PIP_INDEX_ARGS -c constraints.txt --no-deps .
+RUN pip install $PIP_INDEX_ARGS --build-constraint requirements.lock --no-deps . \
+ && pip check \
+ && pip uninstall --yes pip \
+ && find /opt/venv -type d -name tests -prune -exec rm -r {} + \
+ && find /opt/venv -type d -name include -prune -exec rm -r {} + \
+ && nextclick --help > help.txt \
+ && python -c "import torch; torch.nn.TransformerEncoderLayer(8, 2)(torch.ones(1, 2, 8)).sum().backward()"
 
 
 FROM python:3.12-slim
