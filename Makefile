@@ -11,10 +11,11 @@ FUZZ := build/fuzz
 AUDIT := build/audit
 OLDEST := build/oldest
 
-.PHONY: help demo test test-ids test-oldest-client faults soak lint format bench-drift peers bench-peers \
+.PHONY: help demo test test-ids test-oldest-client test-containers \
+	test-kafka-3.9 test-redis-7 faults soak lint format bench-drift peers bench-peers \
 	bench-replay bench-http fuzz audit bill screenshots generated lock clean
 help:            ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
 # First all that the lock file names, then torch: a CPU build that an index offers has other hashes.
 $(INSTALLED): pyproject.toml constraints.txt $(LOCK)
@@ -51,6 +52,21 @@ $(OLDEST)/.installed: tests/oldest-clients.lock $(INSTALLED)
 test-oldest-client: $(OLDEST)/.installed ## the Kafka and Redis tests on the oldest clients allowed
 	@$(OLDEST)/bin/python -m pytest tests/contract $(addprefix tests/integration/test_, \
 	  consumer.py worker.py topics_check.py) tests/faults/test_scaling.py $(ARGS)
+
+test-containers: $(INSTALLED) ## build the image, run and scale docker-compose.yml, tests on containers
+	@$(BIN)/python -m tests.containers.prepare
+	@$(BIN)/pytest tests/containers --containers -x $(ARGS)
+	@$(BIN)/python -m tests.containers.docker_api $(BIN)/pytest tests/contract tests/integration/test_consumer.py $(ARGS)
+
+test-kafka-3.9: $(INSTALLED) ## the Kafka tests on Kafka 3.9, the oldest that is supported
+	@$(BIN)/python -m tests.kafka_home tests/kafka-3.9-jars.toml build/kafka-3.9
+	@KAFKA_HOME=$(CURDIR)/build/kafka-3.9 $(BIN)/pytest tests/contract \
+	  tests/integration/test_consumer.py tests/integration/test_worker.py $(ARGS)
+
+test-redis-7: $(INSTALLED) ## the Redis tests on the Redis that is installed; make test has Valkey 9
+	@command -v redis-server > /dev/null || { echo "needs redis-server, 7 or newer"; exit 1; }
+	@REDIS_SERVER_BINARY=redis-server $(BIN)/pytest tests/contract \
+	  tests/integration/test_redis_login.py $(ARGS)
 
 faults: $(INSTALLED) ## break everything at length; a line a fault
 	@$(BIN)/pytest tests/faults --long $(ARGS)

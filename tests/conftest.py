@@ -29,8 +29,9 @@ Launch = Callable[..., Child]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Of tests/faults: options are known only if they stand here."""
+    """Options are known only if they stand here."""
     parser.addoption("--long", action="store_true", help="break things at length: make faults")
+    parser.addoption("--containers", action="store_true", help="use it by make test-containers")
     parser.addoption("--soak", type=float, default=0.25, help="minutes of the soak: make soak")
 
 
@@ -62,9 +63,8 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--long"):
-        return
-    later = [item for item in items if item.get_closest_marker("long")]
+    asked_for = [name for name in ("long", "containers") if not config.getoption(f"--{name}")]
+    later = [item for item in items if any(map(item.get_closest_marker, asked_for))]
     config.hook.pytest_deselected(items=later)
     items[:] = [item for item in items if item not in later]
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from shared.settings import PREFIX, environment_names
+from tests import backend
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
@@ -59,6 +60,11 @@ def test_what_a_service_runs_is_pinned_and_what_it_mounts_is_there(name: str) ->
     for volume in SERVICES[name].get("volumes", []):
         if volume.startswith("./"):
             assert (ROOT / volume.split(":")[0]).exists()
+
+
+def test_kafka_and_valkey_are_those_that_the_tests_run_on() -> None:
+    assert SERVICES["kafka"]["image"] == backend.KAFKA_IMAGE
+    assert SERVICES["redis"]["image"] == backend.REDIS_IMAGE
 
 
 @pytest.mark.parametrize("name", WRITABLE)
