@@ -333,6 +333,7 @@ class ExactlyOnce:
         except CommitRefused as refused:
             self._refusal = refused
         if self._outcome_unknown:
+            log.warning("%s; taking a new producer", self._refusal)
             self._publisher.reconnect()
             self._outcome_unknown = False
         refusal, self._refusal = self._refusal, None

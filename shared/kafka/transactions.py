@@ -155,7 +155,11 @@ class TransactionalPublisher:
             for message in messages:
                 produce(producer, message, on_delivery, while_full=lambda: None)
             producer.send_offsets_to_transaction(places, group, REQUEST_SECONDS)
-            producer.flush(REQUEST_SECONDS)
+            if outstanding := producer.flush(REQUEST_SECONDS):
+                raise Unavailable(
+                    f"Kafka at {self._settings.bootstrap_servers}: {outstanding} messages of a "
+                    f"transaction not acknowledged within {REQUEST_SECONDS:g} s"
+                )
             reached("acknowledged")
             producer.commit_transaction(REQUEST_SECONDS)
         except KafkaException as error:

@@ -54,10 +54,10 @@ class _Consumer:
     def at_end(self) -> bool:
         return all(offset == CLICKS for offset in self._next.values())
 
-    def commit(self, messages: Sequence[Message]) -> None:
+    def commit_now(self, offsets: Mapping[int, int]) -> None:
         file = os.open(self._committed, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        for message in messages:
-            os.write(file, f"{message.partition} {message.offset}\n".encode())
+        for partition, offset in offsets.items():
+            os.write(file, f"{partition} {offset}\n".encode())
         os.close(file)
 
 
@@ -85,7 +85,11 @@ def committed_clicks(committed: Path) -> set[str]:
     if not committed.exists():
         return set()
     lines = [line.split() for line in committed.read_text().splitlines()]
-    return {stream(int(partition))[int(offset)].event_id for partition, offset in lines}
+    return {
+        click.event_id
+        for partition, offset in lines
+        for click in stream(int(partition))[: int(offset)]
+    }
 
 
 def judge_log(clicks: Sequence[Click], event_ids: Sequence[str]) -> Verdict:

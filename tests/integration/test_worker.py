@@ -95,7 +95,7 @@ def test_workers_come_and_go_while_clicks_flow(
 
     def send_some_and_see() -> bool:  # the rebalance happens in mid-stream
         shop.send(list(itertools.islice(rest, 5)))
-        return len(owned.findall(logs("worker"))) >= 3  # at first, and each its half
+        return len(owned.findall(logs("worker"))) >= 2  # all at first, then half of them
 
     until(send_some_and_see, "partitions for both workers")
     first.terminate()
