@@ -32,8 +32,8 @@ from typing import Protocol
 from shared import metrics
 from shared.errors import CommitRefused, Unavailable
 from shared.kafka import ClickConsumer, Publisher, TransactionalPublisher
+from shared.kafka.background import BackgroundCall
 from shared.kafka.publisher import Receipt
-from shared.kafka.transactions import Transaction
 from shared.messages import OutMessage
 from shared.schemas import Recommendation
 
@@ -148,6 +148,8 @@ class AtLeastOnce:
         self._open_clicks = 0
         self._commit_due = 0.0
         self._commit_began = 0.0
+        self._committing: dict[int, int] = {}
+        """The offsets of the newest commit."""
 
     @property
     def is_open(self) -> bool:
@@ -180,11 +182,15 @@ class AtLeastOnce:
         self._publisher.serve()
         self._note_acknowledged()
         committed = self._take_committed()
-        if self._acknowledged and not self._consumer.committing:
-            now = self._clock()
-            if now >= self._commit_due:
-                self._commit_due, self._commit_began = now + COMMIT_SECONDS, now
-                self._consumer.commit(self._offsets())
+        now = self._clock()
+        if self._acknowledged and now >= self._commit_due:
+            self._commit_due = now + COMMIT_SECONDS
+            offsets = self._offsets()
+            # The outcome of a commit comes after the messages that are queued before it, which may
+            # take a while: the next commit does not wait for it.
+            if not (self._consumer.committing and offsets == self._committing):
+                self._commit_began, self._committing = now, offsets
+                self._consumer.commit(offsets)
         return committed
 
     def finish(self) -> None:
@@ -268,7 +274,7 @@ class ExactlyOnce:
         self._now = now
         self._clock = clock
         self.on_visible: Callable[[Batch, float], None] = _nobody
-        self._ending: tuple[Batch, Transaction] | None = None
+        self._ending: tuple[Batch, BackgroundCall] | None = None
         self._committed: list[Batch] = []
         self._refusal: CommitRefused | None = None
         """Of a transaction that ended within a rebalance, for the next call to raise."""

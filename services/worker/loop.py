@@ -125,7 +125,7 @@ class Worker:
         wait = 0 if self._waiting else self.guarantee.poll_seconds
         room = max(1, self.max_batch - len(self._waiting))
         with _timed("poll"):
-            messages = self.consumer.poll(room, wait)  # 1
+            messages = self._patiently(self.consumer.poll, room, wait)  # 1
         if not messages:
             return
         self.reached("polled")

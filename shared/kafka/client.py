@@ -31,7 +31,7 @@ LOW_LATENCY = {
     # librdkafka fetches ahead until so many messages of a partition are queued, and leaves a
     # partition with a full queue out of its fetches: the bound must never be reached by a consumer
     # that keeps up. (With 1, each click waited 11 ms for the long poll on the other partitions.)
-    "queued.min.messages": 10_000,
+    "queued.min.messages": 1_000,
     # How long a full queue stays out; the default of one second would let it run dry.
     "fetch.queue.backoff.ms": 20,
 }

@@ -17,7 +17,8 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
 
-from shared.errors import CommitRefused, ConfigurationError, Fenced, NextclickError
+from shared.errors import CommitRefused, ConfigurationError, Fenced, NextclickError, Unavailable
+from shared.kafka.background import BackgroundCall
 from shared.kafka.client import (
     BULK,
     LOW_LATENCY,
@@ -91,6 +92,9 @@ class ClickConsumer:
         self._failure: NextclickError | None = None
         """What a callback wants `poll` to raise: librdkafka's own work must be done first."""
         self._commit_refusals = Reminder()
+        self._call: BackgroundCall | None = None
+        """A call that has not returned yet."""
+        self._within_callback = False
         self.before_revoke: Callable[[], None] = _nothing
         """Called while partitions that are about to go are still ours."""
         self.on_lost: Callable[[], None] = _nothing
@@ -135,7 +139,8 @@ class ClickConsumer:
         One click is never held back to fill a batch, while under load batches fill by
         themselves. Messages of partitions that were revoked meanwhile are left out: their new
         owner reads them. Raises Fenced if somebody else has joined under our `instance_id`,
-        ConfigurationError for what time does not heal.
+        ConfigurationError for what time does not heal, Unavailable while a commit before it has not
+        returned.
         """
         if not self._subscribed:
             self._consumer.subscribe(
@@ -145,6 +150,9 @@ class ClickConsumer:
                 on_lost=self._on_lost,
             )
             self._subscribed = True
+        if self._call is not None:
+            with contextlib.suppress(KafkaException):
+                self._wait_for_call()
         self._revoked.clear()
         raws = poll_raw(self._consumer, max_messages, timeout)
         if self._failure is not None:
@@ -171,17 +179,34 @@ class ClickConsumer:
         may be us again, starts from the last committed offset. Raises Fenced if somebody else has
         joined under our `instance_id`, Unavailable if Kafka does not answer.
         """
+        self._wait_for_call()
         try:
-            places = self._consumer.commit(offsets=self._places(offsets), asynchronous=False)
-            for place in places or ():
-                if place.error is not None:
-                    raise KafkaException(place.error)
+            if self._within_callback:  # another thread would wait for the poll that we are in
+                self._commit_and_wait(offsets)
+            else:
+                self._call = BackgroundCall("commit", lambda: self._commit_and_wait(offsets))
+                self._wait_for_call()
         except KafkaException as error:
             self._raise_if_fenced(error.args[0])
             if error.args[0].code() in _GROUP_HAS_MOVED_ON:
                 raise CommitRefused(f"offsets not committed: {error.args[0].str()}") from None
             raise unavailable(self._settings, error) from None
         self.committed |= {p: o for p, o in offsets.items() if p in self.assignment}
+
+    def _commit_and_wait(self, offsets: Mapping[int, int]) -> None:
+        places = self._consumer.commit(offsets=self._places(offsets), asynchronous=False)
+        for place in places or ():
+            if place.error is not None:
+                raise KafkaException(place.error)
+
+    def _wait_for_call(self, timeout: float = REQUEST_SECONDS) -> None:
+        """Without a coordinator a commit waits for ever. No other call may be made meanwhile."""
+        if self._call is not None:
+            try:
+                self._call.outcome(timeout)
+            finally:
+                if self._call.ended:
+                    self._call = None
 
     def seek_to_committed(self) -> None:
         """Read on from what is committed of our partitions: asked from Kafka, not remembered.
@@ -209,7 +234,13 @@ class ClickConsumer:
 
     def close(self) -> None:
         """Leave the group at once, so that others take over without waiting for a timeout."""
-        self._consumer.close()
+        try:
+            with contextlib.suppress(KafkaException):
+                self._wait_for_call()
+        except Unavailable as error:
+            log.warning("not leaving the group, it has to notice by itself: %s", error)
+        else:
+            self._consumer.close()
 
     def _places(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
         return [TopicPartition(self.topic, p, offset) for p, offset in offsets.items()]
@@ -286,10 +317,13 @@ class ClickConsumer:
 
     @contextlib.contextmanager
     def _raised_by_poll(self) -> Iterator[None]:
+        self._within_callback = True
         try:
             yield
         except NextclickError as error:
             self._failure = error
+        finally:
+            self._within_callback = False
 
     def _give_up(self, partitions: list[TopicPartition]) -> None:
         gone = {p.partition for p in partitions}

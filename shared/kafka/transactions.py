@@ -7,7 +7,6 @@ that was thought dead and wakes up cannot commit.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as RawMessage
 
 from shared.errors import CommitRefused, ConfigurationError, Fenced, Unavailable
+from shared.kafka.background import BackgroundCall
 from shared.kafka.client import (
     MISCONFIGURED,
     REQUEST_SECONDS,
@@ -28,46 +28,6 @@ from shared.settings import KafkaSettings
 
 TRANSACTION_TIMEOUT_MS = 30_000
 """So long a worker that died for good holds back the readers of committed answers."""
-
-ABANDON_SECONDS = 3 * REQUEST_SECONDS
-"""After so long a transaction's call is taken for one that never returns."""
-
-
-class Transaction:
-    """One transaction, made by a thread of its own.
-
-    While the group's coordinator cannot be reached, librdkafka does not heed a call's timeout, and
-    may even forget to connect again (its issues 5456 and 5511): the thread is then left behind.
-    """
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._work = work
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="transaction", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._work()
-        except BaseException as error:  # for the thread that asks for the outcome
-            self._error = error
-
-    @property
-    def ended(self) -> bool:
-        """Whether `outcome` would return at once."""
-        return not self._thread.is_alive()
-
-    def outcome(self, timeout: float = ABANDON_SECONDS) -> None:
-        """Wait until it is committed.
-
-        Raises CommitRefused if it was aborted, so none of it is visible; Unavailable if nobody
-        knows what became of it; Fenced if somebody else has joined the group in our name.
-        """
-        self._thread.join(timeout)
-        if self._thread.is_alive():
-            raise Unavailable(f"Kafka did not end a transaction within {timeout:g} s")
-        if self._error is not None:
-            raise self._error
 
 
 class TransactionalPublisher:
@@ -125,15 +85,20 @@ class TransactionalPublisher:
         offsets: Mapping[int, int],
         group: Any,
         reached: Callable[[str], None] = lambda step: None,
-    ) -> Transaction:
+    ) -> BackgroundCall:
         """Begin a transaction with these messages and offsets, and end it in the background.
 
         `group` is the consumer's group_metadata() of the time when it read: if the group has gone
         on since, it must refuse the offsets (KIP-447). `reached` hears of "acknowledged", from the
         background. The transaction before must have ended.
+
+        The outcome is CommitRefused if it was aborted, so none of it is visible; Unavailable if
+        nobody knows what became of it; Fenced if somebody else has joined the group in our name.
         """
         producer = self._producer  # a later one is none of this transaction's business
-        return Transaction(lambda: self._transact(producer, messages, offsets, group, reached))
+        return BackgroundCall(
+            "transaction", lambda: self._transact(producer, messages, offsets, group, reached)
+        )
 
     def _transact(
         self,

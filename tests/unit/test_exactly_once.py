@@ -10,7 +10,7 @@ import pytest
 
 from services.worker.guarantees import Batch, ExactlyOnce
 from shared.errors import CommitRefused, Fenced, Unavailable
-from shared.kafka.transactions import Transaction
+from shared.kafka.background import BackgroundCall
 from shared.messages import OutMessage
 
 
@@ -34,7 +34,7 @@ class Kafka:
         offsets: Mapping[int, int],
         group: object,
         reached: Callable[[str], None],
-    ) -> Transaction:
+    ) -> BackgroundCall:
         assert group == "generation 7"
         self.begun.append(offsets)
         outcome = self.outcomes.pop(0) if self.outcomes else None
@@ -44,7 +44,7 @@ class Kafka:
             if outcome is not None:
                 raise outcome
 
-        return Transaction(work)
+        return BackgroundCall("transaction", work)
 
     def reconnect(self) -> None:
         error = self.reconnects.pop(0) if self.reconnects else None
@@ -162,10 +162,10 @@ def test_a_worker_that_was_fenced_off_ends() -> None:
 
 def test_a_call_that_never_returns_is_left_behind() -> None:
     forever = threading.Event()
-    transaction = Transaction(lambda: forever.wait(60) and None)
+    call = BackgroundCall("commit", lambda: forever.wait(60))
     try:
-        with pytest.raises(Unavailable, match="did not end"):
-            transaction.outcome(timeout=0.01)
-        assert not transaction.ended
+        with pytest.raises(Unavailable, match="did not answer a commit"):
+            call.outcome(timeout=0.01)
+        assert not call.ended
     finally:
         forever.set()

@@ -18,7 +18,7 @@ from services.worker.guarantees import (
 from services.worker.loop import STEPS, Worker
 from shared import metrics
 from shared.errors import CommitRefused, ConfigurationError, Unavailable
-from shared.kafka.transactions import Transaction
+from shared.kafka.background import BackgroundCall
 from shared.messages import Message, OutMessage, Place
 from shared.model_slot import ServedModel
 from shared.schemas import Click
@@ -435,7 +435,7 @@ class TransactionalStage(Stage):
         offsets: Mapping[int, int],
         group: None,
         reached: Callable[[str], None],
-    ) -> Transaction:
+    ) -> BackgroundCall:
         error, committed = self._failures.get(next(self._begun), (None, True))
 
         def work() -> None:
@@ -445,7 +445,7 @@ class TransactionalStage(Stage):
             if error is not None:
                 raise error
 
-        return Transaction(work)
+        return BackgroundCall("transaction", work)
 
     def reconnect(self) -> None:
         self.reconnected += 1
