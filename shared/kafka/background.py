@@ -8,7 +8,7 @@ from collections.abc import Callable
 from shared.errors import Unavailable
 from shared.kafka.client import REQUEST_SECONDS
 
-ABANDON_SECONDS = 3 * REQUEST_SECONDS
+ABANDON_SECONDS = REQUEST_SECONDS + 1
 """After so long a call is taken for one that never returns."""
 
 

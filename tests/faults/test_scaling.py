@@ -9,6 +9,7 @@ import signal
 from multiprocessing.context import ForkServerProcess
 
 import pytest
+from confluent_kafka import libversion
 
 from shared.settings import PREFIX
 from tests.faults.conftest import MakeStand, Report, each_guarantee
@@ -17,6 +18,10 @@ from tests.integration.traffic import make_clicks
 from tests.waiting import until
 
 INSTANCE_ID = f"{PREFIX}WORKER__INSTANCE_ID"
+LIBRDKAFKA = libversion()[1]
+CURRENT = 0x02100000
+"""2.16. One of 2.6 gives all partitions up as lost when a commit meets a rebalance: some hundred
+answers then come twice."""
 PART = 100
 """Clicks sent between two looks."""
 
@@ -99,6 +104,6 @@ def test_three_workers_join_and_leave(
     ours.wait_for_all()
     until(lambda: shared_out(ours, second), "the second has all")
     verdict = ours.verdict()
-    if leaving == "SIGTERM":
+    if leaving == "SIGTERM" and LIBRDKAFKA >= CURRENT:
         assert verdict.doubled == 0, "a planned change of members repeats nothing"
     report(f"three join {joining}, two leave by {leaving}, {guarantee}", verdict, watch.seconds())
