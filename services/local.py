@@ -27,12 +27,13 @@ STOP_SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def servers(folder: Path) -> Iterator[dict[str, str]]:
+def servers(folder: Path, *, long_lived: bool = True) -> Iterator[dict[str, str]]:
     """Start broker and Redis; yields the environment that points processes at them.
 
-    Settings from outside do not reach the processes, but for the device.
+    Settings from outside do not reach the processes, but for the device. `long_lived`: see
+    embedded.start_kafka.
     """
-    kafka = embedded.start_kafka(folder)
+    kafka = embedded.start_kafka(folder, long_lived=long_lived)
     try:
         redis = embedded.start_redis(folder)
         try:

@@ -15,17 +15,22 @@ from shared.kafka.brokers import Brokers, live_brokers
 
 _ALONE = ["-Xms256m", "-Xmx512m"]
 _ONE_OF_THREE = ["-Xmx288m"]
+_SHORT_LIVED = ["-XX:TieredStopAtLevel=1"]
+"""One compiler, the fast one: a broker of a test never lives long enough to repay the other."""
 
 
 def start_kafka(
     folder: Path,
     port: int | None = None,
     *,
+    long_lived: bool = False,
     listeners: Mapping[str, int] | None = None,
     properties: Mapping[str, str] | None = None,
 ) -> Server:
     """Start a broker whose data live in `folder`, and wait until it serves.
 
+    A `long_lived` one compiles its code as well as the JVM can: the start takes half a second more,
+    and under load its clients wait half as long (docs/experiments.md).
     `listeners` are further ports by security protocol, say {"SASL_PLAINTEXT": 9094}; `properties`
     go into server.properties. What it holds survives kill() and restart(). Raises
     ConfigurationError if Java or Kafka cannot be had or the broker does not come up.
@@ -37,7 +42,7 @@ def start_kafka(
         node,
         [node],
         _random_id(),
-        _ALONE,
+        _ALONE if long_lived else [*_ALONE, *_SHORT_LIVED],
         listeners=listeners,
         properties=properties,
     )
@@ -95,7 +100,7 @@ def start_kafka_cluster(
                     node,
                     nodes,
                     cluster_id,
-                    _ONE_OF_THREE,
+                    [*_ONE_OF_THREE, *_SHORT_LIVED],
                     properties=properties,
                 )
             )

@@ -32,8 +32,6 @@ _TOOL_SECONDS = 120
 
 _JVM_OPTIONS = [
     "-XX:+UseSerialGC",  # the others want more memory and threads
-    # One compiler, the fast one: a broker of a test never lives long enough to repay the other.
-    "-XX:TieredStopAtLevel=1",
     "-XX:-UsePerfData",  # else each broker that is killed leaves a file in /tmp
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
