@@ -199,11 +199,11 @@ class ClickConsumer:
             if place.error is not None:
                 raise KafkaException(place.error)
 
-    def _wait_for_call(self, timeout: float = REQUEST_SECONDS) -> None:
+    def _wait_for_call(self) -> None:
         """Without a coordinator a commit waits for ever. No other call may be made meanwhile."""
         if self._call is not None:
             try:
-                self._call.outcome(timeout)
+                self._call.outcome(REQUEST_SECONDS)
             finally:
                 if self._call.ended:
                     self._call = None
