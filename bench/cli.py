@@ -111,7 +111,13 @@ def latency(
 
     import torch
 
-    from bench.latency import GUARANTEES, LatencyTable, measure, measure_floor
+    from bench.latency import (
+        GUARANTEES,
+        LatencyTable,
+        measure,
+        measure_floor,
+        warm_transactions,
+    )
     from bench.round_trip import warm_servers
 
     guarantees = choices("--guarantee", guarantee, GUARANTEES)
@@ -119,6 +125,8 @@ def latency(
     with contextlib.ExitStack() as stack:
         with console.status("warming the broker"):
             servers = stack.enter_context(warm_servers())
+            if "exactly_once" in guarantees:
+                warm_transactions(servers)
         for clicks in rates:
             with console.status(f"{clicks:,} clicks/s, echo"):
                 floor = measure_floor(servers, clicks, seconds)
@@ -172,7 +180,7 @@ def worker(
     table.add_row("scorer", *(f"{row.scorer_us:.0f}" for row in rows), end_section=True)
     for stage in STAGES:
         table.add_row(stage, *(f"{row.stage_us[stage]:.0f}" for row in rows))
-    table.add_row("settle, exactly once", *(f"{row.settle_us:.0f}" for row in rows))
+    table.add_row("queue, exactly once", *(f"{row.queue_us:.0f}" for row in rows))
     console.print(table)
     console.print(
         "Published: by the simulator. From floor on: µs per click. Possible: 1 / (floor + scorer); "

@@ -27,6 +27,8 @@ from shared.settings import PREFIX
 
 LEAST_CLICKS = 100
 """Of a run: a low rate is run for longer than was asked for."""
+_TRANSACTIONS_WARM_UP = (200, 30.0)
+"""Clicks per second and seconds."""
 _SWAP_AT = 0.5
 """Of the run, when the new version is published; the retrain begins with the first click."""
 
@@ -70,6 +72,18 @@ def seconds_of(rate: float, seconds: float) -> float:
     return max(seconds, LEAST_CLICKS / rate)
 
 
+def warm_transactions(servers: Servers) -> None:
+    """Let a worker exactly once answer some thousand clicks, before one is measured.
+
+    The echo makes no transactions, and the first thousands take a broker twice to three times as
+    long as the later ones.
+    """
+    name = "warm-up-exactly-once"
+    settings = _settings(servers, name, "exactly_once")
+    Registry(settings[f"{PREFIX}REGISTRY__URL"]).publish(random_checkpoint(10_000, seed=0))
+    round_trip(name, replace(WORKER, settings=settings), servers, *_TRANSACTIONS_WARM_UP)
+
+
 def measure_floor(servers: Servers, rate: float, seconds: float) -> Floor:
     """Run the echo on servers that are up and warm."""
     run = round_trip(f"echo-{rate:g}", ECHO, servers, rate, seconds_of(rate, seconds))
@@ -90,11 +104,7 @@ def measure(
     Raises NextclickError if a click stays unanswered.
     """
     name = f"{guarantee.replace('_', '-')}-{floor.rate:g}-{items}-{'swap' if swap else 'alone'}"
-    settings = {
-        f"{PREFIX}WORKER__GUARANTEE": guarantee,
-        f"{PREFIX}REGISTRY__URL": str(servers.folder / f"{name}-registry"),
-        f"{PREFIX}TRAINER__EVENT_LOG": str(servers.folder / f"{name}-event-log"),
-    }
+    settings = _settings(servers, name, guarantee)
     registry = Registry(settings[f"{PREFIX}REGISTRY__URL"])
     registry.publish(random_checkpoint(items, seed=0))
     run_seconds = seconds_of(floor.rate, seconds)
@@ -120,6 +130,14 @@ def measure(
         idle_cpu=run.idle_cpu,
         late_p99_ms=run.late_p99_ms,
     )
+
+
+def _settings(servers: Servers, name: str, guarantee: Guarantee) -> dict[str, str]:
+    return {
+        f"{PREFIX}WORKER__GUARANTEE": guarantee,
+        f"{PREFIX}REGISTRY__URL": str(servers.folder / f"{name}-registry"),
+        f"{PREFIX}TRAINER__EVENT_LOG": str(servers.folder / f"{name}-event-log"),
+    }
 
 
 def _retrain_and_swap(

@@ -44,8 +44,8 @@ _DUE_SECONDS = 0.01
 """In which all clicks are due: the simulator is late from then on, and shows its own pace."""
 STAGES = ("poll", "decode", "append", "score", "encode", "produce")
 """Of the serving thread; acknowledgements and commits are not waited for."""
-_SETTLE = "settle"
-"""With exactly_once it waits for the transaction before; a part of "produce"."""
+_QUEUE = "queue"
+"""Of exactly_once: scored, and waiting for the transaction before to end."""
 
 
 class Floor(Scorer):
@@ -86,7 +86,7 @@ class Row:
     """The worker's rate as a share of 1 / (floor + scorer): median over the rounds."""
     stage_us: dict[str, float]
     """At least once."""
-    settle_us: float
+    queue_us: float
     """With exactly_once: waiting for the transaction before."""
 
 
@@ -152,7 +152,7 @@ def measure(servers: Servers, items: int, clicks: int, rounds: int, device: torc
         scorer_us=statistics.median(scorers),
         of_possible=statistics.median(shares),
         stage_us={s: statistics.median(p.stage_us[s] for p in workers) for s in STAGES},
-        settle_us=statistics.median(p.stage_us[_SETTLE] for p in exact),
+        queue_us=statistics.median(p.stage_us[_QUEUE] for p in exact),
     )
 
 
@@ -197,7 +197,7 @@ def _count() -> float:
 
 def _stages() -> dict[str, float]:
     """Seconds that each stage took in this process so far."""
-    seconds = dict.fromkeys((*STAGES, _SETTLE), 0.0)
+    seconds = dict.fromkeys((*STAGES, _QUEUE), 0.0)
     for metric in metrics.STAGE_SECONDS.collect():
         for sample in metric.samples:
             if sample.name.endswith("_sum") and sample.labels["stage"] in seconds:

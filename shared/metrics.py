@@ -25,8 +25,8 @@ CLICK_TO_ACKNOWLEDGED = Histogram(
 STAGE_SECONDS = Summary(
     "nextclick_stage_seconds",
     "Seconds of the worker's steps, a micro-batch at a time: poll, decode, append, score, encode, "
-    "produce (with exactly_once it holds settle, the wait for the transaction before); and beside "
-    "them acknowledge, commit",
+    "produce; and beside them queue (exactly_once: scored, while the transaction before is open), "
+    "acknowledge, commit",
     ["stage"],
 )
 SWAPS = Counter("nextclick_swaps", "Models swapped in, the first one included")

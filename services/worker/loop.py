@@ -8,8 +8,8 @@
     6  Kafka acknowledges them
     7  commit the offsets
 
-One thread does all of it and owns the consumer. 5 to 7 are in services/worker/guarantees.py, which
-does not wait for Kafka: several batches may be open. But 7 never runs ahead of 6, so a crash
+One thread does all of it and owns the consumer. 5 to 7 are its guarantee (guarantee.py), which does
+not wait for Kafka: several batches may be open. But 7 never runs ahead of 6, so a crash
 anywhere repeats work and loses none: replayed clicks get the same histories from 3, and so the same
 answers, under the same event_id (at least once). With `guarantee=exactly_once` 5 to 7 are one
 transaction, so that nobody who reads committed messages sees an answer twice. docs/guarantees.md
@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from prometheus_client.context_managers import Timer
 
 from services.worker import handle
-from services.worker.guarantees import Batch, Guarantee
+from services.worker.guarantee import Batch, Guarantee
 from services.worker.guard import Guard
 from shared import metrics
 from shared.errors import BadClick, CommitRefused
@@ -161,7 +161,6 @@ class Worker:
             )
         with _timed("produce"):
             self._patiently(self.guarantee.submit, result)  # 5
-        self.reached("produced")
         self._note_dead_letters(bad)
 
     def _with_histories(self, batch: list[handle.Read]) -> list[tuple[Click, list[str]]]:

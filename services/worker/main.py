@@ -10,7 +10,9 @@ from collections.abc import Callable
 import torch
 
 from services.worker import health
-from services.worker.guarantees import AtLeastOnce, ExactlyOnce, Guarantee
+from services.worker.at_least_once import AtLeastOnce
+from services.worker.exactly_once import ExactlyOnce
+from services.worker.guarantee import Guarantee
 from services.worker.guard import Guard
 from services.worker.loop import Worker
 from shared.device import select_device

@@ -52,8 +52,9 @@ class TransactionalPublisher:
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
                 # Kafka refuses what begins a transaction (CONCURRENT_TRANSACTIONS) while it writes
                 # the markers of the one before, some ms. The client would ask again after 100.
-                # It doubles the time at each try, up to a second.
+                # It would double that at each try, and miss the end by as much again.
                 "retry.backoff.ms": 2,
+                "retry.backoff.max.ms": 4,
                 **client_config(self._settings),
             },
         )
@@ -117,9 +118,12 @@ class TransactionalPublisher:
         places = [TopicPartition(self._topic, p, offset) for p, offset in offsets.items()]
         try:
             producer.begin_transaction()
+            # The offsets first: until Kafka has written the markers of the transaction before, it
+            # refuses both, and the client asks again for offsets after `retry.backoff.ms`, but for
+            # the messages' partitions only after 20 ms.
+            producer.send_offsets_to_transaction(places, group, REQUEST_SECONDS)
             for message in messages:
                 produce(producer, message, on_delivery, while_full=lambda: None)
-            producer.send_offsets_to_transaction(places, group, REQUEST_SECONDS)
             if outstanding := producer.flush(REQUEST_SECONDS):
                 raise Unavailable(
                     f"Kafka at {self._settings.bootstrap_servers}: {outstanding} messages of a "

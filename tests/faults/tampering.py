@@ -83,7 +83,7 @@ def commit_before_acknowledged() -> None:
 
 def die_between_two_commits(count: int) -> None:
     """Offsets are committed after the transaction instead of in it; it dies in between."""
-    from services.worker.guarantees import ExactlyOnce
+    from services.worker.exactly_once import ExactlyOnce
     from shared.kafka import TransactionalPublisher
 
     left = count
@@ -96,13 +96,14 @@ def die_between_two_commits(count: int) -> None:
 
     def end_then_commit(self: ExactlyOnce) -> None:
         nonlocal left
-        ending = self._ending
+        transaction = self._open
         end(self)
-        if ending is not None:
+        if transaction is not None:
             left -= 1
             if left == 0:
                 die()
-            self._consumer.commit_now(ending[0].offsets)
+            for batch in transaction.batches:
+                self._consumer.commit_now(batch.offsets)
 
     TransactionalPublisher.begin = begin_without_offsets  # type: ignore[method-assign]
     ExactlyOnce._end = end_then_commit  # type: ignore[method-assign]

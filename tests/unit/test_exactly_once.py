@@ -1,4 +1,4 @@
-"""services.worker.guarantees.ExactlyOnce: one transaction ends while the next batch is scored."""
+"""services.worker.exactly_once: what is scored while a transaction is open goes into the next."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
-from services.worker.guarantees import Batch, ExactlyOnce
+from services.worker.exactly_once import QUEUE_POLL_SECONDS, ExactlyOnce
+from services.worker.guarantee import ANSWER_POLL_SECONDS, IDLE_POLL_SECONDS, Batch
 from shared.errors import CommitRefused, Fenced, Unavailable
 from shared.kafka.background import BackgroundCall
 from shared.messages import OutMessage
@@ -58,7 +59,15 @@ def batch(offset: int) -> Batch:
 
 
 def guarantee(kafka: Kafka) -> ExactlyOnce:
-    return ExactlyOnce(kafka, kafka)  # type: ignore[arg-type]
+    return ExactlyOnce(kafka, kafka, clock=lambda: 0.0)  # type: ignore[arg-type]
+
+
+def submit(ours: ExactlyOnce, offset: int) -> Batch:
+    """As a step of the worker does it."""
+    one = batch(offset)
+    ours.submit(one)
+    assert ours.advance() == []
+    return one
 
 
 def test_a_batch_is_released_once_its_transaction_is_committed() -> None:
@@ -66,9 +75,7 @@ def test_a_batch_is_released_once_its_transaction_is_committed() -> None:
     ours, visible = guarantee(kafka), list[Batch]()
     ours.on_visible = lambda b, at: visible.append(b)
     kafka.may_end.clear()
-    first = batch(5)
-    ours.submit(first)
-    assert ours.advance() == []
+    first = submit(ours, 5)
     assert ours.is_open
     kafka.may_end.set()
     ours.finish()
@@ -76,35 +83,60 @@ def test_a_batch_is_released_once_its_transaction_is_committed() -> None:
     assert not ours.is_open
 
 
-def test_the_next_transaction_begins_when_the_one_before_has_ended() -> None:
+def test_what_is_scored_while_a_transaction_is_open_goes_into_the_next() -> None:
+    kafka = Kafka()
+    ours = guarantee(kafka)
+    assert ours.poll_seconds == IDLE_POLL_SECONDS
+    kafka.may_end.clear()
+    batches = [submit(ours, 5)]
+    assert ours.poll_seconds == ANSWER_POLL_SECONDS
+    batches += [submit(ours, 9), submit(ours, 12)]
+    assert ours.poll_seconds == QUEUE_POLL_SECONDS
+    assert kafka.begun == [{0: 5}]
+    kafka.may_end.set()
+    ours.finish()
+    assert kafka.begun == [{0: 5}, {0: 12}]
+    assert ours.advance() == batches
+
+
+def test_with_too_much_queued_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.worker.exactly_once.MAX_OPEN_CLICKS", 2)
     kafka = Kafka()
     ours = guarantee(kafka)
     kafka.may_end.clear()
-    ours.submit(batch(5))
-    second = threading.Thread(target=ours.submit, args=[batch(9)])
-    second.start()
-    assert kafka.begun == [{0: 5}]
+    for offset in (5, 9, 12):
+        assert not ours.is_full
+        submit(ours, offset)
+    assert ours.is_full
     kafka.may_end.set()
-    second.join(10)
-    assert kafka.begun == [{0: 5}, {0: 9}]
     ours.finish()
-    assert [b.offsets for b in ours.advance()] == [{0: 5}, {0: 9}]
+    assert not ours.is_full
 
 
-@pytest.mark.parametrize("call", ["submit", "finish"])
+@pytest.mark.parametrize("call", ["advance", "finish"])
 def test_an_aborted_transaction_is_said_before_anything_else_is_begun(call: str) -> None:
+    """What was queued after it goes, too: the worker reads it again."""
     kafka = Kafka()
     kafka.outcomes = [CommitRefused("aborted")]
     ours = guarantee(kafka)
-    ours.submit(batch(5))
+    kafka.may_end.clear()
+    submit(ours, 5)
+    submit(ours, 9)
+    kafka.may_end.set()
     with pytest.raises(CommitRefused, match="aborted"):
-        ours.submit(batch(9)) if call == "submit" else ours.finish()
+        ours.finish() if call == "finish" else until_it_ends(ours)
     assert kafka.begun == [{0: 5}]
     assert kafka.reconnected == 0, "the client is fit to go on"
-    assert ours.advance() == []
-    ours.submit(batch(5))
+    assert not ours.is_open
+    submit(ours, 5)
     ours.finish()
     assert len(ours.advance()) == 1
+
+
+def until_it_ends(ours: ExactlyOnce) -> None:
+    assert ours._open is not None
+    ours._open.call._thread.join(10)
+    ours.advance()
 
 
 def test_with_an_unknown_outcome_the_client_is_thrown_away_before_going_on() -> None:
@@ -113,7 +145,7 @@ def test_with_an_unknown_outcome_the_client_is_thrown_away_before_going_on() -> 
     kafka.outcomes = [Unavailable("timed out")]
     kafka.reconnects = [Unavailable("still away"), None]
     ours = guarantee(kafka)
-    ours.submit(batch(5))
+    submit(ours, 5)
     with pytest.raises(Unavailable, match="still away"):
         ours.finish()
     assert ours.is_open
@@ -129,33 +161,36 @@ def test_what_went_wrong_within_a_rebalance_is_said_after_it(rebalance: str) -> 
     kafka = Kafka()
     kafka.outcomes = [CommitRefused("illegal generation")]
     ours = guarantee(kafka)
-    ours.submit(batch(5))
+    submit(ours, 5)
     getattr(ours, rebalance)()
     ours.forget({0})
+    ours.submit(batch(9))
     assert ours.is_open
     with pytest.raises(CommitRefused, match="illegal generation"):
         ours.advance()
     assert not ours.is_open
 
 
-def test_before_a_partition_goes_its_transaction_has_ended() -> None:
+def test_before_a_partition_goes_everything_is_committed() -> None:
     kafka = Kafka()
     ours = guarantee(kafka)
     kafka.may_end.clear()
-    ours.submit(batch(5))
+    submit(ours, 5)
+    submit(ours, 9)
     revoking = threading.Thread(target=ours.before_revoke)
     revoking.start()
     assert revoking.is_alive()
     kafka.may_end.set()
     revoking.join(10)
-    assert len(ours.advance()) == 1
+    assert len(ours.advance()) == 2
+    assert kafka.begun == [{0: 5}, {0: 9}]
 
 
 def test_a_worker_that_was_fenced_off_ends() -> None:
     kafka = Kafka()
     kafka.outcomes = [Fenced("somebody else")]
     ours = guarantee(kafka)
-    ours.submit(batch(5))
+    submit(ours, 5)
     with pytest.raises(Fenced):
         ours.finish()
 

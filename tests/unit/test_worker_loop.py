@@ -8,13 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from services.worker.guarantees import (
-    ANSWER_POLL_SECONDS,
-    COMMIT_POLL_SECONDS,
-    IDLE_POLL_SECONDS,
-    OVERDUE_SECONDS,
-    ExactlyOnce,
-)
+from services.worker.at_least_once import COMMIT_POLL_SECONDS
+from services.worker.exactly_once import ExactlyOnce
+from services.worker.guarantee import ANSWER_POLL_SECONDS, IDLE_POLL_SECONDS, OVERDUE_SECONDS
 from services.worker.loop import STEPS, Worker
 from shared import metrics
 from shared.errors import CommitRefused, ConfigurationError, Unavailable
@@ -403,7 +399,7 @@ def test_what_kafka_refuses_for_good_ends_the_worker() -> None:
 
 
 def test_with_too_much_open_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.worker.guarantees.MAX_OPEN_CLICKS", 6)
+    monkeypatch.setattr("services.worker.at_least_once.MAX_OPEN_CLICKS", 6)
     stage = Stage([click(i, user=f"u{i}") for i in range(10)])
     stage.acknowledges, stage.poll_takes = False, 0.0
     ours = worker(stage, max_batch=2)

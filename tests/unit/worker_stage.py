@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from services.worker.guarantees import COMMIT_SECONDS, AtLeastOnce
+from services.worker.at_least_once import COMMIT_SECONDS, AtLeastOnce
 from services.worker.loop import Worker
 from shared.kafka.publisher import Receipt
 from shared.messages import Message, OutMessage, Place

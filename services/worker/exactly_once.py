@@ -1,0 +1,179 @@
+"""Exactly once: answers and offsets in one transaction, ended while the next batch is scored.
+
+What is scored while a transaction is open goes into the next one, all of it together: the slower
+Kafka is, the larger its transactions become.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from services.worker.guarantee import (
+    IDLE_POLL_SECONDS,
+    MAX_OPEN_CLICKS,
+    Batch,
+    nobody,
+    poll_seconds_after,
+)
+from shared import metrics
+from shared.errors import CommitRefused, Unavailable
+from shared.kafka import ClickConsumer, TransactionalPublisher
+from shared.kafka.background import BackgroundCall
+
+log = logging.getLogger(__name__)
+
+QUEUE_POLL_SECONDS = 0.001
+"""How long to wait for clicks while scored ones wait for the transaction before to end."""
+
+
+@dataclass(frozen=True)
+class _Transaction:
+    batches: list[Batch]
+    call: BackgroundCall
+    began_at: float
+    """On the monotonic clock, seconds."""
+
+
+class ExactlyOnce:
+    """One transaction at a time, for all that was scored since the one before began."""
+
+    def __init__(
+        self,
+        consumer: ClickConsumer,
+        publisher: TransactionalPublisher,
+        *,
+        reached: Callable[[str], None] = lambda step: None,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._consumer = consumer
+        self._publisher = publisher
+        self._reached = reached
+        self._now = now
+        self._clock = clock
+        self.on_visible: Callable[[Batch, float], None] = nobody
+        self._queued: deque[Batch] = deque()
+        """Scored, and not in a transaction yet."""
+        self._open: _Transaction | None = None
+        self._committed: list[Batch] = []
+        self._refusal: CommitRefused | None = None
+        """Of a transaction that ended within a rebalance, for the next call to raise."""
+        self._outcome_unknown = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is not committed yet."""
+        return self._open is not None or bool(self._queued) or self._refusal is not None
+
+    @property
+    def poll_seconds(self) -> float:
+        """See Guarantee.poll_seconds."""
+        if self._open is None:
+            return IDLE_POLL_SECONDS
+        wait = poll_seconds_after(self._clock() - self._open.began_at)
+        return min(wait, QUEUE_POLL_SECONDS) if self._queued else wait
+
+    def submit(self, batch: Batch) -> None:
+        """Queue a batch for the next transaction, which `advance` begins."""
+        batch.submitted_at = self._clock()
+        self._queued.append(batch)
+
+    def advance(self) -> list[Batch]:
+        """See Guarantee.advance. Raises CommitRefused if a transaction was not committed."""
+        if self._refusal is not None or (self._open is not None and self._open.call.ended):
+            self._settle()
+        if self._open is None:
+            self._begin()
+        committed, self._committed = self._committed, []
+        return committed
+
+    @property
+    def is_full(self) -> bool:
+        """See Guarantee.is_full."""
+        return sum(batch.size for batch in self._queued) >= MAX_OPEN_CLICKS
+
+    def finish(self) -> None:
+        """See Guarantee.finish. Raises CommitRefused if a transaction was not committed."""
+        self._settle()
+        if self._queued:
+            self._begin()
+            self._settle()
+
+    def before_revoke(self) -> None:
+        """Commit everything, so that the partitions' next owner begins where it leaves off.
+
+        What went wrong is raised later: nothing can be sought within a rebalance.
+        """
+        try:
+            self._end()
+            if self._queued:
+                self._begin()
+                self._end()
+        except CommitRefused as refused:
+            self._refusal = refused
+
+    def on_lost(self) -> None:
+        """The same: Kafka refuses what is not ours any more, and may commit what was."""
+        self.before_revoke()
+
+    def forget(self, partitions: set[int]) -> None:
+        """Do nothing: nothing is open or queued after `before_revoke`."""
+
+    def _begin(self) -> None:
+        """Begin a transaction with all that is queued."""
+        if not self._queued:
+            return
+        batches = list(self._queued)
+        self._queued.clear()
+        began_at = self._clock()
+        offsets: dict[int, int] = {}
+        for batch in batches:
+            offsets |= batch.offsets
+            metrics.STAGE_SECONDS.labels("queue").observe(began_at - batch.submitted_at)
+        call = self._publisher.begin(
+            [message for batch in batches for message in batch.messages],
+            offsets,
+            self._consumer.group_metadata(),
+            self._reached,
+        )
+        self._open = _Transaction(batches, call, began_at)
+        self._reached("produced")
+
+    def _settle(self) -> None:
+        """Wait for the end; raise CommitRefused, with a client that is fit to go on."""
+        try:
+            self._end()
+        except CommitRefused as refused:
+            self._refusal = refused
+        if self._outcome_unknown:
+            log.warning("%s; taking a new producer", self._refusal)
+            self._publisher.reconnect()
+            self._outcome_unknown = False
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            self._queued.clear()  # the worker goes back to before it, too
+            raise refusal
+
+    def _end(self) -> None:
+        """Wait until the transaction has ended. Raises CommitRefused if it was not committed."""
+        if self._open is None:
+            return
+        transaction, self._open = self._open, None
+        try:
+            transaction.call.outcome()
+        except CommitRefused:
+            self._queued.clear()  # it is not to be committed without what came before it
+            raise
+        except Unavailable as unknown:
+            self._queued.clear()
+            self._outcome_unknown = True
+            raise CommitRefused(f"nobody knows whether it was committed: {unknown}") from None
+        metrics.STAGE_SECONDS.labels("commit").observe(self._clock() - transaction.began_at)
+        self._reached("committed")  # 7
+        for batch in transaction.batches:
+            self.on_visible(batch, self._now())
+        self._committed += transaction.batches
