@@ -40,8 +40,10 @@ endef
 demo: $(INSTALLED)   ## run everything embedded; options by ARGS="--seconds 60"
 	@$(BIN)/nextclick demo $(ARGS)
 
+# In the order of the folders, so that the many short files of tests/unit come last: two processes
+# that share out the files then end at the same time.
 test: $(INSTALLED)   ## run the tests, two files at a time; options by ARGS="-k worker"
-	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-ids: $(INSTALLED) ## the tests are the same ones at every second and with every hash seed
 	@$(BIN)/python .ci/compare_test_ids.py

@@ -111,6 +111,7 @@ def test_the_stream_is_seen_a_shopper_picked_and_a_model_rolled_back(
     page.get_by_role("button", name="Roll back").click()
     expect(page.get_by_text(f"Go back from {versions[1]}")).to_be_visible()
     page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
     registry = Registry(str(tmp_path / "registry"))
     pointer = registry.pointer()
     assert pointer is not None

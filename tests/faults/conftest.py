@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.embedded import KafkaCluster
 from tests.faults.oracle import Verdict
 from tests.faults.stand import Stand
 
@@ -60,8 +61,8 @@ def soak_minutes(request: pytest.FixtureRequest) -> float:
 def stand(tmp_path: Path) -> Iterator[MakeStand]:
     with ExitStack() as stack:
 
-        def make(guarantee: str = "at_least_once") -> Stand:
-            made = Stand(tmp_path, guarantee)
+        def make(guarantee: str = "at_least_once", cluster: KafkaCluster | None = None) -> Stand:
+            made = Stand(tmp_path, guarantee, cluster)
             stack.callback(made.close)
             return made
 

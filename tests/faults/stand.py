@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+import uuid
 from collections.abc import Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -19,7 +20,6 @@ from tests.faults.oracle import Verdict, judge
 from tests.integration.traffic import Shop, publish_model
 from tests.waiting import until
 
-GROUP = "worker"
 DURABLE_REDIS = ("--appendonly", "yes", "--appendfsync", "always")
 """Options for a server that remembers every click it has answered for."""
 _ASSIGNED = re.compile(r"assigned partitions \[\d")
@@ -28,25 +28,43 @@ _ASSIGNED = re.compile(r"assigned partitions \[\d")
 class Stand:
     """Servers that a test may break, and everything of nextclick around them."""
 
-    def __init__(self, folder: Path, guarantee: str = "at_least_once") -> None:
-        """Start broker and Redis, create the topics, publish a first model."""
+    def __init__(
+        self,
+        folder: Path,
+        guarantee: str = "at_least_once",
+        cluster: embedded.KafkaCluster | None = None,
+    ) -> None:
+        """Start a broker, or use a cluster, and Redis; create the topics, publish a first model."""
         self.folder = folder
-        self.broker = embedded.start_kafka(folder)
+        self.broker = cluster.brokers[0] if cluster else embedded.start_kafka(folder)
+        self._own_broker = cluster is None
         self.redis = embedded.start_redis(folder, None, *DURABLE_REDIS)
         self.registry = folder / "registry"
-        self.kafka = KafkaSettings(bootstrap_servers=self.broker.address, partitions=4)
+        suffix = f"-{uuid.uuid4().hex}" if cluster else ""  # it is shared with other tests
+        self.group = f"worker{suffix}"
+        self.kafka = KafkaSettings(
+            bootstrap_servers=cluster.bootstrap_servers if cluster else self.broker.address,
+            clicks_topic=f"clicks{suffix}",
+            recommendations_topic=f"recommendations{suffix}",
+            dlq_topic=f"clicks-dlq{suffix}",
+            partitions=4,
+            replication_factor=3 if cluster else 1,
+        )
         topics = [self.kafka.clicks_topic, self.kafka.recommendations_topic, self.kafka.dlq_topic]
         ensure_topics(self.kafka, topics)
         self.environ = {
             **os.environ,
             f"{PREFIX}DEVICE": "cpu",
             f"{PREFIX}LOG_FORMAT": "text",
-            f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": self.broker.address,
+            f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
+            f"{PREFIX}KAFKA__CLICKS_TOPIC": self.kafka.clicks_topic,
+            f"{PREFIX}KAFKA__RECOMMENDATIONS_TOPIC": self.kafka.recommendations_topic,
+            f"{PREFIX}KAFKA__DLQ_TOPIC": self.kafka.dlq_topic,
             f"{PREFIX}REDIS__URL": f"redis://{self.redis.address}/0",
             f"{PREFIX}REDIS__TIMEOUT_SECONDS": "2",
             f"{PREFIX}REGISTRY__URL": str(self.registry),
             f"{PREFIX}REGISTRY__POLL_SECONDS": "0.1",
-            f"{PREFIX}WORKER__GROUP_ID": GROUP,
+            f"{PREFIX}WORKER__GROUP_ID": self.group,
             # With a name the next worker is the heir of a killed one at once, not 10 s later.
             f"{PREFIX}WORKER__INSTANCE_ID": "w",
             f"{PREFIX}WORKER__GUARANTEE": guarantee,
@@ -54,7 +72,7 @@ class Stand:
         }
         publish_model(self.registry, seed=1)
         self._shop = Shop(self.kafka)
-        self._lag = LagMonitor(self.kafka, self.kafka.clicks_topic, GROUP)
+        self._lag = LagMonitor(self.kafka, self.kafka.clicks_topic, self.group)
         self._sent: list[Click] = []
         self._topic_length = 0
         self._children: list[ForkServerProcess] = []
@@ -141,7 +159,7 @@ class Stand:
                 child.kill()
             child.join()
         self._lag.close()
-        for server in (self.redis, self.broker):
+        for server in (self.redis, self.broker) if self._own_broker else (self.redis,):
             server.process.send_signal(signal.SIGCONT)
             server.kill()
 

@@ -77,7 +77,7 @@ def test_hangs_up_in_mid_batch(guarantee: str, step: str, stand: MakeStand, repo
     ours.send(make_clicks(2000, seed=3))
     cut = functools.partial(hang_up, ours.broker.port)
     watch = Stopwatch()
-    ours.worker(prepare=functools.partial(at_step, step, 4, cut))
+    ours.worker(prepare=functools.partial(at_step, step, 2, cut))
     ours.wait_for_all()
     verdict = ours.verdict()
     assert verdict.doubled == 0, "the producer is idempotent"

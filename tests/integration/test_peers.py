@@ -59,8 +59,9 @@ def test_both_are_measured(
     monkeypatch.setattr(round_trip, "LEAD_IN_SECONDS", 0.5)
     monkeypatch.setattr(round_trip, "IDLE_SECONDS", 0.1)
     monkeypatch.setattr(measure_module, "RATES", (50.0,))
+    monkeypatch.setattr(measure_module, "FLOOR_CLICKS", 1)
     with warm_servers() as servers:
-        row = measure(servers, 40, 1000, 1, quix_python, "cpu", seconds=2)
+        row = measure(servers, 40, 400, 1, quix_python, "cpu", seconds=2)
     assert row.peer["quixstreams"]
     assert row.ratio == pytest.approx(row.ours / row.theirs)
     assert row.floor_ratio == pytest.approx(row.our_floor / row.their_floor)
