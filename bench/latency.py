@@ -27,7 +27,7 @@ from shared.settings import PREFIX
 
 LEAST_CLICKS = 100
 """Of a run: a low rate is run for longer than was asked for."""
-_TRANSACTIONS_WARM_UP = (200, 30.0)
+_TRANSACTIONS_WARM_UP = (300, 60.0)
 """Clicks per second and seconds."""
 _SWAP_AT = 0.5
 """Of the run, when the new version is published; the retrain begins with the first click."""

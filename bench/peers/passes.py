@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.contestants import Contestant, own_names
+from bench.promise import same_answer
 from services.local import Processes
 from shared.errors import NextclickError
 from shared.kafka import TopicReader, ensure_topics
@@ -15,7 +16,6 @@ from shared.settings import PREFIX, KafkaSettings
 
 SILENCE_SECONDS = 60.0
 """Without an answer for so long a contestant is given up."""
-_SAME_SCORE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,4 @@ def compare(ours: list[Recommendation], theirs: list[Recommendation]) -> None:
 
 
 def _same(one: Recommendation, other: Recommendation) -> bool:
-    ignored = {"scored_at", "items"}
-    return (
-        one.model_dump(exclude=ignored) == other.model_dump(exclude=ignored)
-        and [item.item_id for item in one.items] == [item.item_id for item in other.items]
-        and all(
-            abs(a.score - b.score) <= _SAME_SCORE
-            for a, b in zip(one.items, other.items, strict=True)
-        )
-    )
+    return same_answer(one, other.model_copy(update={"scored_at": one.scored_at}))

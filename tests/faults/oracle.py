@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
+from bench.promise import same_list
 from shared.registry import Registry
 from shared.schemas import Click, Recommendation
 from shared.scorer import Ranking, Scorer
 from tests.integration.traffic import expected_histories
-from tests.promise import same_list
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bench.promise import same_list
 from shared.bst import BST
 from shared.bst_network import BSTConfig
 from shared.checkpoint import Checkpoint, Vocabulary
@@ -20,7 +21,6 @@ from shared.schemas import Click, Recommendation
 from shared.scorer import Scorer
 from shared.sessions import MemorySessions
 from shared.settings import KafkaSettings
-from tests.promise import same_list
 from tests.waiting import until
 
 ITEMS = 50

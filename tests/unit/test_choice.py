@@ -4,9 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.promise import same_list
 from shared.choice import Choice
 from shared.scorer import Ranking, Scorer
-from tests.promise import same_list
 from tests.unit.builders import CPU, checkpoint
 
 ITEMS = 30

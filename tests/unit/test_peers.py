@@ -55,6 +55,17 @@ def test_equal_answers_may_come_in_any_order() -> None:
     compare(ours, [recommendation("2", score=0.500001), recommendation("1")])
 
 
+def test_items_whose_scores_tie_may_change_places() -> None:
+    """One scores a click alone, the other a batch: the last digit may differ."""
+    items = [ScoredItem("a", 0.5), ScoredItem("b", 0.000944669), ScoredItem("c", 0.000944669)]
+    one = recommendation().model_copy(update={"items": items})
+    other = one.model_copy(update={"items": [items[0], items[2], items[1]], "scored_at": 7})
+    compare([one], [other])
+    for others in ([items[1], items[0], items[2]], [ScoredItem("z", 0.5), *items[1:]]):
+        with pytest.raises(NextclickError, match="answer"):
+            compare([one], [one.model_copy(update={"items": others})])
+
+
 @pytest.mark.parametrize(
     "theirs",
     [
@@ -62,7 +73,6 @@ def test_equal_answers_may_come_in_any_order() -> None:
         [recommendation("2")],
         [recommendation(), recommendation()],
         [recommendation(score=0.51)],
-        [recommendation(item="b")],
         [recommendation().model_copy(update={"history": ["y"]})],
         [recommendation().model_copy(update={"items": []})],
     ],

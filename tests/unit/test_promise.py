@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from bench.promise import same_list
 from shared.schemas import ScoredItem
-from tests.promise import same_list
 
 
 def listed(*items: tuple[str, float]) -> list[ScoredItem]:

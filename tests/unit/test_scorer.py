@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shared.source_bst
+from bench.promise import same_list
 from shared.checkpoint import Checkpoint, build
 from shared.errors import CheckpointError
 from shared.scorer import Scorer, six_digits
 from shared.windows import HISTORY_LENGTH
-from tests.promise import same_list
 from tests.unit.builders import CPU, checkpoint
 from trainer.presets import DEFAULT, SOURCE, Preset
 

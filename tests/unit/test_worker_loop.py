@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from bench.promise import same_list
 from services.worker.at_least_once import COMMIT_POLL_SECONDS
 from services.worker.exactly_once import ExactlyOnce
 from services.worker.guarantee import ANSWER_POLL_SECONDS, IDLE_POLL_SECONDS, OVERDUE_SECONDS
@@ -19,7 +20,6 @@ from shared.messages import Message, OutMessage, Place
 from shared.model_slot import ServedModel
 from shared.schemas import Click
 from shared.sessions import ENTRIES_KEPT, MAX_UNCOMMITTED_CLICKS_PER_USER, MemorySessions
-from tests.promise import same_list
 from tests.unit.worker_stage import Stage, click, garbage, worker
 
 LIMIT = MAX_UNCOMMITTED_CLICKS_PER_USER
