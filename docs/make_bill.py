@@ -16,8 +16,9 @@ INTRODUCTION = """\
 
 <!-- Made by docs/make_bill.py (`make bill`); do not edit by hand. -->
 
-What the services load, with the version that the tests of this release ran with and the licence
-that the package states. `make audit` looks these versions up among the known vulnerabilities.
+For an audit: which packages the services load, with the version that the tests of this release
+ran with and the licence that the package states. `make audit` looks these versions up among the
+known vulnerabilities.
 
 | Package | Version | Licence |
 |---|---|---|"""

@@ -129,7 +129,7 @@ def test_what_is_no_object_is_no_click(value: Any) -> None:
 
 
 def test_where_json_schema_is_wider_than_the_worker() -> None:
-    """The two cases that docs/operations.md names; if they change, so must the page."""
+    """The two cases that docs/messages.md names; if they change, so must the page."""
     good = make_contracts.CLICK.model_dump()
     for wider in ({"timestamp": 1.0}, {"user_id": 10**128}):
         assert CLICK.is_valid(good | wider)

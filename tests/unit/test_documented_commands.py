@@ -14,8 +14,9 @@ import yaml
 from services.cli import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES.remove(ROOT / "docs" / "experiments.md")  # a log of what was done, not of what to do
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+for log in ("CHANGELOG.md", "docs/experiments.md"):  # what was done, not what to do
+    PAGES.remove(ROOT / log)
 INTEGRATION, UNIT = "tests/integration/test_", "tests/unit/test_"
 RUN_BY = {
     "nextclick api": INTEGRATION + "tutorial.py",
@@ -86,7 +87,7 @@ def said(page: Path) -> list[str]:
 def spoken(page: Path) -> list[str]:
     """Code in sentences that begins as a command does."""
     rest = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    code = re.findall(r"`(nextclick [a-z][^`|]*)`", rest)
+    code = re.findall(r"`((?:nextclick|make) [a-z][^`|]*)`", rest)
     return [" ".join(part.split()) for part in code if "…" not in part]
 
 

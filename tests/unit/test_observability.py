@@ -17,6 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from deploy import make_dashboard
 from shared import metrics
+from tests.markdown import anchors
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -191,16 +192,10 @@ def test_prometheus_asks_every_container_of_every_service() -> None:
         assert ports == {str(found["port"])}
 
 
-def anchors(page: Path) -> set[str]:
-    """Of the headings of a page, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in headings}
-
-
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_an_alert_says_what_to_do(rule: dict[str, Any]) -> None:
     page, _, anchor = rule["annotations"]["runbook"].partition("#")
-    assert anchor in anchors(ROOT / page)
+    assert anchor in anchors((ROOT / page).read_text())
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert rule["annotations"]["summary"]
 
