@@ -10,18 +10,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import Page, sync_playwright
 
 DOCS = Path(__file__).parent
-SHOTS = {
-    "page-light": (1440, 900, "light"),
-    "page-dark": (1440, 900, "dark"),
-    "page-phone-light": (390, 844, "light"),
-    "page-phone-dark": (390, 844, "dark"),
-}
+VIEWPORTS = {"page": (1440, 1160), "page-phone": (390, 844)}
+"""Width and height. The wide picture ends below the shopper's list, the other is the whole page."""
 WATCH_MS = 45_000
 """For so long the page follows the stream before the first picture."""
+SETTLE_MS = 4_000
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 def main() -> None:
@@ -37,13 +36,16 @@ def main() -> None:
         address = next(found[1] for found in said if found)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            for name, (width, height, scheme) in SHOTS.items():
-                page: Page = browser.new_page(
-                    viewport={"width": width, "height": height}, color_scheme=scheme
-                )
+            for name, (width, height) in VIEWPORTS.items():
+                page: Page = browser.new_page(viewport={"width": width, "height": height})
                 page.goto(address)
-                page.wait_for_timeout(WATCH_MS if name == "page-light" else 4000)
-                page.screenshot(path=DOCS / f"{name}.png", full_page=True)
+                page.wait_for_timeout(WATCH_MS if name == "page" else SETTLE_MS)
+                for scheme in SCHEMES:
+                    page.emulate_media(color_scheme=scheme)
+                    page.wait_for_timeout(SETTLE_MS)
+                    page.screenshot(
+                        path=DOCS / f"{name}-{scheme}.png", full_page=name == "page-phone"
+                    )
                 page.close()
             browser.close()
     finally:
