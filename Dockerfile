@@ -32,6 +32,7 @@ RUN python -c "import os, tomllib; p = tomllib.load(open('pyproject.toml', 'rb')
  && pip install $PIP_INDEX_ARGS -c requirements.lock -r requirements.txt
 
 COPY README.md LICENSE ./
+COPY nextclick ./nextclick
 COPY bench ./bench
 COPY services ./services
 COPY shared ./shared

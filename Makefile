@@ -89,13 +89,13 @@ format: $(INSTALLED) ## rewrite the code as ruff likes it
 	$(BIN)/ruff format .
 
 bench-drift: $(INSTALLED) ## twelve retrains while missions come and go; ARGS="--png drift.png"
-	@$(BIN)/python -m bench.drift $(ARGS)
+	@$(BIN)/python -m nextclick.bench.drift $(ARGS)
 
 bench-http: $(INSTALLED) ## the HTTP service under hey, on one core
-	@$(BIN)/python -m bench.http $(ARGS)
+	@$(BIN)/python -m nextclick.bench.http $(ARGS)
 
 bench-replay: $(INSTALLED) ## a real log: replay, train, serve, hits; FILE=clicks.csv
-	@$(BIN)/python -m bench.replay $(FILE) $(ARGS)
+	@$(BIN)/python -m nextclick.bench.replay $(FILE) $(ARGS)
 
 # quixstreams wants an older librdkafka and pydantic than ours.
 $(PEERS)/.installed: bench/peers/requirements.lock $(INSTALLED)

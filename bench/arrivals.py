@@ -1,4 +1,4 @@
-"""Notes when each answer arrives: `python -m bench.arrivals …`.
+"""Notes when each answer arrives: `python -m nextclick.bench.arrivals …`.
 
 A process of its own that keeps the messages as they are and does nothing else: what else a reader
 did with them, or another thread of its interpreter, would count as latency.
@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from shared.garbage import leave_what_is_loaded_to_itself
-from shared.kafka import TopicReader
-from shared.messages import Message
-from shared.settings import Settings
+from nextclick.shared.kafka import TopicReader
+from nextclick.shared.messages import Message
+from nextclick.shared.runtime.garbage_collector import leave_what_is_loaded_to_itself
+from nextclick.shared.runtime.settings import Settings
 
 QUIET_SECONDS = 1.0
 """After the last answer that is expected: a duplicate would follow by then."""

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.options import check_folder, choices, sizes, write
+from nextclick.bench.options import check_folder, choices, sizes, write
 
 app = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios and budgets, within one run.")
 console = Console(soft_wrap=True, width=max(112, Console().width))
@@ -39,8 +39,8 @@ def scorer(
 
     import torch
 
-    from bench.scorer import measure
-    from shared.device import select_device
+    from nextclick.bench.scorer import measure
+    from nextclick.shared.model import select_device
 
     torch.set_num_threads(threads)
     chosen = select_device(device)
@@ -111,14 +111,14 @@ def latency(
 
     import torch
 
-    from bench.latency import (
+    from nextclick.bench.latency import (
         GUARANTEES,
         LatencyTable,
         measure,
         measure_floor,
         warm_transactions,
     )
-    from bench.round_trip import warm_servers
+    from nextclick.bench.round_trip import warm_servers
 
     guarantees = choices("--guarantee", guarantee, GUARANTEES)
     rows, floors, table = [], [], LatencyTable()
@@ -161,9 +161,9 @@ def worker(
 
     import torch
 
-    from bench.round_trip import warm_servers
-    from bench.worker import STAGES, measure
-    from shared.device import select_device
+    from nextclick.bench.round_trip import warm_servers
+    from nextclick.bench.worker import STAGES, measure
+    from nextclick.shared.model import select_device
 
     torch.set_num_threads(1)  # as the worker does by default
     chosen = select_device(device)
@@ -212,8 +212,8 @@ def scale(
 
     import torch
 
-    from bench.round_trip import warm_servers
-    from bench.scale import measure_users, measure_workers, plot
+    from nextclick.bench.round_trip import warm_servers
+    from nextclick.bench.scale import measure_users, measure_workers, plot
 
     of_users, of_workers = [], []
     for size in sessions:
@@ -258,7 +258,7 @@ def train(
 
     import torch
 
-    from bench.train import measure
+    from nextclick.bench.train import measure
 
     torch.set_num_threads(threads)
     with console.status(f"{fitted:,} clicks, twice"):
@@ -305,10 +305,10 @@ def peers(
     items = sizes("--catalogue", catalogue)
     check_folder(json)
 
-    from bench.peers import interpreter, report
-    from bench.peers.measure import measure
-    from bench.round_trip import warm_servers
-    from shared.device import select_device
+    from nextclick.bench.peers import interpreter, report
+    from nextclick.bench.peers.measure import measure
+    from nextclick.bench.round_trip import warm_servers
+    from nextclick.shared.model import select_device
 
     chosen = select_device(device)
     peer = interpreter.find(python)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.local import Processes
-from shared.settings import PREFIX
+from nextclick.services.demo.local_servers import Processes
+from nextclick.shared.runtime.settings import PREFIX
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Contestant:
         )
 
 
-WORKER = Contestant("services.cli", ("worker",))
-ECHO = Contestant("bench.echo")
+WORKER = Contestant("nextclick", ("worker",))
+ECHO = Contestant("nextclick.bench.echo")
 
 
 def own_names(name: str) -> dict[str, str]:

@@ -21,16 +21,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from services.simulator.missions import MissionWorld
-from services.simulator.publish import click_frame
-from services.worlds import oracle
-from shared.checkpoint import Checkpoint
-from shared.registry import Registry
-from trainer.ceiling import Ceiling
-from trainer.dataset import ClickLog, Samples, Split, click_log, samples
-from trainer.evaluate import evaluate, evaluate_model
-from trainer.presets import preset
-from trainer.retrain import FitLimits, fit_candidate, retrain
+from nextclick.services.evaluate.worlds import oracle
+from nextclick.services.simulator.missions import MissionWorld
+from nextclick.services.simulator.publish import click_frame
+from nextclick.shared.model import Checkpoint
+from nextclick.shared.registry import Registry
+from nextclick.trainer.compare.ceiling import Ceiling
+from nextclick.trainer.data import ClickLog, Samples, Split, click_log, samples
+from nextclick.trainer.evaluate import evaluate, evaluate_model
+from nextclick.trainer.fit.presets import preset
+from nextclick.trainer.retrain import FitLimits, fit_candidate, retrain
 
 CPU = torch.device("cpu")
 GAP_MS = 30 * 60 * 1000

@@ -1,4 +1,4 @@
-"""The floor of every latency, `python -m bench.echo`: each click gets the same answer.
+"""The floor of every latency, `python -m nextclick.bench.echo`: each click gets the same answer.
 
 It is written in the plainest way with confluent_kafka's defaults, as anybody would begin: read a
 click, produce a message of the size of a real recommendation. No model, no Redis, no micro-batch.
@@ -15,8 +15,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer
 
-from bench.traffic import item_id
-from shared.settings import Settings
+from nextclick.bench.traffic import item_id
+from nextclick.shared.runtime.settings import Settings
 
 _ITEMS = [{"item_id": item_id(1000 + place), "score": 0.00123456} for place in range(10)]
 _HISTORY = [item_id(5000 + place) for place in range(9)]

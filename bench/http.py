@@ -1,4 +1,4 @@
-"""The HTTP service under a standard load tool: `python -m bench.http`.
+"""The HTTP service under a standard load tool: `python -m nextclick.bench.http`.
 
 The service is held on one core, `hey` (https://github.com/rakyll/hey, Debian's package `hey`) on
 another. Its connections send at the same moments, so requests come in bursts of their number.
@@ -19,13 +19,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.models import random_checkpoint
-from services import local
-from services.local import Processes
-from shared.registry import Registry
-from shared.schemas import Click
-from shared.sessions import RedisSessions
-from shared.settings import PREFIX
+from nextclick.bench.models import random_checkpoint
+from nextclick.services.demo import local_servers
+from nextclick.services.demo.local_servers import Processes
+from nextclick.shared.redis import RedisSessions
+from nextclick.shared.registry import Registry
+from nextclick.shared.runtime.settings import PREFIX
+from nextclick.shared.schemas import Click
 
 USERS = 1000
 _JSON = ["-m", "POST", "-T", "application/json", "-d"]
@@ -52,7 +52,7 @@ def main() -> None:
         raise SystemExit("hey is not installed: Debian's package is called hey")
     folder = Path(tempfile.mkdtemp(prefix="nextclick-http-"))
     try:
-        with local.servers(folder) as environ:
+        with local_servers.servers(folder) as environ:
             _prepare(environ, options.items)
             services = Processes(folder, environ)
             try:

@@ -18,12 +18,12 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from bench.contestants import ECHO, WORKER
-from bench.models import random_checkpoint
-from bench.round_trip import Event, Percentiles, Servers, round_trip
-from services.local import Processes
-from shared.registry import Registry
-from shared.settings import PREFIX
+from nextclick.bench.contestants import ECHO, WORKER
+from nextclick.bench.models import random_checkpoint
+from nextclick.bench.round_trip import Event, Percentiles, Servers, round_trip
+from nextclick.services.demo.local_servers import Processes
+from nextclick.shared.registry import Registry
+from nextclick.shared.runtime.settings import PREFIX
 
 LEAST_CLICKS = 100
 """Of a run: a low rate is run for longer than was asked for."""

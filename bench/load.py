@@ -1,4 +1,4 @@
-"""Clicks on schedule: `python -m bench.load …`.
+"""Clicks on schedule: `python -m nextclick.bench.load …`.
 
 Open loop: a click is sent when it is due, whatever the answers do, and its latency counts from when
 it was *due*. A process of its own, since a load generator that shares an interpreter with others is
@@ -14,12 +14,12 @@ from itertools import islice
 
 import numpy as np
 
-from bench.traffic import CHUNK, traffic
-from shared.garbage import leave_what_is_loaded_to_itself
-from shared.kafka import Publisher
-from shared.messages import of_user
-from shared.schemas import Click
-from shared.settings import Settings
+from nextclick.bench.traffic import CHUNK, traffic
+from nextclick.shared.kafka import Publisher
+from nextclick.shared.messages import of_user
+from nextclick.shared.runtime.garbage_collector import leave_what_is_loaded_to_itself
+from nextclick.shared.runtime.settings import Settings
+from nextclick.shared.schemas import Click
 
 USERS = 500
 """So few that most clicks have a full history, and answers their full size."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bench.traffic import item_id
-from shared.bst import BST
-from shared.checkpoint import Checkpoint, Vocabulary, build
-from trainer.presets import preset
+from nextclick.bench.traffic import item_id
+from nextclick.shared.model import BST, Checkpoint, Vocabulary
+from nextclick.shared.model.checkpoint import build
+from nextclick.trainer.fit.presets import preset
 
 CLICKS = 1_000_000
 """Of the log that a model is thought to come from: decides how the preset shapes it."""

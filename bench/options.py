@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shared.errors import ConfigurationError
+from nextclick.shared.errors import ConfigurationError
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -50,7 +50,7 @@ def write(file: Path, rows: Sequence[Any], device: Any, **facts: Any) -> None:
     """Write numbers (dataclasses) with the machine, the versions they belong to, and `facts`."""
     from dataclasses import asdict
 
-    from trainer.report.environment import environment
+    from nextclick.trainer.compare.report.environment import environment
 
     rows_as_json = [asdict(row) for row in rows]
     document = {"environment": environment(device), **facts, "rows": rows_as_json}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.schemas import Recommendation, ScoredItem
+from nextclick.shared.schemas import Recommendation, ScoredItem
 
 RELATIVE = 1e-5
 ABSOLUTE = 1e-12

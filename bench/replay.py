@@ -1,6 +1,6 @@
 """A real log through the whole system: replay, train, serve, and look the next clicks up.
 
-    python -m bench.replay rsc15_test.txt
+    python -m nextclick.bench.replay rsc15_test.txt
 
 The first part of the log, by time, is replayed as fast as it goes; the trainer learns from it, and
 a worker answers it, so that sessions are held. Then the rest is replayed, and every click of it is
@@ -18,14 +18,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from services import local
-from services.live import Live
-from services.local import Processes
-from services.replay.log import ClickFile, load
-from services.rivals import always
-from services.watcher import Watcher
-from shared.kafka import ensure_topics
-from shared.settings import PREFIX, KafkaSettings
+from nextclick.services.demo import local_servers
+from nextclick.services.demo.baselines import always
+from nextclick.services.demo.local_servers import Processes
+from nextclick.services.demo.watcher import Watcher
+from nextclick.services.replay.log import ClickFile, load
+from nextclick.shared.kafka import ensure_topics
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
+from nextclick.shared.stream_metrics import Live
 
 K = 20
 
@@ -40,7 +40,7 @@ def main() -> None:
     clicks = load(options.file)
     folder = Path(tempfile.mkdtemp(prefix="nextclick-replay-"))
     try:
-        with local.servers(folder) as environ:
+        with local_servers.servers(folder) as environ:
             _run(clicks, int(options.train_share * len(clicks)), options.speed, folder, environ)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -95,7 +95,7 @@ def _part(clicks: ClickFile, places: range, path: Path) -> Path:
 
 
 def _nextclick(environ: dict[str, str], *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "services.cli", *arguments], env=environ, check=True)
+    subprocess.run([sys.executable, "-m", "nextclick", *arguments], env=environ, check=True)
 
 
 if __name__ == "__main__":

@@ -30,15 +30,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bench import arrivals, load
-from bench.contestants import ECHO, Contestant, own_names
-from services import local
-from services.local import Processes
-from shared.embedded.jars import kafka_jars
-from shared.errors import NextclickError
-from shared.kafka import Publisher, ensure_topics
-from shared.messages import of_user
-from shared.settings import PREFIX, KafkaSettings
+from nextclick.bench import arrivals, load
+from nextclick.bench.contestants import ECHO, Contestant, own_names
+from nextclick.services.demo import local_servers
+from nextclick.services.demo.local_servers import Processes
+from nextclick.shared.embedded.jars import kafka_jars
+from nextclick.shared.errors import NextclickError
+from nextclick.shared.kafka import Publisher, ensure_topics
+from nextclick.shared.messages import of_user
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 
 WARM_UP_CLICKS = 5_000
 LEAD_IN_SECONDS = 2.0
@@ -118,7 +118,7 @@ def warm_servers() -> Iterator[Servers]:
     rate, seconds = _BROKER_WARM_UP
     clicks = WARM_UP_CLICKS + int((LEAD_IN_SECONDS + seconds) * rate)
     try:
-        with local.servers(folder) as environ:
+        with local_servers.servers(folder) as environ:
             servers = Servers(folder, environ, _kafka_version(), clicks)
             round_trip("warm-up", ECHO, servers, rate, seconds)
             yield servers
@@ -159,14 +159,14 @@ def round_trip(
         processes.start(
             reader,
             ["--warm-up", f"{WARM_UP_CLICKS}", "--clicks", f"{count}", "--output", f"{output}"],
-            module="bench.arrivals",
+            module="nextclick.bench.arrivals",
         )
         processes.wait_for(reader, "(warm)")
         idle_cpu = _cpu_share(processes.pid(name))
         processes.start(
             sender,
             ["--rate", f"{rate}", "--count", f"{count}", "--items", f"{items}"],
-            module="bench.load",
+            module="nextclick.bench.load",
         )
         start = float(processes.wait_for(sender, r"first click at (\S+)\n"))
         due = sorted(events, key=lambda event: event[0])

@@ -19,19 +19,19 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.contestants import own_names
-from bench.models import random_checkpoint
-from bench.round_trip import Servers
-from bench.traffic import item_id, traffic
-from services import local
-from services.local import Processes
-from services.simulator.publish import publish_live
-from shared.errors import NextclickError
-from shared.kafka import Publisher, TopicReader, ensure_topics
-from shared.registry import Registry
-from shared.schemas import Click
-from shared.sessions import RedisSessions
-from shared.settings import PREFIX, Settings
+from nextclick.bench.contestants import own_names
+from nextclick.bench.models import random_checkpoint
+from nextclick.bench.round_trip import Servers
+from nextclick.bench.traffic import item_id, traffic
+from nextclick.services.demo import local_servers
+from nextclick.services.demo.local_servers import Processes
+from nextclick.services.simulator.publish import publish_live
+from nextclick.shared.errors import NextclickError
+from nextclick.shared.kafka import Publisher, TopicReader, ensure_topics
+from nextclick.shared.redis import RedisSessions
+from nextclick.shared.registry import Registry
+from nextclick.shared.runtime.settings import PREFIX, Settings
+from nextclick.shared.schemas import Click
 
 CLICKS_PER_USER = 5
 _ITEMS = 10_000
@@ -63,7 +63,7 @@ def measure_users(users: int, clicks_per_user: int = CLICKS_PER_USER) -> Users:
     """Fill a fresh Redis with sessions; user by user in random order, so that none is recent."""
     batch = Settings().worker.max_batch
     rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder, local.servers(Path(folder)) as environ:
+    with tempfile.TemporaryDirectory() as folder, local_servers.servers(Path(folder)) as environ:
         sessions = RedisSessions(
             environ[f"{PREFIX}REDIS__URL"],
             key_prefix=Settings().redis.key_prefix,

@@ -31,14 +31,12 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.models import CLICKS, random_checkpoint
-from bench.timing import Timing, in_turns
-from shared.bst import BST
-from shared.checkpoint import Checkpoint, build
-from shared.scorer import Scorer
-from shared.source_bst import SourceBST
-from shared.windows import HISTORY_LENGTH
-from trainer.presets import preset
+from nextclick.bench.models import CLICKS, random_checkpoint
+from nextclick.bench.timing import Timing, in_turns
+from nextclick.shared.model import BST, Checkpoint, Scorer, SourceBST
+from nextclick.shared.model.checkpoint import build
+from nextclick.shared.windows import HISTORY_LENGTH
+from nextclick.trainer.fit.presets import preset
 
 TOP_K = 10
 _PAIRS = 2560

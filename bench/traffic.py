@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from services.simulator.shop import Clicks
+from nextclick.services.simulator.shop import Clicks
 
 CHUNK = 10_000
 

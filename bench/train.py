@@ -18,17 +18,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bench.drift import fashion
-from services.simulator.missions import MissionWorld
-from services.simulator.publish import click_frame
-from shared.checkpoint import Checkpoint, Vocabulary
-from shared.settings import Settings
-from trainer.dataset import ClickLog, Split, click_log, samples
-from trainer.event_log import EventLog
-from trainer.fit import best_epoch
-from trainer.fitting import Fitted, fit_model
-from trainer.presets import preset
-from trainer.sessions import sessions_of
+from nextclick.bench.drift import fashion
+from nextclick.services.simulator.missions import MissionWorld
+from nextclick.services.simulator.publish import click_frame
+from nextclick.shared.model import Checkpoint, Vocabulary
+from nextclick.shared.runtime.settings import Settings
+from nextclick.trainer.collect import EventLog
+from nextclick.trainer.data import ClickLog, Split, click_log, samples, sessions_of
+from nextclick.trainer.fit.loop import best_epoch
+from nextclick.trainer.fit.pipeline import Fitted, fit_model
+from nextclick.trainer.fit.presets import preset
 
 _QUALITY = 0.99
 _BEFORE, _AFTER = 0, 6

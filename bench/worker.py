@@ -22,21 +22,25 @@ import numpy as np
 import torch
 from pydantic import SecretStr
 
-from bench.models import random_checkpoint
-from bench.round_trip import Servers
-from bench.timing import in_turns
-from bench.traffic import traffic
-from services.simulator.publish import publish_live
-from services.worker.main import build
-from shared import metrics
-from shared.choice import Choice
-from shared.garbage import leave_what_is_loaded_to_itself
-from shared.kafka import Publisher, ensure_topics
-from shared.model_slot import ModelSlot
-from shared.registry import Registry
-from shared.scorer import Ranking, Scorer
-from shared.settings import PREFIX, KafkaSettings, RedisSettings, Settings, WorkerSettings
-from shared.windows import HISTORY_LENGTH
+from nextclick.bench.models import random_checkpoint
+from nextclick.bench.round_trip import Servers
+from nextclick.bench.timing import in_turns
+from nextclick.bench.traffic import traffic
+from nextclick.services.simulator.publish import publish_live
+from nextclick.services.worker.main import build
+from nextclick.shared.kafka import Publisher, ensure_topics
+from nextclick.shared.model import Choice, Ranking, Scorer
+from nextclick.shared.registry import ModelSlot, Registry
+from nextclick.shared.runtime import metrics
+from nextclick.shared.runtime.garbage_collector import leave_what_is_loaded_to_itself
+from nextclick.shared.runtime.settings import (
+    PREFIX,
+    KafkaSettings,
+    RedisSettings,
+    Settings,
+    WorkerSettings,
+)
+from nextclick.shared.windows import HISTORY_LENGTH
 
 USERS = 500
 """So few that most clicks have a full history."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from shared.settings import environment_names
+from nextclick.shared.runtime.settings import environment_names
 
 INTRODUCTION = """\
 # Configuration
 
-<!-- Made by docs/make_configuration.py from shared/settings.py; do not edit by hand. -->
+<!-- Made by docs/make_configuration.py from shared/runtime/settings.py; do not edit by hand. -->
 
 This page lists every setting. Each is an environment variable; there is no settings file. A
 variable that starts with `NEXTCLICK_` and is not in this table stops the process with exit code 2,

@@ -11,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from shared.messages import REDRIVEN
-from shared.schemas import REASONS, Click, Recommendation, ScoredItem
-from shared.settings import KafkaSettings
+from nextclick.shared.messages import REDRIVEN
+from nextclick.shared.runtime.settings import KafkaSettings
+from nextclick.shared.schemas import REASONS, Click, Recommendation, ScoredItem
 
 FOLDER = Path(__file__).parent
 DRAFT = "https://json-schema.org/draft/2020-12/schema"

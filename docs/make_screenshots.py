@@ -28,7 +28,7 @@ def main() -> None:
     chromium = shutil.which("chromium")
     if chromium is None:
         raise SystemExit("no chromium here")
-    command = [sys.executable, "-m", "services.cli", "demo", "--seconds", "0", "--rate", "100"]
+    command = [sys.executable, "-m", "nextclick", "demo", "--seconds", "0", "--rate", "100"]
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert demo.stdout is not None

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from shared.schemas import Click, Recommendation
+from nextclick.shared.schemas import Click, Recommendation
 
 
 @dataclass(frozen=True, slots=True)

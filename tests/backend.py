@@ -1,8 +1,8 @@
 """The Kafka and Redis that the tests run against: real ones, always.
 
 In this order: `external` (TEST_KAFKA_BOOTSTRAP_SERVERS and TEST_REDIS_URL are set), `docker`
-(an engine answers; testcontainers starts the official images), `embedded` (shared.embedded). Docker
-and embedded run the same version of Apache Kafka.
+(an engine answers; testcontainers starts the official images), `embedded`
+(nextclick.shared.embedded). Docker and embedded run the same version of Apache Kafka.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import docker
 import redis
 from docker.errors import DockerException
 
-from shared import embedded
-from shared.embedded.jars import read_lock
-from shared.kafka.brokers import live_brokers
+from nextclick.shared import embedded
+from nextclick.shared.embedded.jars import read_lock
+from nextclick.shared.kafka.brokers import live_brokers
 from tests.waiting import until
 
 KAFKA_VARIABLE = "TEST_KAFKA_BOOTSTRAP_SERVERS"

@@ -16,9 +16,9 @@ import redis
 import torch
 from confluent_kafka.admin import AdminClient
 
-from shared import embedded
-from shared.kafka import ensure_topics
-from shared.settings import PREFIX, KafkaSettings
+from nextclick.shared import embedded
+from nextclick.shared.kafka import ensure_topics
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from tests.backend import Backend, choose, running
 from tests.faults import children
 from tests.faults.children import Child

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from shared.embedded.jars import fetch, read_lock
+from nextclick.shared.embedded.jars import fetch, read_lock
 
 
 def main(lock_file: str, folder: str) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import redis
 from redis.crc import key_slot
 
-from shared import embedded
-from shared.embedded import Server
+from nextclick.shared import embedded
+from nextclick.shared.embedded import Server
 from tests.waiting import until
 
 SLOTS = 16_384

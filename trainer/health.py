@@ -6,19 +6,18 @@ import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from shared import health
-from shared.errors import Unavailable
-from shared.health import WAIT_SECONDS, Check
-from shared.kafka import ClickConsumer, LagMonitor
-from shared.registry import Registry
-from shared.settings import Settings
-from trainer.event_log import EventLog
+from nextclick.shared.errors import Unavailable
+from nextclick.shared.kafka import ClickConsumer, LagMonitor, health
+from nextclick.shared.registry import Registry
+from nextclick.shared.runtime.health import WAIT_SECONDS, Check
+from nextclick.shared.runtime.settings import Settings
+from nextclick.trainer.collect import EventLog
 
 
 def served(
     settings: Settings, event_log: EventLog, registry: Registry, consumer: ClickConsumer
 ) -> AbstractContextManager[None]:
-    """See shared.health.served."""
+    """See nextclick.shared.kafka.health.served."""
     return health.served(
         settings.trainer.metrics_port,
         "NEXTCLICK_TRAINER__METRICS_PORT",

@@ -11,92 +11,34 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import torch
 
-from shared import metrics
-from shared.device import select_device
-from shared.errors import (
-    BadClick,
-    CommitRefused,
+from nextclick.shared.errors import (
     ConfigurationError,
     NextclickError,
     Unavailable,
 )
-from shared.heartbeat import HEART
-from shared.kafka import ClickConsumer, ensure_topics, offsets_held
-from shared.messages import Message, offsets_after
-from shared.patience import Patience, Stopped
-from shared.registry import Registry
-from shared.schemas import decode_click
-from shared.settings import Settings, TrainerSettings
-from trainer import health, ranks
-from trainer.event_log import EventLog
-from trainer.presets import Preset, preset
-from trainer.ranks import Ranks
-from trainer.retrain import FitLimits, Outcome, fit_along, retrain
+from nextclick.shared.kafka import ClickConsumer, ensure_topics, offsets_held
+from nextclick.shared.model import select_device
+from nextclick.shared.registry import Registry
+from nextclick.shared.runtime import metrics
+from nextclick.shared.runtime.heartbeat import HEART
+from nextclick.shared.runtime.retry import Patience, Stopped
+from nextclick.shared.runtime.settings import Settings, TrainerSettings
+from nextclick.trainer import health
+from nextclick.trainer.collect import EventLog
+from nextclick.trainer.collect.collector import Collector, catch_up, start_offsets
+from nextclick.trainer.fit import distributed
+from nextclick.trainer.fit.distributed import Ranks
+from nextclick.trainer.fit.presets import Preset, preset
+from nextclick.trainer.retrain import FitLimits, Outcome, fit_along, retrain
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.5
-FLUSH_MESSAGES = 20_000
 AROUND_A_FIT_SECONDS = 3600.0
 """A retraining that takes longer than its fit may and this is stuck; the rest of it has no cap."""
-
-
-@dataclass
-class Collector:
-    """Moves clicks from the topic into the event log: files first, then offsets."""
-
-    consumer: ClickConsumer
-    event_log: EventLog
-    patiently: Patience
-    flush_seconds: float
-    clock: Callable[[], float] = time.monotonic
-    new_clicks: int = 0
-    """Clicks logged since the last retraining."""
-    _waiting: list[Message] = field(default_factory=list)
-    _flushed_at: float | None = None
-
-    def step(self) -> None:
-        """Read what is there and write it out when it is due."""
-        self._waiting += self.consumer.poll(FLUSH_MESSAGES, POLL_SECONDS)
-        if self._flushed_at is None:
-            self._flushed_at = self.clock()
-        HEART.beat()
-        due = self.clock() - self._flushed_at >= self.flush_seconds
-        if due or len(self._waiting) >= FLUSH_MESSAGES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Make everything read so far durable, then commit its offsets."""
-        self._flushed_at = self.clock()
-        by_partition: dict[int, list[Message]] = {}
-        for message in self._waiting:
-            by_partition.setdefault(message.partition, []).append(message)
-        for partition, messages in by_partition.items():
-            rows = [row for message in messages if (row := _row(message)) is not None]
-            self.patiently(
-                self.event_log.append, partition, messages[0].offset, messages[-1].offset, rows
-            )
-            self.new_clicks += len(rows)
-            metrics.LOGGED_CLICKS.inc(len(rows))
-        if self._waiting:
-            try:
-                self.patiently(self.consumer.commit_now, offsets_after(self._waiting))
-            except CommitRefused as refused:  # reading goes on after the files, whoever reads
-                log.warning("%s", refused)
-        self._waiting = []
-
-
-def _row(message: Message) -> tuple[str, str, str, int] | None:
-    try:
-        click = decode_click(message.value)
-    except BadClick:  # the worker dead-letters it
-        return None
-    return click.event_id, click.user_id, click.item_id, click.timestamp
 
 
 def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Outcome | None:
@@ -114,7 +56,7 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
             "it reproduces the source's figures (nextclick evaluate source --preset source_table) "
             "and serves nobody"
         )
-    with ranks.joined() as among:
+    with distributed.joined() as among:
         cores = (os.cpu_count() or 1) // among.local_world
         torch.set_num_threads(ours.torch_threads or max(1, cores))
         device = select_device(settings.device)
@@ -186,7 +128,7 @@ def _lead(
         topic,
         ours.group_id,
         # By a client of its own: within a rebalance the consumer must not be called.
-        seek=lambda partitions: _starts(event_log, offsets_held(kafka, topic), partitions),
+        seek=lambda partitions: start_offsets(event_log, offsets_held(kafka, topic), partitions),
         instance_id=ours.instance_id,
         bulk=True,
     )
@@ -194,7 +136,7 @@ def _lead(
     try:
         with health.served(settings, event_log, registry, consumer):
             if once:
-                _catch_up(collector, stop)
+                catch_up(collector, stop)
                 _tidy(event_log)
                 return None if stop.is_set() else retrain_now()
             _collect_and_retrain(collector, ours, retrain_now, stop)
@@ -235,16 +177,6 @@ def _collect_and_retrain(
             last = time.monotonic()
 
 
-def _catch_up(collector: Collector, stop: threading.Event) -> None:
-    """Log every click that is on our partitions now."""
-    consumer = collector.consumer
-    while not stop.is_set() and not (
-        consumer.assignment and consumer.assignment <= consumer.read_to_end
-    ):
-        collector.step()
-    collector.flush()
-
-
 def _tidy(event_log: EventLog) -> None:
     """Merge small files of the log. It can wait: whatever goes wrong is only said."""
     HEART.beat(within=AROUND_A_FIT_SECONDS)
@@ -255,27 +187,3 @@ def _tidy(event_log: EventLog) -> None:
         return
     if done.rows_rewritten:
         log.info("event log: %d files became %d", done.files_before, done.files_after)
-
-
-def _starts(
-    event_log: EventLog, held: Mapping[int, range], partitions: Sequence[int]
-) -> dict[int, int]:
-    """Where reading goes on: after what the log holds.
-
-    Raises ConfigurationError if the log holds offsets that the topic does not have: it belongs
-    to another topic, or the topic was made anew.
-    """
-    starts = {}
-    for partition in partitions:
-        offset = event_log.next_offset(partition)
-        if offset is None:
-            starts[partition] = 0
-        elif offset > (end := held.get(partition, range(0)).stop):
-            raise ConfigurationError(
-                f"the event log {event_log.folder} is ahead of the topic (partition {partition}: "
-                f"{offset} > {end}), so it was written from another topic; "
-                "set NEXTCLICK_TRAINER__EVENT_LOG to an empty folder, or move the old one away"
-            )
-        else:
-            starts[partition] = offset
-    return starts

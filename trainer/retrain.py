@@ -16,24 +16,23 @@ import numpy as np
 import pandas as pd
 import torch
 
-from shared.checkpoint import Checkpoint, Vocabulary
-from shared.errors import CheckpointError
-from shared.registry import Registry
-from shared.windows import IntArray
-from trainer import gate
-from trainer.baselines.neighbours import VSkNN
-from trainer.dataset import (
-    ClickLog,
-    Samples,
-    Split,
-    click_log,
-    samples,
+from nextclick.shared.errors import CheckpointError
+from nextclick.shared.model import Checkpoint, Vocabulary
+from nextclick.shared.registry import Registry
+from nextclick.shared.windows import IntArray
+from nextclick.trainer.compare.baselines.neighbours import VSkNN
+from nextclick.trainer.data import ClickLog, Samples, Split, click_log, samples
+from nextclick.trainer.evaluate import (
+    Evaluation,
+    evaluate,
+    evaluate_model,
+    evaluate_popularity,
+    gate,
 )
-from trainer.evaluate import Evaluation, evaluate, evaluate_model, evaluate_popularity
-from trainer.fit import best_epoch
-from trainer.fitting import fit_model
-from trainer.presets import Preset
-from trainer.ranks import ALONE, Ranks
+from nextclick.trainer.fit.distributed import ALONE, Ranks
+from nextclick.trainer.fit.loop import best_epoch
+from nextclick.trainer.fit.pipeline import fit_model
+from nextclick.trainer.fit.presets import Preset
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,9 @@
-"""What the twin keeps of a user, as plain JSON: the rules are those of shared/sessions.py. Pure."""
+"""What the twin keeps of a user, as JSON, by the rules of shared/redis/sessions.py. Pure."""
 
 from __future__ import annotations
 
-from shared.sessions import ENTRIES_KEPT
-from shared.windows import HISTORY_LENGTH, starts_new_session
+from nextclick.shared.redis import ENTRIES_KEPT
+from nextclick.shared.windows import HISTORY_LENGTH, starts_new_session
 
 Entry = list[str | int]
 """[event_id, item_id, session clock in ms, how many items its history has]."""

@@ -7,14 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shared.errors import ConfigurationError
+from nextclick.shared.errors import ConfigurationError
 
 OWN = Path("build/peers/bin/python")
 """Where `make bench-peers` puts one: quixstreams wants an older librdkafka than ours."""
 
 _ASK = """
 import importlib.metadata, importlib.util, json
-assert importlib.util.find_spec("bench.peers")
+assert importlib.util.find_spec("nextclick.bench.peers")
 names = "quixstreams", "confluent-kafka", "pydantic", "torch"
 print(json.dumps({name: importlib.metadata.version(name) for name in names}))
 """

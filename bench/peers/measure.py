@@ -18,17 +18,17 @@ import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.contestants import ECHO, Contestant
-from bench.models import random_checkpoint
-from bench.peers.interpreter import versions
-from bench.peers.passes import answer_all, compare
-from bench.round_trip import Percentiles, Servers, round_trip
-from bench.traffic import traffic
-from bench.worker import USERS
-from services.simulator.publish import publish_live
-from shared.kafka import Publisher, ensure_topics
-from shared.registry import Registry
-from shared.settings import PREFIX, KafkaSettings
+from nextclick.bench.contestants import ECHO, Contestant
+from nextclick.bench.models import random_checkpoint
+from nextclick.bench.peers.interpreter import versions
+from nextclick.bench.peers.passes import answer_all, compare
+from nextclick.bench.round_trip import Percentiles, Servers, round_trip
+from nextclick.bench.traffic import traffic
+from nextclick.bench.worker import USERS
+from nextclick.services.simulator.publish import publish_live
+from nextclick.shared.kafka import Publisher, ensure_topics
+from nextclick.shared.registry import Registry
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 
 RATES = (200.0, 1000.0)
 """Clicks per second, on schedule."""
@@ -129,8 +129,8 @@ def measure(
 def _contestants(python: Path, *, floor: bool) -> dict[str, Contestant]:
     arguments = ("--floor",) if floor else ()
     return {
-        "ours": Contestant("bench.peers.our_worker", arguments),
-        "theirs": Contestant("bench.peers.quix_worker", arguments, python),
+        "ours": Contestant("nextclick.bench.peers.our_worker", arguments),
+        "theirs": Contestant("nextclick.bench.peers.quix_worker", arguments, python),
     }
 
 

@@ -1,4 +1,4 @@
-"""Our worker as a process: `python -m bench.peers.our_worker [--floor]`."""
+"""Our worker as a process: `python -m nextclick.bench.peers.our_worker [--floor]`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import logging
 import signal
 import threading
 
-from bench.worker import Floor
-from services.worker import main as worker
-from shared.scorer import Scorer
-from shared.settings import Settings
+from nextclick.bench.worker import Floor
+from nextclick.services.worker import main as worker
+from nextclick.shared.model import Scorer
+from nextclick.shared.runtime.settings import Settings
 
 
 def main() -> None:

@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.contestants import Contestant, own_names
-from bench.promise import same_answer
-from services.local import Processes
-from shared.errors import NextclickError
-from shared.kafka import TopicReader, ensure_topics
-from shared.schemas import Recommendation
-from shared.settings import PREFIX, KafkaSettings
+from nextclick.bench.contestants import Contestant, own_names
+from nextclick.bench.promise import same_answer
+from nextclick.services.demo.local_servers import Processes
+from nextclick.shared.errors import NextclickError
+from nextclick.shared.kafka import TopicReader, ensure_topics
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
+from nextclick.shared.schemas import Recommendation
 
 SILENCE_SECONDS = 60.0
 """Without an answer for so long a contestant is given up."""

@@ -1,4 +1,4 @@
-"""The worker's job with Quix Streams: `python -m bench.peers.quix_worker [--floor]`.
+"""The worker's job with Quix Streams: `python -m nextclick.bench.peers.quix_worker [--floor]`.
 
 It reads the same settings, scores with the same scorer, and runs in an interpreter that has
 quixstreams. Where there is a choice it has what makes it faster: JSON straight to and from
@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from quixstreams import Application, State
 
-from bench.peers import history
-from bench.worker import Floor
-from shared.device import select_device
-from shared.registry import Registry
-from shared.scorer import Scorer
-from shared.settings import Settings
+from nextclick.bench.peers import history
+from nextclick.bench.worker import Floor
+from nextclick.shared.model import Scorer, select_device
+from nextclick.shared.registry import Registry
+from nextclick.shared.runtime.settings import Settings
 
 _WARM_UP_CALLS = 20
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from bench.peers.measure import Row
-from bench.round_trip import Servers
+from nextclick.bench.peers.measure import Row
+from nextclick.bench.round_trip import Servers
 
 QUIX = "Quix Streams"
 

@@ -15,10 +15,10 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse
 
-from services.api import problems
-from services.api.batches import Batches
-from services.api.intake import click_of
-from services.api.messages import (
+from nextclick.services.api import problems
+from nextclick.services.api.batches import Batches
+from nextclick.services.api.intake import click_of
+from nextclick.services.api.messages import (
     MAX_HISTORY,
     MAX_K,
     ClickAccepted,
@@ -32,19 +32,18 @@ from services.api.messages import (
     Recommendations,
     SessionResponse,
 )
-from services.api.middleware import BodyLimit, Measured
-from services.api.models import registry_summary
-from services.api.problems import Rejected, responses
-from services.api.recommender import Answer, NoModel, Question
-from services.api.rule_book import RuleBook
-from shared import metrics
-from shared.explain import explain
-from shared.health import Probes
-from shared.model_slot import ModelSlot
-from shared.registry import Registry
-from shared.schemas import MAX_ID_LENGTH, Click
-from shared.sessions import SessionStore
-from shared.settings import ApiSettings
+from nextclick.services.api.middleware import BodyLimit, Measured
+from nextclick.services.api.models import registry_summary
+from nextclick.services.api.problems import Rejected, responses
+from nextclick.services.api.recommender import Answer, NoModel, Question
+from nextclick.services.api.rule_book import RuleBook
+from nextclick.shared.model.explain import explain
+from nextclick.shared.redis import SessionStore
+from nextclick.shared.registry import ModelSlot, Registry
+from nextclick.shared.runtime import metrics
+from nextclick.shared.runtime.health import Probes
+from nextclick.shared.runtime.settings import ApiSettings
+from nextclick.shared.schemas import MAX_ID_LENGTH, Click
 
 UserId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
 ItemId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
-from shared.errors import NextclickError, Unavailable
+from nextclick.shared.errors import NextclickError, Unavailable
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from shared.errors import ConfigurationError
+from nextclick.shared.errors import ConfigurationError
 
 Categories = Mapping[str, frozenset[str]]
 """The item ids of each category."""

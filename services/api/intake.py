@@ -6,13 +6,12 @@ import secrets
 import time
 from collections.abc import Sequence
 
-from services.api.messages import ClickRequest
-from shared.errors import ConfigurationError, Unavailable
-from shared.identifiers import uuid7
-from shared.kafka import Publisher, ensure_topics
-from shared.messages import of_user
-from shared.schemas import Click
-from shared.settings import KafkaSettings
+from nextclick.services.api.messages import ClickRequest
+from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.kafka import Publisher, ensure_topics
+from nextclick.shared.messages import of_user
+from nextclick.shared.runtime.settings import KafkaSettings
+from nextclick.shared.schemas import Click, uuid7
 
 _KAFKA_SECONDS = 2.0
 """Whoever sends a click waits about so long for Kafka at most."""

@@ -12,26 +12,24 @@ from pathlib import Path
 import torch
 import uvicorn
 
-from services.api.app import Parts, create_app
-from services.api.batches import Batches
-from services.api.intake import Intake
-from services.api.page import view
-from services.api.page.feed import Feed
-from services.api.recommender import NoModel, Recommender
-from services.api.rule_book import RuleBook
-from services.live import K, TopItems
-from shared.deny_list import deny_list
-from shared.device import select_device
-from shared.errors import ConfigurationError
-from shared.garbage import leave_what_is_loaded_to_itself
-from shared.health import WAIT_SECONDS, Probes
-from shared.kafka import LagMonitor
-from shared.model_slot import ModelSlot
-from shared.registry import Registry
-from shared.schemas import Recommendation
-from shared.scorer import Scorer
-from shared.sessions import session_store
-from shared.settings import Settings, secrets
+from nextclick.services.api.app import Parts, create_app
+from nextclick.services.api.batches import Batches
+from nextclick.services.api.intake import Intake
+from nextclick.services.api.page import view
+from nextclick.services.api.page.feed import Feed
+from nextclick.services.api.recommender import NoModel, Recommender
+from nextclick.services.api.rule_book import RuleBook
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.kafka import LagMonitor
+from nextclick.shared.model import Scorer, select_device
+from nextclick.shared.redis import session_store
+from nextclick.shared.redis.deny_list import deny_list
+from nextclick.shared.registry import ModelSlot, Registry
+from nextclick.shared.runtime.garbage_collector import leave_what_is_loaded_to_itself
+from nextclick.shared.runtime.health import WAIT_SECONDS, Probes
+from nextclick.shared.runtime.settings import Settings, secrets
+from nextclick.shared.schemas import Recommendation
+from nextclick.shared.stream_metrics import K, TopItems
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from shared.schemas import MAX_ID_LENGTH, EpochMillis, Identifier, ScoredItem
+from nextclick.shared.schemas import MAX_ID_LENGTH, EpochMillis, Identifier, ScoredItem
 
 MAX_HISTORY = 100
 """Longest history that a request may bring; the model looks at the newest ten."""

@@ -7,7 +7,7 @@ import time
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared import metrics
+from nextclick.shared.runtime import metrics
 
 _WITHOUT_BODY = ("GET", "HEAD", "DELETE", "OPTIONS")
 

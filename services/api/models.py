@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from services.api.messages import ModelsResponse, ModelSummary
-from shared.errors import CheckpointError
-from shared.model_slot import ModelSlot
-from shared.registry import Registry
+from nextclick.services.api.messages import ModelsResponse, ModelSummary
+from nextclick.shared.errors import CheckpointError
+from nextclick.shared.registry import ModelSlot, Registry
 
 NEWEST = 50
 """Versions that are listed; a shop that retrains hourly makes more in two days."""

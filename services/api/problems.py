@@ -12,9 +12,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from services.api.messages import Problem
-from shared.errors import NextclickError, Unavailable
-from shared.masking import without
+from nextclick.services.api.messages import Problem
+from nextclick.shared.errors import NextclickError, Unavailable
+from nextclick.shared.runtime.masking import without
 
 log = logging.getLogger(__name__)
 

@@ -8,16 +8,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from services.api.messages import ListFallback
-from services.api.rule_book import RuleBook
-from shared import metrics
-from shared.choice import Choice
-from shared.errors import NextclickError, Unavailable
-from shared.model_slot import ModelSlot, ServedModel
-from shared.patience import Reminder
-from shared.schemas import ScoredItem
-from shared.sessions import SessionStore
-from shared.windows import HISTORY_LENGTH
+from nextclick.services.api.messages import ListFallback
+from nextclick.services.api.rule_book import RuleBook
+from nextclick.shared.errors import NextclickError, Unavailable
+from nextclick.shared.model import Choice
+from nextclick.shared.redis import SessionStore
+from nextclick.shared.registry import ModelSlot, ServedModel
+from nextclick.shared.runtime import metrics
+from nextclick.shared.runtime.retry import Reminder
+from nextclick.shared.schemas import ScoredItem
+from nextclick.shared.windows import HISTORY_LENGTH
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ import logging
 import threading
 from pathlib import Path
 
-from services.api.catalogue import read_categories
-from services.api.rules import Rules
-from shared.deny_list import DenyList
-from shared.errors import NextclickError
-from shared.patience import Reminder
+from nextclick.services.api.catalogue import read_categories
+from nextclick.services.api.rules import Rules
+from nextclick.shared.errors import NextclickError
+from nextclick.shared.redis.deny_list import DenyList
+from nextclick.shared.runtime.retry import Reminder
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from services.api.catalogue import Categories
-from shared.choice import Choice
-from shared.scorer import Scorer
+from nextclick.services.api.catalogue import Categories
+from nextclick.shared.model import Choice, Scorer
 
 _MASK_BYTES = 64_000_000
 """Masks of one model that are kept, about so much."""

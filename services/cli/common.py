@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from shared import logs
-from shared.errors import NextclickError
-from shared.masking import printable, without
-from shared.settings import Settings, secrets
+from nextclick.shared.errors import NextclickError
+from nextclick.shared.runtime import logs
+from nextclick.shared.runtime.masking import printable, without
+from nextclick.shared.runtime.settings import Settings, secrets
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from services.cli.common import WORLD, app, console, start
-from shared.errors import ConfigurationError
-from shared.settings import Settings
+from nextclick.services.cli.common import WORLD, app, console, start
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.runtime.settings import Settings
 
 
 @app.command()
@@ -27,8 +27,8 @@ def demo(
 
     Example: nextclick demo --seconds 60 --rate 200 --json out.json
     """
-    from services import demo
-    from services.simulator import worlds
+    from nextclick.services.demo import demo
+    from nextclick.services.simulator import worlds
 
     worlds.world(world, seed=0)  # a wrong name is refused before anything is started
     if json is not None and not json.absolute().parent.is_dir():
@@ -53,10 +53,10 @@ def servers(
 
     Example: nextclick servers
     """
-    from services import local
+    from nextclick.services.demo import local_servers
 
     stop = start("servers", tool=True)[1]
-    local.serve(env, console, stop)
+    local_servers.serve(env, console, stop)
 
 
 @app.command()
@@ -84,8 +84,8 @@ def simulate(
     Example: nextclick simulate --log clicks.parquet --rate 1 --interactions 200000
     Example: nextclick simulate --log clicks.parquet --world source --generator fast
     """
-    from services.simulator import publish, worlds
-    from services.simulator.world import World
+    from nextclick.services.simulator import publish, worlds
+    from nextclick.services.simulator.world import World
 
     settings, stop = start("simulate")
     shop = worlds.world(world, world_seed)
@@ -107,7 +107,7 @@ def simulate(
         console.print(f"{len(frame):,} clicks written to {log}")
         return
 
-    from shared.kafka import Publisher, ensure_topics
+    from nextclick.shared.kafka import Publisher, ensure_topics
 
     ensure_topics(settings.kafka, [settings.kafka.clicks_topic])
     sent = publish.publish_live(
@@ -128,7 +128,7 @@ def worker() -> None:
 
     Example: NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 nextclick worker
     """
-    from services.worker import main as worker_main
+    from nextclick.services.worker import main as worker_main
 
     settings, stop = start("worker")
     worker_main.run(settings, stop)
@@ -146,7 +146,7 @@ def api(
     Example: NEXTCLICK_API__PORT=8000 nextclick api
     """
     try:
-        from services.api import main as api_main
+        from nextclick.services.api import main as api_main
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"{error.name} is not installed: pip install 'nextclick[api]'"
@@ -156,10 +156,10 @@ def api(
     if not world:
         api_main.run(settings)
         return
-    from services import rivals
-    from services.simulator import worlds
+    from nextclick.services.demo import baselines
+    from nextclick.services.simulator import worlds
 
-    api_main.run(settings, rivals.ceiling(worlds.world(world, world_seed)))
+    api_main.run(settings, baselines.ceiling(worlds.world(world, world_seed)))
 
 
 @app.command()
@@ -172,7 +172,7 @@ def trainer(
 
     Example: nextclick trainer --once
     """
-    from trainer import main as trainer_main
+    from nextclick.trainer import main as trainer_main
 
     settings, stop = start("trainer")
     trainer_main.run(settings, stop, once=once)

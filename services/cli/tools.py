@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from services.cli.common import app, console, start
-from shared.errors import ConfigurationError
-from shared.settings import Settings
+from nextclick.services.cli.common import app, console, start
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.runtime.settings import Settings
 
 _FILE = typer.Argument(help="A log of clicks; gzip and zstd are unpacked.", exists=True)
 _FORMAT = typer.Option(
@@ -46,8 +46,8 @@ def replay(
     Example: nextclick replay yoochoose-clicks.dat --speed 100x
     Example: nextclick replay clicks.csv.gz --map user=customer,item=sku,time=at --speed max
     """
-    from services.replay import cli as replaying
-    from services.replay.log import load
+    from nextclick.services.replay import cli as replaying
+    from nextclick.services.replay.log import load
 
     settings, stop = start("replay", tool=True)
     pace = replaying.parse_speed(speed)
@@ -79,9 +79,9 @@ def import_file(
 
     Example: nextclick import events.csv --format retailrocket
     """
-    from services.importing import import_file
-    from services.replay import cli as replaying
-    from services.replay.log import load
+    from nextclick.services.cli.import_clicks import import_file
+    from nextclick.services.replay import cli as replaying
+    from nextclick.services.replay.log import load
 
     settings, _ = start("import", tool=True)
     clicks = load(file, format, replaying.parse_mapping(mapping), time_unit, encoding)
@@ -116,8 +116,8 @@ def evaluate(
     Example: nextclick evaluate missions --html report.html
     Example: nextclick evaluate sessions/ --methods bst,vsknn --seeds 3 --json report.json
     """
-    from services import evaluation
-    from shared.device import select_device
+    from nextclick.services.evaluate import evaluation
+    from nextclick.shared.model import select_device
 
     settings = Settings.from_environment()
     evaluation.use_threads(threads)
@@ -144,7 +144,7 @@ def explain(
 
     Example: nextclick explain --history "Puppy Food,Food Bowl,Water Dispenser"
     """
-    from services import explain
+    from nextclick.services.cli import explain
 
     if event_id is not None and (history or version):
         raise ConfigurationError("explain takes an EVENT_ID, or --history, not both")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from services.cli.common import app, cell, console
-from shared.errors import CheckpointError
-from shared.masking import printable
-from shared.settings import Settings, environment_names, shown
+from nextclick.services.cli.common import app, cell, console
+from nextclick.shared.errors import CheckpointError
+from nextclick.shared.runtime.masking import printable
+from nextclick.shared.runtime.settings import Settings, environment_names, shown
 
 if TYPE_CHECKING:  # importing it imports torch: seconds that most commands need not wait
-    from shared.registry import Registry
+    from nextclick.shared.registry import Registry
 
 topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics.")
 sessions_app = typer.Typer(no_args_is_help=True, help="Session state in Redis.")
@@ -47,7 +47,7 @@ def topics_create() -> None:
 
     Example: nextclick topics create
     """
-    from shared.kafka import ensure_topics
+    from nextclick.shared.kafka import ensure_topics
 
     kafka = Settings.from_environment().kafka
     wanted = [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic]
@@ -69,7 +69,7 @@ def topics_check(
 
     Example: nextclick topics check --json findings.json
     """
-    from services.topics import check
+    from nextclick.services.topics import check
 
     kafka = Settings.from_environment().kafka
     report = check.run(kafka, messages)
@@ -95,7 +95,7 @@ def rebuild_sessions() -> None:
 
     Example: nextclick sessions rebuild
     """
-    from services.worker.rebuild import run
+    from nextclick.services.worker.rebuild import run
 
     rebuilt = run(Settings.from_environment())
     typer.echo(f"{rebuilt.read - rebuilt.behind:,} clicks are in their users' sessions")
@@ -168,7 +168,7 @@ def events_compact() -> None:
 
     Example: NEXTCLICK_TRAINER__EVENT_LOG=event_log nextclick events compact
     """
-    from trainer.compaction import compact
+    from nextclick.trainer.collect import compact
 
     folder = Path(Settings.from_environment().trainer.event_log)
     done = compact(folder)
@@ -180,6 +180,6 @@ def events_compact() -> None:
 
 def open_registry() -> Registry:
     """The registry that the settings name."""
-    from shared.registry import Registry
+    from nextclick.shared.registry import Registry
 
     return Registry(Settings.from_environment().registry.url)

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from services.dlq import letters, text
-from shared.errors import ConfigurationError, NextclickError
-from shared.settings import Settings
+from nextclick.services.dlq import dead_letters, text
+from nextclick.shared.errors import ConfigurationError, NextclickError
+from nextclick.shared.runtime.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Dead letters: messages that were no clicks.")
 console = Console(soft_wrap=True)
-_REASON = typer.Option(help=f"Only those with this reason: {', '.join(letters.KNOWN)}.")
+_REASON = typer.Option(help=f"Only those with this reason: {', '.join(dead_letters.KNOWN)}.")
 
 
 @app.command("list")
@@ -30,13 +30,13 @@ def list_letters(
 
     Example: nextclick dlq list --reason invalid
     """
-    from shared.kafka import offsets_held, read_offsets
+    from nextclick.shared.kafka import offsets_held, read_offsets
 
-    reasons = letters.known(reason)
+    reasons = dead_letters.known(reason)
     kafka = Settings.from_environment().kafka
     held = offsets_held(kafka, kafka.dlq_topic)
     messages = read_offsets(kafka, kafka.dlq_topic, held)
-    newest, counts = letters.newest(messages, reasons, limit)
+    newest, counts = dead_letters.newest(messages, reasons, limit)
     rows = [text.row(letter) for letter in newest]
     table = Table(*text.COLUMNS)
     for column in table.columns[:3]:
@@ -46,7 +46,7 @@ def list_letters(
         table.add_row(*map(Text, cells))  # Text: what looks like markup is none
     if rows:
         console.print(table)
-    by_reason = [f"{name} {counts[name]:,}" for name in letters.KNOWN if counts[name]]
+    by_reason = [f"{name} {counts[name]:,}" for name in dead_letters.KNOWN if counts[name]]
     typer.echo(f"{kafka.dlq_topic}: {', '.join(by_reason) or 'no dead letters'}")
     if json is not None:
         content = {"topic": kafka.dlq_topic, "counts": counts, "letters": rows}
@@ -64,14 +64,14 @@ def show(
 
     Example: nextclick dlq show 0/17
     """
-    from shared.kafka import offsets_held, read_offsets
+    from nextclick.shared.kafka import offsets_held, read_offsets
 
-    partition, offset = letters.place(place)
+    partition, offset = dead_letters.place(place)
     kafka = Settings.from_environment().kafka
     held = offsets_held(kafka, kafka.dlq_topic)
     here = range(offset, offset + 1) if offset in held.get(partition, ()) else range(0)
     for message in read_offsets(kafka, kafka.dlq_topic, {partition: here}):
-        typer.echo(text.page(letters.read(message)))
+        typer.echo(text.page(dead_letters.read(message)))
         return
     raise NextclickError(f"no dead letter at {place}; {kafka.dlq_topic} holds {_what(held)}")
 
@@ -95,9 +95,9 @@ def redrive(
 
     Example: nextclick dlq redrive --reason invalid --dry-run
     """
-    from services.dlq.redrive import run
+    from nextclick.services.dlq.redrive import run
 
-    reasons = letters.known(reason)
+    reasons = dead_letters.known(reason)
     settings = Settings.from_environment()
     gone, skipped = run(settings, reasons, from_beginning=everything, limit=limit, dry_run=dry_run)
     would = "would be " if dry_run else ""

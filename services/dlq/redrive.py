@@ -7,7 +7,7 @@
 
 4 never runs ahead of 3, so a crash anywhere loses no letter; it repeats those of one part at
 most, and a click that is repeated is appended once and answered alike while it is held
-(shared/sessions.py). Each reason has a consumer group of its own, so a redrive for one reason
+(shared/redis/sessions.py). Each reason has a consumer group of its own, so a redrive for one reason
 leaves the letters of the others for later. Letters that arrive meanwhile wait for the next redrive.
 """
 
@@ -18,9 +18,9 @@ from collections.abc import Collection
 from contextlib import ExitStack, closing
 from itertools import islice
 
-from services.dlq import letters
-from shared.kafka import GroupOffsets, Publisher, offsets_held, read_offsets
-from shared.settings import Settings
+from nextclick.services.dlq import dead_letters
+from nextclick.shared.kafka import GroupOffsets, Publisher, offsets_held, read_offsets
+from nextclick.shared.runtime.settings import Settings
 
 PART = 100
 """Letters in hand at a time: each may have close to a megabyte."""
@@ -50,22 +50,24 @@ def run(
             for reason in reasons
         }
         committed = {
-            reason: letters.still_valid(group.committed(), held) for reason, group in groups.items()
+            reason: dead_letters.still_valid(group.committed(), held)
+            for reason, group in groups.items()
         }
         done = {reason: {} for reason in groups} if from_beginning else committed
-        wanted = letters.unread(held, done)
+        wanted = dead_letters.unread(held, done)
         messages = stack.enter_context(closing(read_offsets(kafka, kafka.dlq_topic, wanted)))
-        waiting = letters.up_to(limit, letters.due(messages, done))
+        waiting = dead_letters.up_to(limit, dead_letters.due(messages, done))
         publisher = Publisher(kafka)
         while part := list(islice(waiting, PART)):  # 1
-            obstacles = [letters.obstacle(letter) for letter in part]
+            obstacles = [dead_letters.obstacle(letter) for letter in part]
             going = [letter for letter, why in zip(part, obstacles, strict=True) if why is None]
             if not dry_run:
                 publisher.send(
-                    letters.redriven(kafka.clicks_topic, partitions, letter) for letter in going
+                    dead_letters.redriven(kafka.clicks_topic, partitions, letter)
+                    for letter in going
                 )  # 2
                 publisher.wait_acknowledged()  # 3
-                for reason, offsets in letters.after(part, committed).items():
+                for reason, offsets in dead_letters.after(part, committed).items():
                     groups[reason].commit(offsets)  # 4
             gone += len(going)
             skipped.update(why for why in obstacles if why is not None)

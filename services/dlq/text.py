@@ -9,8 +9,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from services.dlq.letters import Letter
-from shared import masking
+from nextclick.services.dlq.dead_letters import Letter
+from nextclick.shared.runtime import masking
 
 COLUMNS = ("place", "time", "reason", "error", "key", "begins")
 """What of a row a terminal has room for."""

@@ -17,8 +17,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from services.replay.log import ClickFile
-from services.replay.publish import (
+from nextclick.services.replay.log import ClickFile
+from nextclick.services.replay.publish import (
     Plan,
     State,
     fingerprint,
@@ -27,10 +27,10 @@ from services.replay.publish import (
     state_path,
     write_state,
 )
-from shared.errors import ConfigurationError
-from shared.kafka import Publisher, ensure_topics
-from shared.patience import Patience, Stopped
-from shared.settings import KafkaSettings
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.kafka import Publisher, ensure_topics
+from nextclick.shared.runtime.retry import Patience, Stopped
+from nextclick.shared.runtime.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from services.replay.lines import Line
-from shared.errors import ConfigurationError
-from shared.problems import Problems
+from nextclick.services.replay.lines import Line
+from nextclick.shared.data_problems import Problems
+from nextclick.shared.errors import ConfigurationError
 
 FORMATS = (
     "parquet", "csv", "jsonl", "sessions", "rsc15", "retailrocket", "diginetica", "otto",

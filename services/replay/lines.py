@@ -12,8 +12,8 @@ from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from shared.errors import ConfigurationError
-from shared.problems import Problems
+from nextclick.shared.data_problems import Problems
+from nextclick.shared.errors import ConfigurationError
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

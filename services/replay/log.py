@@ -18,11 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from services.replay import formats, times
-from services.replay.formats import FORMATS, TEXT_READERS, Row
-from services.replay.lines import Line, read_lines
-from shared.errors import ConfigurationError
-from shared.problems import Problem, Problems, why_unusable
+from nextclick.services.replay import formats, times
+from nextclick.services.replay.formats import FORMATS, TEXT_READERS, Row
+from nextclick.services.replay.lines import Line, read_lines
+from nextclick.shared.data_problems import Problem, Problems, why_unusable
+from nextclick.shared.errors import ConfigurationError
 
 _LINES_LOOKED_AT = 20
 _PARQUET = b"PAR1"

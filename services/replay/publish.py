@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from services.replay.log import ClickFile
-from shared.errors import ConfigurationError
-from shared.kafka import Publisher
-from shared.messages import OutMessage, of_user
-from shared.patience import Patience
-from shared.schemas import Click
+from nextclick.services.replay.log import ClickFile
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.kafka import Publisher
+from nextclick.shared.messages import OutMessage, of_user
+from nextclick.shared.runtime.retry import Patience
+from nextclick.shared.schemas import Click
 
 AT_ONCE = 2000
 """Clicks between two acknowledgements at most, and so those that a crash repeats at full speed."""

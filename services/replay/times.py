@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from shared.errors import ConfigurationError
-from shared.schemas import LATEST_TIMESTAMP
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.schemas import LATEST_TIMESTAMP
 
 ToMillis = Callable[[str], int]
 """Raises ValueError for what is no time."""

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from services.simulator.shop import FloatArray, IntArray
+from nextclick.services.simulator.shop import FloatArray, IntArray
 
 _BATCH = 1024
 """Histories filtered at once: bounds memory at any number."""

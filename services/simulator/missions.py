@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from services.simulator.assortment import MISSIONS, PRODUCTS
-from services.simulator.chain import Chain, sampler
-from services.simulator.shop import Clicks, FloatArray, IntArray
-from services.simulator.world import CATEGORIES, CLICK_PROBABILITY, PERSONAS
-from shared.windows import HISTORY_LENGTH
+from nextclick.services.simulator.assortment import MISSIONS, PRODUCTS
+from nextclick.services.simulator.chain import Chain, sampler
+from nextclick.services.simulator.shop import Clicks, FloatArray, IntArray
+from nextclick.services.simulator.world import CATEGORIES, CLICK_PROBABILITY, PERSONAS
+from nextclick.shared.windows import HISTORY_LENGTH
 
 DETOUR = 0.15
 """P(a click is a detour)."""

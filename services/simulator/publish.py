@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from services.simulator.shop import Clicks
-from shared.identifiers import uuid7
-from shared.kafka import Publisher
-from shared.messages import OutMessage, of_user
-from shared.patience import Patience
-from shared.schemas import Click
+from nextclick.services.simulator.shop import Clicks
+from nextclick.shared.kafka import Publisher
+from nextclick.shared.messages import OutMessage, of_user
+from nextclick.shared.runtime.retry import Patience
+from nextclick.shared.schemas import Click, uuid7
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from services.simulator.shop import Clicks, FloatArray, IntArray
+from nextclick.services.simulator.shop import Clicks, FloatArray, IntArray
 
 CATEGORIES = ("Fish Supplies", "Cat Food", "Dog Food", "Dog Toy", "Cat Toy")
 CLICK_PROBABILITY = {

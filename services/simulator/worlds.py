@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from services.simulator.missions import MissionWorld
-from services.simulator.shop import Clicks
-from services.simulator.world import World
-from shared.errors import ConfigurationError
+from nextclick.services.simulator.missions import MissionWorld
+from nextclick.services.simulator.shop import Clicks
+from nextclick.services.simulator.world import World
+from nextclick.shared.errors import ConfigurationError
 
 
 def world(name: str, seed: int) -> World | MissionWorld:

@@ -6,11 +6,11 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from services.topics import findings
-from services.topics.findings import Report, line
-from shared.errors import ConfigurationError
-from shared.kafka import offsets_held, read_offsets
-from shared.settings import KafkaSettings
+from nextclick.services.topics import findings
+from nextclick.services.topics.findings import Report, line
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.kafka import offsets_held, read_offsets
+from nextclick.shared.runtime.settings import KafkaSettings
 
 __all__ = ["line", "run", "write"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from pydantic_core import from_json
 
-from services.topics.partitioner import java_partition, librdkafka_partition
-from shared.errors import BadClick
-from shared.messages import Message, Place
-from shared.schemas import decode_click
+from nextclick.services.topics.partitioner import java_partition, librdkafka_partition
+from nextclick.shared.errors import BadClick
+from nextclick.shared.messages import Message, Place
+from nextclick.shared.schemas import decode_click
 
 DAY_MS = 86_400_000
 PLAUSIBLE_MS = DAY_MS

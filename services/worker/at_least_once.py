@@ -11,16 +11,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from services.worker.guarantee import (
+from nextclick.services.worker.guarantee import (
     IDLE_POLL_SECONDS,
     MAX_OPEN_CLICKS,
     Batch,
     nobody,
     poll_seconds_after,
 )
-from shared import metrics
-from shared.errors import CommitRefused, Unavailable
-from shared.kafka import ClickConsumer, Publisher
+from nextclick.shared.errors import CommitRefused, Unavailable
+from nextclick.shared.kafka import ClickConsumer, Publisher
+from nextclick.shared.runtime import metrics
 
 log = logging.getLogger(__name__)
 

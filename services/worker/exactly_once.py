@@ -12,17 +12,17 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.worker.guarantee import (
+from nextclick.services.worker.guarantee import (
     IDLE_POLL_SECONDS,
     MAX_OPEN_CLICKS,
     Batch,
     nobody,
     poll_seconds_after,
 )
-from shared import metrics
-from shared.errors import CommitRefused, Unavailable
-from shared.kafka import ClickConsumer, TransactionalPublisher
-from shared.kafka.background import BackgroundCall
+from nextclick.shared.errors import CommitRefused, Unavailable
+from nextclick.shared.kafka import ClickConsumer, TransactionalPublisher
+from nextclick.shared.kafka.background import BackgroundCall
+from nextclick.shared.runtime import metrics
 
 log = logging.getLogger(__name__)
 

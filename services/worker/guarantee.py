@@ -23,9 +23,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from shared.kafka.publisher import Receipt
-from shared.messages import OutMessage
-from shared.schemas import Recommendation
+from nextclick.shared.kafka.publisher import Receipt
+from nextclick.shared.messages import OutMessage
+from nextclick.shared.schemas import Recommendation
 
 IDLE_POLL_SECONDS = 0.5
 """How long to wait for clicks while nothing is open."""

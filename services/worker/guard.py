@@ -20,12 +20,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from services.worker.record import Record
-from services.worker.watch import Verdict, Watch
-from shared import metrics
-from shared.model_slot import ServedModel
-from shared.schemas import Click
-from shared.scorer import Ranking
+from nextclick.services.worker.record import Record
+from nextclick.services.worker.watch import Verdict, Watch
+from nextclick.shared.model import Ranking
+from nextclick.shared.registry import ServedModel
+from nextclick.shared.runtime import metrics
+from nextclick.shared.schemas import Click
 
 log = logging.getLogger(__name__)
 

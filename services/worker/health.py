@@ -5,16 +5,15 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from functools import partial
 
-from services.worker.loop import Worker
-from shared import health
-from shared.errors import Unavailable
-from shared.health import WAIT_SECONDS, Check
-from shared.kafka import LagMonitor
-from shared.settings import Settings
+from nextclick.services.worker.loop import Worker
+from nextclick.shared.errors import Unavailable
+from nextclick.shared.kafka import LagMonitor, health
+from nextclick.shared.runtime.health import WAIT_SECONDS, Check
+from nextclick.shared.runtime.settings import Settings
 
 
 def served(settings: Settings, worker: Worker) -> AbstractContextManager[None]:
-    """See shared.health.served."""
+    """See nextclick.shared.kafka.health.served."""
     return health.served(
         settings.worker.metrics_port,
         "NEXTCLICK_WORKER__METRICS_PORT",

@@ -30,18 +30,18 @@ from dataclasses import dataclass, field
 
 from prometheus_client.context_managers import Timer
 
-from services.worker import handle
-from services.worker.guarantee import Batch, Guarantee
-from services.worker.guard import Guard
-from shared import metrics
-from shared.errors import BadClick, CommitRefused
-from shared.heartbeat import HEART
-from shared.kafka import ClickConsumer
-from shared.messages import Message, of_user, offsets_after
-from shared.model_slot import ModelSlot
-from shared.patience import Patience, Stopped
-from shared.schemas import Click
-from shared.sessions import MAX_UNCOMMITTED_CLICKS_PER_USER, SessionStore
+from nextclick.services.worker import decide
+from nextclick.services.worker.guarantee import Batch, Guarantee
+from nextclick.services.worker.guard import Guard
+from nextclick.shared.errors import BadClick, CommitRefused
+from nextclick.shared.kafka import ClickConsumer
+from nextclick.shared.messages import Message, of_user, offsets_after
+from nextclick.shared.redis import MAX_UNCOMMITTED_CLICKS_PER_USER, SessionStore
+from nextclick.shared.registry import ModelSlot
+from nextclick.shared.runtime import metrics
+from nextclick.shared.runtime.heartbeat import HEART
+from nextclick.shared.runtime.retry import Patience, Stopped
+from nextclick.shared.schemas import Click
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Worker:
     now: Callable[[], float] = time.time
     reached: Callable[[str], None] = lambda step: None
     """Called with the name of each step when it is done; tests crash there."""
-    _waiting: deque[handle.Read] = field(default_factory=deque)
+    _waiting: deque[decide.Read] = field(default_factory=deque)
     """Read, and not answered yet."""
     _uncommitted: Counter[str] = field(default_factory=Counter)
     """Clicks of each user that are appended and not known to be committed."""
@@ -107,7 +107,7 @@ class Worker:
         """Answer one micro-batch, or return after a while without a click."""
         self._read()  # 1, 2
         try:
-            batch = handle.take(
+            batch = decide.take(
                 self._waiting, self.max_batch, self._uncommitted, MAX_UNCOMMITTED_CLICKS_PER_USER
             )
             if batch:
@@ -131,10 +131,10 @@ class Worker:
         self.reached("polled")
         metrics.BATCH_SIZE.observe(len(messages))
         with _timed("decode"):
-            self._waiting += handle.decode(messages)  # 2
+            self._waiting += decide.decode(messages)  # 2
         self.reached("decoded")
 
-    def _answer(self, batch: list[handle.Read]) -> None:
+    def _answer(self, batch: list[decide.Read]) -> None:
         model = self.slot.model
         assert model is not None, "run() is called once the first model is there"
         with _timed("append"):
@@ -146,26 +146,26 @@ class Worker:
         with _timed("encode"):
             now_ms = int(self.now() * 1000)
             answers = [
-                handle.recommendation(click, history, ranking, model.version, now_ms)
+                decide.recommendation(click, history, ranking, model.version, now_ms)
                 for (click, history), ranking in zip(asked, rankings, strict=True)
             ]
             encoded = [of_user(self.recommendations_topic, a) for a in answers]
-            bad = handle.bad(batch)
-            dead = [handle.dead_letter(self.dlq_topic, m, error, now_ms) for m, error in bad]
+            bad = decide.bad(batch)
+            dead = [decide.dead_letter(self.dlq_topic, m, error, now_ms) for m, error in bad]
             result = Batch(
                 answers=answers,
                 messages=[*encoded, *dead],
                 offsets=offsets_after([read.message for read in batch]),
-                users=handle.users(batch),
+                users=decide.users(batch),
                 size=len(batch),
             )
         with _timed("produce"):
             self._patiently(self.guarantee.submit, result)  # 5
         self._note_dead_letters(bad)
 
-    def _with_histories(self, batch: list[handle.Read]) -> list[tuple[Click, list[str]]]:
+    def _with_histories(self, batch: list[decide.Read]) -> list[tuple[Click, list[str]]]:
         """Append the clicks of a batch; return those that are to be answered, and from what."""
-        clicks, places = handle.clicks(batch)
+        clicks, places = decide.clicks(batch)
         metrics.CLICKS.inc(len(clicks))
         histories = self._patiently(self.sessions.append, clicks, places)
         asked = [(c, h) for c, h in zip(clicks, histories, strict=True) if h]
@@ -212,7 +212,7 @@ class Worker:
                 message.partition,
                 message.offset,
                 str(error)[:200],
-                extra=handle.about(message, error),
+                extra=decide.about(message, error),
             )
 
 

@@ -9,21 +9,19 @@ from collections.abc import Callable
 
 import torch
 
-from services.worker import health
-from services.worker.at_least_once import AtLeastOnce
-from services.worker.exactly_once import ExactlyOnce
-from services.worker.guarantee import Guarantee
-from services.worker.guard import Guard
-from services.worker.loop import Worker
-from shared.device import select_device
-from shared.garbage import leave_what_is_loaded_to_itself
-from shared.heartbeat import HEART
-from shared.kafka import ClickConsumer, Publisher, TransactionalPublisher, ensure_topics
-from shared.model_slot import ModelSlot
-from shared.registry import Registry
-from shared.scorer import Scorer
-from shared.sessions import session_store
-from shared.settings import Settings
+from nextclick.services.worker import health
+from nextclick.services.worker.at_least_once import AtLeastOnce
+from nextclick.services.worker.exactly_once import ExactlyOnce
+from nextclick.services.worker.guarantee import Guarantee
+from nextclick.services.worker.guard import Guard
+from nextclick.services.worker.loop import Worker
+from nextclick.shared.kafka import ClickConsumer, Publisher, TransactionalPublisher, ensure_topics
+from nextclick.shared.model import Scorer, select_device
+from nextclick.shared.redis import session_store
+from nextclick.shared.registry import ModelSlot, Registry
+from nextclick.shared.runtime.garbage_collector import leave_what_is_loaded_to_itself
+from nextclick.shared.runtime.heartbeat import HEART
+from nextclick.shared.runtime.settings import Settings
 
 log = logging.getLogger(__name__)
 

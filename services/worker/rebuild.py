@@ -1,9 +1,9 @@
 """`nextclick sessions rebuild`: Redis has lost the sessions; the clicks topic still has the clicks.
 
 Reads what the workers have dealt with, as far back as the topic goes, and appends it again. What is
-there already stays as it is (shared/sessions.py), so it may be run again, and beside workers. But a
-user who clicks meanwhile, before its clicks were read, starts anew: stop the workers first if that
-matters.
+there already stays as it is (shared/redis/sessions.py), so it may be run again, and beside
+workers. But a user who clicks meanwhile, before its clicks were read, starts anew: stop the workers
+first if that matters.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
-from services.worker import handle
-from shared.kafka import GroupOffsets, offsets_held, read_offsets
-from shared.sessions import session_store
-from shared.settings import Settings
+from nextclick.services.worker import decide
+from nextclick.shared.kafka import GroupOffsets, offsets_held, read_offsets
+from nextclick.shared.redis import session_store
+from nextclick.shared.runtime.settings import Settings
 
 BATCH = 1000
 
@@ -42,7 +42,7 @@ def run(settings: Settings) -> Rebuilt:
         closing(read_offsets(kafka, kafka.clicks_topic, wanted)) as messages,
     ):
         while batch := list(islice(messages, BATCH)):
-            clicks, places = handle.clicks(handle.decode(batch))
+            clicks, places = decide.clicks(decide.decode(batch))
             histories = sessions.append(clicks, places)
             read += len(clicks)
             behind += histories.count([])

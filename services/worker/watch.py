@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.worker.record import LEAST_JUDGED, Record, Share, size_class
+from nextclick.services.worker.record import LEAST_JUDGED, Record, Share, size_class
 
 WORSE_Z = 3.5
 """Standard errors by which a hit rate must be lower. At four looks, luck alone does that to fewer

@@ -5,9 +5,9 @@ listens on 127.0.0.1 without a password, keeps its data in a folder that the cal
 and ends with the process that started it. None is meant for production.
 """
 
-from shared.embedded.kafka import KafkaCluster, start_kafka, start_kafka_cluster
-from shared.embedded.server import Server, free_port
-from shared.embedded.valkey import start_redis
+from nextclick.shared.embedded.kafka import KafkaCluster, start_kafka, start_kafka_cluster
+from nextclick.shared.embedded.server import Server, free_port
+from nextclick.shared.embedded.valkey import start_redis
 
 __all__ = [
     "KafkaCluster",

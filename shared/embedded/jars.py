@@ -22,9 +22,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from shared.embedded.server import not_installed
-from shared.errors import ConfigurationError
-from shared.local_folder import alone
+from nextclick.shared.embedded.server import not_installed
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.runtime.local_folder import alone
 
 LOCK_FILE = Path(__file__).with_name("kafka-jars.toml")
 _DOWNLOADS_AT_ONCE = 6

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.errors import ConfigurationError
+from nextclick.shared.errors import ConfigurationError
 
 OLDEST_VERSION = 17
 """Kafka 4 needs it."""

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.embedded.prepare import CHECKPOINT, Installation, installation
-from shared.embedded.properties import Node, write_properties
-from shared.embedded.server import Server, free_port
-from shared.kafka.brokers import Brokers, live_brokers
+from nextclick.shared.embedded.prepare import CHECKPOINT, Installation, installation
+from nextclick.shared.embedded.properties import Node, write_properties
+from nextclick.shared.embedded.server import Server, free_port
+from nextclick.shared.kafka.brokers import Brokers, live_brokers
 
 _ALONE = ["-Xms256m", "-Xmx512m"]
 _ONE_OF_THREE = ["-Xmx288m"]

@@ -1,7 +1,7 @@
 """Resolve a version of Kafka and write kafka-jars.toml, or another lock file.
 
-`python -m shared.embedded.make_lock 4.1.0`
-`python -m shared.embedded.make_lock 3.9.1 tests/kafka-3.9-jars.toml`
+`python -m nextclick.shared.embedded.make_lock 4.1.0`
+`python -m nextclick.shared.embedded.make_lock 3.9.1 tests/kafka-3.9-jars.toml`
 
 Only whoever changes the version needs it. The checksums are of what the Maven repository gives out
 now; compare them with another source before you commit them.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jgo.maven import MavenContext
 
-from shared.embedded.jars import LOCK_FILE
+from nextclick.shared.embedded.jars import LOCK_FILE
 
 LOGGER = "org.slf4j:slf4j-simple:1.7.36"
 """Kafka names no logging backend; this one writes warnings to the server's log file."""
@@ -34,7 +34,8 @@ def main(kafka_version: str, lock_file: Path | str = LOCK_FILE) -> None:
             if d.type == "jar" and d.scope in (None, "compile", "runtime")
         }
         lines = [
-            "# Written by `python -m shared.embedded.make_lock`: Kafka and all that it needs.",
+            "# Written by `python -m nextclick.shared.embedded.make_lock`: "
+            "Kafka and all that it needs.",
             f'kafka_version = "{kafka_version}"',
             "jars = [",
         ]

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.embedded.jars import cache_folder, kafka_jars
-from shared.embedded.java import Java, find_java
-from shared.embedded.properties import Node, write_properties
-from shared.embedded.server import Server, free_port
-from shared.errors import ConfigurationError
-from shared.kafka.brokers import live_brokers
-from shared.local_folder import alone
+from nextclick.shared.embedded.jars import cache_folder, kafka_jars
+from nextclick.shared.embedded.java import Java, find_java
+from nextclick.shared.embedded.properties import Node, write_properties
+from nextclick.shared.embedded.server import Server, free_port
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.kafka.brokers import live_brokers
+from nextclick.shared.runtime.local_folder import alone
 
 CHECKPOINT = "bootstrap.checkpoint"
 """In each data folder: the feature levels that a new cluster begins with."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shared.embedded.server import free_port
+from nextclick.shared.embedded.server import free_port
 
 
 @dataclass(frozen=True)

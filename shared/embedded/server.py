@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from shared import processes
-from shared.errors import ConfigurationError
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.runtime import processes
 
 START_SECONDS = 90.0
 """A broker that starts alone on an idle machine takes one or two seconds."""

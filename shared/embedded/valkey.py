@@ -6,8 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from shared.embedded.server import Server, free_port, not_installed
-from shared.errors import ConfigurationError
+from nextclick.shared.embedded.server import Server, free_port, not_installed
+from nextclick.shared.errors import ConfigurationError
 
 
 def start_redis(folder: Path, port: int | None = None, *options: str) -> Server:

@@ -7,12 +7,12 @@ consumer's offsets with it, `TopicReader` and `LagMonitor` look on from outside 
 become Unavailable; librdkafka reconnects by itself meanwhile.
 """
 
-from shared.kafka.consumer import ClickConsumer
-from shared.kafka.offsets import GroupOffsets, offsets_held, read_offsets
-from shared.kafka.onlookers import LagMonitor, TopicReader
-from shared.kafka.publisher import Publisher
-from shared.kafka.topics import ensure_topics
-from shared.kafka.transactions import TransactionalPublisher
+from nextclick.shared.kafka.consumer import ClickConsumer
+from nextclick.shared.kafka.offsets import GroupOffsets, offsets_held, read_offsets
+from nextclick.shared.kafka.publisher import Publisher
+from nextclick.shared.kafka.readers import LagMonitor, TopicReader
+from nextclick.shared.kafka.topics import ensure_topics
+from nextclick.shared.kafka.transactions import TransactionalPublisher
 
 __all__ = [
     "ClickConsumer",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from shared.errors import Unavailable
-from shared.kafka.client import REQUEST_SECONDS
+from nextclick.shared.errors import Unavailable
+from nextclick.shared.kafka.client import REQUEST_SECONDS
 
 ABANDON_SECONDS = REQUEST_SECONDS + 1
 """After so long a call is taken for one that never returns."""

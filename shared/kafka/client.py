@@ -17,11 +17,11 @@ from confluent_kafka import (
 )
 from confluent_kafka import Message as RawMessage
 
-from shared.errors import ConfigurationError, Unavailable
-from shared.masking import secrets_of_options, without
-from shared.messages import Message
-from shared.patience import REMIND_SECONDS
-from shared.settings import KafkaSettings
+from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.messages import Message
+from nextclick.shared.runtime.masking import secrets_of_options, without
+from nextclick.shared.runtime.retry import REMIND_SECONDS
+from nextclick.shared.runtime.settings import KafkaSettings
 
 _MESSAGES_REMEMBERED = 1000
 REQUEST_SECONDS = 10.0

@@ -17,9 +17,15 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
 
-from shared.errors import CommitRefused, ConfigurationError, Fenced, NextclickError, Unavailable
-from shared.kafka.background import BackgroundCall
-from shared.kafka.client import (
+from nextclick.shared.errors import (
+    CommitRefused,
+    ConfigurationError,
+    Fenced,
+    NextclickError,
+    Unavailable,
+)
+from nextclick.shared.kafka.background import BackgroundCall
+from nextclick.shared.kafka.client import (
     BULK,
     LOW_LATENCY,
     MISCONFIGURED,
@@ -30,9 +36,9 @@ from shared.kafka.client import (
     read_message,
     unavailable,
 )
-from shared.messages import Message
-from shared.patience import Reminder
-from shared.settings import KafkaSettings
+from nextclick.shared.messages import Message
+from nextclick.shared.runtime.retry import Reminder
+from nextclick.shared.runtime.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 

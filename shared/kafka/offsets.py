@@ -8,8 +8,8 @@ from typing import TypeVar, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from shared.errors import ConfigurationError, Unavailable
-from shared.kafka.client import (
+from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.kafka.client import (
     MISCONFIGURED,
     REQUEST_SECONDS,
     client_config,
@@ -19,8 +19,8 @@ from shared.kafka.client import (
     read_message,
     unavailable,
 )
-from shared.messages import Message
-from shared.settings import KafkaSettings
+from nextclick.shared.messages import Message
+from nextclick.shared.runtime.settings import KafkaSettings
 
 _Answer = TypeVar("_Answer")
 

@@ -9,10 +9,10 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as RawMessage
 
-from shared.errors import ConfigurationError, Unavailable
-from shared.kafka.client import REQUEST_SECONDS, client_config, make_client, unavailable
-from shared.messages import OutMessage
-from shared.settings import KafkaSettings
+from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.kafka.client import REQUEST_SECONDS, client_config, make_client, unavailable
+from nextclick.shared.messages import OutMessage
+from nextclick.shared.runtime.settings import KafkaSettings
 
 PRODUCER_CONFIG = {
     "enable.idempotence": True,  # implies acks=all and order per partition

@@ -12,9 +12,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     TopicMetadata,
 )
 
-from shared.errors import ConfigurationError, Unavailable
-from shared.kafka.client import REQUEST_SECONDS, client_config, make_client, unavailable
-from shared.settings import KafkaSettings
+from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.kafka.client import REQUEST_SECONDS, client_config, make_client, unavailable
+from nextclick.shared.runtime.settings import KafkaSettings
 
 
 def ensure_topics(settings: KafkaSettings, topics: Iterable[str]) -> list[str]:

@@ -13,18 +13,18 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as RawMessage
 
-from shared.errors import CommitRefused, ConfigurationError, Fenced, Unavailable
-from shared.kafka.background import BackgroundCall
-from shared.kafka.client import (
+from nextclick.shared.errors import CommitRefused, ConfigurationError, Fenced, Unavailable
+from nextclick.shared.kafka.background import BackgroundCall
+from nextclick.shared.kafka.client import (
     MISCONFIGURED,
     REQUEST_SECONDS,
     client_config,
     make_client,
     unavailable,
 )
-from shared.kafka.publisher import PRODUCER_CONFIG, produce, refusal
-from shared.messages import OutMessage
-from shared.settings import KafkaSettings
+from nextclick.shared.kafka.publisher import PRODUCER_CONFIG, produce, refusal
+from nextclick.shared.messages import OutMessage
+from nextclick.shared.runtime.settings import KafkaSettings
 
 TRANSACTION_TIMEOUT_MS = 30_000
 """So long a worker that died for good holds back the readers of committed answers."""

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
-from shared.registry import Registry
-from shared.schemas import Click
-from shared.settings import PREFIX, KafkaSettings
+from nextclick.shared.registry import Registry
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
+from nextclick.shared.schemas import Click
 from tests.conftest import Launch
 from tests.integration.traffic import Answers, Shop, publish_model
 from tests.waiting import until

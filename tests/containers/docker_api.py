@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shared import processes
+from nextclick.shared.runtime import processes
 from tests.containers.engine import NoEngine, find_engine
 from tests.waiting import until
 

@@ -18,9 +18,9 @@ import pytest
 from confluent_kafka import ConsumerGroupState
 from confluent_kafka.admin import AdminClient
 
-from shared.errors import Unavailable
-from shared.kafka import TopicReader
-from shared.settings import KafkaSettings
+from nextclick.shared.errors import Unavailable
+from nextclick.shared.kafka import TopicReader
+from nextclick.shared.runtime.settings import KafkaSettings
 from tests.containers.engine import Engine, find_engine
 from tests.waiting import until
 

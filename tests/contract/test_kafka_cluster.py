@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from shared import embedded
-from shared.errors import Unavailable
-from shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
-from shared.messages import OutMessage
-from shared.settings import KafkaSettings
+from nextclick.shared import embedded
+from nextclick.shared.errors import Unavailable
+from nextclick.shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
+from nextclick.shared.messages import OutMessage
+from nextclick.shared.runtime.settings import KafkaSettings
 
 ALL_MUST_ANSWER_SECONDS = 60.0
 

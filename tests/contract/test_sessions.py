@@ -12,22 +12,22 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.checkpoint import Vocabulary
-from shared.errors import ConfigurationError, Unavailable
-from shared.messages import Place
-from shared.schemas import Click
-from shared.sessions import (
+from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.messages import Place
+from nextclick.shared.model import Vocabulary
+from nextclick.shared.redis import (
     ENTRIES_KEPT,
     MAX_UNCOMMITTED_CLICKS_PER_USER,
     MemorySessions,
     RedisSessions,
-    Session,
     SessionStore,
 )
-from shared.windows import HISTORY_LENGTH
+from nextclick.shared.redis.sessions import Session
+from nextclick.shared.schemas import Click
+from nextclick.shared.windows import HISTORY_LENGTH
+from nextclick.trainer.data import Split, click_log, samples
 from tests.backend import Backend
 from tests.redis_cluster import Cluster
-from trainer.dataset import Split, click_log, samples
 
 GAP_MS = 1_800_000
 MakeStore = Callable[..., SessionStore]

@@ -12,8 +12,9 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from shared.checkpoint import MANIFEST, VOCABULARY, WEIGHTS
-from shared.registry import POINTER, Registry
+from nextclick.shared.model.checkpoint import MANIFEST, VOCABULARY, WEIGHTS
+from nextclick.shared.registry import Registry
+from nextclick.shared.registry.registry import POINTER
 from tests.integration.traffic import publish_model
 
 

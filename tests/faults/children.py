@@ -74,8 +74,8 @@ class Child:
 
 
 def _run(function: Callable[[], None], log_file: Path) -> None:
-    from shared.heartbeat import HEART
-    from shared.processes import die_with_parent
+    from nextclick.shared.runtime.heartbeat import HEART
+    from nextclick.shared.runtime.processes import die_with_parent
 
     die_with_parent()
     HEART.beat()  # it is as old as the process that was forked
@@ -88,7 +88,7 @@ def _run(function: Callable[[], None], log_file: Path) -> None:
 
 
 def _command(arguments: list[str], environ: dict[str, str], prepare: Prepare | None) -> None:
-    from services import cli
+    from nextclick import __main__ as cli
 
     os.environ.clear()
     os.environ.update(environ)

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from shared.messages import Message
-from shared.patience import Patience
-from shared.schemas import Click
+from nextclick.shared.messages import Message
+from nextclick.shared.runtime.retry import Patience
+from nextclick.shared.schemas import Click
+from nextclick.trainer.collect import EventLog
+from nextclick.trainer.collect.collector import Collector
+from nextclick.trainer.collect.event_log_files import as_it_stands, files_of
 from tests.faults.oracle import Verdict
 from tests.integration.traffic import make_clicks
-from trainer.event_log import EventLog
-from trainer.log_files import as_it_stands, files_of
-from trainer.main import Collector
 
 PARTITIONS = 2
 CLICKS = 9

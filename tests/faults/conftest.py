@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.embedded import KafkaCluster
+from nextclick.shared.embedded import KafkaCluster
 from tests.faults.oracle import Verdict
 from tests.faults.stand import Stand
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from bench.promise import same_list
-from shared.registry import Registry
-from shared.schemas import Click, Recommendation
-from shared.scorer import Ranking, Scorer
+from nextclick.bench.promise import same_list
+from nextclick.shared.model import Ranking, Scorer
+from nextclick.shared.registry import Registry
+from nextclick.shared.schemas import Click, Recommendation
 from tests.integration.traffic import expected_histories
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from shared.bst_network import BSTConfig
-from shared.errors import NextclickError
-from shared.registry import Registry
+from nextclick.shared.errors import NextclickError
+from nextclick.shared.model import BSTConfig
+from nextclick.shared.registry import Registry
+from nextclick.trainer.fit.distributed import joined
+from nextclick.trainer.fit.presets import DEFAULT, Preset, Regularisation
+from nextclick.trainer.retrain import FitLimits, fit_along, retrain
 from tests.faults import children
-from tests.unit.test_retrain import pattern_log
-from trainer.presets import DEFAULT, Preset, Regularisation
-from trainer.ranks import joined
-from trainer.retrain import FitLimits, fit_along, retrain
+from tests.unit.trainer.test_retrain import pattern_log
 
 RECIPE = replace(
     DEFAULT,
@@ -106,7 +106,7 @@ def start(
 
 def at_step(number: int, action: Callable[[], None]) -> None:
     """Do something before the `number`th step's gradients are averaged."""
-    from trainer.ranks import Ranks
+    from nextclick.trainer.fit.distributed import Ranks
 
     average, left = Ranks.average, number
 

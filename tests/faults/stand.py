@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from shared import embedded
-from shared.kafka import LagMonitor, ensure_topics, offsets_held, read_offsets
-from shared.schemas import Click, Recommendation
-from shared.settings import PREFIX, KafkaSettings
+from nextclick.shared import embedded
+from nextclick.shared.kafka import LagMonitor, ensure_topics, offsets_held, read_offsets
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
+from nextclick.shared.schemas import Click, Recommendation
 from tests.faults import children
 from tests.faults.oracle import Verdict, judge
 from tests.integration.traffic import Shop, publish_model

@@ -8,8 +8,8 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from services.worker import main as worker_main
-from shared.messages import OutMessage
+from nextclick.services.worker import main as worker_main
+from nextclick.shared.messages import OutMessage
 
 
 def at_step(step: str, count: int, action: Callable[[], None]) -> None:
@@ -52,7 +52,7 @@ def append_twice() -> None:
     """Sessions no longer recognise a click that they hold."""
     from itertools import count
 
-    from shared import sessions
+    from nextclick.shared.redis import sessions
 
     numbers = count()
     sessions.event_digest = lambda event_id: next(numbers).to_bytes(8, "big")
@@ -60,7 +60,7 @@ def append_twice() -> None:
 
 def no_fence() -> None:
     """Sessions no longer know how far a user's clicks have been appended."""
-    from shared.sessions import RedisSessions
+    from nextclick.shared.redis import RedisSessions
 
     append = RedisSessions.append
     RedisSessions.append = lambda self, clicks, places=None: append(self, clicks)  # type: ignore[method-assign]
@@ -68,8 +68,8 @@ def no_fence() -> None:
 
 def commit_before_acknowledged() -> None:
     """Offsets are committed while the answers are still on their way."""
-    from shared.kafka import Publisher
-    from shared.kafka.publisher import Receipt
+    from nextclick.shared.kafka import Publisher
+    from nextclick.shared.kafka.publisher import Receipt
 
     send = Publisher.send
 
@@ -83,8 +83,8 @@ def commit_before_acknowledged() -> None:
 
 def die_between_two_commits(count: int) -> None:
     """Offsets are committed after the transaction instead of in it; it dies in between."""
-    from services.worker.exactly_once import ExactlyOnce
-    from shared.kafka import TransactionalPublisher
+    from nextclick.services.worker.exactly_once import ExactlyOnce
+    from nextclick.shared.kafka import TransactionalPublisher
 
     left = count
     begin, end = TransactionalPublisher.begin, ExactlyOnce._end

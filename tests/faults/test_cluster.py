@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared import embedded
-from shared.settings import PREFIX
+from nextclick.shared import embedded
+from nextclick.shared.runtime.settings import PREFIX
 from tests.faults.conftest import MakeStand, Report, each_guarantee
 from tests.faults.stand import Stopwatch
 from tests.integration.traffic import make_clicks

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import redis
 
-from services.worker.loop import STEPS
+from nextclick.services.worker.loop import STEPS
 from tests.faults.conftest import GUARANTEES, MakeStand, Report
 from tests.faults.stand import Stand, Stopwatch
 from tests.faults.tampering import crash_at

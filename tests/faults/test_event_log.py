@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nextclick.trainer.collect import EventLog
 from tests.faults import children, dying
 from tests.faults.collecting import (
     CLICKS,
@@ -24,7 +25,6 @@ from tests.faults.collecting import (
 from tests.faults.conftest import Report
 from tests.faults.stand import Stopwatch
 from tests.waiting import until
-from trainer.event_log import EventLog
 
 CLICKS_IN_ALL = [click for partition in range(PARTITIONS) for click in stream(partition)]
 IN_ORDER = [click.event_id for click in CLICKS_IN_ALL]

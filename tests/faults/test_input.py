@@ -6,8 +6,8 @@ from collections import Counter
 
 import numpy as np
 
-from shared.kafka import TopicReader
-from shared.schemas import Click
+from nextclick.shared.kafka import TopicReader
+from nextclick.shared.schemas import Click
 from tests.faults.conftest import MakeStand, Report
 from tests.faults.stand import Stand, Stopwatch
 from tests.integration.traffic import make_clicks

@@ -9,7 +9,7 @@ import socket
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from shared.settings import PREFIX
+from nextclick.shared.runtime.settings import PREFIX
 from tests.faults.conftest import MakeStand, Report, each_guarantee
 from tests.faults.stand import Stopwatch, go_on, pause
 from tests.faults.tampering import at_step

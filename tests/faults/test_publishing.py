@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from shared.errors import Unavailable
-from shared.model_slot import ModelSlot
-from shared.registry import Pointer, Registry
-from shared.scorer import Scorer
+from nextclick.shared.errors import Unavailable
+from nextclick.shared.model import Scorer
+from nextclick.shared.registry import ModelSlot, Pointer, Registry
 from tests.faults import children, dying
 from tests.faults.collecting import leftovers
 from tests.integration.traffic import publish_model

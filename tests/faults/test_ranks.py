@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 import torch
 
-from shared.checkpoint import Checkpoint
-from shared.errors import ConfigurationError
-from shared.kafka import ensure_topics
-from shared.registry import Registry
-from shared.settings import PREFIX, KafkaSettings
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.kafka import ensure_topics
+from nextclick.shared.model import Checkpoint
+from nextclick.shared.registry import Registry
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
+from nextclick.trainer.fit.distributed import ALONE, Ranks, joined
 from tests.conftest import Launch
 from tests.faults.ranks import LOST, NOISY, RECIPE, at_step, start
 from tests.faults.tampering import die
 from tests.integration.test_trainer import world_clicks
 from tests.integration.traffic import Shop
 from tests.waiting import until
-from trainer.ranks import ALONE, Ranks, joined
 
 
 def run(folder: Path, world: int, **options: object) -> Checkpoint:
@@ -135,7 +135,7 @@ def torchrun(environ: dict[str, str], folder: Path, *arguments: str) -> subproce
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     with open(folder / "torchrun.log", "ab") as log:
         return subprocess.Popen(
-            [*command, "-m", "services.cli", "trainer", *arguments],
+            [*command, "-m", "nextclick", "trainer", *arguments],
             env={**environ, "PYTHONPATH": str(Path(__file__).parents[2])},
             stdout=log,
             stderr=log,

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.errors import Unavailable
-from shared.messages import Place
-from shared.schemas import Click
-from shared.sessions import MemorySessions, RedisSessions
-from shared.settings import PREFIX
+from nextclick.shared.errors import Unavailable
+from nextclick.shared.messages import Place
+from nextclick.shared.redis import MemorySessions, RedisSessions
+from nextclick.shared.runtime.settings import PREFIX
+from nextclick.shared.schemas import Click
 from tests.faults.conftest import MakeStand, Report
 from tests.faults.stand import Stopwatch
 from tests.integration.traffic import make_clicks

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from shared import checkpoint
-from shared.checkpoint import Checkpoint
-from shared.registry import POINTER, Pointer, Registry
-from shared.schemas import Click
-from shared.settings import PREFIX
+from nextclick.shared.model import Checkpoint, checkpoint
+from nextclick.shared.registry import Pointer, Registry
+from nextclick.shared.registry.registry import POINTER
+from nextclick.shared.runtime.settings import PREFIX
+from nextclick.shared.schemas import Click
 from tests.faults import breaking
 from tests.faults.children import Prepare
 from tests.faults.conftest import MakeStand, Report

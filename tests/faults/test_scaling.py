@@ -11,7 +11,7 @@ from multiprocessing.context import ForkServerProcess
 import pytest
 from confluent_kafka import libversion
 
-from shared.settings import PREFIX
+from nextclick.shared.runtime.settings import PREFIX
 from tests.faults.conftest import MakeStand, Report, each_guarantee
 from tests.faults.stand import Stand, Stopwatch, kill
 from tests.integration.traffic import make_clicks

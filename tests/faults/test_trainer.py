@@ -10,18 +10,17 @@ from multiprocessing.context import ForkServerProcess
 import numpy as np
 import pytest
 
-from shared import registry
-from shared.registry import Pointer, Registry
-from shared.schemas import Click
-from shared.settings import PREFIX
+from nextclick.shared.registry import Pointer, Registry, registry
+from nextclick.shared.runtime.settings import PREFIX
+from nextclick.shared.schemas import Click
+from nextclick.trainer.collect import EventLog
+from nextclick.trainer.evaluate import gate
 from tests.faults import dying
 from tests.faults.collecting import held, judge_log, leftovers
 from tests.faults.conftest import MakeStand, Report
 from tests.faults.stand import Stand, Stopwatch
 from tests.integration.traffic import make_clicks
 from tests.waiting import until
-from trainer import gate
-from trainer.event_log import EventLog
 
 T = f"{PREFIX}TRAINER__"
 QUICK = {

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["services.worker.handle", "shared.schemas", "tests.fuzz"]):
+with atheris.instrument_imports(
+    include=["nextclick.services.worker.decide", "nextclick.shared.schemas", "tests.fuzz"]
+):
     from tests.fuzz import properties
 
 CORPUS = Path(__file__).with_name("corpus")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from services.worker import handle
-from shared.errors import BadClick
-from shared.messages import Message, of_user
-from shared.schemas import MAX_CLICK_BYTES, REASONS, Click, decode_click
-from shared.scorer import Ranking
-from shared.sessions import event_digest
+from nextclick.services.worker import decide
+from nextclick.shared.errors import BadClick
+from nextclick.shared.messages import Message, of_user
+from nextclick.shared.model import Ranking
+from nextclick.shared.redis.sessions import event_digest
+from nextclick.shared.schemas import MAX_CLICK_BYTES, REASONS, Click, decode_click
 
 KAFKA_LIMIT = 1_000_000
 """Kafka's default for a message is 1,048,588 bytes, headers and all; some is for framing."""
@@ -19,7 +19,7 @@ def check(value: bytes | None, key: bytes | None = None, header: bytes = b"1") -
     """Raise AssertionError if the value, or what is made of it, is not as it must be."""
     headers = (("redriven", header), ("x", header))
     message = Message("clicks", 3, 17, key, value, headers)
-    (read,) = handle.decode([message])
+    (read,) = decide.decode([message])
     if isinstance(read.outcome, BadClick):
         _check_letter(message, read.outcome)
     else:
@@ -38,7 +38,7 @@ def check_input(data: bytes) -> None:
 def _check_letter(message: Message, error: BadClick) -> None:
     assert error.reason in REASONS
     assert str(error).isprintable()  # the reason says what is wrong, not what was sent
-    letter = handle.dead_letter("dlq", message, error, now_ms=2**40)
+    letter = decide.dead_letter("dlq", message, error, now_ms=2**40)
     assert letter.value is None or message.value is not None
     if message.value is not None and len(message.value) <= MAX_CLICK_BYTES:
         assert letter.value == message.value
@@ -55,7 +55,7 @@ def _check_click(click: Click) -> None:
     key = PREFIX + click.user_id.encode()
     assert key.removeprefix(PREFIX).decode() == click.user_id
     assert len(event_digest(click.event_id)) == 8
-    answer = handle.recommendation(click, [click.item_id], Ranking([], None), "v", 1)
+    answer = decide.recommendation(click, [click.item_id], Ranking([], None), "v", 1)
     sent = of_user("recommendations", answer)
     assert sent.key == click.user_id.encode()
     assert type(answer).model_validate_json(sent.value or b"") == answer

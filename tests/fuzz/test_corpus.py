@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from services.worker import handle
-from shared import metrics
-from shared.errors import BadClick
-from shared.messages import Message
-from shared.schemas import REASONS, Click, decode_click
+from nextclick.services.worker import decide
+from nextclick.shared.errors import BadClick
+from nextclick.shared.messages import Message
+from nextclick.shared.runtime import metrics
+from nextclick.shared.schemas import REASONS, Click, decode_click
 from tests.fuzz.properties import check, check_input
 
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
@@ -58,8 +58,8 @@ def test_any_bytes_hold(value: bytes, key: bytes, header: bytes) -> None:
 
 @given(st.lists(st.binary(max_size=100) | texts.map(lambda t: json.dumps(t).encode()), max_size=5))
 def test_no_metric_label_comes_from_a_message(values: list[bytes]) -> None:
-    batch = handle.decode([Message("clicks", 0, i, v, v) for i, v in enumerate(values)])
-    for _, error in handle.bad(batch):
+    batch = decide.decode([Message("clicks", 0, i, v, v) for i, v in enumerate(values)])
+    for _, error in decide.bad(batch):
         metrics.DEAD_LETTERS.labels(error.reason)  # as the loop does
     labels = {
         sample.labels.get("reason")

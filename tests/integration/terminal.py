@@ -11,7 +11,7 @@ def nextclick(
 ) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "services.cli", *arguments],
+        [sys.executable, "-m", "nextclick", *arguments],
         env={**environ, "COLUMNS": "200", **overrides},
         capture_output=True,
         text=True,

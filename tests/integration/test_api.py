@@ -19,15 +19,15 @@ import schemathesis
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from services.api.app import Parts, create_app
-from services.api.main import parts_of
-from services.api.rule_book import RuleBook
-from shared import embedded
-from shared.deny_list import deny_list
-from shared.kafka import TopicReader, ensure_topics
-from shared.schemas import Click
-from shared.sessions import session_store
-from shared.settings import PREFIX, KafkaSettings, Settings
+from nextclick.services.api.app import Parts, create_app
+from nextclick.services.api.main import parts_of
+from nextclick.services.api.rule_book import RuleBook
+from nextclick.shared import embedded
+from nextclick.shared.kafka import TopicReader, ensure_topics
+from nextclick.shared.redis import session_store
+from nextclick.shared.redis.deny_list import deny_list
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings, Settings
+from nextclick.shared.schemas import Click
 from tests.conftest import Launch
 from tests.integration.traffic import ITEMS, publish_model
 from tests.waiting import until

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import latency, round_trip, scale, worker
-from bench.contestants import ECHO, Contestant
-from bench.latency import Floor
-from bench.round_trip import Servers, warm_servers
-from services.local import Processes
-from shared.errors import NextclickError
-from shared.settings import KafkaSettings
+from nextclick.bench import latency, round_trip, scale, worker
+from nextclick.bench.contestants import ECHO, Contestant
+from nextclick.bench.latency import Floor
+from nextclick.bench.round_trip import Servers, warm_servers
+from nextclick.services.demo.local_servers import Processes
+from nextclick.shared.errors import NextclickError
+from nextclick.shared.runtime.settings import KafkaSettings
 from tests.integration.traffic import Answers, Shop, make_clicks
 from tests.unit.builders import CPU
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from shared.kafka import Publisher, ensure_topics
-from shared.messages import OutMessage
-from shared.schemas import Recommendation
-from shared.settings import PREFIX, KafkaSettings
+from nextclick.shared.kafka import Publisher, ensure_topics
+from nextclick.shared.messages import OutMessage
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
+from nextclick.shared.schemas import Recommendation
+from nextclick.trainer.collect import EventLog
 from tests.integration.terminal import nextclick, refused
 from tests.integration.traffic import publish_model
-from trainer.event_log import EventLog
 
 
 @pytest.mark.parametrize(

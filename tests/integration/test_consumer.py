@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.errors import CommitRefused
-from shared.kafka import ClickConsumer, GroupOffsets, ensure_topics
-from shared.messages import Message, offsets_after
-from shared.settings import KafkaSettings
+from nextclick.shared.errors import CommitRefused
+from nextclick.shared.kafka import ClickConsumer, GroupOffsets, ensure_topics
+from nextclick.shared.messages import Message, offsets_after
+from nextclick.shared.runtime.settings import KafkaSettings
 from tests.integration.traffic import Shop, make_clicks
 from tests.waiting import until
 

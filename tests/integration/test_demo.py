@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from shared import processes
+from nextclick.shared.runtime import processes
 from tests.waiting import until
 
 
@@ -19,7 +19,7 @@ def test_the_demo_swaps_answers_everything_and_cleans_up(tmp_path: Path) -> None
     out = tmp_path / "out.json"
     arguments = ["--seconds", "0", "--rate", "150", "--workers", "2", "--json", str(out)]
     demo = processes.spawn(
-        [sys.executable, "-m", "services.cli", "demo", *arguments],
+        [sys.executable, "-m", "nextclick", "demo", *arguments],
         log,
         environ={**os.environ, "TMPDIR": str(temporary)},
     )

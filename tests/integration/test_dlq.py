@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from services.worker import handle
-from shared.errors import BadClick
-from shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
-from shared.messages import Message, OutMessage
-from shared.settings import KafkaSettings
+from nextclick.services.worker import decide
+from nextclick.shared.errors import BadClick
+from nextclick.shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
+from nextclick.shared.messages import Message, OutMessage
+from nextclick.shared.runtime.settings import KafkaSettings
 from tests.conftest import Launch
 from tests.integration.terminal import nextclick, refused
 from tests.integration.traffic import Answers, Shop, check, make_clicks, publish_model
@@ -33,7 +33,7 @@ def put(kafka: KafkaSettings, messages: Sequence[tuple[Message, str]]) -> None:
     """Make letters of messages as a worker does, all on partition 1."""
     publisher = Publisher(kafka)
     for message, reason in messages:
-        letter = handle.dead_letter(kafka.dlq_topic, message, BadClick(reason, "why"), 42)
+        letter = decide.dead_letter(kafka.dlq_topic, message, BadClick(reason, "why"), 42)
         publisher.send([OutMessage(letter.topic, letter.key, letter.value, letter.headers, 1)])
     publisher.wait_acknowledged()
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from services.topics.partitioner import java_partition
-from shared.kafka import Publisher, TopicReader, ensure_topics
-from shared.messages import Message, OutMessage
-from shared.schemas import Recommendation, decode_click
-from shared.settings import KafkaSettings
+from nextclick.services.topics.partitioner import java_partition
+from nextclick.shared.kafka import Publisher, TopicReader, ensure_topics
+from nextclick.shared.messages import Message, OutMessage
+from nextclick.shared.runtime.settings import KafkaSettings
+from nextclick.shared.schemas import Recommendation, decode_click
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from shared import embedded
-from shared.errors import ConfigurationError
-from shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
-from shared.messages import OutMessage
-from shared.settings import KafkaSettings
+from nextclick.shared import embedded
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
+from nextclick.shared.messages import OutMessage
+from nextclick.shared.runtime.settings import KafkaSettings
 from tests.waiting import until
 
 

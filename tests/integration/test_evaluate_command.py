@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from services import cli, evaluation
-from shared.errors import ConfigurationError
-from trainer.report.document import Report
+from nextclick import __main__ as cli
+from nextclick.services.evaluate import evaluation
+from nextclick.shared.errors import ConfigurationError
+from nextclick.trainer.compare.report.document import Report
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def nextclick(*arguments: str) -> subprocess.CompletedProcess[str]:
         name: value for name, value in os.environ.items() if not name.startswith("NEXTCLICK")
     }
     return subprocess.run(
-        [sys.executable, "-m", "services.cli", "evaluate", *arguments],
+        [sys.executable, "-m", "nextclick", "evaluate", *arguments],
         env={**environ, "NEXTCLICK_DEVICE": "cpu"},
         capture_output=True,
         text=True,

@@ -11,16 +11,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from services import explain
-from services.worker import handle
-from shared.errors import BadClick
-from shared.explain import Explanation
-from shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
-from shared.messages import Message, OutMessage, of_user
-from shared.schemas import Click, ScoredItem, decode_click
-from shared.scorer import Ranking
-from shared.sessions import RedisSessions
-from shared.settings import KafkaSettings
+from nextclick.services.cli import explain
+from nextclick.services.worker import decide
+from nextclick.shared.errors import BadClick
+from nextclick.shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
+from nextclick.shared.messages import Message, OutMessage, of_user
+from nextclick.shared.model import Explanation, Ranking
+from nextclick.shared.redis import RedisSessions
+from nextclick.shared.runtime.settings import KafkaSettings
+from nextclick.shared.schemas import Click, ScoredItem, decode_click
 from tests.backend import Backend
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
@@ -60,14 +59,14 @@ def test_hostile_names_come_back_from_kafka_as_they_went(kafka: KafkaSettings) -
     sent: list[OutMessage] = []
     for text in HOSTILE:
         click = Click(event_id=text[:64], user_id=text, item_id=text, timestamp=1)
-        answer = handle.recommendation(
+        answer = decide.recommendation(
             click, [text], Ranking([ScoredItem(text, 1.0)], None), "v", 1
         )
         sent.append(of_user(kafka.recommendations_topic, answer))
         raw = Message("clicks", 0, 1, text.encode(), text.encode(), (("x", text.encode()),))
-        (read,) = handle.decode([raw])
+        (read,) = decide.decode([raw])
         assert isinstance(read.outcome, BadClick)
-        sent.append(handle.dead_letter(kafka.dlq_topic, raw, read.outcome, 1))
+        sent.append(decide.dead_letter(kafka.dlq_topic, raw, read.outcome, 1))
     ensure_topics(kafka, [kafka.recommendations_topic, kafka.dlq_topic])
     publisher = Publisher(kafka)
     publisher.send(sent)
@@ -82,7 +81,7 @@ def test_half_a_surrogate_pair_is_no_text() -> None:
     for field in ("event_id", "user_id", "item_id", "event_type"):
         click = {"event_id": "e", "user_id": "u", "item_id": "i", "timestamp": 1, field: "\ud800"}
         for value in (json.dumps(click), json.dumps(click, ensure_ascii=False)):
-            (read,) = handle.decode(
+            (read,) = decide.decode(
                 [Message("clicks", 0, 0, None, value.encode("utf-8", "surrogatepass"))]
             )
             assert isinstance(read.outcome, BadClick)

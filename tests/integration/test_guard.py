@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from shared.errors import CheckpointError
-from shared.registry import Registry
-from shared.schemas import Click
-from shared.scorer import Scorer
-from shared.settings import PREFIX, KafkaSettings
-from shared.windows import HISTORY_LENGTH
+from nextclick.shared.errors import CheckpointError
+from nextclick.shared.model import Scorer
+from nextclick.shared.registry import Registry
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
+from nextclick.shared.schemas import Click
+from nextclick.shared.windows import HISTORY_LENGTH
 from tests.conftest import Launch
 from tests.integration.traffic import ITEMS, Answers, Shop, check, publish_model
 from tests.waiting import until

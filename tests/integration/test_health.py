@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from shared import embedded
-from shared.settings import PREFIX
+from nextclick.shared import embedded
+from nextclick.shared.runtime.settings import PREFIX
 from tests.conftest import Launch
 from tests.integration.traffic import publish_model
 from tests.waiting import until

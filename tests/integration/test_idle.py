@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.settings import KafkaSettings
+from nextclick.shared.runtime.settings import KafkaSettings
 from tests.conftest import Launch
 from tests.integration.traffic import publish_model
 from tests.waiting import until

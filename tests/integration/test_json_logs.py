@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shared.registry import Registry
-from shared.settings import PREFIX, KafkaSettings
+from nextclick.shared.registry import Registry
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from tests.conftest import Launch
 from tests.integration.traffic import Answers, Shop, make_clicks, publish_model
 from tests.waiting import until

@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from shared import embedded
-from shared.errors import ConfigurationError, Unavailable
-from shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
-from shared.kafka import topics as kafka_topics
-from shared.messages import OutMessage
-from shared.settings import KafkaSettings
+from nextclick.shared import embedded
+from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
+from nextclick.shared.kafka import topics as kafka_topics
+from nextclick.shared.messages import OutMessage
+from nextclick.shared.runtime.settings import KafkaSettings
 
 PASSWORD = "hunter2"
 LOGIN = {"sasl.mechanism": "PLAIN", "sasl.username": "shop", "sasl.password": PASSWORD}

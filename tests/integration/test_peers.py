@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import round_trip
-from bench.contestants import Contestant
-from bench.peers import interpreter, report
-from bench.peers import measure as measure_module
-from bench.peers.measure import measure
-from bench.peers.passes import answer_all, compare
-from bench.round_trip import warm_servers
-from shared.errors import ConfigurationError
-from shared.kafka import ensure_topics
-from shared.settings import KafkaSettings
+from nextclick.bench import round_trip
+from nextclick.bench.contestants import Contestant
+from nextclick.bench.peers import interpreter, report
+from nextclick.bench.peers import measure as measure_module
+from nextclick.bench.peers.measure import measure
+from nextclick.bench.peers.passes import answer_all, compare
+from nextclick.bench.round_trip import warm_servers
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.kafka import ensure_topics
+from nextclick.shared.runtime.settings import KafkaSettings
 from tests.integration.traffic import Shop, check, make_clicks, publish_model
 
 
@@ -41,8 +41,8 @@ def test_both_give_the_same_answers(
     ours, theirs = (
         answer_all(f"{who}-{name}", contestant, tmp_path, environ, kafka, len(sent)).answers
         for who, contestant in {
-            "ours": Contestant("bench.peers.our_worker"),
-            "theirs": Contestant("bench.peers.quix_worker", python=quix_python),
+            "ours": Contestant("nextclick.bench.peers.our_worker"),
+            "theirs": Contestant("nextclick.bench.peers.quix_worker", python=quix_python),
         }.items()
     )
     compare(ours, theirs)

@@ -17,8 +17,9 @@ import pytest
 import yaml
 
 from deploy.make_dashboard import ROWS
-from shared import embedded, processes
-from shared.settings import PREFIX, KafkaSettings
+from nextclick.shared import embedded
+from nextclick.shared.runtime import processes
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from tests.conftest import Launch
 from tests.integration.traffic import Answers, Shop, make_clicks, publish_model
 from tests.waiting import until

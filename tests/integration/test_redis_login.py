@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from shared import embedded, processes
-from shared.deny_list import DenyList
-from shared.errors import ConfigurationError
-from shared.schemas import Click
-from shared.sessions import RedisSessions
+from nextclick.shared import embedded
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.redis import RedisSessions
+from nextclick.shared.redis.deny_list import DenyList
+from nextclick.shared.runtime import processes
+from nextclick.shared.schemas import Click
 from tests.redis_cluster import Cluster, slot_of
 from tests.waiting import until
 

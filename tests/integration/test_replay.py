@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.kafka import TopicReader, ensure_topics
-from shared.schemas import Click
-from shared.settings import KafkaSettings
+from nextclick.shared.kafka import TopicReader, ensure_topics
+from nextclick.shared.runtime.settings import KafkaSettings
+from nextclick.shared.schemas import Click
 from tests.conftest import Launch
 from tests.waiting import until
 

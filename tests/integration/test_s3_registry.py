@@ -16,10 +16,10 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-from shared.errors import CheckpointError, ConfigurationError, Unavailable
-from shared.kafka import ensure_topics
-from shared.registry import Registry
-from shared.settings import PREFIX, KafkaSettings
+from nextclick.shared.errors import CheckpointError, ConfigurationError, Unavailable
+from nextclick.shared.kafka import ensure_topics
+from nextclick.shared.registry import Registry
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from tests.conftest import Launch
 from tests.integration.terminal import nextclick, refused
 from tests.integration.traffic import Answers, Shop, make_clicks

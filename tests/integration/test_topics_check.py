@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from services.topics.partitioner import java_partition
-from shared.kafka import Publisher, TopicReader, ensure_topics
-from shared.messages import OutMessage
-from shared.schemas import Click
-from shared.settings import KafkaSettings
+from nextclick.services.topics.partitioner import java_partition
+from nextclick.shared.kafka import Publisher, TopicReader, ensure_topics
+from nextclick.shared.messages import OutMessage
+from nextclick.shared.runtime.settings import KafkaSettings
+from nextclick.shared.schemas import Click
 from tests.integration.terminal import nextclick
 from tests.waiting import until
 

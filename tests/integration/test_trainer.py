@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from services.simulator.publish import click_frame
-from services.simulator.world import World
-from shared.kafka import ensure_topics
-from shared.registry import Registry
-from shared.schemas import Click
-from shared.settings import PREFIX, KafkaSettings
+from nextclick.services.simulator.publish import click_frame
+from nextclick.services.simulator.world import World
+from nextclick.shared.kafka import ensure_topics
+from nextclick.shared.registry import Registry
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
+from nextclick.shared.schemas import Click
+from nextclick.trainer.collect import EventLog
 from tests.conftest import Launch
 from tests.integration.traffic import Shop
 from tests.waiting import until
-from trainer.event_log import EventLog
 
 QUICK = {
     f"{PREFIX}TRAINER__MAX_EPOCHS": "5",

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.kafka import TopicReader
-from shared.registry import Registry
-from shared.settings import PREFIX, KafkaSettings
+from nextclick.shared.kafka import TopicReader
+from nextclick.shared.registry import Registry
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from tests.conftest import Launch
 from tests.integration.traffic import Answers, Shop, check, make_clicks, publish_model
 from tests.waiting import until

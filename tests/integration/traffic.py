@@ -10,17 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.promise import same_list
-from shared.bst import BST
-from shared.bst_network import BSTConfig
-from shared.checkpoint import Checkpoint, Vocabulary
-from shared.kafka import Publisher, TopicReader
-from shared.messages import OutMessage
-from shared.registry import Registry
-from shared.schemas import Click, Recommendation
-from shared.scorer import Scorer
-from shared.sessions import MemorySessions
-from shared.settings import KafkaSettings
+from nextclick.bench.promise import same_list
+from nextclick.shared.kafka import Publisher, TopicReader
+from nextclick.shared.messages import OutMessage
+from nextclick.shared.model import BST, BSTConfig, Checkpoint, Scorer, Vocabulary
+from nextclick.shared.redis import MemorySessions
+from nextclick.shared.registry import Registry
+from nextclick.shared.runtime.settings import KafkaSettings
+from nextclick.shared.schemas import Click, Recommendation
 from tests.waiting import until
 
 ITEMS = 50

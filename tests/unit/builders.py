@@ -7,12 +7,10 @@ import itertools
 import numpy as np
 import torch
 
-from shared.bst import BST
-from shared.bst_network import BSTConfig
-from shared.checkpoint import Checkpoint, Vocabulary
-from shared.windows import PADDING
-from trainer.dataset import Samples
-from trainer.evaluate import Evaluation, FloatArray, evaluate
+from nextclick.shared.model import BST, BSTConfig, Checkpoint, Vocabulary
+from nextclick.shared.windows import PADDING
+from nextclick.trainer.data import Samples
+from nextclick.trainer.evaluate import Evaluation, FloatArray, evaluate
 
 CPU = torch.device("cpu")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from shared.checkpoint import Vocabulary
-from shared.windows import HISTORY_LENGTH, IntArray
-from trainer.dataset import ClickLog, Samples, Split
+from nextclick.shared.model import Vocabulary
+from nextclick.shared.windows import HISTORY_LENGTH, IntArray
+from nextclick.trainer.data import ClickLog, Samples, Split
 
 Session = tuple[int, Split, list[int]]
 """User, the split of all its clicks, item numbers 0, 1, …"""

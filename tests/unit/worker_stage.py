@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from services.worker.at_least_once import COMMIT_SECONDS, AtLeastOnce
-from services.worker.loop import Worker
-from shared.kafka.publisher import Receipt
-from shared.messages import Message, OutMessage, Place
-from shared.model_slot import ServedModel
-from shared.schemas import Click, Recommendation
-from shared.scorer import Scorer
-from shared.sessions import MemorySessions
+from nextclick.services.worker.at_least_once import COMMIT_SECONDS, AtLeastOnce
+from nextclick.services.worker.loop import Worker
+from nextclick.shared.kafka.publisher import Receipt
+from nextclick.shared.messages import Message, OutMessage, Place
+from nextclick.shared.model import Scorer
+from nextclick.shared.redis import MemorySessions
+from nextclick.shared.registry import ServedModel
+from nextclick.shared.schemas import Click, Recommendation
 from tests.unit.builders import CPU, checkpoint
 
 

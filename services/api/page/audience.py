@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from nicegui import ui
 
-from services.api.page.stream import Seen, Shopper
+from nextclick.services.api.page.stream import Seen, Shopper
 
 ACTIVE = 10
 """Shoppers to pick from: those with the most clicks."""

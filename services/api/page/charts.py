@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from services.api.page.stream import Mark, Point
+from nextclick.services.api.page.stream import Mark, Point
 
 BLUE, GREY, GREEN, ORANGE, RED = "#4f7cff", "#8b93a1", "#22a06b", "#e08a1e", "#e5484d"
 _AXIS = {"color": "#8b93a1", "fontSize": 11}

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from services.api.page.stream import STEP_SECONDS, Mark, Stream
-from services.live import TopItems
-from shared.errors import NextclickError
-from shared.kafka import LagMonitor, TopicReader, ensure_topics
-from shared.messages import Message
-from shared.registry import Registry
-from shared.schemas import Recommendation
-from shared.settings import KafkaSettings
+from nextclick.services.api.page.stream import STEP_SECONDS, Mark, Stream
+from nextclick.shared.errors import NextclickError
+from nextclick.shared.kafka import LagMonitor, TopicReader, ensure_topics
+from nextclick.shared.messages import Message
+from nextclick.shared.registry import Registry
+from nextclick.shared.runtime.settings import KafkaSettings
+from nextclick.shared.schemas import Recommendation
+from nextclick.shared.stream_metrics import TopItems
 
 log = logging.getLogger(__name__)
 

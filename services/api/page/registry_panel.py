@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from nicegui import run, ui
 
-from services.api.app import Parts
-from services.api.messages import ModelsResponse, ModelSummary
-from services.api.models import registry_summary
-from shared.errors import NextclickError
+from nextclick.services.api.app import Parts
+from nextclick.services.api.messages import ModelsResponse, ModelSummary
+from nextclick.services.api.models import registry_summary
+from nextclick.shared.errors import NextclickError
 
 SHOWN = 6
 

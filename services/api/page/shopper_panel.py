@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from nicegui import run, ui
 
-from services.api.app import Parts
-from services.api.page.stream import Stream
-from services.live import K
-from shared.errors import NextclickError
-from shared.explain import Explanation, explain
-from shared.schemas import ScoredItem
+from nextclick.services.api.app import Parts
+from nextclick.services.api.page.stream import Stream
+from nextclick.shared.errors import NextclickError
+from nextclick.shared.model import Explanation
+from nextclick.shared.model.explain import explain
+from nextclick.shared.schemas import ScoredItem
+from nextclick.shared.stream_metrics import K
 
 _LIT_SECONDS = 0.9
 

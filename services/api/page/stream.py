@@ -1,7 +1,8 @@
 """What the page shows, worked out from what passes by on the topics. Pure, and bounded in memory.
 
-Seen from outside, as `services/live.py` sees it: an answer's latency is from its click's timestamp
-until it was read here, and a hit is a click that was on the list its shopper had been given.
+Seen from outside, as `shared/stream_metrics.py` sees it: an answer's latency is from its click's
+timestamp until it was read here, and a hit is a click that was on the list its shopper had been
+given.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from services.live import K, TopItems
-from shared.schemas import Recommendation
+from nextclick.shared.schemas import Recommendation
+from nextclick.shared.stream_metrics import K, TopItems
 
 STEP_SECONDS = 2
 """A point on the charts stands for so long."""

@@ -7,13 +7,13 @@ import secrets
 from fastapi import FastAPI
 from nicegui import ui
 
-from services.api.app import Parts
-from services.api.page import charts
-from services.api.page.audience import Audience, Ticker
-from services.api.page.feed import Feed
-from services.api.page.registry_panel import RegistryPanel
-from services.api.page.shopper_panel import ShopperPanel
-from services.api.page.stream import HIT_RATE_SECONDS, Stream
+from nextclick.services.api.app import Parts
+from nextclick.services.api.page import charts
+from nextclick.services.api.page.audience import Audience, Ticker
+from nextclick.services.api.page.feed import Feed
+from nextclick.services.api.page.registry_panel import RegistryPanel
+from nextclick.services.api.page.shopper_panel import ShopperPanel
+from nextclick.services.api.page.stream import HIT_RATE_SECONDS, Stream
 
 _STYLE = """
   body { font-family: Inter, system-ui, "Segoe UI", Roboto, sans-serif; }

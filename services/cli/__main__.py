@@ -1,5 +1,0 @@
-"""`python -m services.cli` is `nextclick`."""
-
-from services.cli import main
-
-main()

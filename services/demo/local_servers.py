@@ -1,0 +1,166 @@
+"""Kafka, Redis and processes of nextclick on this machine: for the demo and the benches."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from nextclick.shared import embedded
+from nextclick.shared.errors import ConfigurationError, NextclickError
+from nextclick.shared.runtime import processes
+from nextclick.shared.runtime.settings import PREFIX
+
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
+"""On a busy machine a trainer in the background gets little time to come to its end."""
+
+
+@contextlib.contextmanager
+def servers(folder: Path, *, long_lived: bool = True) -> Iterator[dict[str, str]]:
+    """Start broker and Redis; yields the environment that points processes at them.
+
+    Settings from outside do not reach the processes, but for the device. `long_lived`: see
+    embedded.start_kafka.
+    """
+    kafka = embedded.start_kafka(folder, long_lived=long_lived)
+    try:
+        redis = embedded.start_redis(folder)
+        try:
+            yield {
+                **{k: v for k, v in os.environ.items() if not k.startswith(PREFIX)},
+                f"{PREFIX}DEVICE": os.environ.get(f"{PREFIX}DEVICE", "auto"),
+                f"{PREFIX}LOG_FORMAT": "text",  # show_logs shows it to a person
+                f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": kafka.address,
+                f"{PREFIX}REDIS__URL": f"redis://{redis.address}/0",
+                f"{PREFIX}REGISTRY__URL": str(folder / "registry"),
+                f"{PREFIX}TRAINER__EVENT_LOG": str(folder / "event_log"),
+            }
+        finally:
+            redis.kill()
+    finally:
+        kafka.kill()
+
+
+def serve(env_file: Path, console: Console, stop: threading.Event) -> None:
+    """Run the servers until `stop`, with a file that points a shell's commands at them.
+
+    The registry and the event log are folders beside that file, and stay. Raises ConfigurationError
+    if the file cannot be written.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="nextclick-servers-"))
+    try:
+        with servers(folder) as environ:
+            kept = env_file.absolute().parent
+            ours = {k: v for k, v in environ.items() if k.startswith(PREFIX)}
+            ours[f"{PREFIX}REGISTRY__URL"] = str(kept / "registry")
+            ours[f"{PREFIX}TRAINER__EVENT_LOG"] = str(kept / "event_log")
+            lines = [f"export {name}={shlex.quote(value)}\n" for name, value in ours.items()]
+            try:
+                env_file.write_text("".join(lines))
+            except OSError as error:
+                raise ConfigurationError(
+                    f"--env {env_file} cannot be written ({error.strerror})"
+                ) from None
+            console.print(f"Kafka and Redis are up. In other terminals: . {env_file}", markup=False)
+            stop.wait()
+            env_file.unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Processes:
+    """Processes of nextclick, each with a log file in a folder."""
+
+    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+        self._folder = folder
+        self._environ = environ
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(
+        self,
+        name: str,
+        arguments: list[str],
+        settings: Mapping[str, str] | None = None,
+        background: bool = False,
+        module: str = "nextclick",
+        python: Path | None = None,
+    ) -> None:
+        """Start `nextclick ARGUMENTS`, or another module, or with another interpreter.
+
+        See processes.spawn for `background`.
+        """
+        self._running[name] = processes.spawn(
+            [str(python or sys.executable), "-m", module, *arguments],
+            self._folder / f"{name}.log",
+            environ={**self._environ, **(settings or {})},
+            background=background,
+        )
+
+    def check(self) -> None:
+        """Raise NextclickError if a process ended with an error."""
+        for name, process in self._running.items():
+            if process.poll() not in (None, 0):
+                raise NextclickError(f"the {name} process died with exit code {process.poll()}")
+
+    def wait_for_partitions(self) -> None:
+        """Wait until every consumer is up and owns partitions: only then clicks may start."""
+        for name in self._running:
+            self.wait_for(name, r"assigned partitions \[(\d)")
+
+    def wait_for(self, name: str, pattern: str) -> str:
+        """Wait until a process has logged this; returns the pattern's first group."""
+        deadline = time.monotonic() + START_SECONDS
+        while (found := re.search(pattern, self._log(name))) is None:
+            self.check()
+            if time.monotonic() > deadline:
+                raise NextclickError(f"{name} was not ready within {START_SECONDS:.0f} s")
+            time.sleep(0.1)
+        return found[1]
+
+    def pid(self, name: str) -> int:
+        """The process's id."""
+        return self._running[name].pid
+
+    def ended(self, name: str) -> bool:
+        """Say whether a process has come to its end."""
+        return self._running[name].poll() is not None
+
+    def stop(self, name: str) -> None:
+        """Ask a process to end; raises NextclickError if it does not end well."""
+        code = processes.stop(self._running.pop(name), STOP_SECONDS)
+        if code != 0:
+            raise NextclickError(f"the {name} process ended with exit code {code}")
+
+    def stop_all(self) -> None:
+        """Stop one after the other, in the order of their start."""
+        for name in list(self._running):
+            self.stop(name)
+
+    def kill_all(self) -> None:
+        """SIGKILL what still runs."""
+        for process in self._running.values():
+            process.kill()
+            process.wait()
+        self._running.clear()
+
+    def _log(self, name: str) -> str:
+        path = self._folder / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def show_logs(self, console: Console) -> None:
+        """Print the end of the log of each process that still runs."""
+        for name in self._running:
+            console.rule(f"log of {name}")
+            console.print(self._log(name)[-2000:], markup=False)

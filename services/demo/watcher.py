@@ -1,0 +1,68 @@
+"""Reading both topics from outside, for the demo and the benches."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+
+from nextclick.shared.kafka import TopicReader
+from nextclick.shared.runtime.garbage_collector import leave_what_is_loaded_to_itself
+from nextclick.shared.runtime.settings import KafkaSettings
+from nextclick.shared.schemas import Recommendation
+from nextclick.shared.stream_metrics import Live
+
+DIGEST_SECONDS = 0.25
+
+
+class Watcher:
+    """Reads both topics from outside. A thread notes when each answer arrives and does nothing
+    else; `digest` works out, in bulk, what it means."""
+
+    def __init__(self, kafka: KafkaSettings, live: Live) -> None:
+        self._live = live
+        self._answers = TopicReader(kafka, [kafka.recommendations_topic])
+        self._clicks = TopicReader(kafka, [kafka.clicks_topic], bulk=True)
+        self._arrived: deque[tuple[float, bytes]] = deque()
+        self._stop = threading.Event()
+        leave_what_is_loaded_to_itself()  # else an answer would seem to arrive 170 ms late
+        self._thread = threading.Thread(target=self._note_arrivals, name="watcher", daemon=True)
+        self._thread.start()
+
+    def digest(self) -> None:
+        """Bring `live` up to date."""
+        batch = [self._arrived.popleft() for _ in range(len(self._arrived))]
+        self._live.add_answers(
+            [Recommendation.model_validate_json(value) for _, value in batch],
+            [when for when, _ in batch],
+        )
+        self._live.add_clicks(
+            [json.loads(m.value or b"")["event_id"] for m in self._clicks.poll(10_000, timeout=0)]
+        )
+
+    def drain(self, seconds: float) -> None:
+        """Wait until every click seen is answered, and no more come, or the time is over."""
+        deadline = time.monotonic() + seconds
+        quiet_since, seen = time.monotonic(), -1
+        while time.monotonic() < deadline:
+            self.digest()
+            total = len(self._live.clicks) + self._live.answered.total()
+            if total != seen:
+                quiet_since, seen = time.monotonic(), total
+            if self._live.missing == 0 and time.monotonic() - quiet_since > 1.0:
+                return
+            time.sleep(DIGEST_SECONDS)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._stop.set()
+        self._thread.join()
+        self._answers.close()
+        self._clicks.close()
+
+    def _note_arrivals(self) -> None:
+        while not self._stop.is_set():
+            messages = self._answers.poll(1000, timeout=0.1)
+            now_ms = time.time() * 1000
+            self._arrived += [(now_ms, message.value or b"") for message in messages]

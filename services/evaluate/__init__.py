@@ -1,0 +1,1 @@
+"""`nextclick evaluate`: methods compared on a file, a log or a made world, offline."""

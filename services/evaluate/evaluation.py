@@ -1,0 +1,90 @@
+"""`nextclick evaluate`: open the data, run the methods, show and write the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from nextclick.services.evaluate.worlds import WORLDS
+from nextclick.shared.errors import ConfigurationError
+from nextclick.trainer.compare.benchmark import Benchmark, open_benchmark
+from nextclick.trainer.compare.methods import MethodOptions, factories
+from nextclick.trainer.compare.report import terminal
+from nextclick.trainer.compare.report.compare import compare
+from nextclick.trainer.compare.report.environment import environment
+from nextclick.trainer.compare.report.summary import summarise
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for on the command line."""
+
+    data: str
+    methods: Sequence[str]
+    presets: Sequence[str]
+    seeds: int
+    max_seconds: float
+    json: Path | None
+    html: Path | None
+
+
+def names(listed: str) -> list[str]:
+    """Split "a, b" into its names."""
+    return [name for name in (part.strip() for part in listed.split(",")) if name]
+
+
+def use_threads(count: int) -> None:
+    """Bound the CPU threads of torch; 0 leaves them as they are."""
+    if count:
+        torch.set_num_threads(count)
+
+
+def open_data(data: str, gap_ms: int) -> Benchmark:
+    """Open a world by name, else a file or folder."""
+    if data in WORLDS:
+        return WORLDS[data]()
+    if not Path(data).exists():
+        raise ConfigurationError(
+            f"DATA {data}: neither a file or folder nor a simulated world ({', '.join(WORLDS)})"
+        )
+    return open_benchmark(Path(data), gap_ms)
+
+
+def run(options: Options, device: torch.device, gap_ms: int, console: Console) -> None:
+    """Compare and report. Everything that can be wrong is found before anything is fitted."""
+    for option, file in (("--json", options.json), ("--html", options.html)):
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+            raise ConfigurationError(f"{option} {file}: is a folder, or its folder does not exist")
+    if options.html is not None and find_spec("matplotlib") is None:
+        raise ConfigurationError("--html needs matplotlib: pip install 'nextclick[report]'")
+    if not options.methods or not options.presets:
+        raise ConfigurationError("--methods and --preset need at least one name each")
+    benchmark = open_data(options.data, gap_ms)
+    makers = factories(
+        options.methods,
+        benchmark,
+        MethodOptions(options.presets, device, options.max_seconds or None),
+    )
+    seeds = list(range(options.seeds))
+    report = summarise(benchmark, compare(benchmark, makers, seeds), seeds, environment(device))
+    terminal.show(report, console)
+    if options.json is not None:
+        _write(options.json, report.model_dump_json(indent=2))
+    if options.html is not None:
+        # Importing matplotlib takes a second.
+        from nextclick.trainer.compare.report.page import page
+        from nextclick.trainer.compare.report.plots import plots
+
+        _write(options.html, page(report, plots(report)))
+
+
+def _write(file: Path, content: str) -> None:
+    try:
+        file.write_text(content, "utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be written ({error})") from None

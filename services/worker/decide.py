@@ -1,0 +1,131 @@
+"""What the worker decides about a batch. Pure: messages in, messages out."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nextclick.shared.errors import BadClick
+from nextclick.shared.messages import REDRIVEN, Message, OutMessage, Place, times_redriven
+from nextclick.shared.model import Ranking
+from nextclick.shared.schemas import Click, Recommendation, decode_click, event_id_of
+
+MAX_DEAD_LETTER_BYTES = 900_000
+"""Value bytes kept in a dead letter: with its key and headers it fits Kafka's default 1 MB."""
+MAX_DEAD_LETTER_KEY_BYTES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A message, and the click in it or the reason why there is none."""
+
+    message: Message
+    outcome: Click | BadClick
+
+
+def decode(messages: Sequence[Message]) -> list[Read]:
+    """Decode every message."""
+    return [Read(message, _decode(message.value)) for message in messages]
+
+
+def _decode(value: bytes | None) -> Click | BadClick:
+    try:
+        return decode_click(value)
+    except BadClick as error:
+        return error
+
+
+def clicks(batch: Sequence[Read]) -> tuple[list[Click], list[Place]]:
+    """The clicks of a batch, and where each of them lies."""
+    found, places = [], []
+    for message, outcome in ((read.message, read.outcome) for read in batch):
+        if isinstance(outcome, Click):
+            found.append(outcome)
+            places.append(Place(message.partition, message.offset))
+    return found, places
+
+
+def bad(batch: Sequence[Read]) -> list[tuple[Message, BadClick]]:
+    """The messages of a batch that are no clicks, and why."""
+    return [(read.message, read.outcome) for read in batch if isinstance(read.outcome, BadClick)]
+
+
+def users(batch: Sequence[Read]) -> Counter[str]:
+    """How many clicks each user has in a batch."""
+    return Counter(r.outcome.user_id for r in batch if isinstance(r.outcome, Click))
+
+
+def take(
+    waiting: deque[Read], max_messages: int, uncommitted: Counter[str], max_per_user: int
+) -> list[Read]:
+    """Take a batch from the front, up to a click whose user has enough uncommitted clicks.
+
+    `uncommitted` counts the clicks of each user that are taken and not known to be committed; it is
+    kept up to date here. Its bound keeps what a crash can replay of one user within what the
+    session store still remembers (sessions.MAX_UNCOMMITTED_CLICKS_PER_USER).
+    """
+    batch: list[Read] = []
+    while waiting and len(batch) < max_messages:
+        outcome = waiting[0].outcome
+        if isinstance(outcome, Click):
+            if uncommitted[outcome.user_id] >= max_per_user:
+                break
+            uncommitted[outcome.user_id] += 1
+        batch.append(waiting.popleft())
+    return batch
+
+
+def recommendation(
+    click: Click, history: list[str], ranking: Ranking, model_version: str, now_ms: int
+) -> Recommendation:
+    """Put the answer to one click together."""
+    return Recommendation.model_construct(
+        event_id=click.event_id,
+        user_id=click.user_id,
+        items=ranking.items,
+        model_version=model_version,
+        history=history,
+        click_timestamp=click.timestamp,
+        scored_at=now_ms,
+        fallback=ranking.fallback,
+    )
+
+
+def about(message: Message, error: BadClick) -> dict[str, object]:
+    """What a log record of a dead letter is about; the event_id only if it can be made out."""
+    return {
+        "event_id": event_id_of(message.value) if error.reason == "invalid" else None,
+        "topic": message.topic,
+        "partition": message.partition,
+        "offset": message.offset,
+        "reason": error.reason,
+    }
+
+
+def dead_letter(topic: str, message: Message, error: BadClick, now_ms: int) -> OutMessage:
+    """Wrap a message that is no click: its own bytes and key, and in the headers why and whence.
+
+    A letter that Kafka refused would stop the worker for good, so a value and a key that are
+    too long are cut; the headers `original_bytes` and `original_key_bytes` then say how long
+    they were. A message that `nextclick dlq redrive` sent, and that is bad again, stays marked.
+    """
+    key, value = message.key, message.value
+    headers = {
+        "topic": message.topic,
+        "partition": str(message.partition),
+        "offset": str(message.offset),
+        "error_class": error.reason,
+        "error": str(error)[:1000],
+        "time": str(now_ms),
+    }
+    if count := times_redriven(message):
+        headers[REDRIVEN] = str(count)
+    if key is not None and len(key) > MAX_DEAD_LETTER_KEY_BYTES:
+        headers["original_key_bytes"] = str(len(key))
+        key = key[:MAX_DEAD_LETTER_KEY_BYTES]
+    if value is not None and len(value) > MAX_DEAD_LETTER_BYTES:
+        headers["original_bytes"] = str(len(value))
+        value = value[:MAX_DEAD_LETTER_BYTES]
+    encoded = tuple((name, text.encode("utf-8", "replace")) for name, text in headers.items())
+    return OutMessage(topic, key, value, encoded)

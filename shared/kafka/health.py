@@ -1,0 +1,40 @@
+"""The metrics port of a process that consumes clicks: its health, and how far it is behind."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from nextclick.shared.kafka import ClickConsumer, LagMonitor
+from nextclick.shared.kafka.lag import LagWatch
+from nextclick.shared.runtime.health import Check, HealthServer
+from nextclick.shared.runtime.heartbeat import HEART
+from nextclick.shared.runtime.settings import KafkaSettings
+
+
+@contextlib.contextmanager
+def served(
+    port: int,
+    setting: str,
+    kafka: KafkaSettings,
+    group_id: str,
+    consumer: ClickConsumer,
+    ready: Callable[[LagMonitor], dict[str, Check]],
+) -> Iterator[None]:
+    """Serve /metrics, /healthz and /readyz meanwhile, and measure the lag; not if the port is 0.
+
+    `ready` names what must be there, given an onlooker at the group. Raises ConfigurationError,
+    which names `setting`, if the port cannot be had.
+    """
+    if port == 0:
+        yield
+        return
+    monitor = LagMonitor(kafka, kafka.clicks_topic, group_id)
+    server = HealthServer(port, setting, alive={"loop": HEART.check}, ready=ready(monitor))
+    lag = LagWatch(monitor, lambda: set(consumer.assignment))
+    lag.start()
+    try:
+        yield
+    finally:
+        lag.stop()
+        server.close()

@@ -1,0 +1,29 @@
+"""The model and how it is asked: networks, checkpoint, scorer. All of it imports torch."""
+
+from nextclick.shared.model.bst import BST
+from nextclick.shared.model.bst_network import BSTConfig
+from nextclick.shared.model.checkpoint import Checkpoint, Vocabulary
+from nextclick.shared.model.constraints import Choice
+from nextclick.shared.model.device import select_device
+from nextclick.shared.model.explain import Explanation
+from nextclick.shared.model.neighbours import ItemNeighbours
+from nextclick.shared.model.scorer import Ranking, Scorer
+from nextclick.shared.model.session_model import SessionModel, SessionModelConfig
+from nextclick.shared.model.source_bst import SourceBST, SourceBSTConfig
+
+__all__ = [
+    "BST",
+    "BSTConfig",
+    "Checkpoint",
+    "Choice",
+    "Explanation",
+    "ItemNeighbours",
+    "Ranking",
+    "Scorer",
+    "SessionModel",
+    "SessionModelConfig",
+    "SourceBST",
+    "SourceBSTConfig",
+    "Vocabulary",
+    "select_device",
+]

@@ -1,0 +1,199 @@
+"""What a model version consists of, and its files: weights, vocabulary, manifest.
+
+Weights are safetensors: no pickle, so a checkpoint can hold numbers but never code. The
+manifest carries the SHA-256 of every other file and whatever a person wants to know later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+
+from nextclick.shared.errors import CheckpointError
+from nextclick.shared.model.bst import BST
+from nextclick.shared.model.bst_network import BSTConfig
+from nextclick.shared.model.session_model import SessionModel
+from nextclick.shared.model.source_bst import SourceBST, SourceBSTConfig
+from nextclick.shared.windows import PADDING, IntArray
+
+WEIGHTS = "model.safetensors"
+VOCABULARY = "vocabulary.json"
+MANIFEST = "manifest.json"
+_POPULARITY = "popularity"
+
+
+ModelConfig = Annotated[BSTConfig | SourceBSTConfig, Field(discriminator="kind")]
+
+
+def build(config: BSTConfig | SourceBSTConfig) -> SessionModel:
+    """Make the model of a shape, with fresh weights."""
+    return BST(config) if isinstance(config, BSTConfig) else SourceBST(config)
+
+
+class Manifest(BaseModel):
+    """What `manifest.json` says about a version."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    format: int = Field(4, ge=4, le=4)
+    version: str
+    parent: str | None
+    created_at: str
+    """ISO 8601, UTC."""
+    preset: str
+    model: ModelConfig
+    metrics: dict[str, float]
+    """Finite numbers only: what could not be computed is left out."""
+    training: dict[str, Any]
+    """The log it was trained on: clicks, users, first and last event time, …"""
+    files: dict[str, str]
+    """File name → SHA-256."""
+
+
+class Vocabulary:
+    """Item id ↔ catalogue row. Row 0 is padding, so the first id is row 1."""
+
+    def __init__(self, item_ids: list[str]) -> None:
+        self.item_ids = item_ids
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {item_id: row for row, item_id in enumerate(self.item_ids, start=1)}
+
+    def rows(self, item_ids: list[str]) -> IntArray:
+        """Catalogue rows of the ids, PADDING for an id that the model never saw."""
+        row_of = self._row_of
+        return np.array([row_of.get(item_id, PADDING) for item_id in item_ids], np.int64)
+
+    def extended(self, item_ids: list[str]) -> Vocabulary:
+        """This vocabulary with the new ones among `item_ids` appended: old rows stay valid."""
+        new = dict.fromkeys(i for i in item_ids if i not in self._row_of)
+        return Vocabulary([*self.item_ids, *new])
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with everything that serving it takes."""
+
+    model: SessionModel
+    vocabulary: Vocabulary
+    popularity: IntArray
+    """Shape [items]: clicks per item in the training log; ranks the fallback list."""
+    preset: str
+    parent: str | None
+    metrics: dict[str, float]
+    training: dict[str, Any]
+
+
+def to_files(checkpoint: Checkpoint, version: str, created_at: str) -> dict[str, bytes]:
+    """Serialise: file name → content, the manifest last."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.model.state_dict().items()}
+    tensors[_POPULARITY] = torch.from_numpy(checkpoint.popularity)
+    files = {
+        WEIGHTS: safetensors.torch.save(tensors),
+        VOCABULARY: json.dumps(checkpoint.vocabulary.item_ids, ensure_ascii=False).encode(),
+    }
+    manifest = Manifest(
+        version=version,
+        parent=checkpoint.parent,
+        created_at=created_at,
+        preset=checkpoint.preset,
+        model=checkpoint.model.config,
+        metrics={k: v for k, v in checkpoint.metrics.items() if math.isfinite(v)},
+        training=checkpoint.training,
+        files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+    )
+    files[MANIFEST] = manifest.model_dump_json(indent=2).encode()
+    return files
+
+
+def parse_manifest(content: bytes, version: str) -> Manifest:
+    """Read a manifest; raises CheckpointError if it is none, or another version's."""
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise CheckpointError(
+            f"version {version}: {MANIFEST} is broken "
+            f"({'.'.join(map(str, first['loc']))}: {first['msg']})"
+        ) from None
+    if manifest.version != version:
+        raise CheckpointError(f"version {version}: its manifest says {manifest.version}")
+    return manifest
+
+
+def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
+    """Rebuild a checkpoint, on the CPU, and check all that can be checked.
+
+    Raises CheckpointError for a missing, truncated or altered file, weights of another shape,
+    a vocabulary of another size, neighbours outside it, or weights that are not finite.
+    """
+    for name in (MANIFEST, WEIGHTS, VOCABULARY):
+        if name not in files:
+            raise CheckpointError(f"version {version}: {name} is missing")
+    manifest = parse_manifest(files[MANIFEST], version)
+    for name in (WEIGHTS, VOCABULARY):
+        if hashlib.sha256(files[name]).hexdigest() != manifest.files.get(name):
+            raise CheckpointError(f"version {version}: {name} does not match its SHA-256")
+    try:
+        tensors = safetensors.torch.load(files[WEIGHTS])
+        item_ids = json.loads(files[VOCABULARY])
+        popularity = tensors.pop(_POPULARITY)
+        model = build(manifest.model)
+        model.load_state_dict(tensors)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        summary = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"version {version}: {WEIGHTS} cannot be loaded: {summary}") from None
+    items = manifest.model.items
+    if not _are_item_ids(item_ids, items):
+        raise CheckpointError(f"version {version}: {VOCABULARY} does not list {items} item ids")
+    if (
+        popularity.dtype != torch.int64
+        or popularity.shape != (items,)
+        or not (popularity >= 0).all()
+    ):
+        raise CheckpointError(f"version {version}: {_POPULARITY} is not one count for each item")
+    if isinstance(model, BST) and not _are_rows(model.neighbours.rows, items):
+        raise CheckpointError(f"version {version}: some neighbours are not in the catalogue")
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise CheckpointError(f"version {version}: some weights are not finite")
+    return Checkpoint(
+        model=model.eval(),
+        vocabulary=Vocabulary(item_ids),
+        popularity=popularity.numpy(),
+        preset=manifest.preset,
+        parent=manifest.parent,
+        metrics=manifest.metrics,
+        training=manifest.training,
+    )
+
+
+def _is_text(item_id: str) -> bool:
+    # JSON can spell half a surrogate pair, and an answer with one could not be encoded.
+    return not any("\ud800" <= character <= "\udfff" for character in item_id)
+
+
+def _are_rows(rows: torch.Tensor, items: int) -> bool:
+    return bool(((rows >= PADDING) & (rows <= items)).all())
+
+
+def _are_item_ids(content: object, items: int) -> bool:
+    return (
+        isinstance(content, list)
+        and all(isinstance(item_id, str) and _is_text(item_id) for item_id in content)
+        and len(content) == len(set(content)) == items
+    )

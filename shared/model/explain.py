@@ -1,0 +1,54 @@
+"""Why these items? What each click of a history contributed to each recommendation.
+
+By leaving clicks out: a click's contribution to an item is how much it raises log P(item), that is
+log P(item | history) − log P(item | history without the click). It asks the model itself, whatever
+its kind, in one pass over at most 11 windows. Contributions need not add up: of two clicks that say
+the same thing each contributes little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nextclick.shared.model.scorer import Scorer
+from nextclick.shared.schemas import ScoredItem
+from nextclick.shared.windows import HISTORY_LENGTH, PADDING
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Recommendations for one history and what speaks for each."""
+
+    history: list[str]
+    """The clicks that the model sees, oldest first; at most HISTORY_LENGTH."""
+    items: list[ScoredItem]
+    contributions: list[list[float]]
+    """One list per item, one number per click of the history, in nats: 0.69 doubles the item's
+    probability, −0.69 halves it. 0 for a click on an item that the model does not know."""
+
+
+def explain(scorer: Scorer, history: list[str]) -> Explanation:
+    """Recommend for a history (item ids, oldest first) and say what each click contributed.
+
+    Where the model knows no item of the history, popularity answers and nothing contributes. With
+    a single known click, its contribution is measured against popularity.
+    """
+    history = history[-HISTORY_LENGTH:]
+    (ranking,) = scorer.recommend([history])
+    rows = scorer.vocabulary.rows(history)
+    known = np.flatnonzero(rows != PADDING)
+    contributions = np.zeros((len(ranking.items), len(history)))
+    if len(known):
+        columns = scorer.vocabulary.rows([item.item_id for item in ranking.items]) - 1
+        kept = [known]
+        if len(known) > 1:
+            kept += [known[known != left_out] for left_out in known]
+        windows = np.zeros((len(kept), HISTORY_LENGTH), np.int64)
+        for window, places in zip(windows, kept, strict=True):
+            window[HISTORY_LENGTH - len(places) :] = rows[places]
+        scores = scorer.log_probabilities(windows)[:, columns].cpu().numpy()
+        without = scores[1:] if len(known) > 1 else scorer.log_popularity[None, columns]
+        contributions[:, known] = (scores[:1] - without).T
+    return Explanation(history, ranking.items, contributions.tolist())

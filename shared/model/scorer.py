@@ -1,0 +1,211 @@
+"""Histories in, ranked items out: the one scoring path of worker, trainer and tests.
+
+A recommendation is a function of (model version, history), to within 1e-5: kernels add up in
+another order on another processor, with more threads, or for more rows at once. A score differs by
+at most 1e-5 of itself (and by 1e-12 where it is next to nothing), and lists hold the same items in
+the same order, except for items whose scores are that close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nextclick.shared.errors import CheckpointError
+from nextclick.shared.model.bst import BST
+from nextclick.shared.model.checkpoint import Checkpoint
+from nextclick.shared.model.constraints import Choice, most_popular, restrict
+from nextclick.shared.model.shortlist import MOST, Shortlist
+from nextclick.shared.model.top_k import top_k
+from nextclick.shared.schemas import ScoredItem
+from nextclick.shared.windows import HISTORY_LENGTH, PADDING, IntArray, windows
+
+_CELLS = 640_000
+"""Scores computed at once: 2.5 MB."""
+
+SHORTLIST_FROM = 200_000
+"""Items from which on a shortlist is ranked instead of the whole catalogue."""
+_SHORTLISTED = 64
+"""Windows whose shortlists are made at once."""
+
+_POWERS_OF_TEN = np.array([float(f"1e{exponent}") for exponent in range(60)])
+"""Up to 1e22 they are exact, and so are the decimals made with them."""
+
+Fallback = Literal["cold_start", "unknown_items", "not_finite"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The best items for one history."""
+
+    items: list[ScoredItem]
+    fallback: Fallback | None
+
+
+class Scorer:
+    """Scores the whole catalogue of one checkpoint on one device."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        top_k: int,
+        *,
+        shortlist_from: int = SHORTLIST_FROM,
+    ) -> None:
+        """Move the model to `device`, precompute its catalogue, and try it once.
+
+        A CPU makes a shortlist of catalogues with `shortlist_from` items or more, and scores only
+        that exactly.
+
+        Raises CheckpointError if the trial gives anything but finite scores of the right shape.
+        """
+        self.vocabulary = checkpoint.vocabulary
+        self.shortlist: Shortlist | None = None
+        self.device = device
+        self._model = checkpoint.model.to(device).eval()
+        self.top_k = min(top_k, len(self.vocabulary))
+        with torch.inference_mode():
+            self._catalogue = self._model.catalogue()
+            self._encode = self._model.serving_encoder(self._catalogue)
+        large = len(self.vocabulary) >= shortlist_from and self.top_k <= MOST
+        if large and device.type == "cpu" and isinstance(self._model, BST):
+            self.shortlist = Shortlist(self._model, self._encode, self._catalogue)
+        shares = (checkpoint.popularity + 0.5) / (checkpoint.popularity + 0.5).sum()
+        self.log_popularity: npt.NDArray[np.float64] = np.log(shares)
+        """Shape [items]: log P(next click) where nothing is known of the session."""
+        self._popularity = checkpoint.popularity / max(1, int(checkpoint.popularity.sum()))
+        self._by_popularity: IntArray = np.argsort(-checkpoint.popularity, kind="stable")
+        self._popular = self._most_popular(Choice(self.top_k))
+        self._try_once()
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the weights and tables take."""
+        tables = [*self._model.parameters(), *self._model.buffers(), self._catalogue]
+        if self.shortlist is not None:
+            tables.append(self.shortlist.rough)
+        return sum(table.nbytes for table in tables)
+
+    def recommend(
+        self, histories: list[list[str]], choices: Sequence[Choice] | None = None
+    ) -> list[Ranking]:
+        """Rank the catalogue for each history (item ids, oldest first), best first.
+
+        One forward pass for all. A history that is empty, or holds only items that the model
+        never saw, gets the popular items and says so. With `choices`, one for each history, a
+        list holds the best k of what its choice allows, else the top_k of the whole catalogue.
+        """
+        if not histories:
+            return []
+        rows = self.vocabulary.rows([item for history in histories for item in history])
+        lengths = np.array([len(history) for history in histories])
+        ends = lengths.cumsum()
+        batch = windows(rows, ends - lengths, ends)
+        known = batch[:, -1].nonzero()[0]
+        kept = None if choices is None else [choices[i] for i in known.tolist()]
+        ranked = dict(zip(known.tolist(), self._top(batch[known], kept), strict=True))
+        rankings = []
+        for i, history in enumerate(histories):
+            if i in ranked:
+                rankings.append(Ranking(ranked[i], None))
+            else:
+                popular = self._popular if choices is None else self._most_popular(choices[i])
+                rankings.append(Ranking(popular, "unknown_items" if history else "cold_start"))
+        return rankings
+
+    def log_probabilities(self, batch: IntArray) -> torch.Tensor:
+        """log P(next click = item | history) for windows [B, HISTORY_LENGTH]: shape [B, items].
+
+        B ≥ 1, and every window holds at least one known item.
+        """
+        (whole,) = self._in_blocks(batch, len(batch))
+        return whole
+
+    def _top(self, batch: IntArray, choices: Sequence[Choice] | None) -> list[list[ScoredItem]]:
+        if len(batch) == 0:
+            return []
+        if choices is not None:
+            best = list(self._chosen(batch, choices))
+        elif self.shortlist is not None:
+            best = list(self._shortlisted(batch, self.shortlist))
+        else:
+            best = [top_k(scores, self.top_k) for scores in self._in_blocks(batch)]
+        values = torch.cat([values for values, _ in best]).cpu().numpy().astype(np.float64)
+        columns = torch.cat([columns for _, columns in best]).tolist()
+        scores = six_digits(np.exp(values)).tolist()
+        ids = self.vocabulary.item_ids
+        ranked = [
+            [ScoredItem(ids[column], score) for score, column in zip(*row, strict=True)]
+            for row in zip(scores, columns, strict=True)
+        ]
+        if choices is not None:
+            allowed = np.isfinite(values).sum(axis=1).tolist()
+            ranked = [r[: min(n, c.k)] for r, n, c in zip(ranked, allowed, choices, strict=True)]
+        return ranked
+
+    def _chosen(
+        self, batch: IntArray, choices: Sequence[Choice]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """From all items: what the rules leave of a shortlist may be too little."""
+        k = min(len(self.vocabulary), max(choice.k for choice in choices))
+        start = 0
+        for scores in self._in_blocks(batch):
+            part = slice(start, start + len(scores))
+            yield top_k(restrict(scores, batch[part], choices[part]), k)
+            start += len(scores)
+
+    def _shortlisted(
+        self, batch: IntArray, shortlist: Shortlist
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        with torch.inference_mode():
+            for histories in torch.split(self._histories(batch), _SHORTLISTED):
+                yield shortlist.top(histories, self.top_k)
+
+    def _histories(self, batch: IntArray) -> torch.Tensor:
+        """Windows on the device, without the columns that are padding in all of them."""
+        longest = batch[:, batch.any(axis=0).argmax() :]
+        return torch.from_numpy(longest).to(self.device)
+
+    def _in_blocks(self, batch: IntArray, block: int | None = None) -> Iterator[torch.Tensor]:
+        """log P of at most `block` windows after the other.
+
+        By default so many that the scores of a block are ranked while they are still in a cache.
+        """
+        block = block or max(1, _CELLS // len(self.vocabulary))
+        histories = self._histories(batch)
+        with torch.inference_mode():
+            encoded = self._encode(histories)
+            for start in range(0, len(batch), block):
+                part = slice(start, start + block)
+                logits = self._model.score(tuple(t[part] for t in encoded), self._catalogue)
+                yield self._model.log_probabilities(logits, histories[part])
+
+    def _most_popular(self, choice: Choice) -> list[ScoredItem]:
+        columns = most_popular(self._by_popularity, choice)
+        shares = six_digits(self._popularity[columns]).tolist()
+        ids = self.vocabulary.item_ids
+        return [ScoredItem(ids[i], share) for i, share in zip(columns, shares, strict=True)]
+
+    def _try_once(self) -> None:
+        trial = np.full((2, HISTORY_LENGTH), len(self.vocabulary), np.int64)
+        trial[0] = [PADDING] * (HISTORY_LENGTH - 1) + [1]
+        scores = self.log_probabilities(trial)
+        if scores.shape != (2, len(self.vocabulary)) or not torch.isfinite(scores).all():
+            raise CheckpointError("the model's scores are not finite numbers, one for every item")
+
+
+def six_digits(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Round to six significant digits: about what float32 carries, in half the bytes on the topic.
+
+    scores: any shape, in [0, 1].
+    """
+    magnitude = np.floor(np.log10(scores, out=np.zeros_like(scores), where=scores > 0))
+    scale = _POWERS_OF_TEN[np.minimum(5 - magnitude.astype(np.int64), len(_POWERS_OF_TEN) - 1)]
+    rounded: npt.NDArray[np.float64] = np.round(scores * scale) / scale
+    return rounded

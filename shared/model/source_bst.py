@@ -1,0 +1,96 @@
+"""The source's BST, as it stands in the text that nextclick implements: a preset, and a yardstick.
+
+Item embeddings plus learned positions, a Transformer encoder, masked mean, and an MLP tower over
+(session, target). The encoder's history is encoded once, never once per candidate: the tower's
+first layer is linear in (session, target), so it splits into a session half and a target half, and
+the target half of the whole catalogue is computed once per model. What serves by default is
+`bst.BST`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from nextclick.shared.model.session_model import Encoded, SessionModel, SessionModelConfig
+from nextclick.shared.windows import HISTORY_LENGTH, PADDING
+
+_BLOCK_ELEMENTS = 8_388_608
+"""Tower activations held at once while scoring (32 MiB of float32): bounds memory."""
+
+
+class SourceBSTConfig(SessionModelConfig):
+    """The shape of a source BST."""
+
+    kind: Literal["source"] = "source"
+    tower: int = Field(128, ge=1)
+
+
+class SourceBST(SessionModel):
+    """See the module. All methods return logits: log-odds or log-probabilities up to a constant."""
+
+    config: SourceBSTConfig
+
+    def __init__(self, config: SourceBSTConfig) -> None:
+        super().__init__(config)
+        d = config.embed_dim
+        self.item_embedding = nn.Embedding(config.items + 1, d, padding_idx=PADDING)
+        self.position_embedding = nn.Parameter(torch.randn(HISTORY_LENGTH, d))
+        layer = nn.TransformerEncoderLayer(
+            d, config.heads, config.feedforward, config.dropout, batch_first=True
+        )
+        # Nested tensors would make the kernels, and so the last bits, depend on the batch.
+        self.encoder = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
+        self.tower_in = nn.Linear(2 * d, config.tower)
+        self.tower_out = nn.Linear(config.tower, 1)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def session(self, histories: Tensor) -> Tensor:
+        """Turn windows, shape [B, L] of rows, into sessions, shape [B, embed_dim].
+
+        Every window holds at least one item: attention over nothing is undefined.
+        """
+        padding = histories == PADDING
+        embedded = self.item_embedding(histories) + self.position_embedding[-histories.shape[1] :]
+        encoded = self.encoder(embedded, src_key_padding_mask=padding)
+        encoded = encoded.masked_fill(padding.unsqueeze(-1), 0.0)
+        session: Tensor = encoded.sum(dim=1) / (~padding).sum(dim=1, keepdim=True)
+        return session
+
+    def session_half(self, sessions: Tensor) -> Tensor:
+        """The tower's first layer on sessions [..., embed_dim]: shape [..., tower]."""
+        d = self.config.embed_dim
+        return nn.functional.linear(sessions, self.tower_in.weight[:, :d], self.tower_in.bias)
+
+    def catalogue(self) -> Tensor:
+        """The tower's first layer on every item: shape [items, tower]."""
+        return self.target_half(self.item_embedding.weight[1:])
+
+    def target_half(self, targets: Tensor) -> Tensor:
+        """The tower's first layer on item embeddings [..., embed_dim]: shape [..., tower]."""
+        d = self.config.embed_dim
+        return nn.functional.linear(targets, self.tower_in.weight[:, d:])
+
+    def tower(self, session_half: Tensor, target_half: Tensor) -> Tensor:
+        """Finish the tower on two halves that broadcast to [..., tower]: logits of shape [...]."""
+        logits: Tensor = self.tower_out(self.dropout(torch.relu(session_half + target_half)))
+        return logits.squeeze(-1)
+
+    def candidate_logits(self, histories: Tensor, candidates: Tensor) -> Tensor:
+        """Score each window's own candidates, rows of shape [B, C]: logits [B, C]."""
+        sessions = self.session_half(self.session(histories)).unsqueeze(1)
+        return self.tower(sessions, self.target_half(self.item_embedding(candidates)))
+
+    def encode(self, histories: Tensor) -> Encoded:
+        """The tower's first layer on the sessions of windows: one tensor [B, tower]."""
+        return (self.session_half(self.session(histories)),)
+
+    def score(self, encoded: Encoded, catalogue: Tensor) -> Tensor:
+        """Score the whole catalogue for encoded windows: logits [B, items]."""
+        (half,) = encoded
+        block = max(1, _BLOCK_ELEMENTS // (self.config.tower * len(half)))
+        parts = [self.tower(half.unsqueeze(1), part) for part in torch.split(catalogue, block)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

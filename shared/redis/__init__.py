@@ -1,0 +1,19 @@
+"""Redis: the only package that imports redis. Sessions of users, and the deny list."""
+
+from nextclick.shared.redis.sessions import (
+    ENTRIES_KEPT,
+    MAX_UNCOMMITTED_CLICKS_PER_USER,
+    MemorySessions,
+    RedisSessions,
+    SessionStore,
+    session_store,
+)
+
+__all__ = [
+    "ENTRIES_KEPT",
+    "MAX_UNCOMMITTED_CLICKS_PER_USER",
+    "MemorySessions",
+    "RedisSessions",
+    "SessionStore",
+    "session_store",
+]

@@ -1,0 +1,255 @@
+"""Session state: the last HISTORY_LENGTH items of every user, appended to idempotently.
+
+`SessionStore` is the port, `RedisSessions` the real one, `MemorySessions` the same in a
+dictionary for tests and offline use; one contract suite (tests/contract) runs on both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Protocol
+
+import redis
+
+from nextclick.shared.errors import Unavailable
+from nextclick.shared.messages import Place
+from nextclick.shared.redis.client import Script, explained
+from nextclick.shared.redis.cluster import connect
+from nextclick.shared.runtime.settings import Settings
+from nextclick.shared.schemas import Click
+from nextclick.shared.windows import HISTORY_LENGTH, starts_new_session
+
+ENTRIES_KEPT = 32
+"""Clicks remembered per user. More than HISTORY_LENGTH, so that a replay finds its click."""
+
+MAX_UNCOMMITTED_CLICKS_PER_USER = ENTRIES_KEPT - HISTORY_LENGTH
+"""The most clicks of one user that may be appended before their offsets are committed.
+
+A crash replays uncommitted clicks; up to this many, each is still held together with the whole
+history it was answered from, so the replay is exact. The worker cuts its batches by it.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What is held of a user."""
+
+    history: list[str]
+    """The session's last HISTORY_LENGTH items, oldest first; empty if nothing is held."""
+    last_click: int | None = None
+    """The newest event time seen from the user, epoch ms."""
+
+
+class SessionStore(Protocol):
+    """Keeps each user's recent clicks."""
+
+    def append(
+        self, clicks: Sequence[Click], places: Sequence[Place] | None = None
+    ) -> list[list[str]]:
+        """Append the clicks in order; return each one's history, oldest first, itself last.
+
+        Idempotent by event_id: a click already held is not appended again, and its history is
+        the one of its first time. That much goes for replays of what was not committed. Further
+        back, when offsets were lost or a worker that was thought dead wakes up, `places` tell: a
+        click that does not lie after the user's newest one, and is not newer than it, was appended
+        before. If it is not held with its whole history any more, its history is empty.
+
+        Raises Unavailable if the store cannot be reached; then any prefix of each user's clicks may
+        have been appended, and calling again with all of them is right.
+        """
+        ...
+
+    def read(self, user_ids: Sequence[str]) -> list[Session]:
+        """What is held of each user, changing nothing: the history that was answered last.
+
+        A session does not end by waiting, only by a click after the gap. Raises Unavailable.
+        """
+        ...
+
+    def ping(self) -> None:
+        """Raise Unavailable, or ConfigurationError if it is the login, unless it answers."""
+        ...
+
+    def close(self) -> None:
+        """Give the connections back."""
+        ...
+
+
+_NOWHERE = Place(-1, -1)
+_READ = Script(f"return redis.call('LRANGE', KEYS[1], {-HISTORY_LENGTH}, -1)")
+
+
+def event_digest(event_id: str) -> bytes:
+    """Eight bytes that stand for an event id (any length) among one user's last entries."""
+    return hashlib.blake2b(event_id.encode(), digest_size=8).digest()
+
+
+class RedisSessions:
+    """Session state in Redis or Valkey: one list and one Lua call per user, one round trip."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key_prefix: str,
+        gap_ms: int,
+        ttl_seconds: int,
+        timeout_seconds: float,
+        cluster: bool = False,
+    ) -> None:
+        """Prepare the client; it connects at the first call.
+
+        `cluster`: the URL is of any node of a cluster. Raises ConfigurationError if `url` is no
+        Redis URL, or none that a cluster can have.
+        """
+        self._redis = connect(url, timeout_seconds, cluster=cluster)
+        self._key_prefix = key_prefix.encode()
+        self._script = Script(resources.files(__package__).joinpath("sessions.lua").read_text())
+        self._constants = (gap_ms, ttl_seconds, HISTORY_LENGTH, ENTRIES_KEPT)
+
+    def append(
+        self, clicks: Sequence[Click], places: Sequence[Place] | None = None
+    ) -> list[list[str]]:
+        """See SessionStore.append. One round trip, whatever the number of clicks."""
+        places = places or [_NOWHERE] * len(clicks)
+        of_user: dict[str, list[bytes | str | int]] = {}
+        for click, (partition, offset) in zip(clicks, places, strict=True):
+            arguments = of_user.setdefault(click.user_id, [*self._constants])
+            digest = event_digest(click.event_id)
+            arguments += (digest, click.item_id, click.timestamp, partition, offset)
+        calls = [(self._key_prefix + user.encode(), rest) for user, rest in of_user.items()]
+        with explained():
+            answers = self._redis.evaluate(self._script, calls)
+        histories = dict(zip(of_user, map(iter, answers), strict=True))
+        return [[item.decode() for item in next(histories[click.user_id])] for click in clicks]
+
+    def read(self, user_ids: Sequence[str]) -> list[Session]:
+        """See SessionStore.read. One round trip, whatever the number of users."""
+        with explained():
+            calls = [(self._key_prefix + user_id.encode(), ()) for user_id in user_ids]
+            return [_session(entries) for entries in self._redis.evaluate(_READ, calls)]
+
+    def ping(self) -> None:
+        """Raise Unavailable, or ConfigurationError if it is the login, unless Redis answers."""
+        try:
+            with explained():
+                self._redis.ping()
+        except redis.exceptions.RedisError as error:
+            raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None
+
+    def used_bytes(self) -> int:
+        """Memory that the server uses for everything in it, or all servers of the cluster."""
+        return self._redis.used_bytes()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._redis.close()
+
+
+_ENTRY = struct.Struct(">8sBd")
+"""Before the item in an entry of sessions.lua: digest, items in its history, session clock."""
+
+
+def _session(entries: list[bytes]) -> Session:
+    """The newest entries of a key, oldest first; what is before the session is left out."""
+    if not entries:
+        return Session([])
+    _, length, clock = _ENTRY.unpack_from(entries[-1])
+    return Session([entry[_ENTRY.size :].decode() for entry in entries[-length:]], int(clock))
+
+
+def session_store(settings: Settings) -> RedisSessions:
+    """The store that the settings name."""
+    return RedisSessions(
+        settings.redis.url.get_secret_value(),
+        key_prefix=settings.redis.key_prefix,
+        gap_ms=int(settings.session.gap_seconds * 1000),
+        ttl_seconds=settings.session.ttl_seconds,
+        timeout_seconds=settings.redis.timeout_seconds,
+        cluster=settings.redis.cluster,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    digest: bytes
+    item_id: str
+    clock: int
+    """Newest event time seen from the user so far, ms."""
+    length: int
+    """How many items its history has."""
+
+
+@dataclass(frozen=True, slots=True)
+class _User:
+    expires: float
+    fence: Place
+    """Where the newest entry lay."""
+    entries: list[_Entry]
+
+
+class MemorySessions:
+    """The same store in a dictionary of this process; `clock` (seconds) drives the expiry."""
+
+    def __init__(
+        self, *, gap_ms: int, ttl_seconds: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._gap_ms = gap_ms
+        self._ttl_seconds = ttl_seconds
+        self._clock = clock
+        self._users: dict[str, _User] = {}
+
+    def append(
+        self, clicks: Sequence[Click], places: Sequence[Place] | None = None
+    ) -> list[list[str]]:
+        """See SessionStore.append."""
+        places = places or [_NOWHERE] * len(clicks)
+        return [self._append(*one) for one in zip(clicks, places, strict=True)]
+
+    def _append(self, click: Click, place: Place) -> list[str]:
+        user = self._users.get(click.user_id)
+        entries = user.entries if user is not None and user.expires > self._clock() else []
+        digest = event_digest(click.event_id)
+        for position in reversed(range(len(entries))):
+            if entries[position].digest == digest:
+                return self._history(entries, position)
+
+        length, clock = 1, click.timestamp
+        if user is not None and entries:
+            last = entries[-1]
+            behind = place.partition == user.fence.partition and place.offset <= user.fence.offset
+            if behind and place.offset >= 0 and click.timestamp <= last.clock:
+                return []
+            if not starts_new_session(last.clock, click.timestamp, self._gap_ms):
+                length = min(last.length + 1, HISTORY_LENGTH)
+            clock = max(last.clock, click.timestamp)
+        entries = [*entries, _Entry(digest, click.item_id, clock, length)][-ENTRIES_KEPT:]
+        self._users[click.user_id] = _User(self._clock() + self._ttl_seconds, place, entries)
+        return self._history(entries, len(entries) - 1)
+
+    @staticmethod
+    def _history(entries: list[_Entry], position: int) -> list[str]:
+        first = position - entries[position].length + 1
+        return [entry.item_id for entry in entries[first : position + 1]] if first >= 0 else []
+
+    def read(self, user_ids: Sequence[str]) -> list[Session]:
+        """See SessionStore.read."""
+        return [self._read(user_id) for user_id in user_ids]
+
+    def _read(self, user_id: str) -> Session:
+        user = self._users.get(user_id)
+        if user is None or user.expires <= self._clock():
+            return Session([])
+        history = self._history(user.entries, len(user.entries) - 1)
+        return Session(history, user.entries[-1].clock)
+
+    def ping(self) -> None:
+        """Do nothing: it is here."""
+
+    def close(self) -> None:
+        """Nothing to give back."""

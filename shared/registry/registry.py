@@ -1,0 +1,332 @@
+"""The model registry: a folder, or any fsspec URL, of versions with a pointer.
+
+    <url>/<version>/model.safetensors, vocabulary.json, manifest.json
+    <url>/current.json          {"version": …, "history": [older …], "changed_at": …}
+    <url>/refused.json          [{"at": …, "reason": …}, …]: candidates that the gate refused
+
+A version appears whole or not at all, and the pointer is replaced last and atomically, so a
+reader never sees half a model, whenever the writer dies. On a local disk a version is written
+under a temporary name, fsynced and renamed; on an object store, where a single object is
+written atomically but a folder is not, its manifest is written last. Of two who move the pointer at
+the same time one waits for the other (a lock on the folder), or sees that it came second and looks
+again (S3; see `object_store`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from nextclick.shared.errors import CheckpointError, ConfigurationError, Unavailable
+from nextclick.shared.model import Checkpoint
+from nextclick.shared.model import checkpoint as checkpoints
+from nextclick.shared.model.checkpoint import MANIFEST, Manifest
+from nextclick.shared.registry import object_store
+from nextclick.shared.runtime import local_folder
+from nextclick.shared.runtime.masking import masked_url, secrets_of_url, without
+
+POINTER = "current.json"
+_PROBE = ".probe-"
+_HISTORY_KEPT = 50
+REFUSED = "refused.json"
+_REFUSALS_KEPT = 50
+_TRIES = 20
+"""To move a pointer that others move, too."""
+_TIME = "%Y%m%dT%H%M%S"
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """Which version is served, and which were before it (the newest last)."""
+
+    version: str
+    history: list[str]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A candidate that was not published."""
+
+    at: datetime
+    reason: str
+
+
+def published_at(version: str) -> datetime | None:
+    """When a version was published, by its name; None if the name does not tell."""
+    try:
+        return datetime.strptime(version.partition("-")[0], _TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+class Registry:
+    """Publishes, lists, promotes and loads model versions."""
+
+    def __init__(self, url: str) -> None:
+        """Open the registry at `url`; nothing is read or written yet.
+
+        Raises ConfigurationError if no fsspec implementation serves the URL.
+        """
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            raise ConfigurationError(
+                f"NEXTCLICK_REGISTRY__URL = {masked_url(url)!r}: "
+                f"{without(secrets_of_url(url), str(error))}; "
+                "use a folder, or a URL whose fsspec package is installed "
+                "(for s3://: pip install 'nextclick[s3]')"
+            ) from None
+        self.url = masked_url(url)  # as it may be shown
+        self._secrets = secrets_of_url(url)
+        self._local = isinstance(self._fs, LocalFileSystem)
+        self._has_folders = not object_store.is_object_store(self._fs)
+        self._errors: tuple[type[Exception], ...] = (OSError, *object_store.errors_of(self._fs))
+
+    def check_writable(self) -> None:
+        """Raise Unavailable now rather than after a long fit, if nothing can be written.
+
+        What writers that were killed left behind in a folder is removed.
+        """
+        probe = self._path(f"{_PROBE}{secrets.token_hex(4)}")
+        with self._explained("write"):
+            if self._has_folders:  # of a bucket that is missing, no new one is made
+                self._fs.makedirs(self._root, exist_ok=True)
+            with self._alone() as alone:
+                if alone:
+                    local_folder.remove_leftovers(Path(self._root), f".{POINTER}.*", f"{_PROBE}*")
+                self._fs.pipe_file(probe, b"")
+                self._fs.rm_file(probe)
+
+    def publish(self, checkpoint: Checkpoint, now: datetime | None = None) -> str:
+        """Write a new version and point to it; returns its name.
+
+        Names sort by time and carry four random hex digits; one that is taken is not given again,
+        whatever the clock says. Raises Unavailable if the registry cannot be written.
+        """
+        now = now or datetime.now(UTC)
+        with self._explained("write"):
+            if self._local:
+                Path(self._root).mkdir(parents=True, exist_ok=True)
+            with self._alone():  # else somebody may take what is half written for a leftover
+                version = self._free_name(now)
+                files = checkpoints.to_files(checkpoint, version, now.isoformat(timespec="seconds"))
+                if self._local:
+                    local_folder.add(Path(self._root) / version, files)
+                else:
+                    for name, content in files.items():  # the manifest is last
+                        self._fs.pipe_file(self._path(version, name), content)
+        self.promote(version)
+        return version
+
+    def pointer(self) -> Pointer | None:
+        """Which version is current; None if nothing was published yet.
+
+        Raises Unavailable if that cannot be found out, CheckpointError if it is unreadable.
+        """
+        try:
+            with self._explained("read"):
+                content = json.loads(self._fs.cat_file(self._path(POINTER)))
+                return Pointer(str(content["version"]), [str(v) for v in content["history"]])
+        except FileNotFoundError:
+            return None
+        except NotADirectoryError as error:
+            raise Unavailable(self._complaint("read", error)) from None
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{POINTER} in the registry {self.url} is unreadable ({error}); "
+                "`nextclick models promote VERSION` writes it anew"
+            ) from None
+
+    def load(self, version: str) -> Checkpoint:
+        """Read a version and check it.
+
+        Raises CheckpointError if it is missing or broken, Unavailable if it cannot be read.
+        """
+        manifest = self.manifest(version)
+        files = {}
+        for name in (checkpoints.WEIGHTS, checkpoints.VOCABULARY):
+            try:
+                with self._explained("read"):
+                    files[name] = self._fs.cat_file(self._path(version, name))
+            except FileNotFoundError:
+                raise CheckpointError(f"version {version}: {name} is missing") from None
+        files[MANIFEST] = manifest.model_dump_json().encode()
+        return checkpoints.from_files(files, version)
+
+    def manifest(self, version: str) -> Manifest:
+        """Read what a version says of itself; raises as `load` does."""
+        if not _is_name(version):
+            raise CheckpointError(f"{version!r} is not a version name")
+        try:
+            with self._explained("read"):
+                content = self._fs.cat_file(self._path(version, MANIFEST))
+        except (FileNotFoundError, NotADirectoryError):
+            raise CheckpointError(
+                f"version {version} is not in the registry {self.url}; "
+                "`nextclick models list` shows what is"
+            ) from None
+        return checkpoints.parse_manifest(content, version)
+
+    def versions(self) -> list[str]:
+        """All complete versions, oldest first."""
+        with self._explained("read"):
+            found = map(PurePosixPath, self._fs.find(self._root, maxdepth=2))
+        names = [path.parent.name for path in found if path.name == MANIFEST]
+        return sorted(name for name in names if not name.startswith("."))
+
+    def promote(self, version: str) -> None:
+        """Point to a version that is in the registry, after checking that it loads."""
+        self.load(version)
+
+        def to_version(old: Pointer | None) -> Pointer | None:
+            if old is not None and old.version == version:
+                return None
+            history = [] if old is None else [*old.history, old.version][-_HISTORY_KEPT:]
+            return Pointer(version, history)
+
+        self._move_pointer(to_version, mend=True)
+
+    def rollback(self, only_if: str | None = None) -> Pointer:
+        """Point to the version that was current before; returns what the pointer says then.
+
+        With `only_if` nothing is changed if another version is current. Raises CheckpointError if
+        there is no earlier version, or it does not load, Unavailable if the registry is away.
+        """
+
+        def back(old: Pointer | None) -> Pointer | None:
+            if old is not None and only_if not in (None, old.version):
+                return None
+            if old is None or not old.history:
+                raise CheckpointError(
+                    f"the registry {self.url} has no earlier version to go back to"
+                )
+            *history, version = old.history
+            self.load(version)
+            return Pointer(version, history)
+
+        pointer = self._move_pointer(back)
+        assert pointer is not None
+        return pointer
+
+    def _move_pointer(
+        self, decide: Callable[[Pointer | None], Pointer | None], *, mend: bool = False
+    ) -> Pointer | None:
+        """Replace the pointer by what is decided from it (None: leave it); returns what it is then.
+
+        With `mend`, one that is unreadable counts as none.
+        """
+        with self._alone():
+            for _ in range(_TRIES):
+                with self._explained("read"):
+                    tag = object_store.tag_of(self._fs, self._path(POINTER))
+                try:
+                    old = self.pointer()
+                except CheckpointError:
+                    if not mend:
+                        raise
+                    old = None
+                new = decide(old)
+                if new is None:
+                    return old
+                try:
+                    self._write_pointer(new, tag)
+                except object_store.Changed:
+                    continue
+                return new
+        raise Unavailable(self._complaint("write", "others keep changing the pointer"))
+
+    def note_refusal(self, reason: str, now: datetime | None = None) -> None:
+        """Remember that a candidate was refused; the newest _REFUSALS_KEPT are kept.
+
+        Raises Unavailable if the registry cannot be written.
+        """
+        now = now or datetime.now(UTC)
+        if self._local:
+            Path(self._root).mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            noted = [*self.refusals(), Refusal(now, reason)][-_REFUSALS_KEPT:]
+            entries = [{"at": one.at.isoformat(), "reason": one.reason} for one in noted]
+            self._replace(REFUSED, json.dumps(entries).encode())
+
+    def refusals(self) -> list[Refusal]:
+        """The candidates refused of late, oldest first; none if what is noted is unreadable."""
+        try:
+            with self._explained("read"):
+                entries = json.loads(self._fs.cat_file(self._path(REFUSED)))
+            return [Refusal(datetime.fromisoformat(e["at"]), str(e["reason"])) for e in entries]
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+            return []
+
+    def _free_name(self, now: datetime) -> str:
+        while True:
+            version = f"{now:{_TIME}}-{secrets.token_hex(2)}"
+            if not self._fs.exists(self._path(version)):
+                return version
+
+    def _alone(self) -> contextlib.AbstractContextManager[bool]:
+        """Let nobody else write meanwhile; gives whether that can be had.
+
+        Object stores and some network file systems have no lock: unless it is S3, of two who move
+        the pointer within the same milliseconds, one may not see what the other did.
+        """
+        if self._local and Path(self._root).is_dir():
+            return local_folder.alone(Path(self._root))
+        return contextlib.nullcontext(False)
+
+    def _write_pointer(self, pointer: Pointer, tag: str | None) -> None:
+        content = json.dumps(
+            {
+                "version": pointer.version,
+                "history": pointer.history,
+                "changed_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+        ).encode()
+        with self._explained("write"):
+            if self._local:
+                local_folder.replace(Path(self._root) / POINTER, content)
+            else:
+                object_store.write_if(self._fs, self._path(POINTER), content, tag)
+
+    def _replace(self, name: str, content: bytes) -> None:
+        with self._explained("write"):
+            if self._local:
+                local_folder.replace(Path(self._root) / name, content)
+            else:
+                self._fs.pipe_file(self._path(name), content)
+
+    def _path(self, *parts: str) -> str:
+        return "/".join((self._root, *parts))
+
+    @contextlib.contextmanager
+    def _explained(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if object_store.is_about_the_bucket(error):
+                raise Unavailable(self._complaint(verb, "no such bucket")) from None
+            if verb == "read":
+                raise
+            raise Unavailable(self._complaint(verb, "no such folder")) from None
+        except self._errors as error:
+            raise Unavailable(self._complaint(verb, error)) from None
+
+    def _complaint(self, verb: str, why: object) -> str:
+        reason = without(self._secrets, str(why))
+        keys = "" if self._has_folders else " and the keys that its package reads (S3: AWS_…)"
+        return (
+            f"cannot {verb} the registry {self.url} ({reason}); check NEXTCLICK_REGISTRY__URL{keys}"
+        )
+
+
+def _is_name(version: str) -> bool:
+    """No path, and nothing that a terminal or a file system takes for something else."""
+    plain = version.isprintable() and len(version) <= 100
+    return plain and PurePosixPath(version).name == version and version not in ("", ".", "..")

@@ -1,0 +1,190 @@
+"""Which model serves: a background thread follows the registry's pointer and swaps.
+
+A new version is fetched, checked, loaded and warmed here, beside the serving thread. Only then
+is the one reference `model` replaced; the worker reads it once per batch, so no click is
+dropped, and none is scored by a half-loaded model. Whatever fails, the old model stays.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nextclick.shared.errors import CheckpointError, Unavailable
+from nextclick.shared.model import Checkpoint, Scorer
+from nextclick.shared.registry.registry import Pointer, Registry, published_at
+from nextclick.shared.runtime import metrics
+from nextclick.shared.runtime.retry import Reminder
+
+log = logging.getLogger(__name__)
+
+_WARM_UP_BATCHES = (1, 32, 256)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A scorer and the name of the version it came from."""
+
+    version: str
+    scorer: Scorer
+    on_trial: bool = False
+    """Newly published in the place of the one that served: the guard watches it.
+
+    Not so if a person went back to it: whatever its hits are, it is there to stay.
+    """
+
+
+class ModelSlot:
+    """Holds the served model and keeps it up to date."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        make_scorer: Callable[[Checkpoint], Scorer],
+        poll_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._make_scorer = make_scorer
+        self._poll_seconds = poll_seconds
+        self._model: ServedModel | None = None
+        self._given_up: str | None = None
+        self._rolled_back: str | None = None
+        self._swapping = threading.Lock()
+        self._reminder = Reminder(clock)
+        self._crash: BaseException | None = None
+        self._stop = threading.Event()
+        self._first = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="model-slot", daemon=True)
+
+    @property
+    def model(self) -> ServedModel | None:
+        """The model to score the next batch with; None until the first one is there.
+
+        Raises what crashed the watching thread, if a bug did.
+        """
+        if self._crash is not None:
+            raise self._crash
+        return self._model
+
+    def start(self) -> None:
+        """Begin to follow the pointer."""
+        self._thread.start()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the first model; True once it is there."""
+        return self._first.wait(timeout)
+
+    def stop(self) -> None:
+        """End the watching thread."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def roll_back(self, bad: ServedModel, good: ServedModel) -> None:
+        """Serve `good` in the place of `bad`, at once, and tell the registry soon.
+
+        `bad` is not taken again, unless somebody promotes it anew. Called by the serving thread.
+        """
+        with self._swapping:
+            self._given_up = self._rolled_back = bad.version
+            if self._model is bad:  # else a newer one is there, which `good` is not to replace
+                self._model = good
+                _show(good.version)
+
+    def check(self) -> None:
+        """Look at the pointer once, and swap if it names another version that can serve."""
+        try:
+            pointer = self._registry.pointer()
+            if pointer is None:
+                self._complain(
+                    f"the registry {self._registry.url} has no model yet; "
+                    "`nextclick trainer --once` publishes the first"
+                )
+                return
+            if self._rolled_back is not None:
+                pointer = self._tell(pointer)
+            served = self._model.version if self._model else None
+            if pointer.version != self._given_up:
+                self._given_up = None  # whoever points to it once more wants it tried once more
+            if pointer.version in (served, self._given_up):
+                return
+            forward = served in pointer.history and pointer.version not in pointer.history
+            self._swap(pointer.version, on_trial=forward)
+            self._reminder.reset()
+        except Unavailable as error:
+            self._complain(str(error))
+        except CheckpointError as error:  # the pointer itself is unreadable
+            self._complain(str(error))
+
+    def _tell(self, pointer: Pointer) -> Pointer:
+        """Move the pointer off the version that was rolled back, if it is still there."""
+        bad = self._rolled_back
+        try:
+            if bad == pointer.version:
+                pointer = self._registry.rollback(only_if=bad)
+                log.info(
+                    "the registry now names model %s, not %s",
+                    pointer.version,
+                    bad,
+                    extra={"model_version": pointer.version, "previous_version": bad},
+                )
+        except Unavailable as error:
+            self._complain(f"the registry still names model {bad}: {error}")
+            return pointer
+        except CheckpointError as error:
+            log.error(
+                "the registry still names model %s: %s", bad, error, extra={"model_version": bad}
+            )
+        self._rolled_back = None
+        return pointer
+
+    def _swap(self, version: str, *, on_trial: bool) -> None:
+        served = self._model.version if self._model else None
+        try:
+            stage = "load"
+            checkpoint = self._registry.load(version)
+            stage = "smoke"
+            scorer = self._make_scorer(checkpoint)
+            stage = "warm_up"
+            for size in _WARM_UP_BATCHES:
+                scorer.recommend([[scorer.vocabulary.item_ids[0]]] * size)
+        except (CheckpointError, RuntimeError) as error:  # RuntimeError: torch, out of memory, …
+            metrics.SWAP_FAILURES.labels(stage).inc()
+            self._given_up = version  # its bytes will not get better
+            kept = f"keeping {served}" if served else "there is no older one"
+            about = {"model_version": version, "previous_version": served, "reason": stage}
+            log.error("model %s cannot serve, %s: %s", version, kept, error, extra=about)
+            return
+        with self._swapping:
+            self._model = ServedModel(version, scorer, on_trial)
+            _show(version)
+        self._first.set()
+        metrics.SWAPS.inc()
+        about = {"model_version": version, "previous_version": served}
+        log.info("serving model %s", version, extra=about)
+
+    def _complain(self, text: str) -> None:
+        if self._reminder.due():
+            log.warning("%s", text)
+
+    def _watch(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self.check()
+                self._stop.wait(self._poll_seconds)
+        except BaseException as error:  # a bug: hand it to the serving thread, which crashes
+            self._crash = error
+            self._first.set()
+
+
+def _show(version: str) -> None:
+    now = time.time()
+    published = published_at(version)
+    since = now if published is None else published.timestamp()
+    metrics.MODEL.info({"version": version})
+    metrics.MODEL_LOADED.set(now)
+    metrics.MODEL_AGE.set_function(lambda: time.time() - since)

@@ -1,0 +1,129 @@
+"""The log of a process: a record is one line, whatever is in it, and no secret is in any.
+
+Two forms. *Text* is for people; *JSON* is for what collects logs: an object a line, with these keys
+
+    time        UTC, ISO 8601, milliseconds
+    level, logger, service, message
+    exception   the traceback, where there is one
+    FIELDS      what the record is about, where the call says so by `extra={...}`
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Collection
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Literal, TextIO
+
+from nextclick.shared.runtime.masking import printable, without
+
+Form = Literal["auto", "text", "json"]
+"""auto: text if a person looks on, that is if stderr is a terminal, else JSON."""
+
+FIELDS = (
+    "event_id",
+    "topic",
+    "partition",
+    "offset",
+    "partitions",  # a list: those that a process got or gave up
+    "model_version",
+    "previous_version",  # the version that served, or serves again
+    "reason",  # the label of the metric that counts such events
+    "outcome",  # of a retraining
+    "seconds",
+)
+
+
+class OneLine(logging.Formatter):
+    """Escapes what is not printable: a user id with a line break cannot forge a record.
+
+    The lines of a traceback follow indented, so that the text of an exception cannot either.
+    """
+
+    def __init__(self, name: str, secrets: Collection[str] = ()) -> None:
+        super().__init__(f"%(asctime)s {name} %(levelname)s %(message)s")
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the record as text."""
+        record.message = record.getMessage()
+        record.asctime = self.formatTime(record)
+        lines = [self.formatMessage(record)]
+        if record.exc_info and record.exc_info[0] is not None:
+            trace = self.formatException(record.exc_info)
+            lines += ["    " + line for line in trace.split("\n")]
+        return "\n".join(printable(without(self._secrets, line)) for line in lines)
+
+
+class JsonLine(logging.Formatter):
+    """The record as one JSON object on one line of ASCII: no text in it can end or steer it."""
+
+    def __init__(self, name: str, secrets: Collection[str] = ()) -> None:
+        super().__init__()
+        self._name = name
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the record as JSON."""
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        said: dict[str, object] = {
+            "time": at.replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "service": self._name,
+            "message": self._masked(record.getMessage()),
+        }
+        for field in FIELDS:
+            value = getattr(record, field, None)
+            if value is not None:
+                said[field] = self._masked(value) if isinstance(value, str) else value
+        if record.exc_info and record.exc_info[0] is not None:
+            said["exception"] = self._masked(self.formatException(record.exc_info))
+        return json.dumps(said).replace("\x7f", "\\u007f")
+
+    def _masked(self, text: str) -> str:
+        return without(self._secrets, text)
+
+
+def set_up(
+    name: str,
+    level: str,
+    secrets: Collection[str] = (),
+    form: Form = "text",
+    stream: TextIO | None = None,
+) -> None:
+    """Log to stderr, and what ends a thread or the process, too; in place of what was before."""
+    stream = stream or sys.stderr
+    as_json = form == "json" or (form == "auto" and not stream.isatty())
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter((JsonLine if as_json else OneLine)(name, secrets))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(as_json)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_a_thread
+
+
+def is_json() -> bool:
+    """Say whether this process logs JSON."""
+    return any(isinstance(h.formatter, JsonLine) for h in logging.getLogger().handlers)
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    logging.getLogger("nextclick").critical("a bug ends this process", exc_info=error)
+
+
+def _log_uncaught_in_a_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None and not issubclass(args.exc_type, SystemExit):
+        name = args.thread.name if args.thread else "?"
+        logging.getLogger("nextclick").critical(
+            "a bug ends thread %s", name, exc_info=args.exc_value
+        )

@@ -1,0 +1,73 @@
+"""Prometheus metrics, each defined once (docs/metrics.md); shared/runtime/health.py serves them."""
+
+from __future__ import annotations
+
+import math
+
+from prometheus_client import Counter, Gauge, Histogram, Info, Summary
+
+CLICKS = Counter("nextclick_clicks", "Valid clicks read")
+ANSWERED_BEFORE = Counter(
+    "nextclick_clicks_answered_before",
+    "Clicks read again so long after their answer that their history is not held any more",
+)
+RECOMMENDATIONS = Counter("nextclick_recommendations", "Recommendations acknowledged by Kafka")
+DEAD_LETTERS = Counter("nextclick_dead_letters", "Messages that are not clicks", ["reason"])
+FALLBACKS = Counter("nextclick_fallbacks", "Answers by popularity instead of the model", ["reason"])
+BATCH_SIZE = Histogram(
+    "nextclick_batch_size", "Messages in a micro-batch", buckets=[1, 2, 4, 8, 16, 32, 64, 128, 256]
+)
+CLICK_TO_ACKNOWLEDGED = Histogram(
+    "nextclick_click_to_acknowledged_seconds",
+    "From a click's timestamp until its recommendation was acknowledged",
+    buckets=[0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30, 300],
+)
+STAGE_SECONDS = Summary(
+    "nextclick_stage_seconds",
+    "Seconds of the worker's steps, a micro-batch at a time: poll, decode, append, score, encode, "
+    "produce; and beside them queue (exactly_once: scored, while the transaction before is open), "
+    "acknowledge, commit",
+    ["stage"],
+)
+SWAPS = Counter("nextclick_swaps", "Models swapped in, the first one included")
+SWAP_FAILURES = Counter("nextclick_swap_failures", "Models that could not be served", ["stage"])
+ROLLBACKS = Counter("nextclick_rollbacks", "Versions that the guard took back", ["reason"])
+LIVE_JUDGED = Counter(
+    "nextclick_live_judged", "Lists that a click of their user followed", ["version"]
+)
+LIVE_HITS = Counter("nextclick_live_hits", "Those of them that held the item clicked", ["version"])
+RETRAINS = Counter("nextclick_retrains", "Retrainings by outcome", ["outcome"])
+GATE_REFUSALS = Counter("nextclick_gate_refusals", "Candidates not published", ["reason"])
+LOGGED_CLICKS = Counter("nextclick_logged_clicks", "Clicks made durable in the event log")
+MODEL = Info("nextclick_model", "The served model")
+MODEL_LOADED = Gauge("nextclick_model_loaded_timestamp", "When the served model was swapped in")
+MODEL_AGE = Gauge("nextclick_model_age_seconds", "Since the served model was published")
+MODEL_AGE.set(math.nan)  # until there is one
+CONSUMER_LAG = Gauge(
+    "nextclick_consumer_lag",
+    "Clicks not committed yet, of this process's partitions",
+    ["partition"],
+)
+HTTP_REQUESTS = Counter("nextclick_http_requests", "Requests answered", ["route", "status"])
+HTTP_SECONDS = Histogram(
+    "nextclick_http_request_seconds",
+    "From a request's arrival until its answer was handed over",
+    ["route"],
+    buckets=[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5],
+)
+READY = Gauge("nextclick_ready", "1 if a check of /readyz is passed, else 0", ["check"])
+
+KNOWN = {
+    DEAD_LETTERS: ("empty", "oversized", "not_json", "invalid"),
+    FALLBACKS: ("unknown_items", "not_finite", "cold_start", "sessions_unavailable"),
+    SWAP_FAILURES: ("load", "smoke", "warm_up"),
+    ROLLBACKS: ("not_finite", "failed", "slower", "worse"),
+    RETRAINS: ("published", "refused", "lost"),
+    GATE_REFUSALS: ("worse", "rival", "same", "no_cases", "nothing_to_learn"),
+}
+"""Their labels' values. They begin at 0: a counter that begins at 1 never increased, to Prometheus,
+and the first rollback would raise no alert."""
+
+for _counter, _values in KNOWN.items():
+    for _value in _values:
+        _counter.labels(_value)

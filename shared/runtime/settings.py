@@ -1,0 +1,263 @@
+"""All settings, read once from the environment: `NEXTCLICK_` + section + `__` + name.
+
+One frozen object; unknown names are refused, so a typo cannot pass silently. Only the wiring
+points (`cli`, `demo`, each service's `main`) read it; everything else takes plain arguments.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.runtime.masking import MASK, masked_url, secrets_of_options, secrets_of_url
+
+PREFIX = "NEXTCLICK_"
+NESTING = "__"
+_CLIENT_CONFIG = "NEXTCLICK_KAFKA__CLIENT_CONFIG"
+_API_KEY = "NEXTCLICK_API__KEY"
+_URLS = ("NEXTCLICK_REDIS__URL", "NEXTCLICK_REGISTRY__URL")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class KafkaSettings(_Section):
+    """Where Kafka is and what the topics are called."""
+
+    bootstrap_servers: str = Field("localhost:9092", min_length=1, description="host:port, …")
+    client_config: dict[str, Any] = Field(
+        default_factory=dict,
+        repr=False,  # may hold sasl.password
+        description="JSON object passed through to librdkafka (SASL, TLS, …)",
+    )
+    clicks_topic: str = Field("clicks", description="clicks in")
+    recommendations_topic: str = Field("recommendations", description="recommendations out")
+    dlq_topic: str = Field("clicks.dlq", description="messages that are not clicks")
+    partitions: int = Field(8, ge=1, description="partitions of topics that we create")
+    replication_factor: int = Field(1, ge=1, description="replicas of topics that we create")
+    retention_hours: float = Field(168, gt=0, description="retention of topics that we create")
+
+
+class RedisSettings(_Section):
+    """Where the session state lives."""
+
+    url: SecretStr = Field(
+        SecretStr("redis://localhost:6379/0"),
+        description="redis://, rediss:// (TLS) or unix:// URL",
+    )
+    cluster: bool = Field(False, description="the URL is of any node of a Redis Cluster")
+    key_prefix: str = Field("nextclick:session:", description="before the user id in every key")
+    timeout_seconds: float = Field(5.0, gt=0, description="connect and answer within")
+
+
+class SessionSettings(_Section):
+    """What counts as one session; worker and trainer must agree, so it is one setting."""
+
+    gap_seconds: float = Field(
+        1800, ge=0, description="event time without a click that ends a session; 0 = never"
+    )
+    ttl_seconds: int = Field(86_400, ge=1, description="wall time after which Redis forgets a user")
+
+
+class RegistrySettings(_Section):
+    """Where model versions are published."""
+
+    url: str = Field(
+        "registry",
+        min_length=1,
+        repr=False,  # may hold the key of an object store
+        description="folder or any fsspec URL",
+    )
+    poll_seconds: float = Field(1.0, gt=0, description="how often workers look at the pointer")
+
+
+class WorkerSettings(_Section):
+    """How the worker serves."""
+
+    group_id: str = Field("nextclick-worker", min_length=1, description="Kafka consumer group")
+    instance_id: str = Field(
+        "", description="stable name within the group: a restart takes over at once (KIP-345)"
+    )
+    guarantee: Literal["at_least_once", "exactly_once"] = Field(
+        "at_least_once",
+        description="at_least_once, or exactly_once: answers and offsets in one transaction",
+    )
+    max_batch: int = Field(256, ge=1, description="clicks in one micro-batch at most")
+    top_k: int = Field(10, ge=1, description="items in a recommendation")
+    torch_threads: int = Field(1, ge=1, description="threads of one forward pass")
+    guard_clicks: int = Field(
+        2000,
+        ge=0,
+        description="judged clicks in which a new model that does worse is rolled back; 0 = off",
+    )
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0 = off"
+    )
+
+
+class TrainerSettings(_Section):
+    """When and how the model is retrained."""
+
+    group_id: str = Field("nextclick-trainer", min_length=1, description="Kafka consumer group")
+    instance_id: str = Field(
+        "", description="stable name within the group: a restart takes over at once (KIP-345)"
+    )
+    event_log: str = Field("event_log", min_length=1, description="folder of Parquet files")
+    every_seconds: float = Field(3600, gt=0, description="retrain after so long …")
+    every_clicks: int = Field(100_000, ge=1, description="… or after so many new clicks")
+    min_clicks: int = Field(1000, ge=1, description="do not train on fewer clicks than this")
+    window_clicks: int = Field(2_000_000, ge=1, description="train on the newest so many clicks")
+    flush_seconds: float = Field(5.0, gt=0, description="write the event log at least so often")
+    preset: str = Field("default", description="model and fit preset: default or source")
+    max_epochs: int = Field(0, ge=0, description="cap on epochs; 0 = the preset's")
+    max_fit_seconds: float = Field(600, gt=0, description="cap on one fit")
+    seed: int = Field(42, description="seed of initialisation and shuffling")
+    torch_threads: int = Field(0, ge=0, description="threads of a fit; 0 = all cores")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0 = off"
+    )
+
+
+class ApiSettings(_Section):
+    """The HTTP service."""
+
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 = all of them"
+    )
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 = any that is free")
+    key: SecretStr = Field(
+        SecretStr(""), description="if set, requests must carry it in the header X-API-Key"
+    )
+    exclude_seen: bool = Field(
+        False, description="leave out what the history holds, unless the request says otherwise"
+    )
+    catalogue: str = Field("", description="CSV file item_id,category: for the category filter")
+    deny_key: str = Field(
+        "nextclick:denied", min_length=1, description="Redis key of the items never to recommend"
+    )
+    rules_poll_seconds: float = Field(
+        0.25, gt=0, le=1, description="how often the deny list and the catalogue are looked at"
+    )
+    page: bool = Field(True, description="serve the live page at /")
+    max_body_bytes: int = Field(65_536, ge=1024, description="longest request that is read")
+    max_batch: int = Field(64, ge=1, description="requests that are answered in one go at most")
+    max_waiting: int = Field(1000, ge=1, description="requests waiting at once; more get a 503")
+    redis_timeout_seconds: float = Field(
+        0.25, gt=0, description="a user's history is waited for so long; then popularity answers"
+    )
+
+
+class DlqSettings(_Section):
+    """What `nextclick dlq redrive` remembers."""
+
+    group_id: str = Field(
+        "nextclick-redrive",
+        min_length=1,
+        description="Kafka consumer groups of redriving begin with this; one for each reason",
+    )
+
+
+class Settings(BaseSettings):
+    """The one settings object of a process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter=NESTING, frozen=True, extra="forbid"
+    )
+
+    device: str = Field("auto", description="auto (MPS, CUDA, CPU in that order), or a torch name")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="logging")
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto",
+        description="of the services: text, json (an object a line), or auto: text on a "
+        "terminal, else json",
+    )
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    session: SessionSettings = SessionSettings()
+    registry: RegistrySettings = RegistrySettings()
+    worker: WorkerSettings = WorkerSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    api: ApiSettings = ApiSettings()
+    dlq: DlqSettings = DlqSettings()
+
+    @classmethod
+    def settings_customise_sources(  # type: ignore[override]
+        cls, settings_cls: Any, **_: Any
+    ) -> tuple[Any, ...]:
+        """Take values from the environment alone: one source per setting."""
+        return (EnvSettingsSource(settings_cls),)
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read and check all settings.
+
+        Raises ConfigurationError that names the environment variable and what is wrong with it.
+        """
+        known = environment_names()
+        ours = [name for name in os.environ if name.upper().startswith(PREFIX)]
+        unknown = [name for name in ours if name.upper() not in known]
+        if unknown:
+            raise ConfigurationError(
+                f"unknown setting {', '.join(sorted(unknown))}; "
+                "docs/configuration.md lists every setting"
+            )
+        try:
+            return cls()
+        except ValidationError as error:
+            raise ConfigurationError(_one_line(error)) from None
+        except ValueError:  # only this setting is read as JSON
+            raise ConfigurationError(f"{_CLIENT_CONFIG} is not a JSON object") from None
+
+
+def environment_names() -> dict[str, tuple[str, str]]:
+    """Map every environment variable to its default (as text) and its description."""
+    names: dict[str, tuple[str, str]] = {}
+    for field_name, field in Settings.model_fields.items():
+        if isinstance(field.default, _Section):
+            for name, inner in type(field.default).model_fields.items():
+                default = getattr(field.default, name)
+                plain = default.get_secret_value() if isinstance(default, SecretStr) else default
+                key = f"{PREFIX}{field_name}{NESTING}{name}".upper()
+                names[key] = (str(plain), inner.description or "")
+        else:
+            names[f"{PREFIX}{field_name}".upper()] = (str(field.default), field.description or "")
+    return names
+
+
+def shown(name: str, value: str) -> str:
+    """The value of an environment variable as it may be shown."""
+    if name.upper() in (_CLIENT_CONFIG, _API_KEY):
+        return MASK
+    return masked_url(value) if name.upper() in _URLS else value
+
+
+def secrets() -> set[str]:
+    """Every secret in the environment's settings, right or wrong: what no output may hold."""
+    found: set[str] = set()
+    for name, value in os.environ.items():
+        if name.upper() in _URLS:
+            found |= secrets_of_url(value)
+        elif name.upper() == _API_KEY:
+            found |= {value} - {""}
+        elif name.upper() == _CLIENT_CONFIG:
+            try:
+                found |= secrets_of_options(json.loads(value))
+            except (ValueError, AttributeError, RecursionError):
+                found.add(value)  # not JSON, or no object: it is refused, and shown nowhere
+    return found
+
+
+def _one_line(error: ValidationError) -> str:
+    lines = []
+    for wrong in error.errors(include_url=False):
+        name = f"{PREFIX}{NESTING.join(str(part) for part in wrong['loc'])}".upper()
+        secret = name.startswith((_CLIENT_CONFIG, _API_KEY, *_URLS))
+        value = "" if secret else f" = {wrong['input']!r}"
+        lines.append(f"{name}{value}: {wrong['msg']}")
+    return "; ".join(lines)

@@ -1,0 +1,95 @@
+"""The join of clicks and recommendations, seen from outside: what the demo shows. Pure.
+
+Counts, latencies, and how often the next click was in the list that the shopper had been
+given: for the model, for the popularity list, and for the best list that the world allows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nextclick.shared.schemas import Recommendation
+
+K = 10
+"""Items of a list that count."""
+
+TopItems = Callable[[Sequence[Recommendation]], list[set[str]]]
+"""For each answer's history, the k items that another method would have recommended."""
+
+
+@dataclass
+class Live:
+    """Running totals."""
+
+    rivals: dict[str, TopItems]
+    """Methods to compare the model with on the same clicks, by name."""
+    k: int = K
+    clicks: set[str] = field(default_factory=set)
+    """event_ids seen on the clicks topic."""
+    answered: Counter[str] = field(default_factory=Counter)
+    """Answers seen per event_id."""
+    latencies_ms: list[float] = field(default_factory=list)
+    versions: list[str] = field(default_factory=list)
+    """Model versions in the order in which they first answered."""
+    judged: int = 0
+    """Answers whose shopper clicked again."""
+    hits: Counter[str] = field(default_factory=Counter)
+    """Of these, how many lists held that click, per method."""
+    _lists: dict[str, dict[str, set[str]]] = field(default_factory=dict)
+
+    def add_clicks(self, event_ids: Sequence[str]) -> None:
+        """Note clicks that were sent."""
+        self.clicks.update(event_ids)
+
+    def add_answers(self, answers: Sequence[Recommendation], arrived_ms: Sequence[float]) -> None:
+        """Note answers, in stream order, and when each arrived."""
+        rivals = {name: method(answers) for name, method in self.rivals.items()}
+        for i, answer in enumerate(answers):
+            self.answered[answer.event_id] += 1
+            if self.answered[answer.event_id] > 1:
+                continue
+            self.latencies_ms.append(arrived_ms[i] - answer.click_timestamp)
+            if answer.model_version not in self.versions:
+                self.versions.append(answer.model_version)
+            earlier = self._lists.get(answer.user_id)
+            if earlier is not None:  # this click follows a list: was it on it?
+                self.judged += 1
+                for name, items in earlier.items():
+                    self.hits[name] += answer.history[-1] in items
+            self._lists[answer.user_id] = {
+                "model": {item.item_id for item in answer.items[: self.k]},
+                **{name: lists[i] for name, lists in rivals.items()},
+            }
+
+    @property
+    def missing(self) -> int:
+        """Clicks without an answer."""
+        return len(self.clicks - self.answered.keys())
+
+    @property
+    def duplicates(self) -> int:
+        """Answers beyond the first to the same click."""
+        return self.answered.total() - len(self.answered)
+
+    @property
+    def swaps(self) -> int:
+        """Model changes seen in the answers."""
+        return max(0, len(self.versions) - 1)
+
+    def latency_ms(self, newest: int | None = None) -> dict[str, float]:
+        """Percentiles of click → recommendation, of all or of the newest answers."""
+        values = self.latencies_ms if newest is None else self.latencies_ms[-newest:]
+        if not values:
+            return {}
+        p50, p90, p99 = np.percentile(values, [50, 90, 99])
+        return {"p50": round(p50, 1), "p90": round(p90, 1), "p99": round(p99, 1)}
+
+    def hit_rates(self) -> dict[str, float]:
+        """HR@k of the next click, per method."""
+        if not self.judged:
+            return {}
+        return {name: round(self.hits[name] / self.judged, 4) for name in ("model", *self.rivals)}

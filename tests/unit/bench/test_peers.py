@@ -1,0 +1,87 @@
+"""The pure parts of `nextclick bench peers`; the processes are in the integration tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nextclick.bench.peers import interpreter
+from nextclick.bench.peers.history import Entry, append
+from nextclick.bench.peers.passes import compare, rate
+from nextclick.shared.errors import ConfigurationError, NextclickError
+from nextclick.shared.redis import ENTRIES_KEPT
+from nextclick.shared.schemas import Recommendation, ScoredItem
+from tests.integration.traffic import expected_histories, make_clicks
+
+GAP_MS = 1_800_000
+
+
+def recommendation(event_id: str = "1", score: float = 0.5, item: str = "a") -> Recommendation:
+    return Recommendation(
+        event_id=event_id,
+        user_id="u",
+        items=[ScoredItem(item, score)],
+        model_version="v",
+        history=["x"],
+        click_timestamp=100,
+        scored_at=101,
+    )
+
+
+def test_the_twin_keeps_sessions_as_we_do() -> None:
+    clicks = make_clicks(3000, users=7)
+    clicks = [
+        c for i, one in enumerate(clicks) for c in ((one, clicks[i - 3]) if i > 9 else (one,))
+    ]
+    expected = expected_histories(clicks)
+    state: dict[str, str] = {}
+    for click in clicks:
+        entries: list[Entry] = json.loads(state.get(click.user_id, "[]"))
+        history = append(entries, click.event_id, click.item_id, click.timestamp, GAP_MS)
+        assert history == expected[click.event_id]
+        assert len(entries) <= ENTRIES_KEPT
+        state[click.user_id] = json.dumps(entries)
+
+
+def test_the_rate_starts_when_the_first_answers_are_scored() -> None:
+    """Neither those scored with the first count, nor when the first of all arrived."""
+    assert rate([1000, 1000, 1500, 2000], ended_ms=3000.0) == 1.0
+
+
+def test_equal_answers_may_come_in_any_order() -> None:
+    ours = [recommendation("1"), recommendation("2")]
+    compare(ours, [recommendation("2", score=0.500001), recommendation("1")])
+
+
+def test_items_whose_scores_tie_may_change_places() -> None:
+    """One scores a click alone, the other a batch: the last digit may differ."""
+    items = [ScoredItem("a", 0.5), ScoredItem("b", 0.000944669), ScoredItem("c", 0.000944669)]
+    one = recommendation().model_copy(update={"items": items})
+    other = one.model_copy(update={"items": [items[0], items[2], items[1]], "scored_at": 7})
+    compare([one], [other])
+    for others in ([items[1], items[0], items[2]], [ScoredItem("z", 0.5), *items[1:]]):
+        with pytest.raises(NextclickError, match="answer"):
+            compare([one], [one.model_copy(update={"items": others})])
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        [],
+        [recommendation("2")],
+        [recommendation(), recommendation()],
+        [recommendation(score=0.51)],
+        [recommendation().model_copy(update={"history": ["y"]})],
+        [recommendation().model_copy(update={"items": []})],
+    ],
+)
+def test_different_answers_are_no_result(theirs: list[Recommendation]) -> None:
+    with pytest.raises(NextclickError, match="answer"):
+        compare([recommendation()], theirs)
+
+
+def test_an_interpreter_without_quixstreams_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"no-such-python.*make bench-peers"):
+        interpreter.find(tmp_path / "no-such-python")

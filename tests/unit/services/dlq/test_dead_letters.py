@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nextclick.services.dlq import dead_letters
+from nextclick.services.dlq.dead_letters import Letter, Offsets
+from nextclick.services.worker import decide
+from nextclick.shared.errors import BadClick, ConfigurationError
+from nextclick.shared.messages import Message, OutMessage
+from nextclick.shared.schemas import MAX_CLICK_BYTES, REASONS
+
+HEADERS = ("topic", "partition", "offset", "error_class", "error", "time", "redriven", "x")
+names = st.sampled_from(HEADERS) | st.text(max_size=5)
+values = st.none() | st.binary(max_size=20) | st.from_regex(rb"[0-9]{1,20}", fullmatch=True)
+
+
+def arrived(out: OutMessage, partition: int = 0, offset: int = 0) -> Message:
+    """What was produced, as read."""
+    return Message(out.topic, partition, offset, out.key, out.value, out.headers)
+
+
+def a_letter(
+    reason: str = "invalid", value: bytes | None = b"{}", partition: int = 0, offset: int = 0
+) -> Message:
+    found = Message("clicks", 3, 7, b"key", value)
+    return arrived(decide.dead_letter("dlq", found, BadClick(reason, "why"), 42), partition, offset)
+
+
+@given(headers=st.lists(st.tuples(names, values)), key=values, value=values)
+def test_any_headers_make_a_letter(
+    headers: list[tuple[str, bytes | None]], key: bytes | None, value: bytes | None
+) -> None:
+    letter = dead_letters.read(Message("dlq", 1, 2, key, value, tuple(headers)))
+    assert letter.place == "1/2"
+    assert letter.reason in dead_letters.KNOWN
+    again = dead_letters.redriven("clicks", range(4), letter)
+    assert (again.key, again.value) == (key, value)
+
+
+@given(key=st.none() | st.binary(), value=st.none() | st.binary(), times=st.integers(0, 5))
+def test_a_message_comes_back_as_it_was_however_often(
+    key: bytes | None, value: bytes | None, times: int
+) -> None:
+    message = Message("clicks", 3, 7, key, value)
+    for count in range(1, times + 1):
+        dead = decide.dead_letter("dlq", message, BadClick("invalid", "why"), 42)
+        out = dead_letters.redriven("clicks", range(4), dead_letters.read(arrived(dead)))
+        assert (out.topic, out.partition, out.key, out.value) == ("clicks", 3, key, value)
+        assert dict(out.headers) == {"redriven": str(count).encode()}
+        message = arrived(out, 3)
+    last = decide.dead_letter("dlq", message, BadClick("invalid", "why"), 42)
+    assert dead_letters.read(arrived(last)).redriven == times
+
+
+def test_the_key_decides_where_the_partition_is_not_known_any_more() -> None:
+    letter = dead_letters.read(a_letter())
+    assert dead_letters.redriven("clicks", range(4), letter).partition == 3
+    assert dead_letters.redriven("clicks", range(3), letter).partition is None
+    assert dead_letters.redriven("other", range(4), letter).partition is None
+    assert dead_letters.redriven("click", range(4), letter).partition is None
+
+
+def test_what_no_worker_could_accept_is_an_obstacle() -> None:
+    def why(value: bytes | None, key: bytes = b"") -> str | None:
+        dead = decide.dead_letter("dlq", Message("c", 0, 0, key, value), BadClick("invalid", ""), 0)
+        return dead_letters.obstacle(dead_letters.read(arrived(dead)))
+
+    assert why(b"x" * MAX_CLICK_BYTES) is None
+    assert "oversized" in (why(b"x" * (MAX_CLICK_BYTES + 1)) or "")
+    assert "empty" in (why(None) or "")
+    assert "empty" in (why(b"") or "")
+    assert "cut" in (why(b"x" * (decide.MAX_DEAD_LETTER_BYTES + 1)) or "")
+    assert "cut" in (why(b"{}", b"k" * (decide.MAX_DEAD_LETTER_KEY_BYTES + 1)) or "")
+
+
+kinds = st.tuples(
+    st.sampled_from(dead_letters.KNOWN), st.integers(0, 2), st.sampled_from([b"", b"{}"])
+)
+runs = st.lists(
+    st.tuples(st.sampled_from([None, *dead_letters.KNOWN]), st.integers(0, 3), st.integers(1, 3))
+)
+
+
+@given(kinds=st.lists(kinds, max_size=20), runs=runs)
+def test_every_letter_is_dealt_with_once_whatever_the_reasons_limits_and_parts(
+    kinds: list[tuple[str, int, bytes]], runs: list[tuple[str | None, int, int]]
+) -> None:
+    ends = Counter[int]()
+    topic = []
+    for reason, partition, value in kinds:
+        topic.append(a_letter(reason, value, partition, ends[partition]))
+        ends[partition] += 1
+    held = {partition: range(ends[partition]) for partition in range(3)}
+    committed: dict[str, Offsets] = {reason: {} for reason in dead_letters.KNOWN}
+
+    def redrive(reason: str | None, limit: int, size: int) -> list[Letter]:
+        done = {name: committed[name] for name in dead_letters.known(reason)}
+        wanted = dead_letters.unread(held, done)
+        messages = [m for m in topic if m.offset in wanted[m.partition]]
+        dealt = list(dead_letters.up_to(limit, dead_letters.due(messages, done)))
+        for start in range(0, len(dealt), size):
+            for name, offsets in dead_letters.after(dealt[start : start + size], done).items():
+                committed[name] = {**committed[name], **offsets}
+        assert not limit or sum(dead_letters.obstacle(letter) is None for letter in dealt) <= limit
+        return dealt
+
+    dealt = [letter.place for run in (*runs, (None, 0, 2)) for letter in redrive(*run)]
+    assert Counter(dealt) == Counter(dead_letters.read(message).place for message in topic)
+
+
+def test_a_repeated_letter_commits_nothing_backwards() -> None:
+    old, new = (dead_letters.read(a_letter("invalid", offset=offset)) for offset in (3, 8))
+    assert dead_letters.after([old], {"invalid": {0: 6}}) == {}
+    assert dead_letters.after([old, new], {"invalid": {0: 6}}) == {"invalid": {0: 9}}
+
+
+def test_offsets_of_a_topic_that_was_made_anew_count_for_nothing() -> None:
+    held = {0: range(2, 5), 1: range(0)}
+    assert dead_letters.still_valid({0: 5, 1: 3, 2: 1}, held) == {0: 5}
+
+
+def test_the_newest_are_kept_and_all_are_counted() -> None:
+    def at(time: int, reason: str, offset: int) -> Message:
+        headers = (("error_class", reason.encode()), ("time", str(time).encode()))
+        return Message("dlq", 0, offset, None, b"", headers)
+
+    topic = [at(5, "invalid", 0), at(9, "empty", 1), at(7, "invalid", 2), at(6, "invalid", 3)]
+    found, counts = dead_letters.newest(topic, ("invalid",), 2)
+    assert [letter.place for letter in found] == ["0/3", "0/2"]
+    assert counts == {"invalid": 3, "empty": 1}
+
+
+def test_a_foreign_reason_or_time_is_none_of_ours() -> None:
+    headers = (("error_class", b"\xff"), ("time", b"9" * 15), ("redriven", b"-1"))
+    letter = dead_letters.read(Message("dlq", 0, 0, None, b"", headers))
+    assert (letter.reason, letter.redriven) == (dead_letters.OTHER, 0)
+    assert dead_letters.read(Message("dlq", 0, 0, None, b"", (("time", b"soon"),))).time_ms is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "1/", "a/b", "-1/2", "1/2/3", "1/2\n", "١/٢", "0/" + "9" * 19], ids=ascii
+)
+def test_what_is_no_place_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="PARTITION/OFFSET"):
+        dead_letters.place(text)
+
+
+def test_places_and_reasons_are_read() -> None:
+    assert dead_letters.place("3/17") == (3, 17)
+    assert dead_letters.known("empty") == ("empty",)
+    assert set(REASONS) < set(dead_letters.known(None))
+    with pytest.raises(ConfigurationError, match="not_json"):
+        dead_letters.known("bad")

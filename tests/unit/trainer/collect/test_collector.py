@@ -1,0 +1,138 @@
+"""Clicks from the topic into the event log, and where reading goes on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.messages import Message
+from nextclick.shared.runtime.retry import Patience, Stopped
+from nextclick.shared.schemas import Click
+from nextclick.trainer.collect import EventLog, Row
+from nextclick.trainer.collect.collector import Collector, start_offsets
+
+
+class Topic:
+    """A consumer that hands out prepared polls and remembers what was committed."""
+
+    def __init__(self, *polls: list[Message]) -> None:
+        self.polls = list(polls)
+        self.committed: list[tuple[int, int]] = []
+        self.log: EventLog | None = None
+        self.logged_at_commit: list[int] = []
+
+    def poll(self, max_messages: int, timeout: float) -> list[Message]:
+        return self.polls.pop(0) if self.polls else []
+
+    def commit_now(self, offsets: dict[int, int]) -> None:
+        assert self.log is not None
+        self.logged_at_commit.append(self.log.count())
+        self.committed += offsets.items()
+
+
+def click(partition: int, offset: int) -> Message:
+    value = Click(event_id=f"e{partition}-{offset}", user_id="u", item_id="i", timestamp=offset)
+    return Message("clicks", partition, offset, b"u", value.model_dump_json().encode())
+
+
+@pytest.fixture
+def event_log(tmp_path: Path) -> EventLog:
+    return EventLog(str(tmp_path / "log"))
+
+
+def collector(topic: Topic, event_log: EventLog, times: list[float]) -> Collector:
+    topic.log = event_log
+    patiently = Patience(threading.Event(), logging.getLogger("test"))
+    return Collector(topic, event_log, patiently, 5.0, clock=lambda: times[0])  # type: ignore[arg-type]
+
+
+def test_clicks_are_durable_before_their_offsets_are_committed(event_log: EventLog) -> None:
+    topic = Topic([click(0, 7), click(1, 3), click(0, 8)])
+    ours = collector(topic, event_log, [0.0])
+    ours.step()
+    ours.flush()
+    assert topic.logged_at_commit == [3]
+    assert topic.committed == [(0, 9), (1, 4)]
+    assert ours.new_clicks == 3
+    assert (event_log.next_offset(0), event_log.next_offset(1)) == (9, 4)
+
+
+def test_files_are_written_when_they_are_due_and_not_before(event_log: EventLog) -> None:
+    times = [100.0]
+    topic = Topic([click(0, 0)], [click(0, 1)], [], [click(0, 2)])
+    ours = collector(topic, event_log, times)
+    counts = []
+    for times[0] in (100.0, 104.9, 105.0, 109.9, 110.0):
+        ours.step()
+        counts.append(event_log.count())
+    assert counts == [0, 0, 2, 2, 3]
+
+
+def test_many_clicks_are_written_at_once(
+    event_log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nextclick.trainer.collect.collector.FLUSH_MESSAGES", 3)
+    topic = Topic([click(0, 0), click(0, 1)], [click(0, 2)])
+    ours = collector(topic, event_log, [0.0])
+    ours.step()
+    assert event_log.count() == 0
+    ours.step()
+    assert event_log.count() == 3
+
+
+def test_what_is_no_click_is_passed_over_but_its_offset_is_not(event_log: EventLog) -> None:
+    topic = Topic([click(0, 0), Message("clicks", 0, 1, None, b"?")], [])
+    ours = collector(topic, event_log, [0.0])
+    ours.step()
+    ours.flush()
+    assert event_log.count() == ours.new_clicks == 1
+    assert event_log.next_offset(0) == 2
+    assert topic.committed[-1] == (0, 2)
+
+
+def test_nothing_is_written_or_committed_twice(event_log: EventLog) -> None:
+    topic = Topic([click(0, 0)])
+    ours = collector(topic, event_log, [0.0])
+    ours.step()
+    ours.flush()
+    ours.flush()
+    assert topic.committed == [(0, 1)]
+    assert (event_log.count(), ours.new_clicks) == (1, 1)
+
+
+def test_nothing_is_committed_while_the_log_cannot_be_written(
+    event_log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = Topic([click(0, 0)])
+    ours = collector(topic, event_log, [0.0])
+    ours.step()
+    stop = threading.Event()
+    stop.set()
+    ours.patiently = Patience(stop, logging.getLogger("test"))
+
+    def full(partition: int, first: int, last: int, rows: list[Row]) -> None:
+        raise Unavailable("no space left on device")
+
+    monkeypatch.setattr(event_log, "append", full)
+    with pytest.raises(Stopped):
+        ours.flush()
+    assert topic.committed == []
+    assert ours.new_clicks == 0
+
+
+def test_reading_goes_on_after_what_the_log_holds(event_log: EventLog) -> None:
+    event_log.append(1, 0, 4, [])
+    event_log.append(2, 0, 9, [])
+    held = {0: range(100), 1: range(3, 100), 2: range(10)}
+    starts = start_offsets(event_log, held, [0, 1, 2])
+    assert starts == {0: 0, 1: 5, 2: 10}
+
+
+def test_a_log_of_another_topic_is_refused(event_log: EventLog) -> None:
+    event_log.append(1, 0, 4, [])
+    with pytest.raises(ConfigurationError, match="NEXTCLICK_TRAINER__EVENT_LOG"):
+        start_offsets(event_log, {0: range(100), 1: range(4)}, [0, 1])

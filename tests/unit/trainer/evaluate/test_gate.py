@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import numpy as np
+
+from nextclick.trainer.evaluate import Evaluation, gate
+from nextclick.trainer.evaluate.gate import POPULARITY, Decision
+
+
+def hitting(share: float, cases: int = 1000, seed: int = 0) -> Evaluation:
+    """An evaluation that hits a share of the cases, at random but by rank 1 or 100."""
+    order = np.random.default_rng(seed).permutation(cases)
+    return Evaluation(np.where(order < share * cases, 1, 100), auc=0.5)
+
+
+def decide(
+    candidate: Evaluation,
+    champion: Evaluation | None,
+    popularity: Evaluation,
+    knn: Evaluation | None = None,
+    k: int = 10,
+) -> Decision:
+    """Every case is a user of its own."""
+    rivals = {POPULARITY: popularity, **({"V-SkNN": knn} if knn else {})}
+    return gate.decide(candidate, champion, rivals, np.arange(len(candidate.ranks)), k)
+
+
+def test_a_first_model_that_beats_popularity_is_published() -> None:
+    assert decide(hitting(0.5), None, hitting(0.3)).publish
+
+
+def test_a_model_that_popularity_beats_is_refused_with_the_numbers() -> None:
+    decision = decide(hitting(0.3), None, hitting(0.3))
+    assert not decision.publish
+    assert "0.3000" in decision.reason
+    assert "popularity" in decision.reason
+
+
+def test_worse_than_the_champion_beyond_noise_is_refused_with_the_numbers() -> None:
+    decision = decide(hitting(0.4, seed=1), hitting(0.5, seed=2), hitting(0.3))
+    assert not decision.publish
+    assert "worse than the champion" in decision.reason
+    assert "candidate 0.4000" in decision.reason
+    assert "champion 0.5000" in decision.reason
+
+
+def test_worse_within_noise_is_published() -> None:
+    assert decide(hitting(0.49, seed=1), hitting(0.5, seed=2), hitting(0.3)).publish
+
+
+def test_noise_is_that_of_the_paired_difference() -> None:
+    """One case in a thousand worse and none better: certain, though the means hardly differ."""
+    champion = hitting(0.5)
+    ranks = champion.ranks.copy()
+    ranks[np.flatnonzero(ranks == 1)[:10]] = 100
+    assert not decide(Evaluation(ranks, 0.5), champion, hitting(0.3)).publish
+
+
+def test_where_the_champion_does_not_beat_popularity_the_candidate_need_not() -> None:
+    assert decide(hitting(0.25, seed=1), hitting(0.25, seed=2), hitting(0.3)).publish
+
+
+def test_a_model_that_hits_nothing_is_never_published() -> None:
+    assert not decide(hitting(0.0), hitting(0.0), hitting(0.0)).publish
+
+
+def test_without_cases_nothing_is_published() -> None:
+    assert not decide(hitting(0.5, cases=0), None, hitting(0.3, cases=0)).publish
+
+
+def test_a_candidate_that_is_the_champion_again_is_refused() -> None:
+    decision = decide(hitting(0.5), hitting(0.5), hitting(0.3))
+    assert not decision.publish
+    assert "exactly as the champion" in decision.reason
+
+
+def differing(gained: int, lost: int, cases: int = 1000) -> tuple[Evaluation, Evaluation]:
+    """A candidate and its champion, which hits half: so many hits more here, fewer there."""
+    champion = np.where(np.arange(cases) < cases // 2, 1, 100)
+    candidate = champion.copy()
+    candidate[:lost] = 100
+    candidate[cases // 2 : cases // 2 + gained] = 1
+    return Evaluation(candidate, 0.5), Evaluation(champion, 0.5)
+
+
+def test_noise_is_what_the_bootstrap_says() -> None:
+    """101 cases changed sides: 15 lost on balance are 1.5 standard errors, 25 are 2.5."""
+    candidate, champion = differing(gained=43, lost=58)
+    assert decide(candidate, champion, hitting(0.3)).publish
+    candidate, champion = differing(gained=38, lost=63)
+    decision = decide(candidate, champion, hitting(0.3))
+    assert not decision.publish
+    assert "difference -0.0250, 95 % interval -0.04" in decision.reason
+    assert "1000 cases" in decision.reason
+
+
+def test_more_cases_make_the_same_difference_certain() -> None:
+    few, many = differing(10, 13, cases=200), differing(1000, 1300, cases=20_000)
+    assert decide(*few, hitting(0.3, cases=200)).publish
+    assert not decide(*many, hitting(0.3, cases=20_000)).publish
+
+
+def test_beaten_by_the_popularity_list_that_the_champion_beats_is_refused() -> None:
+    candidate, champion, popularity = hitting(0.308, seed=1), hitting(0.31, seed=2), hitting(0.309)
+    decision = decide(candidate, champion, popularity)
+    assert not decision.publish
+    assert "no better than popularity" in decision.reason
+    assert decide(candidate, champion, hitting(0.307)).publish
+
+
+def test_one_case_is_judged_too() -> None:
+    hit, miss = Evaluation(np.array([1]), 0.5), Evaluation(np.array([50]), 0.5)
+    assert decide(hit, None, miss).publish
+    assert decide(hit, miss, miss).publish
+    assert not decide(miss, hit, miss).publish
+
+
+def test_k_decides_what_a_hit_is() -> None:
+    third, sixth = Evaluation(np.array([3] * 9), 0.5), Evaluation(np.array([6] * 9), 0.5)
+    assert decide(third, None, sixth, k=5).publish
+    assert not decide(third, None, sixth, k=10).publish
+
+
+def test_a_method_that_the_champion_beats_must_be_beaten() -> None:
+    decision = decide(hitting(0.49, seed=1), hitting(0.5, seed=2), hitting(0.3), knn=hitting(0.495))
+    assert not decision.publish
+    assert "no better than V-SkNN" in decision.reason
+    assert "V-SkNN 0.4950" in decision.reason
+
+
+def test_where_the_champion_does_not_beat_the_neighbours_the_candidate_need_not() -> None:
+    assert decide(hitting(0.5, seed=1), hitting(0.5, seed=2), hitting(0.3), hitting(0.6)).publish
+
+
+def test_a_first_model_need_only_beat_what_is_served_without_it() -> None:
+    assert decide(hitting(0.5), None, hitting(0.3), knn=hitting(0.6)).publish
+
+
+def test_every_rival_that_won_is_named() -> None:
+    decision = decide(hitting(0.3, seed=1), hitting(0.32, seed=2), hitting(0.31), hitting(0.315))
+    assert not decision.publish
+    assert "no better than popularity and V-SkNN" in decision.reason
+
+
+def test_users_are_drawn_whole() -> None:
+    """Ten users of a hundred cases each: what looks certain by cases is one user's mood."""
+    champion = Evaluation(np.full(1000, 1), 0.5)
+    ranks = champion.ranks.copy()
+    ranks[:60] = 100
+    candidate, popularity = Evaluation(ranks, 0.5), {POPULARITY: hitting(0.3)}
+    apart = gate.decide(candidate, champion, popularity, np.arange(1000))
+    together = gate.decide(candidate, champion, popularity, np.arange(1000) // 100)
+    assert not apart.publish
+    assert together.publish
+
+
+def test_every_refusal_has_its_word() -> None:
+    half = hitting(0.5)
+    words = {
+        "no_cases": decide(hitting(0.5, cases=0), None, hitting(0.3, cases=0)),
+        "same": decide(half, half, hitting(0.3)),
+        "worse": decide(hitting(0.4, seed=1), hitting(0.5, seed=2), hitting(0.3)),
+        "rival": decide(hitting(0.3), None, hitting(0.3)),
+    }
+    assert {word: decision.refusal for word, decision in words.items()} == {w: w for w in words}
+    assert decide(half, None, hitting(0.3)).refusal == ""

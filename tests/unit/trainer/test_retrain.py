@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nextclick.shared.errors import Unavailable
+from nextclick.shared.model import BST, BSTConfig, Checkpoint, SessionModel
+from nextclick.shared.registry import Pointer, Registry
+from nextclick.trainer.data import click_log
+from nextclick.trainer.fit.loop import Epoch
+from nextclick.trainer.fit.presets import DEFAULT, Regularisation, preset
+from nextclick.trainer.retrain import FitLimits, Outcome, current_champion, fit_candidate, retrain
+from tests.unit.builders import CPU
+
+SHAPE = BSTConfig(items=1, embed_dim=16, heads=2, layers=1, feedforward=16)
+RECIPE = replace(
+    DEFAULT, shape=SHAPE, regularisation=Regularisation(0.0, 0.0, 0.0), batch_size=64,
+    epochs=12, patience=12, steps=0,
+    learning_rate=5e-3, warm_learning_rate=2e-3,
+)  # fmt: skip
+
+
+def pattern_log(items: int, users: int = 60, clicks: int = 40, offset: int = 0) -> pd.DataFrame:
+    """Every user walks the items in a circle; popularity says nothing."""
+    starts = np.random.default_rng(offset).integers(0, items, users)
+    rows = [
+        (f"{offset}-{user}-{i}", f"u{offset}-{user}", f"item{(starts[user] + i) % items}", i)
+        for i in range(clicks)
+        for user in range(users)
+    ]
+    return pd.DataFrame(rows, columns=["event_id", "user_id", "item_id", "timestamp"])
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(str(tmp_path))
+
+
+def run(frame: pd.DataFrame, registry: Registry, **options: object) -> Outcome | None:
+    return retrain(
+        frame, registry, RECIPE, FitLimits(seed=1), gap_ms=0, device=CPU, progress=False, **options
+    )  # type: ignore[arg-type]
+
+
+def test_the_first_model_is_published_and_the_next_starts_from_it(registry: Registry) -> None:
+    first = run(pattern_log(30), registry)
+    assert first is not None
+    assert first.version is not None, first.reason
+    manifest = registry.manifest(first.version)
+    assert manifest.parent is None
+    assert manifest.training["warm_start"] is False
+    assert manifest.training["clicks"] == 2400
+    assert manifest.metrics["test_hr@10"] > manifest.metrics["test_popularity_hr@10"]
+
+    wider = pd.concat([pattern_log(30), pattern_log(33, offset=1)], ignore_index=True)
+    second = run(wider, registry)
+    assert second is not None
+    assert second.version is not None, second.reason
+    child = registry.load(second.version)
+    assert child.parent == first.version
+    assert child.training["warm_start"] is True
+    old_ids = registry.load(first.version).vocabulary.item_ids
+    assert child.vocabulary.item_ids[: len(old_ids)] == old_ids
+    assert len(child.vocabulary) == 33
+
+
+def test_a_candidate_that_learned_nothing_is_refused_and_changes_nothing(
+    registry: Registry,
+) -> None:
+    """One item is clicked nearly always: nothing beats the popularity list."""
+    frame = pattern_log(30)
+    frame["item_id"] = np.where(np.arange(len(frame)) % 10 < 9, "item0", frame["item_id"])
+    frame["item_id"] = np.where(frame["timestamp"] >= 32, "item0", frame["item_id"])
+    outcome = run(frame, registry)
+    assert outcome is not None
+    assert outcome.version is None
+    assert "no better than popularity" in outcome.reason
+    assert registry.pointer() is None
+
+
+def test_a_stopped_retraining_changes_nothing(registry: Registry) -> None:
+    assert run(pattern_log(30), registry, stopped=lambda: True) is None
+    assert registry.pointer() is None
+
+
+def test_another_shape_than_the_champions_starts_from_nothing(registry: Registry) -> None:
+    run(pattern_log(30), registry)
+    name, champion = current_champion(registry)
+    data = click_log(pattern_log(30), gap_ms=0)
+    for recipe, warm in (
+        (RECIPE, True),
+        (replace(RECIPE, shape=SHAPE.model_copy(update={"layers": 2})), False),
+    ):
+        limits = FitLimits(seed=1, max_epochs=1)
+        candidate = fit_candidate(data, champion, name, recipe, limits, device=CPU, progress=False)
+        assert candidate.training["warm_start"] is warm
+
+
+def test_a_retraining_that_changes_no_ranking_publishes_nothing(registry: Registry) -> None:
+    first = run(pattern_log(30), registry)
+    again = run(pattern_log(30), registry)
+    assert first is not None
+    assert again is not None
+    assert again.version is None
+    assert registry.versions() == [first.version]
+
+
+def test_the_sources_table_and_random_split_are_a_preset() -> None:
+    assert preset("source_table").sampling == "source"
+    data = click_log(pattern_log(30), gap_ms=0)
+    recipe = replace(RECIPE, loss="bce", sampling="source", epochs=3)
+    candidate = fit_candidate(data, None, None, recipe, FitLimits(1), device=CPU, progress=False)
+    assert candidate.training["epochs"] == 3
+    again = fit_candidate(data, None, None, recipe, FitLimits(1), device=CPU, progress=False)
+    assert candidate.metrics == again.metrics
+
+
+@pytest.fixture(scope="module")
+def fitted_once() -> Checkpoint:
+    data = click_log(pattern_log(30), gap_ms=0)
+    return fit_candidate(data, None, None, RECIPE, FitLimits(1), device=CPU, progress=False)
+
+
+@pytest.fixture
+def champion(registry: Registry, fitted_once: Checkpoint) -> str:
+    """A registry whose current version knows the pattern of 30 items."""
+    return registry.publish(fitted_once)
+
+
+def untrained(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[SessionModel], None] = lambda model: None
+) -> None:
+    """Replace the fit by one that only does `change` to the model."""
+
+    def fit(model: SessionModel, *_: object, **__: object) -> list[Epoch]:
+        with torch.no_grad():
+            change(model)
+        model.eval()
+        return [Epoch(0, float("nan"), 1.0, 0.5, 0.0)]
+
+    monkeypatch.setattr("nextclick.trainer.fit.pipeline.fit", fit)
+
+
+def test_a_warm_start_takes_over_every_weight_item_by_item(
+    registry: Registry, champion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, served = current_champion(registry)
+    assert name == champion
+    assert served is not None
+    untrained(monkeypatch)
+    data = click_log(pattern_log(33, offset=1), gap_ms=0)
+    candidate = fit_candidate(data, served, name, RECIPE, FitLimits(1), device=CPU, progress=False)
+    assert candidate.training["warm_start"] is True
+    assert candidate.parent == name
+    assert len(candidate.vocabulary) == 33
+    old, new = served.model.state_dict(), candidate.model.state_dict()
+    for key, value in old.items():
+        if not key.startswith(("neighbours.", "about_share")):  # found anew at every fit
+            got = new[key][: len(value)] if "item_embedding" in key else new[key]
+            assert torch.equal(got, value)
+        if "item_embedding" in key:
+            assert new[key][31:].abs().min() > 0  # new items: at random, as ever
+
+
+def turn_items_round(model: SessionModel) -> None:
+    assert isinstance(model, BST)
+    model.network.item_embedding.weight[1:15].neg_()
+
+
+def test_a_candidate_worse_than_the_champion_is_refused_and_changes_nothing(
+    registry: Registry, champion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untrained(monkeypatch, turn_items_round)
+    monkeypatch.setattr(  # else the neighbours' vote would save it
+        "nextclick.trainer.fit.mixing.weigh_neighbours",
+        lambda model, *_: model.neighbours.weight.zero_(),
+    )
+    outcome = run(pattern_log(30), registry)
+    assert outcome is not None
+    assert outcome.version is None
+    assert "worse than the champion beyond noise" in outcome.reason
+    assert registry.versions() == [champion]
+    assert registry.pointer() == Pointer(champion, [])
+
+
+def test_a_stop_after_a_champion_leaves_it_current(registry: Registry, champion: str) -> None:
+    assert run(pattern_log(31), registry, stopped=lambda: True) is None
+    assert registry.versions() == [champion]
+
+
+def test_a_champion_that_cannot_be_loaded_is_succeeded_by_a_new_beginning(
+    registry: Registry, champion: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / champion / "model.safetensors").write_bytes(b"")
+    outcome = run(pattern_log(30), registry)
+    assert outcome is not None
+    assert outcome.version is not None
+    assert registry.manifest(outcome.version).parent is None
+    assert registry.manifest(outcome.version).training["warm_start"] is False
+    assert "starting from nothing" in caplog.text
+    assert registry.pointer() == Pointer(outcome.version, [champion])
+
+
+def test_a_registry_that_is_away_ends_the_retraining_as_unavailable(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> None:
+        raise Unavailable("registry away")
+
+    monkeypatch.setattr(registry, "pointer", away)
+    with pytest.raises(Unavailable):
+        run(pattern_log(30), registry)
+
+
+def test_the_manifest_tells_the_training_data(registry: Registry) -> None:
+    frame = pattern_log(30)
+    frame["timestamp"] = 1_700_000_000_000 + frame["timestamp"].to_numpy()[::-1] * 1000
+    outcome = run(frame, registry)
+    assert outcome is not None
+    assert outcome.version is not None, outcome.reason
+    manifest = registry.manifest(outcome.version)
+    assert manifest.preset == "default"
+    assert {k: manifest.training[k] for k in ("clicks", "users", "items", "seed")} == {
+        "clicks": 2400,
+        "users": 60,
+        "items": 30,
+        "seed": 1,
+    }
+    assert manifest.training["first_click"] == "2023-11-14T22:13:20+00:00"
+    assert manifest.training["last_click"] == "2023-11-14T22:13:59+00:00"
+    assert 1 <= manifest.training["epochs"] <= RECIPE.epochs
+    assert manifest.metrics["test_cases"] == 240
+    assert manifest.metrics["validation_loss"] < np.log(30)
+
+
+def single_clicks() -> pd.DataFrame:
+    """A shop whose shoppers click once each: there is not one window to learn from."""
+    return pattern_log(20, users=1200, clicks=1)
+
+
+def long_pauses() -> pd.DataFrame:
+    frame = pattern_log(20)
+    return frame.assign(timestamp=frame["timestamp"] * 10_000)
+
+
+@pytest.mark.parametrize(
+    ("frame", "gap"),
+    [(single_clicks(), 0), (long_pauses(), 1000), (single_clicks()[:0], 0)],
+    ids=["single clicks", "long pauses", "no clicks"],
+)
+def test_a_log_with_nothing_to_learn_from_is_refused_with_the_reason(
+    registry: Registry, frame: pd.DataFrame, gap: int
+) -> None:
+    """Not a crash: the trainer would meet the same log again after every restart."""
+    outcome = retrain(frame, registry, RECIPE, FitLimits(1), gap_ms=gap, device=CPU, progress=False)
+    assert outcome is not None
+    assert outcome.version is None
+    assert outcome.reason
+    assert registry.pointer() is None
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
+def test_a_shop_with_one_item_is_refused_with_the_reason(registry: Registry, loss: str) -> None:
+    recipe = replace(RECIPE, loss=loss, negatives=1, epochs=1)
+    outcome = retrain(
+        pattern_log(1), registry, recipe, FitLimits(1), gap_ms=0, device=CPU, progress=False
+    )
+    assert outcome is not None
+    assert outcome.version is None
+
+
+def test_a_log_without_validation_cases_still_gives_a_version_that_loads(
+    registry: Registry,
+) -> None:
+    """Only new items were clicked for a while, so no validation target was ever trained on."""
+    frame = pattern_log(30)
+    new = frame["timestamp"].between(32, 35)
+    frame.loc[new, "item_id"] = "new" + frame.loc[new, "item_id"]
+    outcome = run(frame, registry)
+    assert outcome is not None
+    assert outcome.version is not None, outcome.reason
+    assert registry.load(outcome.version).metrics["test_hr@10"] > 0.5

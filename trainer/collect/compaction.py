@@ -1,0 +1,129 @@
+"""Many small files of an event log become few large ones.
+
+A trainer writes a file for each partition every few seconds. Opening so many costs more than
+reading them, so neighbours are merged, and the name of the new file says which offsets it covers:
+
+1. remove files that are covered already: somebody died in 3
+2. write the merged file under a temporary name, fsync and rename it
+3. remove the files that it was made from
+
+Dying in 1 or 3 leaves covered files, which nobody reads; dying in 2 leaves a temporary file. The
+rows and their order are at every moment those of before. Between two neighbours there may be
+offsets that no file holds (transaction markers, a gap of the topic). No file will ever hold them,
+because reading goes on after the newest file, so the merged file may cover them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nextclick.shared.errors import Unavailable
+from nextclick.trainer.collect.event_log_files import (
+    SCHEMA,
+    OffsetFile,
+    as_it_stands,
+    name_of,
+    offset_files,
+    uncovered,
+    unreadable,
+    write,
+)
+
+FULL = 1_000_000
+"""Rows of a file that is not made larger: about 40 MB on disk, 150 in memory."""
+_SMALL = 10_000
+"""Files of so few rows are merged with whatever stands beside them."""
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What a compaction did."""
+
+    files_before: int
+    files_after: int
+    rows_rewritten: int
+
+
+def merges(
+    files: Sequence[tuple[OffsetFile, int]], full: int = FULL
+) -> list[list[tuple[OffsetFile, int]]]:
+    """Choose which neighbours become one file each. Pure.
+
+    files: with their rows, none covered, by partition and offset. From the newest backwards, a
+    file joins what lies after it unless it is much larger: so a row is written anew about log₂
+    (full / rows of a small file) times in all, not once for each compaction.
+    """
+    found: list[list[tuple[OffsetFile, int]]] = []
+    run: list[tuple[OffsetFile, int]] = []
+    rows_of_run = 0
+    for file, rows in reversed(files):
+        joins = (
+            bool(run)
+            and file.partition == run[-1][0].partition
+            and rows_of_run + rows <= full
+            and rows <= 2 * rows_of_run + _SMALL
+        )
+        if not joins:
+            found.append(run[::-1])
+            run, rows_of_run = [], 0
+        run.append((file, rows))
+        rows_of_run += rows
+    found.append(run[::-1])
+    return [run for run in reversed(found) if len(run) > 1]
+
+
+def compact(folder: Path, full: int = FULL) -> Compacted:
+    """Merge what is worth it.
+
+    Raises Unavailable if the folder cannot be written, ConfigurationError for a file that is no
+    Parquet. Others may read, write and even compact the folder meanwhile: they wait for one merged
+    file at most.
+    """
+    with as_it_stands(folder, to_change_it=True):
+        files = offset_files(folder)
+        kept = uncovered(files)
+        _remove({file.path for file in files} - {file.path for file in kept})
+        runs = merges([(file, _rows(file.path)) for file in kept], full)
+    merged, rows = 0, 0
+    for run in runs:
+        sources = [file.path for file, _ in run]
+        with as_it_stands(folder, to_change_it=True):
+            if not all(path.exists() for path in sources):
+                continue  # another compaction was faster
+            first, last = run[0][0].first, max(file.last for file, _ in run)
+            name = name_of(run[0][0].partition, first, last)
+            write(folder, name, _table(sources))
+            _remove(set(sources) - {folder / name})
+        merged += len(run) - 1
+        rows += sum(rows for _, rows in run)
+    return Compacted(len(files), len(kept) - merged, rows)
+
+
+def _rows(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(path, error) from None
+
+
+def _table(paths: Sequence[Path]) -> pa.Table:
+    tables = []
+    for path in paths:
+        try:
+            tables.append(pq.read_table(path, schema=SCHEMA))
+        except (OSError, pa.ArrowException) as error:
+            raise unreadable(path, error) from None
+    return pa.concat_tables(tables)
+
+
+def _remove(paths: set[Path]) -> None:
+    for path in sorted(paths):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise Unavailable(f"cannot remove {path}, which is merged already ({error})") from None

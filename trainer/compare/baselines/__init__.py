@@ -1,0 +1,39 @@
+"""What our model is measured against: the strongest simple methods and the classic neural ones.
+
+Each is a `Method` (../method.py). `counting` and `neighbours` take seconds to fit and learn from
+training and validation clicks alike; `profile` and `neural` stop early on the validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nextclick.trainer.compare.baselines.counting import (
+    ItemKNN,
+    Markov,
+    Popularity,
+    SessionPopularity,
+)
+from nextclick.trainer.compare.baselines.neighbours import VSkNN
+from nextclick.trainer.compare.baselines.neural import GRU4Rec, SASRec, SequenceModel
+from nextclick.trainer.compare.baselines.profile import LinUCB, UserItemMLP
+from nextclick.trainer.compare.method import Method
+
+
+def _registry(*factories: Callable[[], Method]) -> dict[str, Callable[[], Method]]:
+    return {factory().name: factory for factory in factories}
+
+
+BASELINES: dict[str, Callable[[], Method]] = _registry(
+    Popularity,
+    SessionPopularity,
+    ItemKNN,
+    lambda: Markov("Markov-1", steps=1),
+    lambda: Markov("Markov mix", steps=10, reach=10, backward=0.5),
+    VSkNN,
+    UserItemMLP,
+    LinUCB,
+    lambda: SequenceModel("GRU4Rec", GRU4Rec),
+    lambda: SequenceModel("SASRec", SASRec),
+)
+"""Name for tables → a new, unfitted method with its default settings."""

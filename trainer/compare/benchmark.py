@@ -1,0 +1,124 @@
+"""A data set to compare methods on: its clicks, its test cases, and what else is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nextclick.shared.data_problems import Problem
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.model import Vocabulary
+from nextclick.shared.windows import HISTORY_LENGTH, PADDING, IntArray
+from nextclick.trainer.data import ClickLog, Samples, Split, samples
+from nextclick.trainer.data.parquet_files import parquet_files, read_clicks
+from nextclick.trainer.data.session_files import is_session_folder, read_sessions
+from nextclick.trainer.evaluate import FloatArray
+
+Oracle = Callable[[Samples, Vocabulary], FloatArray]
+"""Cases in the rows of a vocabulary → the best scores that any method could give them, shape
+[len(cases), len(vocabulary)]. Only simulated worlds have one."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One data set. What methods may learn from and what they are asked is split here."""
+
+    name: str
+    log: ClickLog
+    problems: list[Problem] = field(default_factory=list)
+    oracle: Oracle | None = None
+
+    @cached_property
+    def learnable(self) -> ClickLog:
+        """The clicks outside the test: the log that methods get."""
+        return self.log.keep(self.log.split != Split.TEST)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The items clicked outside the test: the catalogue that is ranked."""
+        known = Vocabulary([]).extended(self.log.ids_in(Split.TRAIN))
+        return known.extended(self.log.ids_in(Split.VALIDATION))
+
+    @cached_property
+    def popularity(self) -> IntArray:
+        """Clicks of each catalogue item outside the test: shape [items]."""
+        return self.log.counts(self.vocabulary)
+
+    @cached_property
+    def cases(self) -> Samples:
+        """Every click of the test that has an earlier one in its session."""
+        return samples(self.log, Split.TEST, self.vocabulary)
+
+    @cached_property
+    def sessions(self) -> IntArray:
+        """Shape [cases]: a number for the session of each case."""
+        return self.log.starts[self.log.cases(Split.TEST)]
+
+    @cached_property
+    def clicks_before(self) -> IntArray:
+        """Shape [cases]: clicks in the session before the target, unknown items included."""
+        return self.log.cases(Split.TEST) - self.sessions
+
+    def facts(self) -> dict[str, int | float | str]:
+        """The numbers of the data set; shares are of the cases."""
+        log = self.log
+        outside = log.split != Split.TEST
+        facts: dict[str, int | float | str] = {
+            "training sessions": len(np.unique(log.starts[outside])),
+            "training clicks": int(outside.sum()),
+            "items": len(self.vocabulary),
+            "test sessions": len(np.unique(self.sessions)),
+            "test cases": len(self.cases),
+            "cold targets": _share(self.cases.targets == PADDING),
+            "targets seen earlier in the session": _share(self._repeated()),
+            f"histories longer than {HISTORY_LENGTH}": _share(self.clicks_before > HISTORY_LENGTH),
+            "histories without a known item": _share((self.cases.histories == PADDING).all(axis=1)),
+        }
+        if log.last_timestamp:
+            facts["first click"] = _day(log.first_timestamp)
+            facts["last click"] = _day(log.last_timestamp)
+        return facts
+
+    def _repeated(self) -> npt.NDArray[np.bool_]:
+        """Shape [cases]: true where the target was clicked before in the whole session."""
+        log = self.log
+        pair = log.starts * np.int64(len(log.item_ids)) + log.items
+        _, first = np.unique(pair, return_index=True)
+        new = np.zeros(len(pair), bool)
+        new[first] = True  # np.unique gives the first place of each pair
+        return ~new[log.cases(Split.TEST)]
+
+
+def open_benchmark(path: Path, gap_ms: int) -> Benchmark:
+    """Open session files or Parquet clicks.
+
+    path: a folder with session files, a folder of Parquet files, or one Parquet file. `gap_ms`
+    is the pause that ends a session in Parquet logs. Raises ConfigurationError if it is none
+    of these or holds nothing usable.
+    """
+    name = path.resolve().stem
+    if not path.exists():
+        raise ConfigurationError(f"{path} does not exist")
+    if path.is_dir() and is_session_folder(path):
+        log, problems = read_sessions(path)
+    elif parquet_files(path):
+        log, problems = read_clicks(path, gap_ms)
+    else:
+        raise ConfigurationError(
+            f"{path} holds neither train_sessions.txt and test_sessions.txt nor Parquet files"
+        )
+    return Benchmark(name, log, problems)
+
+
+def _share(mask: npt.NDArray[np.bool_]) -> float:
+    return float(np.mean(mask)) if len(mask) else 0.0
+
+
+def _day(epoch_ms: int) -> str:
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).date().isoformat()

@@ -1,0 +1,80 @@
+"""Our own model as a method in a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from nextclick.shared.model import BST, Checkpoint, Vocabulary
+from nextclick.trainer.compare.method import Scores
+from nextclick.trainer.data import ClickLog, Samples, Split
+from nextclick.trainer.evaluate import model_score
+from nextclick.trainer.fit.loop import Epoch, best_epoch
+from nextclick.trainer.fit.pipeline import Fitted, fit_model
+from nextclick.trainer.fit.presets import Preset
+
+
+class BSTMethod:
+    """A preset, fitted as the trainer fits it, and scored by the scorer that serves.
+
+    The validation chooses the number of epochs and how the model's parts mix; then the model is
+    fitted anew, so many epochs long, on training and validation together (`refit`): the newest
+    clicks are worth the most.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        device: torch.device,
+        *,
+        max_seconds: float = float("inf"),
+        refit: bool = True,
+        progress: bool = True,
+    ) -> None:
+        """Prepare. `max_seconds` bounds the whole fit, the refit included."""
+        self.name = f"BST {preset.name}"
+        self.curve: list[Epoch] = []
+        """The training curve of the fit that chose the number of epochs."""
+        self._preset = preset
+        self._device = device
+        self._refit = refit and preset.sampling != "source"  # its split has no later part
+        self._max_seconds = max_seconds / 2 if self._refit else max_seconds
+        self._progress = progress
+
+    def fit(self, log: ClickLog, vocabulary: Vocabulary, seed: int) -> None:
+        """Fit with early stopping, then once more on all clicks outside the test."""
+        fitted = self._fit(log, vocabulary, seed)
+        self.curve = fitted.curve
+        model = fitted.model
+        if self._refit and (log.split == Split.VALIDATION).any():
+            best = max(1, best_epoch(self.curve).epoch)
+            everything = replace(
+                log, split=np.where(log.split == Split.VALIDATION, Split.TRAIN, log.split)
+            )
+            again = self._fit(everything, vocabulary, seed, epochs=best).model
+            if isinstance(model, BST) and isinstance(again, BST):
+                again.about_share.copy_(model.about_share)
+                again.neighbours.weight.copy_(model.neighbours.weight)
+            model = again
+        self._score = model_score(
+            Checkpoint(model, vocabulary, log.counts(vocabulary), self._preset.name, None, {}, {}),
+            self._device,
+        )
+
+    def score(self, cases: Samples) -> Scores:
+        """Log-probabilities of the catalogue, shape [B, items]."""
+        return np.asarray(self._score(cases), np.float32)
+
+    def _fit(self, log: ClickLog, vocabulary: Vocabulary, seed: int, epochs: int = 0) -> Fitted:
+        return fit_model(
+            log,
+            vocabulary,
+            self._preset,
+            seed=seed,
+            device=self._device,
+            max_epochs=epochs,
+            max_seconds=self._max_seconds,
+            progress=self._progress,
+        )

@@ -1,0 +1,26 @@
+"""From logged clicks to sessions and samples."""
+
+from nextclick.trainer.data.dataset import (
+    ClickLog,
+    Samples,
+    Split,
+    click_log,
+    random_split,
+    sample_negatives,
+    samples,
+    source_samples,
+)
+from nextclick.trainer.data.sessions import Sessions, sessions_of
+
+__all__ = [
+    "ClickLog",
+    "Samples",
+    "Sessions",
+    "Split",
+    "click_log",
+    "random_split",
+    "sample_negatives",
+    "samples",
+    "sessions_of",
+    "source_samples",
+]

@@ -1,0 +1,214 @@
+"""Logged clicks → sessions, windows and a temporal split. Pure.
+
+Training and evaluation see exactly what serving will see: `nextclick.shared.windows` cuts both.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from nextclick.shared.model import Vocabulary
+from nextclick.shared.windows import PADDING, IntArray, session_starts, windows
+
+
+class Split(IntEnum):
+    """Where a click belongs: each user's newest clicks are held out for the test."""
+
+    TRAIN = 0
+    VALIDATION = 1
+    TEST = 2
+
+
+UNUSABLE = ""
+"""Item id of a click whose id cannot be one: known to no vocabulary, so always a miss."""
+
+
+@dataclass(frozen=True)
+class ClickLog:
+    """Clicks grouped by user, each user's in stream order; arrays of shape [N]."""
+
+    users: IntArray
+    items: IntArray
+    """Index into item_ids."""
+    starts: IntArray
+    """Index of the first click of the click's session."""
+    split: IntArray
+    """A Split for every click."""
+    item_ids: list[str]
+    user_ids: npt.NDArray[np.object_]
+    """Shape [users]: the id of each user number."""
+    first_timestamp: int
+    last_timestamp: int
+    order: IntArray | None = None
+    """The place of each click in the stream of all users; None: they lie in stream order."""
+
+    def ids_in(self, split: Split) -> list[str]:
+        """The items clicked in one split, in the order in which they first appear."""
+        used = self.items[self.split == split]
+        first = np.sort(np.unique(used, return_index=True)[1])
+        return [self.item_ids[i] for i in used[first]]
+
+    def cases(self, split: Split) -> IntArray:
+        """The clicks in a split that have an earlier click in their session: indices, [M]."""
+        index = np.arange(len(self.items))
+        chosen: IntArray = index[(self.split == split) & (index > self.starts)]
+        return chosen
+
+    def keep(self, kept: npt.NDArray[np.bool_]) -> ClickLog:
+        """The log of the clicks where `kept` [N] is true; user and item numbers stay."""
+        starts = self.starts[kept]  # still tells sessions apart, by old indices
+        opens = np.r_[True, starts[1:] != starts[:-1]][: len(starts)]
+        index = np.arange(len(starts))
+        return replace(
+            self,
+            users=self.users[kept],
+            items=self.items[kept],
+            starts=np.maximum.accumulate(np.where(opens, index, 0)) if len(starts) else starts,
+            split=self.split[kept],
+            order=None if self.order is None else self.order[kept],
+        )
+
+    def counts(self, vocabulary: Vocabulary) -> IntArray:
+        """Clicks of each vocabulary item outside the test split: shape [len(vocabulary)]."""
+        rows = vocabulary.rows(self.item_ids)[self.items[self.split != Split.TEST]]
+        return np.bincount(rows, minlength=len(vocabulary) + 1)[1:]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Windows and the click that followed each."""
+
+    histories: IntArray
+    """Shape [M, HISTORY_LENGTH], rows of one vocabulary."""
+    targets: IntArray
+    """Shape [M], rows; PADDING where the vocabulary lacks the item (always a miss)."""
+    labels: npt.NDArray[np.float64] | None = None
+    """Shape [M], 1 = clicked, 0 = sampled; None: all clicked."""
+    users: IntArray | None = None
+    """Shape [M], the user number in the log, for methods that know users."""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, index: IntArray) -> Samples:
+        """The samples at `index`, in that order."""
+        labels = None if self.labels is None else self.labels[index]
+        users = None if self.users is None else self.users[index]
+        return Samples(self.histories[index], self.targets[index], labels, users)
+
+
+def click_log(
+    frame: pd.DataFrame, gap_ms: int, validation: float = 0.1, test: float = 0.1
+) -> ClickLog:
+    """Group, sessionise and split a log.
+
+    frame: columns user_id, item_id, timestamp; rows in stream order. `validation` and `test`
+    are the shares of each user's clicks: the newest are the test, those before them the
+    validation.
+    """
+    users, user_ids = pd.factorize(frame["user_id"])
+    items, item_ids = pd.factorize(frame["item_id"])
+    timestamps = frame["timestamp"].to_numpy(np.int64)
+    order = np.argsort(users, kind="stable")
+    users, items, timestamps = users[order], items[order], timestamps[order]
+    return ClickLog(
+        users=users,
+        items=items,
+        starts=session_starts(users, timestamps, gap_ms),
+        split=_temporal_split(users, validation, test),
+        item_ids=[str(item) for item in item_ids],
+        user_ids=np.asarray(user_ids, object),
+        first_timestamp=int(timestamps.min(initial=2**62)),
+        last_timestamp=int(timestamps.max(initial=0)),
+        order=order,
+    )
+
+
+def _temporal_split(users: IntArray, validation: float, test: float) -> IntArray:
+    """Shape [N] of Split. users: shape [N], grouped.
+
+    The shares hold over all users together: where a user's share is no whole number of clicks
+    it is rounded up for some and down for others, else users with a click or two would give all
+    of them to the test.
+    """
+    first_of_user = np.r_[True, users[1:] != users[:-1]][: len(users)]
+    number = np.cumsum(first_of_user) - 1
+    count = np.bincount(number)
+    first = np.flatnonzero(first_of_user)
+    from_end = (first + count)[number] - np.arange(len(users))  # 1 = the user's newest click
+    rounding = (np.arange(len(count)) * 0.6180339887498949) % 1.0  # evenly spread over [0, 1)
+    held_out = np.floor(count * test + rounding)[number]
+    before = np.floor(count * (test + validation) + rounding)[number]
+    split = np.full(len(users), Split.TRAIN, np.int64)
+    split[from_end <= before] = Split.VALIDATION
+    split[from_end <= held_out] = Split.TEST
+    return split
+
+
+def samples(log: ClickLog, split: Split, vocabulary: Vocabulary) -> Samples:
+    """All windows whose next click lies in `split`, in the rows of one vocabulary.
+
+    Histories reach back into earlier splits, as they do when serving. A window without a
+    single known item is kept in the test (it counts as a miss) and dropped in training.
+    """
+    rows = vocabulary.rows(log.item_ids)[log.items] if len(log.items) else log.items
+    chosen = log.cases(split)
+    all_windows = Samples(
+        windows(rows, log.starts[chosen], chosen), rows[chosen], users=log.users[chosen]
+    )
+    if split == Split.TEST:
+        return all_windows
+    useful = all_windows.histories.any(axis=1) & (all_windows.targets != PADDING)
+    return all_windows.take(np.flatnonzero(useful))
+
+
+def sample_negatives(
+    targets: IntArray, per_target: int, items: int, rng: np.random.Generator
+) -> IntArray:
+    """Draw uniform catalogue rows that are never the row's target: shape [M, per_target].
+
+    targets: shape [M], no PADDING. Needs items ≥ 2.
+    """
+    draws = rng.integers(1, items, (len(targets), per_target))
+    return draws + (draws >= targets[:, None])  # skips the target: uniform over the other rows
+
+
+def source_samples(log: ClickLog, vocabulary: Vocabulary, rng: np.random.Generator) -> Samples:
+    """Build the source's own training table: every window of the log, and its labelled twin.
+
+    Each window appears once with the item that followed (label 1) and once with a uniformly
+    random item (label 0), which now and then *is* the target: kept as the source has it.
+    """
+    everything = replace(log, split=np.full(len(log.items), Split.TRAIN))
+    positive = samples(everything, Split.TRAIN, vocabulary)
+    negatives = rng.integers(1, len(vocabulary) + 1, len(positive))
+    return Samples(
+        np.concatenate([positive.histories, positive.histories]),
+        np.concatenate([positive.targets, negatives]),
+        np.repeat([1.0, 0.0], len(positive)),
+    ).take(rng.permutation(2 * len(positive)))
+
+
+def random_split(
+    table: Samples, rng: np.random.Generator, validation: float = 0.2
+) -> tuple[Samples, Samples]:
+    """Split rows at random into training and validation, as the source does.
+
+    It leaks: most validation rows have their twin, same history and other label, in training.
+    Kept to reproduce the source's figures; never used to judge a model that serves.
+    """
+    order = rng.permutation(len(table))
+    held_out = math.ceil(len(table) * validation)
+    return table.take(order[held_out:]), table.take(order[:held_out])
+
+
+def without_unusable(log: ClickLog) -> ClickLog:
+    """Leave out the clicks with an UNUSABLE item, except in the test: there they are misses."""
+    usable = np.array([item_id != UNUSABLE for item_id in log.item_ids], bool)
+    return log.keep(usable[log.items] | (log.split == Split.TEST)) if len(usable) else log

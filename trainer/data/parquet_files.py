@@ -1,0 +1,103 @@
+"""Parquet files → a log: the trainer's own event log, or any other with the same columns.
+
+Read only: unlike EventLog, nothing is created, removed or written.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nextclick.shared.data_problems import Problem, Problems, why_unusable
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.schemas import LATEST_TIMESTAMP
+from nextclick.trainer.collect.event_log_files import SCHEMA, files_of
+from nextclick.trainer.data.dataset import UNUSABLE, ClickLog, Split, click_log, without_unusable
+
+_NEEDED = ("user_id", "item_id", "timestamp")
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """The files of a log: `path` itself, or what a folder holds, in stream order."""
+    if path.is_file():
+        return [path]
+    return files_of(path) or sorted(path.glob("*.parquet"))
+
+
+def read_clicks(path: Path, gap_ms: int) -> tuple[ClickLog, list[Problem]]:
+    """Read a log, cut it into sessions and split it by time.
+
+    Raises ConfigurationError for a file that is no Parquet, lacks a column or has it in another
+    type, and for a log in which there is nothing to learn or to ask.
+    """
+    problems = Problems()
+    frames = [_read(file, problems) for file in parquet_files(path)]
+    frame = pd.concat(frames, ignore_index=True)
+    if "event_id" in frame:
+        named = frame["event_id"].notna()
+        again = named & frame["event_id"].duplicated()
+        for _ in range(int(again.sum())):
+            problems.add(path.name, "event_id seen before", "the same click, counted once")
+        frame = frame[~again]
+    log = without_unusable(click_log(frame, gap_ms))
+    learnable = log.keep(log.split != Split.TEST)
+    if len(learnable.cases(Split.TRAIN)) == 0 or len(np.unique(learnable.items)) < 2:
+        raise ConfigurationError(f"{path}: no session with clicks on two items to learn from")
+    if len(log.cases(Split.TEST)) == 0:
+        raise ConfigurationError(f"{path}: too few clicks for a test of the newest tenth")
+    return log, problems.listed()
+
+
+def _read(file: Path, problems: Problems) -> pd.DataFrame:
+    """Read one file: columns user_id, item_id (UNUSABLE where it is none), timestamp, event_id."""
+    try:
+        table = pq.ParquetFile(file).read()
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"{file} cannot be read as Parquet ({reason})") from None
+    if missing := [name for name in _NEEDED if name not in table.column_names]:
+        raise ConfigurationError(
+            f"{file} has no column {', '.join(missing)}; a log has {', '.join(SCHEMA.names)}"
+        )
+    names = [name for name in SCHEMA.names if name in table.column_names]
+    frame = pd.DataFrame({name: _column(file, table, name) for name in names})
+    without_user = frame["user_id"].isna() | (frame["user_id"] == "")
+    without_time = ~frame["timestamp"].between(0, LATEST_TIMESTAMP)
+    _report(problems, file, without_user, "click without user_id", "of no session, left out")
+    _report(problems, file, without_time & ~without_user, "click without a time", "left out")
+
+    items = frame["item_id"].fillna(UNUSABLE)
+    flaws = items.map({item: why_unusable(item) for item in items.unique()})
+    for what in flaws.dropna().unique():
+        kept = "left out; in the test a miss as a target, unknown in a history"
+        _report(problems, file, flaws == what, str(what), kept)
+    frame["item_id"] = items.where(flaws.isna(), UNUSABLE)
+    return frame[~without_user & ~without_time].astype({"timestamp": np.int64})
+
+
+def _column(file: Path, table: pa.Table, name: str) -> npt.NDArray[np.generic]:
+    """Ids as text (None where null), times as float milliseconds (NaN where null, else exact)."""
+    column = table.column(name)
+    kind = column.type
+    integer = pa.types.is_integer(kind)
+    if name == "timestamp":
+        if pa.types.is_timestamp(kind):
+            column = column.cast(pa.timestamp("ms", kind.tz), safe=False).cast(pa.int64())
+        elif not integer:
+            raise ConfigurationError(f"{file}: column timestamp is {kind}, not epoch milliseconds")
+        return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
+    if not (integer or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise ConfigurationError(f"{file}: column {name} is {kind}, neither text nor integers")
+    return np.array(column.cast(pa.string()).to_pylist(), object)
+
+
+def _report(
+    problems: Problems, file: Path, flawed: pd.Series[bool], what: str, consequence: str
+) -> None:
+    for row in np.flatnonzero(flawed):
+        problems.add(file.name, what, consequence, int(row) + 1)

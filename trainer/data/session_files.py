@@ -1,0 +1,136 @@
+"""Session files → a log: `train_sessions.txt` and `test_sessions.txt` in one folder.
+
+One session per line, item ids separated by blanks, oldest session and oldest click first: the
+form in which the public session data sets are passed on. There are no users and no times, so
+every line becomes a user of its own with one session.
+
+Whatever is wrong with a line is counted and reported by line number. A test click whose id
+cannot be used stays a case, and a miss, so that a broken file never makes a method look better.
+"""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nextclick.shared.data_problems import Problem, Problems, why_unusable
+from nextclick.shared.errors import ConfigurationError
+from nextclick.trainer.data.dataset import UNUSABLE, ClickLog, Split, without_unusable
+
+TRAIN = "train_sessions.txt"
+TEST = "test_sessions.txt"
+
+_BLANKS = bytes.maketrans(b"\t\r", b"  ")  # nothing else that Python takes for white space
+
+
+class Session(NamedTuple):
+    """One line."""
+
+    line: int
+    items: list[str]
+    """Item ids, UNUSABLE where the file has something that is none."""
+
+
+def is_session_folder(folder: Path) -> bool:
+    """Say whether a folder holds session files."""
+    return (folder / TRAIN).exists() or (folder / TEST).exists()
+
+
+def read_sessions(folder: Path) -> tuple[ClickLog, list[Problem]]:
+    """Read both files; the last tenth of the training sessions is the validation.
+
+    Raises ConfigurationError if one of them is missing, cannot be read, or holds nothing that a
+    method could learn from or be asked.
+    """
+    problems = Problems()
+    train = _parse(folder / TRAIN, problems, unusable="left out", alone="only counted as a click")
+    test = _parse(
+        folder / TEST,
+        problems,
+        unusable="a miss as a target, unknown in a history",
+        alone="nothing comes next, so it is no case",
+    )
+    learnable = [[item for item in session.items if item != UNUSABLE] for session in train]
+    catalogue = {item for items in learnable for item in items}
+    if len(catalogue) < 2 or not any(len(items) > 1 for items in learnable):
+        raise ConfigurationError(f"{folder / TRAIN} holds no session of two clicks on two items")
+    if not any(len(session.items) > 1 for session in test):
+        raise ConfigurationError(f"{folder / TEST} holds no session of two clicks: no test case")
+    for session in test:
+        for item in session.items:
+            if item != UNUSABLE and item not in catalogue:
+                what = "item that no training session has"
+                kept = "a miss as a target, unknown in a history"
+                problems.add(TEST, what, kept, session.line)
+    return _log(train, test), problems.listed()
+
+
+def _parse(path: Path, problems: Problems, *, unusable: str, alone: str) -> list[Session]:
+    """Split a file into sessions. `unusable` and `alone` say what happens to such clicks."""
+    sessions = []
+    ids: dict[bytes, tuple[str, str | None]] = {}
+    try:
+        with open(path, "rb") as file:
+            for line, content in enumerate(file, start=1):
+                if line == 1:
+                    content = content.removeprefix(codecs.BOM_UTF8)
+                tokens = content.rstrip(b"\n").translate(_BLANKS).split(b" ")
+                items = []
+                for token in filter(None, tokens):
+                    if token not in ids:
+                        ids[token] = _item_id(token)
+                    item, flaw = ids[token]
+                    if flaw:
+                        problems.add(path.name, flaw, unusable, line)
+                    items.append(item)
+                if not items:
+                    problems.add(path.name, "empty line", "no session, passed over", line)
+                    continue
+                if len(items) == 1:
+                    problems.add(path.name, "session of one click", alone, line)
+                sessions.append(Session(line, items))
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"{path} is missing: a folder of session files holds {TRAIN} and {TEST}"
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read ({error})") from None
+    return sessions
+
+
+def _item_id(token: bytes) -> tuple[str, str | None]:
+    """The item id, or UNUSABLE and why."""
+    try:
+        item = token.decode()
+    except UnicodeDecodeError:
+        return UNUSABLE, "item id that is not UTF-8"
+    flaw = why_unusable(item)
+    return (UNUSABLE, flaw) if flaw else (item, None)
+
+
+def _log(train: list[Session], test: list[Session]) -> ClickLog:
+    sessions = [*train, *test]
+    lengths = np.array([len(session.items) for session in sessions])
+    users = np.repeat(np.arange(len(sessions)), lengths)
+    items, item_ids = pd.factorize(
+        np.array([item for session in sessions for item in session.items], object)
+    )
+    split = np.full(len(sessions), Split.TRAIN, np.int64)
+    split[len(train) - len(train) // 10 :] = Split.VALIDATION
+    split[len(train) :] = Split.TEST
+    names = [f"{TRAIN}:{s.line}" for s in train] + [f"{TEST}:{s.line}" for s in test]
+    log = ClickLog(
+        users=users,
+        items=items,
+        starts=(np.cumsum(lengths) - lengths)[users],
+        split=split[users],
+        item_ids=[str(item) for item in item_ids],
+        user_ids=np.array(names, object),
+        first_timestamp=0,
+        last_timestamp=0,
+    )
+    return without_unusable(log)

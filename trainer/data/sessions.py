@@ -1,0 +1,77 @@
+"""The clicks that a recommender may learn from, as sessions in one flat array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from nextclick.shared.model import Vocabulary
+from nextclick.shared.windows import PADDING, IntArray
+from nextclick.trainer.data.dataset import ClickLog, Split
+
+LEARN = (Split.TRAIN, Split.VALIDATION)
+"""All that a method may see."""
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Sessions, the one with the oldest last click first.
+
+    The clicks of session s are rows[bounds[s]:bounds[s + 1]], oldest first.
+    """
+
+    rows: IntArray
+    """Shape [N], catalogue rows, none of them PADDING."""
+    bounds: IntArray
+    """Shape [sessions + 1]."""
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    @property
+    def targets(self) -> int:
+        """How many clicks have one before them."""
+        return len(self.rows) - len(self)
+
+    @cached_property
+    def lengths(self) -> IntArray:
+        """Shape [sessions], clicks in each."""
+        return np.diff(self.bounds)
+
+    @cached_property
+    def number(self) -> IntArray:
+        """Shape [N], the session of each click."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    @cached_property
+    def starts(self) -> IntArray:
+        """Shape [N], index of the first click of each click's session."""
+        return self.bounds[self.number]
+
+
+def sessions_of(
+    log: ClickLog,
+    vocabulary: Vocabulary,
+    splits: tuple[Split, ...] = LEARN,
+) -> Sessions:
+    """Cut the clicks of some splits into sessions; items that the vocabulary lacks are left out.
+
+    A session that reaches into another split ends (or starts) where the split does.
+    """
+    if Split.TEST in splits:
+        raise ValueError("a method never sees the test split")
+    rows = vocabulary.rows(log.item_ids)[log.items] if len(log.items) else log.items
+    kept = np.flatnonzero(np.isin(log.split, splits) & (rows != PADDING))
+    if len(kept) == 0:
+        return Sessions(np.zeros(0, np.int64), np.zeros(1, np.int64))
+    first = np.flatnonzero(np.diff(log.starts[kept], prepend=-1))
+    place = kept if log.order is None else log.order[kept]
+    by_last_click = np.argsort(np.maximum.reduceat(place, first), kind="stable")
+    lengths = np.diff(first, append=len(kept))
+    rank = np.empty(len(first), np.int64)
+    rank[by_last_click] = np.arange(len(first))
+    oldest_session_first = np.argsort(np.repeat(rank, lengths), kind="stable")
+    bounds = np.concatenate([[0], np.cumsum(lengths[by_last_click])])
+    return Sessions(rows[kept][oldest_session_first], bounds)

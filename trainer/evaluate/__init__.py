@@ -1,0 +1,27 @@
+"""How well a model ranks, and whether a candidate is good enough to serve."""
+
+from nextclick.trainer.evaluate.bootstrap import paired_interval
+from nextclick.trainer.evaluate.metrics import (
+    METRICS,
+    Evaluation,
+    FloatArray,
+    discounted_gain,
+    evaluate,
+    evaluate_model,
+    evaluate_popularity,
+    model_score,
+    ranks_of,
+)
+
+__all__ = [
+    "METRICS",
+    "Evaluation",
+    "FloatArray",
+    "discounted_gain",
+    "evaluate",
+    "evaluate_model",
+    "evaluate_popularity",
+    "model_score",
+    "paired_interval",
+    "ranks_of",
+]

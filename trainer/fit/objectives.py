@@ -1,0 +1,131 @@
+"""What a fit minimises: each objective turns its data into one loss per step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nextclick.shared.model import BST, SourceBST
+from nextclick.trainer.data import Samples, Sessions, sample_negatives
+from nextclick.trainer.data.segments import batches, cut, mostly_recent
+from nextclick.trainer.fit.distributed import ALONE, Ranks
+from nextclick.trainer.fit.loss import CatalogueCrossEntropy
+from nextclick.trainer.fit.negative_samples import draw
+
+
+class Objective(Protocol):
+    """Training data and a loss on it."""
+
+    steps_per_epoch: int
+
+    def epoch(
+        self, rng: np.random.Generator, device: torch.device, ranks: Ranks = ALONE
+    ) -> Iterator[Tensor]:
+        """Yield the loss of one step after the other; the model moves between two of them.
+
+        Of several ranks each yields its part: their mean is the loss. All draw the same numbers.
+        """
+        ...
+
+
+ABOUT_LOSS = 0.2
+"""The part of the loss that is of what a session is about. Both readings share the items' vectors
+and the encoder: where items are rare it needs no more, elsewhere more would cost the other."""
+
+
+class EveryClick:
+    """−log P(click | the clicks before it), for every click of every session: trains a BST.
+
+    Each reading learns by itself, so that their mean is one of two opinions.
+    """
+
+    def __init__(
+        self,
+        model: BST,
+        sessions: Sessions,
+        batch: int,
+        stride: int,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        """`batch`: predicted clicks per step. `stride`: see `segments`."""
+        self._model = model
+        self._sessions = sessions
+        self._batch = batch
+        self._stride = stride
+        self._loss = CatalogueCrossEntropy(label_smoothing)
+        self.steps_per_epoch = max(1, round(sessions.targets / batch))
+
+    def epoch(
+        self, rng: np.random.Generator, device: torch.device, ranks: Ranks = ALONE
+    ) -> Iterator[Tensor]:
+        """See Objective."""
+        segments = mostly_recent(cut(self._sessions, self._stride, rng), rng)
+        for batch in batches(segments, self._batch, rng):
+            length = int(segments.lengths[batch].max())
+            rows = torch.from_numpy(segments.rows[batch, -length - 1 :]).to(device)
+            competitors = draw(self._model.config.items, rows, rng)
+            ours, weight = ranks.part(segments.trained[batch])
+            trained = torch.from_numpy(segments.trained[batch][ours]).to(device)
+            inputs, targets = rows[ours, :-1], rows[ours, 1:]
+            chosen = torch.arange(length, device=device) >= length - trained[:, None]
+            columns = competitors.columns(targets[chosen])
+            catalogue = self._model.network.unit_vectors(competitors.rows)
+            ahead, about = (
+                self._loss(
+                    read._replace(bonus_columns=competitors.columns(read.bonus_columns + 1)),
+                    catalogue,
+                    columns,
+                    competitors.stands_for,
+                )
+                for read in self._model.network.read(inputs, chosen)
+            )
+            yield weight * torch.lerp(ahead, about, ABOUT_LOSS)
+
+
+class OwnCandidates:
+    """Each window against its target and some random items: trains a source BST.
+
+    `loss` "bce" is the source's, clicked or not per candidate; "cross_entropy" is softmax over
+    target and negatives. A table that brings its own labels is learned as it stands.
+    """
+
+    def __init__(
+        self, model: SourceBST, samples: Samples, batch: int, loss: str, negatives: int
+    ) -> None:
+        self._model = model
+        self._samples = samples
+        self._loss = loss
+        self._negatives = negatives
+        self.steps_per_epoch = max(1, -(-len(samples) // batch))
+
+    def epoch(
+        self, rng: np.random.Generator, device: torch.device, ranks: Ranks = ALONE
+    ) -> Iterator[Tensor]:
+        """See Objective."""
+        order = rng.permutation(len(self._samples))
+        for index in np.array_split(order, self.steps_per_epoch):
+            batch = self._samples.take(index)
+            ours, weight = ranks.part(np.ones(len(batch), np.int64))
+            histories = torch.from_numpy(batch.histories[ours]).to(device)
+            targets = torch.from_numpy(batch.targets[ours]).to(device)
+            if batch.labels is not None:
+                logits = self._model.candidate_logits(histories, targets.unsqueeze(1)).squeeze(1)
+                labels = torch.from_numpy(batch.labels[ours]).to(device, logits.dtype)
+                yield weight * functional.binary_cross_entropy_with_logits(logits, labels)
+                continue
+            items = self._model.config.items
+            negatives = sample_negatives(batch.targets, self._negatives, items, rng)[ours]
+            others = torch.from_numpy(negatives).to(device)
+            candidates = torch.cat([targets.unsqueeze(1), others], dim=1)
+            logits = self._model.candidate_logits(histories, candidates)
+            if self._loss == "cross_entropy":
+                yield weight * functional.cross_entropy(logits, torch.zeros_like(targets))
+            else:
+                labels = torch.zeros_like(logits)
+                labels[:, 0] = 1.0
+                yield weight * functional.binary_cross_entropy_with_logits(logits, labels)
