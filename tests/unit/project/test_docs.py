@@ -9,7 +9,7 @@ import pytest
 
 from tests.markdown import anchor, broken_links, headings, relative_links
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 INDEX = DOCS / "README.md"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
