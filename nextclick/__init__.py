@@ -1,9 +1,75 @@
 """A streaming, event-driven session recommender: clicks in on Kafka, recommendations out.
 
+    clicks = nextclick.read_clicks("clicks.csv")
+    recommender = nextclick.fit(clicks)
+    recommender.recommend(["Puppy Food", "Food Bowl"], k=5)
+
+docs/python.md shows every name. Each is imported when it is first used: torch alone takes seconds,
+and most of the commands need none of it.
+
 The folders beside this file are links to those at the top of the repository. So an installed
 nextclick, and a checkout of it, have one top-level package, and collide with nobody's `services`.
 """
 
-from importlib.metadata import version
+from __future__ import annotations
 
-__version__ = version("nextclick")
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nextclick.interface.clicks import read_clicks
+    from nextclick.interface.recommender import Recommender, evaluate, fit, open_registry
+    from nextclick.interface.streams import publish_clicks, recommendations
+    from nextclick.shared.errors import NextclickError
+    from nextclick.shared.runtime.settings import KafkaSettings
+    from nextclick.shared.schemas import Click, Recommendation
+
+    __version__: str
+
+__all__ = [
+    "Click",
+    "KafkaSettings",
+    "NextclickError",
+    "Recommendation",
+    "Recommender",
+    "__version__",
+    "evaluate",
+    "fit",
+    "open_registry",
+    "publish_clicks",
+    "read_clicks",
+    "recommendations",
+]
+
+_MODULES = {
+    "Click": "shared.schemas",
+    "KafkaSettings": "shared.runtime.settings",
+    "NextclickError": "shared.errors",
+    "Recommendation": "shared.schemas",
+    "Recommender": "interface.recommender",
+    "evaluate": "interface.recommender",
+    "fit": "interface.recommender",
+    "open_registry": "interface.recommender",
+    "publish_clicks": "interface.streams",
+    "read_clicks": "interface.clicks",
+    "recommendations": "interface.streams",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: object = version("nextclick")
+    elif name in _MODULES:
+        from importlib import import_module
+
+        value = getattr(import_module(f"nextclick.{_MODULES[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -81,7 +81,7 @@ def retrain(
     """
     began = time.monotonic()
     data = click_log(frame, gap_ms)
-    if reason := _nothing_to_learn(data):
+    if reason := nothing_to_learn(data):
         return Outcome(None, reason, time.monotonic() - began, "nothing_to_learn")
     name, champion = current_champion(registry)
     ranks.hand_out(_recipe(preset, limits, gap_ms), frame, champion)
@@ -130,7 +130,7 @@ def _recipe(preset: Preset, limits: FitLimits, gap_ms: int) -> str:
     return repr((preset, limits, gap_ms))
 
 
-def _nothing_to_learn(data: ClickLog) -> str | None:
+def nothing_to_learn(data: ClickLog) -> str | None:
     """Why no model can be fitted on a log, if so. Not an error: more clicks may come."""
     if len(data.ids_in(Split.TRAIN)) < 2:
         return "the log holds fewer than two items: there is nothing to choose between"

@@ -5,9 +5,7 @@ Composes replay and trainer, as only `cli` and `demo` do beside it.
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
-
+from nextclick.services.replay.frame import to_frame
 from nextclick.services.replay.log import ClickFile
 from nextclick.services.replay.publish import fingerprint
 from nextclick.trainer.collect import EventLog
@@ -22,13 +20,5 @@ def import_file(clicks: ClickFile, folder: str) -> str:
     source = fingerprint(clicks)
     if source in event_log.imported_sources():
         return f"{folder} holds this file's {len(clicks):,} clicks already; nothing was imported"
-    frame = pd.DataFrame(
-        {
-            "event_id": [clicks.event_id(place) for place in range(len(clicks))],
-            "user_id": np.array(clicks.user_ids, object)[clicks.users],
-            "item_id": np.array(clicks.item_ids, object)[clicks.items],
-            "timestamp": clicks.times,
-        }
-    )
-    event_log.import_clicks(frame, source)
+    event_log.import_clicks(to_frame(clicks), source)
     return f"{len(clicks):,} clicks imported into {folder}"

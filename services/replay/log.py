@@ -55,8 +55,13 @@ class ClickFile:
     def event_id(self, place: int, salt: str = "") -> str:
         """The same for the same user, item and time: a click that is sent again counts once."""
         user, item = self.user_ids[self.users[place]], self.item_ids[self.items[place]]
-        text = f"{salt}|{len(user)}|{user}{len(item)}|{item}{self.times[place]}"
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return event_id(user, item, int(self.times[place]), salt)
+
+
+def event_id(user: str, item: str, time_ms: int, salt: str = "") -> str:
+    """An id that is the same for the same click: 32 hexadecimal digits."""
+    text = f"{salt}|{len(user)}|{user}{len(item)}|{item}{time_ms}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def load(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from nextclick.shared.kafka.client import (
     BULK,
@@ -49,11 +49,22 @@ class TopicReader:
         )
         self._consumer.assign(
             [
-                TopicPartition(topic, partition, OFFSET_END if at_end else OFFSET_BEGINNING)
+                TopicPartition(topic, partition, offset)
                 for topic in topics
-                for partition in partitions_of(settings, self._consumer, topic)
+                for partition, offset in self._starts(topic, at_end).items()
             ]
         )
+
+    def _starts(self, topic: str, at_end: bool) -> dict[int, int]:
+        """By partition, the offset to begin at.
+
+        Ends are looked up here: librdkafka's own OFFSET_END is wherever the end is when its thread
+        gets there, so that a message sent after the reader was made could be missed.
+        """
+        if at_end:
+            return watermarks_of(self._settings, self._consumer, topic)
+        partitions = partitions_of(self._settings, self._consumer, topic)
+        return dict.fromkeys(partitions, OFFSET_BEGINNING)
 
     def unread(self) -> int:
         """Count the offsets of the topics from here to their ends as they are now.

@@ -32,6 +32,10 @@ class BST(SessionModel):
         self.register_buffer("about_share", torch.tensor(0.5))
 
     def catalogue(self) -> Tensor:
+        """The item vectors."""
+        return self.item_vectors()
+
+    def item_vectors(self) -> Tensor:
         """Unit item vectors, shape [items, embed_dim]."""
         rows = torch.arange(1, self.config.items + 1, device=self.about_share.device)
         return self.network.unit_vectors(rows)

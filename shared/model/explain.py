@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nextclick.shared.model.constraints import Choice
 from nextclick.shared.model.scorer import Scorer
 from nextclick.shared.schemas import ScoredItem
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING
@@ -29,14 +30,15 @@ class Explanation:
     probability, −0.69 halves it. 0 for a click on an item that the model does not know."""
 
 
-def explain(scorer: Scorer, history: list[str]) -> Explanation:
+def explain(scorer: Scorer, history: list[str], k: int | None = None) -> Explanation:
     """Recommend for a history (item ids, oldest first) and say what each click contributed.
 
     Where the model knows no item of the history, popularity answers and nothing contributes. With
-    a single known click, its contribution is measured against popularity.
+    a single known click, its contribution is measured against popularity. `k`: how many items;
+    None: the scorer's top_k.
     """
     history = history[-HISTORY_LENGTH:]
-    (ranking,) = scorer.recommend([history])
+    (ranking,) = scorer.recommend([history], None if k is None else [Choice(k)])
     rows = scorer.vocabulary.rows(history)
     known = np.flatnonzero(rows != PADDING)
     contributions = np.zeros((len(ranking.items), len(history)))

@@ -55,6 +55,10 @@ class SessionModel(nn.Module, ABC):
         """Compute what scoring needs of the items: constant per model, first dimension items."""
 
     @abstractmethod
+    def item_vectors(self) -> Tensor:
+        """Vectors of the catalogue, of length 1: [items, embed_dim]. Near ones are alike."""
+
+    @abstractmethod
     def encode(self, histories: Tensor) -> Encoded:
         """Encode windows [B, L] of rows, left-padded, L ≤ HISTORY_LENGTH, none without an item."""
 

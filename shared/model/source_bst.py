@@ -69,6 +69,10 @@ class SourceBST(SessionModel):
         """The tower's first layer on every item: shape [items, tower]."""
         return self.target_half(self.item_embedding.weight[1:])
 
+    def item_vectors(self) -> Tensor:
+        """The embeddings, scaled to length 1: [items, embed_dim]."""
+        return nn.functional.normalize(self.item_embedding.weight[1:], dim=1)
+
     def target_half(self, targets: Tensor) -> Tensor:
         """The tower's first layer on item embeddings [..., embed_dim]: shape [..., tower]."""
         d = self.config.embed_dim

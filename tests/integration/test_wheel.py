@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -131,7 +132,8 @@ def test_a_wheel_holds_one_package(wheel: Path) -> None:
         "-".join(wheel.name.split("-")[:2]) + ".dist-info",
     }
     code = {str(path.relative_to(ROOT)) for f in FOLDERS for path in (ROOT / f).rglob("*.py")}
-    code |= {"__init__.py", "__main__.py", *DATA}
+    ours = (ROOT / "nextclick").glob("*.py"), (ROOT / "nextclick" / "interface").glob("*.py")
+    code |= {str(path.relative_to(ROOT / "nextclick")) for path in itertools.chain(*ours)} | {*DATA}
     assert {f"nextclick/{name}" for name in code} == {n for n in names if "dist-info" not in n}
 
 

@@ -43,13 +43,17 @@ Row = tuple[str, str, str, int]
 class EventLog:
     """A folder of Parquet files."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, read_only: bool = False) -> None:
         """Open the log, creating the folder; leftovers of a crashed write are removed.
+
+        read_only: only look at a folder that is there, beside a trainer that writes to it.
 
         Raises ConfigurationError if the folder cannot be written.
         """
         self.folder = Path(folder)
         self._footers: dict[Path, list[RowGroup]] = {}
+        if read_only:
+            return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for leftover in self.folder.glob(".*.tmp"):

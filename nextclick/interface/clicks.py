@@ -1,0 +1,74 @@
+"""Clicks as a frame: columns user_id, item_id (text) and timestamp (epoch ms)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from nextclick.services.replay.frame import to_frame
+from nextclick.services.replay.log import load
+from nextclick.shared.errors import ConfigurationError
+from nextclick.trainer.collect import EventLog
+
+COLUMNS = ["user_id", "item_id", "timestamp"]
+
+
+def read_clicks(
+    path: str | PathLike[str],
+    *,
+    format: str = "auto",
+    columns: Mapping[str, str] | None = None,
+    time_unit: str = "auto",
+    encoding: str = "utf-8",
+) -> pd.DataFrame:
+    """Read a file of clicks, in any format that `nextclick import` knows, or an event log's folder.
+
+    columns: the names of the file's columns if they are unusual ones, by role:
+    {"user": …, "item": …, "time": …}. time_unit: auto, s, ms, us, ns or iso. These, `format` and
+    `encoding` are of files only.
+
+    Returns columns event_id, user_id, item_id (text) and timestamp (epoch ms, int64): a file's
+    clicks in the order of their times, an event log's in stream order. What is wrong with a file's
+    lines is warned of, and they are left out. Raises ConfigurationError if the path cannot be read
+    or holds no click.
+    """
+    path = Path(path)
+    if path.is_dir():
+        frame = EventLog(str(path), read_only=True).read()
+        if frame.empty:
+            raise ConfigurationError(f"{path} holds no click; an event log has clicks-….parquet")
+        return frame
+    clicks = load(path, format, columns, time_unit, encoding)
+    for problem in clicks.problems:
+        warnings.warn(str(problem), stacklevel=2)
+    return to_frame(clicks)
+
+
+def checked(clicks: pd.DataFrame) -> pd.DataFrame:
+    """The COLUMNS of a user's own frame: ids as text, times as epoch ms.
+
+    Ids may be integers, times datetimes. Raises ConfigurationError for a column that is missing,
+    holds something else, or has gaps.
+    """
+    if missing := [name for name in COLUMNS if name not in clicks]:
+        raise ConfigurationError(f"the clicks have no column {', '.join(missing)}")
+    if gaps := [name for name in COLUMNS if clicks[name].isna().any()]:
+        raise ConfigurationError(f"clicks without a value in {', '.join(gaps)}: drop them")
+    timestamps = clicks["timestamp"]
+    if pd.api.types.is_datetime64_any_dtype(timestamps):
+        utc = pd.to_datetime(timestamps, utc=True)
+        timestamps = utc.dt.as_unit("ms").astype(np.int64)
+    if not pd.api.types.is_integer_dtype(timestamps):
+        raise ConfigurationError("the column timestamp holds neither epoch ms (int) nor datetimes")
+    return pd.DataFrame(
+        {
+            "user_id": clicks["user_id"].astype(str),
+            "item_id": clicks["item_id"].astype(str),
+            "timestamp": timestamps.astype(np.int64),
+        }
+    )
