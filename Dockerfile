@@ -1,13 +1,13 @@
 # One image for every service: `docker build -t nextclick:local .`
 # It computes on the CPU. For GPUs, with NVIDIA's 4 GB:  --build-arg TORCH=cuda
 # With an index that has CPU wheels of torch:            --build-arg PIP_INDEX_ARGS="--extra-index-url …"
-# With other extras of pyproject.toml than the HTTP service, such as a registry on S3:
-#   docker build --build-arg EXTRAS="api s3" .
+# With other extras of pyproject.toml than those of HTTP service and trainer, such as a registry on S3:
+#   docker build --build-arg EXTRAS="api train s3" .
 
 FROM python:3.12-slim AS build
 ARG TORCH=cpu
 ARG PIP_INDEX_ARGS=""
-ARG EXTRAS="api"
+ARG EXTRAS="api train"
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv --upgrade-deps /opt/venv
 ENV PATH=/opt/venv/bin:$PATH

@@ -27,7 +27,7 @@ known vulnerabilities.
 def needed() -> list[Distribution]:
     """The packages that nextclick needs here, by name."""
     found: dict[str, Distribution] = {}
-    open_ends: list[tuple[str, frozenset[str]]] = [("nextclick", frozenset({"api"}))]
+    open_ends: list[tuple[str, frozenset[str]]] = [("nextclick", frozenset({"api", "train"}))]
     seen = set(open_ends)
     while open_ends:
         name, extras = open_ends.pop()

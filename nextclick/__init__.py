@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nextclick.interface.clicks import read_clicks
-    from nextclick.interface.recommender import Recommender, evaluate, fit, open_registry
+    from nextclick.interface.recommender import Recommender, open_registry
     from nextclick.interface.streams import publish_clicks, recommendations
+    from nextclick.interface.training import evaluate, fit
     from nextclick.shared.errors import NextclickError
     from nextclick.shared.runtime.settings import KafkaSettings
     from nextclick.shared.schemas import Click, Recommendation
@@ -46,8 +47,8 @@ _MODULES = {
     "NextclickError": "shared.errors",
     "Recommendation": "shared.schemas",
     "Recommender": "interface.recommender",
-    "evaluate": "interface.recommender",
-    "fit": "interface.recommender",
+    "evaluate": "interface.training",
+    "fit": "interface.training",
     "open_registry": "interface.recommender",
     "publish_clicks": "interface.streams",
     "read_clicks": "interface.clicks",
@@ -64,7 +65,12 @@ def __getattr__(name: str) -> object:
     elif name in _MODULES:
         from importlib import import_module
 
-        value = getattr(import_module(f"nextclick.{_MODULES[name]}"), name)
+        try:
+            value = getattr(import_module(f"nextclick.{_MODULES[name]}"), name)
+        except ModuleNotFoundError as error:
+            from nextclick.shared.runtime.extras import explained
+
+            raise (explained(error) or error) from None
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

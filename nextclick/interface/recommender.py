@@ -1,30 +1,18 @@
-"""Fit, ask, evaluate, publish: the trainer's, the worker's and the registry's own code paths."""
+"""A fitted model that answers, and the registry that it comes from: as in a worker."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
-import pandas as pd
 import torch
 
-from nextclick.interface.clicks import checked
-from nextclick.shared.errors import ConfigurationError, NextclickError
+from nextclick.shared.errors import NextclickError
 from nextclick.shared.model import Checkpoint, Choice, Explanation, Scorer, select_device
 from nextclick.shared.model.explain import explain
 from nextclick.shared.registry import Registry
-from nextclick.shared.runtime.settings import SessionSettings, Settings, TrainerSettings
+from nextclick.shared.runtime.settings import Settings
 from nextclick.shared.schemas import ScoredItem
-from nextclick.trainer.compare.benchmark import Benchmark
-from nextclick.trainer.compare.methods import MethodOptions, factories
-from nextclick.trainer.data import ClickLog, Split, click_log, samples
-from nextclick.trainer.evaluate import Evaluation, evaluate_model
-from nextclick.trainer.evaluate import evaluate as rank_cases
-from nextclick.trainer.fit.presets import preset as preset_named
-from nextclick.trainer.retrain import FitLimits, fit_candidate, nothing_to_learn
 
-_GAP_SECONDS = SessionSettings().gap_seconds
-_SEED, _MAX_SECONDS = TrainerSettings().seed, TrainerSettings().max_fit_seconds
 _TOP_K = 10
 
 
@@ -102,7 +90,7 @@ class Recommender:
         if rows := [row for row in self.checkpoint.vocabulary.rows(_ids(exclude)) if row]:
             excluded = torch.zeros(len(self.items), dtype=torch.bool, device=self._scorer.device)
             excluded[torch.tensor(rows, device=self._scorer.device) - 1] = True
-        choice = Choice(_positive(k), excluded, without_history)
+        choice = Choice(positive(k), excluded, without_history)
         (ranking,) = self._scorer.recommend([_ids(history)], [choice])
         return ranking.items
 
@@ -119,7 +107,7 @@ class Recommender:
             vectors = self.checkpoint.model.item_vectors()
             cosines = vectors @ vectors[row - 1]
             cosines[row - 1] = -torch.inf
-            best = torch.topk(cosines, min(_positive(k), len(self.items) - 1))
+            best = torch.topk(cosines, min(positive(k), len(self.items) - 1))
         found = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [ScoredItem(self.items[column], cosine) for column, cosine in found]
 
@@ -129,7 +117,7 @@ class Recommender:
         `contributions[i][j]` is by how much click j of `history` (the newest 10) raises
         log P(items[i]): 0.69 doubles the probability, −0.69 halves it.
         """
-        return explain(self._scorer, _ids(history), _positive(k))
+        return explain(self._scorer, _ids(history), positive(k))
 
 
 def open_registry(url: str | None = None) -> Registry:
@@ -138,92 +126,6 @@ def open_registry(url: str | None = None) -> Registry:
     Nothing is read or written yet. Raises ConfigurationError if no package serves the URL.
     """
     return Registry(Settings.from_environment().registry.url if url is None else url)
-
-
-def fit(
-    clicks: pd.DataFrame,
-    *,
-    preset: str = "default",
-    seed: int = _SEED,
-    gap_seconds: float = _GAP_SECONDS,
-    max_epochs: int = 0,
-    max_seconds: float = _MAX_SECONDS,
-    device: str = "auto",
-    progress: bool = False,
-) -> Recommender:
-    """Fit a model from nothing, as the trainer does: on all but each user's newest clicks.
-
-    clicks: columns user_id, item_id, timestamp, as `read_clicks` gives them; rows in the order of
-    time, at least within each user. The newest tenth of the clicks is left to `evaluate`, the tenth
-    before chooses when to stop. gap_seconds: the pause that ends a session; 0 = none does.
-    max_epochs: 0 = the preset's. Raises ConfigurationError for an unknown preset or device, and for
-    clicks in which there is nothing to learn.
-    """
-    recipe, log = preset_named(preset), _log(clicks, gap_seconds)
-    limits = FitLimits(seed, max_epochs, max_seconds)
-    checkpoint = fit_candidate(
-        log, None, None, recipe, limits, device=select_device(device), progress=progress
-    )
-    return Recommender(checkpoint, device=device)
-
-
-def evaluate(
-    methods: Recommender | str | Sequence[Recommender | str],
-    clicks: pd.DataFrame,
-    *,
-    ks: Sequence[int] = (5, 10, 20),
-    seed: int = 0,
-    gap_seconds: float = _GAP_SECONDS,
-    max_seconds: float | None = None,
-    device: str = "auto",
-) -> pd.DataFrame:
-    """How well methods rank the clicks that `fit` left out: each user's newest, a tenth of all.
-
-    methods: a Recommender, the name of a method of `nextclick evaluate` ("popularity", "vsknn",
-    "bst", …; "all"), or several of both. A Recommender is asked as it is, the others are fitted
-    first on all clicks but the newest tenth, each for at most `max_seconds`. clicks, gap_seconds:
-    those that a Recommender was fitted on, or newer ones; older ones it has seen.
-
-    Returns a row a method and columns hr@k, mrr@k, ndcg@k for each k (0 to 1, over the full
-    catalogue, ties against the method), cases, and seconds (of fit and ranking). Raises
-    ConfigurationError for an unknown name, and for clicks that leave nothing to evaluate on.
-    """
-    benchmark = Benchmark("clicks", _log(clicks, gap_seconds))
-    if len(benchmark.cases) == 0:
-        raise ConfigurationError("too few clicks for a test of the newest tenth")
-    used = select_device(device)
-    options = MethodOptions(["default"], used, max_seconds)
-    rows: dict[str, dict[str, float]] = {}
-    for method in [methods] if isinstance(methods, Recommender | str) else methods:
-        if isinstance(method, Recommender):
-            began = time.perf_counter()
-            cases = samples(benchmark.log, Split.TEST, method.checkpoint.vocabulary)
-            evaluation = evaluate_model(method.checkpoint, cases, used)
-            rows[method.name] = _row(evaluation, ks, began)
-            continue
-        for make in factories([method], benchmark, options):
-            began, fitted = time.perf_counter(), make()
-            fitted.fit(benchmark.learnable, benchmark.vocabulary, seed)
-            evaluation = rank_cases(fitted.score, benchmark.popularity, benchmark.cases)
-            rows[fitted.name] = _row(evaluation, ks, began)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
-
-
-def _row(evaluation: Evaluation, ks: Sequence[int], began: float) -> dict[str, float]:
-    names = [f"{metric}@{_positive(k)}" for metric in ("hr", "mrr", "ndcg") for k in ks]
-    means = {name: float(evaluation.per_case(name).mean()) for name in names}
-    return {
-        **means,
-        "cases": len(evaluation.ranks),
-        "seconds": round(time.perf_counter() - began, 3),
-    }
-
-
-def _log(clicks: pd.DataFrame, gap_seconds: float) -> ClickLog:
-    log = click_log(checked(clicks), int(gap_seconds * 1000))
-    if reason := nothing_to_learn(log):
-        raise ConfigurationError(reason)
-    return log
 
 
 def _opened(registry: Registry | str) -> Registry:
@@ -236,7 +138,8 @@ def _ids(items: Iterable[str]) -> list[str]:
     return [str(item) for item in items]
 
 
-def _positive(k: int) -> int:
+def positive(k: int) -> int:
+    """Returns k; raises ValueError if it is none that a list can have."""
     if k < 1:
         raise ValueError(f"k = {k}: at least 1")
     return k

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TypeGuard
 
-import pandas as pd
 from pydantic import ValidationError
 
-from nextclick.interface.clicks import checked
-from nextclick.services.replay.log import event_id
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import Publisher, TopicReader, ensure_topics
 from nextclick.shared.messages import of_user
 from nextclick.shared.runtime.settings import KafkaSettings, Settings
 from nextclick.shared.schemas import Click, Recommendation
+
+if TYPE_CHECKING:  # who reads recommendations needs no extra
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def publish_clicks(
     for good, Unavailable if Kafka does not answer or acknowledge.
     """
     kafka = kafka or Settings.from_environment().kafka
-    rows = _clicks_of(clicks) if isinstance(clicks, pd.DataFrame) else clicks
+    rows = _clicks_of(clicks) if _is_frame(clicks) else clicks
     ensure_topics(kafka, [kafka.clicks_topic])
     publisher = Publisher(kafka)
     publisher.connect()
@@ -89,7 +91,15 @@ def _answers(reader: TopicReader, silence_seconds: float | None) -> Iterator[Rec
         reader.close()
 
 
+def _is_frame(clicks: object) -> TypeGuard[pd.DataFrame]:
+    pandas = sys.modules.get("pandas")  # not imported: then it is none
+    return pandas is not None and isinstance(clicks, pandas.DataFrame)
+
+
 def _clicks_of(frame: pd.DataFrame) -> Iterator[Click]:
+    from nextclick.interface.clicks import checked
+    from nextclick.services.replay.log import event_id
+
     rows = checked(frame)
     ids = frame["event_id"] if "event_id" in frame else [None] * len(frame)
     for place, (user, item, at, known) in enumerate(

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.runtime import logs
+from nextclick.shared.runtime.extras import explained
 from nextclick.shared.runtime.masking import printable, without
 from nextclick.shared.runtime.settings import Settings, secrets
 
@@ -48,10 +49,22 @@ def start(name: str, *, tool: bool = False) -> tuple[Settings, threading.Event]:
 
 
 @contextlib.contextmanager
+def extras_named() -> Iterator[None]:
+    """A missing package that an extra brings is a ConfigurationError that says which."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (for_a_person := explained(error)) is None:
+            raise
+        raise for_a_person from None
+
+
+@contextlib.contextmanager
 def errors_as_one_line() -> Iterator[None]:
     """What a person can mend is a line on stderr, and exit code 2."""
     try:
-        yield
+        with extras_named():
+            yield
     except NextclickError as error:
         if logs.is_json():
             logging.getLogger("nextclick").critical("%s", error)

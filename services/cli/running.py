@@ -145,12 +145,7 @@ def api(
 
     Example: NEXTCLICK_API__PORT=8000 nextclick api
     """
-    try:
-        from nextclick.services.api import main as api_main
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"{error.name} is not installed: pip install 'nextclick[api]'"
-        ) from None
+    from nextclick.services.api import main as api_main
 
     settings, _ = start("api")
     if not world:

@@ -1,0 +1,110 @@
+"""Fit a model and compare it: the trainer's own code paths."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import pandas as pd
+
+from nextclick.interface.clicks import checked
+from nextclick.interface.recommender import Recommender, positive
+from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.model import select_device
+from nextclick.shared.runtime.settings import SessionSettings, TrainerSettings
+from nextclick.trainer.compare.benchmark import Benchmark
+from nextclick.trainer.compare.methods import MethodOptions, factories
+from nextclick.trainer.data import ClickLog, Split, click_log, samples
+from nextclick.trainer.evaluate import Evaluation, evaluate_model
+from nextclick.trainer.evaluate import evaluate as rank_cases
+from nextclick.trainer.fit.presets import preset as preset_named
+from nextclick.trainer.retrain import FitLimits, fit_candidate, nothing_to_learn
+
+_GAP_SECONDS = SessionSettings().gap_seconds
+_SEED, _MAX_SECONDS = TrainerSettings().seed, TrainerSettings().max_fit_seconds
+
+
+def fit(
+    clicks: pd.DataFrame,
+    *,
+    preset: str = "default",
+    seed: int = _SEED,
+    gap_seconds: float = _GAP_SECONDS,
+    max_epochs: int = 0,
+    max_seconds: float = _MAX_SECONDS,
+    device: str = "auto",
+    progress: bool = False,
+) -> Recommender:
+    """Fit a model from nothing, as the trainer does: on all but each user's newest clicks.
+
+    clicks: columns user_id, item_id, timestamp, as `read_clicks` gives them; rows in the order of
+    time, at least within each user. The newest tenth of the clicks is left to `evaluate`, the tenth
+    before chooses when to stop. gap_seconds: the pause that ends a session; 0 = none does.
+    max_epochs: 0 = the preset's. Raises ConfigurationError for an unknown preset or device, and for
+    clicks in which there is nothing to learn.
+    """
+    recipe, log = preset_named(preset), _log(clicks, gap_seconds)
+    limits = FitLimits(seed, max_epochs, max_seconds)
+    checkpoint = fit_candidate(
+        log, None, None, recipe, limits, device=select_device(device), progress=progress
+    )
+    return Recommender(checkpoint, device=device)
+
+
+def evaluate(
+    methods: Recommender | str | Sequence[Recommender | str],
+    clicks: pd.DataFrame,
+    *,
+    ks: Sequence[int] = (5, 10, 20),
+    seed: int = 0,
+    gap_seconds: float = _GAP_SECONDS,
+    max_seconds: float | None = None,
+    device: str = "auto",
+) -> pd.DataFrame:
+    """How well methods rank the clicks that `fit` left out: each user's newest, a tenth of all.
+
+    methods: a Recommender, the name of a method of `nextclick evaluate` ("popularity", "vsknn",
+    "bst", …; "all"), or several of both. A Recommender is asked as it is, the others are fitted
+    first on all clicks but the newest tenth, each for at most `max_seconds`. clicks, gap_seconds:
+    those that a Recommender was fitted on, or newer ones; older ones it has seen.
+
+    Returns a row a method and columns hr@k, mrr@k, ndcg@k for each k (0 to 1, over the full
+    catalogue, ties against the method), cases, and seconds (of fit and ranking). Raises
+    ConfigurationError for an unknown name, and for clicks that leave nothing to evaluate on.
+    """
+    benchmark = Benchmark("clicks", _log(clicks, gap_seconds))
+    if len(benchmark.cases) == 0:
+        raise ConfigurationError("too few clicks for a test of the newest tenth")
+    used = select_device(device)
+    options = MethodOptions(["default"], used, max_seconds)
+    rows: dict[str, dict[str, float]] = {}
+    for method in [methods] if isinstance(methods, Recommender | str) else methods:
+        if isinstance(method, Recommender):
+            began = time.perf_counter()
+            cases = samples(benchmark.log, Split.TEST, method.checkpoint.vocabulary)
+            evaluation = evaluate_model(method.checkpoint, cases, used)
+            rows[method.name] = _row(evaluation, ks, began)
+            continue
+        for make in factories([method], benchmark, options):
+            began, fitted = time.perf_counter(), make()
+            fitted.fit(benchmark.learnable, benchmark.vocabulary, seed)
+            evaluation = rank_cases(fitted.score, benchmark.popularity, benchmark.cases)
+            rows[fitted.name] = _row(evaluation, ks, began)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
+def _row(evaluation: Evaluation, ks: Sequence[int], began: float) -> dict[str, float]:
+    names = [f"{metric}@{positive(k)}" for metric in ("hr", "mrr", "ndcg") for k in ks]
+    means = {name: float(evaluation.per_case(name).mean()) for name in names}
+    return {
+        **means,
+        "cases": len(evaluation.ranks),
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+
+
+def _log(clicks: pd.DataFrame, gap_seconds: float) -> ClickLog:
+    log = click_log(checked(clicks), int(gap_seconds * 1000))
+    if reason := nothing_to_learn(log):
+        raise ConfigurationError(reason)
+    return log
