@@ -25,6 +25,9 @@ Valkey, and from Redis 7.0."""
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 """Parameters of a rediss:// URL that name a file."""
 
+OPTIONS: dict[str, Any] = {"protocol": 2, "driver_info": None}
+"""Of every client. No CLIENT SETINFO: Redis 7.0 has no permission of that name."""
+
 Call: TypeAlias = tuple[bytes, Sequence[bytes | str | int]]
 """A script's key and arguments."""
 
@@ -82,8 +85,7 @@ def client(url: str, timeout_seconds: float) -> redis.Redis:
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 1),
-            protocol=2,
-            driver_info=None,  # no CLIENT SETINFO: Redis 7.0 has no permission of that name
+            **OPTIONS,
         )
         made.connection_pool.connection_class(**made.connection_pool.connection_kwargs)
     except (ValueError, TypeError, redis.exceptions.RedisError):

@@ -1,10 +1,10 @@
-"""A Redis or Valkey Cluster: which node has which key, and scripts run on all nodes at once.
+"""A Redis or Valkey Cluster: scripts run on all nodes at once, by redis-py's cluster client.
 
-redis-py's own cluster client is not used. By its code (8.1), what a node did not answer is sent
-again call by call, each with a time-out of its own: a node that hangs would hold a batch up for
-minutes. And it does not follow a slot to a node that has none yet. Here a batch is one pipeline per
-node, all at the same time; what was redirected goes on to where it was sent; and a node that does
-not answer costs one time-out.
+redis-py knows the nodes and their slots, and writes one pipeline to each node before it reads. Two
+things are done here, because redis-py 8.1 does them call by call, each with a time-out of its own:
+a call that was redirected is sent on in the next pipeline, also to a node that has no slot yet
+(where redis-py fails with an AttributeError); and a call that was not answered is not sent again,
+so a node that hangs costs one time-out.
 
 Nodes fail one by one, so after an error some calls may have been run and others not. Running all of
 them again must be right; for sessions it is.
@@ -13,29 +13,24 @@ them again must be right; for sessions it is.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import redis
-from redis.crc import key_slot
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, PipelineCommand
+from redis.retry import Retry
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
-from nextclick.shared.redis.client import Call, RedisServer, Script, client
+from nextclick.shared.redis.client import OPTIONS, Call, RedisServer, Script, client
 
 _ROUNDS = 8
 """How often a call is sent on, at most: slots move, and nodes learn of it one after the other."""
-_NODES_AT_ONCE = 32
-_SLOTS = 16_384
+_SENT_ON = (redis.exceptions.AskError, redis.exceptions.NoScriptError)
+_Command: TypeAlias = tuple[ClusterNode, tuple[bytes | str | int, ...]]
+_Client: TypeAlias = Any
+"""redis.RedisCluster; most of it has no types."""
 T = TypeVar("T")
-
-
-class Address(NamedTuple):
-    """Where a node is."""
-
-    host: str
-    port: int
 
 
 class RedisCluster:
@@ -47,171 +42,135 @@ class RedisCluster:
         url: of any node, with the login and TLS of all of them. Raises ConfigurationError if it is
         no Redis URL, of a socket, or names a database: a cluster has only number 0.
         """
-        first = client(url, timeout_seconds).connection_pool
-        self._kind, self._options = first.connection_class, first.connection_kwargs
-        if "host" not in self._options or self._options.get("db"):
+        options = client(url, timeout_seconds).connection_pool.connection_kwargs
+        if "host" not in options or options.get("db"):
             raise ConfigurationError(
                 "NEXTCLICK_REDIS__URL: a cluster (NEXTCLICK_REDIS__CLUSTER) is named by "
                 "redis://host:port or rediss://host:port of one of its nodes, without a database"
             )
-        self._first = Address(self._options["host"], int(self._options.get("port", 6379)))
+        self._url = url
+        self._address = (options["host"], int(options.get("port", 6379)))
+        self._timeout_seconds = timeout_seconds
         self._lock = threading.Lock()
-        self._clients: dict[Address, redis.Redis] = {}
-        self._owners: dict[int, Address] = {}
-        """Slot → node; empty: to be asked for."""
-        self._threads = ThreadPoolExecutor(_NODES_AT_ONCE, "redis")
+        self._cluster: _Client | None = None
+        self._outdated = False
+        """Whether to ask for nodes and slots again."""
 
     def evaluate(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """Run the script for each call; one round trip, unless slots move or a node is fresh."""
-        answers: list[Any] = [None] * len(calls)
-        waiting = list(range(len(calls)))
-        asking: dict[int, Address] = {}
-        for _ in range(_ROUNDS):
-            owners = self._table() if waiting else {}
-            by_node: dict[Address, list[int]] = {}
-            for number in waiting:
-                slot = key_slot(calls[number][0])
-                if slot not in owners:
-                    self._owners = {}
-                    raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): no node serves slot {slot}")
-                by_node.setdefault(asking.get(number, owners[slot]), []).append(number)
-            jobs = {
-                node: partial(self._run, node, script, [(calls[i], i in asking) for i in numbers])
-                for node, numbers in by_node.items()
-            }
-            got = self._on_each(jobs)
-            for node, numbers in by_node.items():
-                for number, answer in zip(numbers, got[node], strict=True):
-                    answers[number] = answer
-            waiting, asking = self._redirected(waiting, answers, by_node)
-            if not waiting:
-                return answers
-        raise Unavailable("Redis (NEXTCLICK_REDIS__URL): slots move, and nodes disagree where to")
+        return self._run(lambda cluster: _evaluate(cluster, script, calls))
 
     def ping(self) -> None:
         """Raise unless every node that has slots answers."""
-        nodes = set(self._table().values())
-        self._on_each({node: self._client(node).ping for node in nodes})
+        self._run(lambda cluster: _ask_primaries(cluster, "PING"))
 
     def used_bytes(self) -> int:
         """Memory that all nodes with slots use."""
-        nodes = set(self._table().values())
-        return sum(int(self._client(node).info("memory")["used_memory"]) for node in nodes)
+        answers = self._run(lambda cluster: _ask_primaries(cluster, "INFO", "memory"))
+        return sum(int(answer["used_memory"]) for answer in answers)
 
     def close(self) -> None:
         """Give the connections back."""
-        self._threads.shutdown()
-        for one in self._clients.values():
-            one.close()
+        if self._cluster is not None:
+            self._cluster.disconnect_connection_pools()
 
-    def _run(self, node: Address, script: Script, calls: Sequence[tuple[Call, bool]]) -> list[Any]:
-        """Run calls on one node; with True, after a redirection that holds once (ASK)."""
-        answers = self._pipeline(node, script, calls)
-        if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in answers):
-            self._client(node).script_load(script.text)  # a fresh or restarted node
-            answers = self._pipeline(node, script, calls)
-        return answers
+    def _run(self, action: Callable[[_Client], T]) -> T:
+        try:
+            return action(self._connected())
+        except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException) as error:
+            self._outdated = True
+            failure = _cause(error)
+        raise failure  # out here, so that its own context stays
 
-    def _pipeline(
-        self, node: Address, script: Script, calls: Sequence[tuple[Call, bool]]
-    ) -> list[Any]:
-        pipeline = self._client(node).pipeline(transaction=False)
-        for (key, arguments), asking in calls:
-            if asking:
-                pipeline.execute_command("ASKING")  # type: ignore[no-untyped-call]
-            pipeline.evalsha(script.sha, 1, key, *arguments)
-        answers = iter(pipeline.execute(raise_on_error=False))
-        found = []
-        for _, asking in calls:
-            asked = next(answers) if asking else None
-            answer = next(answers)
-            found.append(asked if isinstance(asked, Exception) else answer)
-        return found
-
-    def _redirected(
-        self, waiting: list[int], answers: list[Any], by_node: dict[Address, list[int]]
-    ) -> tuple[list[int], dict[int, Address]]:
-        """Which calls must be sent on, and where those go that may go there once.
-
-        Raises any other error among the answers.
-        """
-        asked_of = {number: node for node, numbers in by_node.items() for number in numbers}
-        again, asking, moved = [], {}, {}
-        for number in waiting:
-            answer = answers[number]
-            if not isinstance(answer, Exception):
-                continue
-            if not isinstance(answer, redis.exceptions.AskError):  # MOVED is one of these, too
-                self._owners = {}
-                raise answer
-            again.append(number)
-            target = Address(answer.host or asked_of[number].host, answer.port)
-            if isinstance(answer, redis.exceptions.MovedError):
-                moved[answer.slot_id] = target
-            else:
-                asking[number] = target
-        if moved:  # what a node that had the slot says is newer than what others know
-            self._owners = {**self._ask_for_owners(), **moved}
-        return again, asking
-
-    def _on_each(self, jobs: Mapping[Address, Callable[[], T]]) -> dict[Address, T]:
-        """Do one thing on each node, at the same time; raises the first error when all are done."""
-        futures = {node: self._threads.submit(job) for node, job in jobs.items()}
-        wait(futures.values())
-        for node, future in futures.items():
-            if isinstance(future.exception(), redis.exceptions.RedisError):
-                self._suspect(node)
-        return {node: future.result() for node, future in futures.items()}
-
-    def _suspect(self, node: Address) -> None:
-        """Ask for the owners anew, and this node last."""
+    def _connected(self) -> _Client:
         with self._lock:
-            self._owners = {}
-            if node in self._clients:
-                self._clients[node] = self._clients.pop(node)
-
-    def _table(self) -> dict[int, Address]:
-        owners = self._owners
-        if not owners:
-            self._owners = owners = self._ask_for_owners()
-        return owners
-
-    def _ask_for_owners(self) -> dict[int, Address]:
-        """Slot → node, by the first node that knows all; the one of the URL is the last resort.
-
-        One that has left the cluster still answers, and knows nothing.
-        """
-        with self._lock:
-            known = [*self._clients, self._first]
-        best: dict[int, Address] = {}
-        trouble: redis.exceptions.RedisError | None = None
-        for node in known:
-            try:
-                ranges = self._client(node).execute_command(  # type: ignore[no-untyped-call]
-                    "CLUSTER SLOTS"
+            if self._cluster is None:
+                self._cluster = redis.RedisCluster(
+                    url=self._url,
+                    socket_timeout=self._timeout_seconds,
+                    socket_connect_timeout=self._timeout_seconds,
+                    retry=Retry(NoBackoff(), 0),
+                    **OPTIONS,
                 )
-            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
-                trouble = error
-                continue
-            owners = {
-                slot: Address((host or b"").decode() or node.host, int(port))
-                for first, last, (host, port, *_), *_ in ranges
-                for slot in range(int(first), int(last) + 1)
-            }
-            if len(owners) == _SLOTS:
-                return owners
-            best = max(best, owners, key=len)
-        if trouble is not None and not best:
-            raise trouble
-        return best
+            elif self._outdated:
+                self._cluster.nodes_manager.initialize(
+                    additional_startup_nodes_info=[self._address]
+                )
+            self._outdated = False
+            return self._cluster
 
-    def _client(self, node: Address) -> redis.Redis:
-        with self._lock:
-            if node not in self._clients:
-                options = {**self._options, "host": node.host, "port": node.port}
-                pool = redis.ConnectionPool(connection_class=self._kind, **options)
-                self._clients[node] = redis.Redis(connection_pool=pool)
-            return self._clients[node]
+
+def _evaluate(cluster: _Client, script: Script, calls: Sequence[Call]) -> list[Any]:
+    answers: list[Any] = [None] * len(calls)
+    waiting: dict[int, ClusterNode | None] = dict.fromkeys(range(len(calls)))
+    """Call → the node that takes it this once (ASK), or None: the one that has the slot."""
+    fresh: set[ClusterNode] = set()
+    """Nodes that lack the script: new, or restarted."""
+    for _ in range(_ROUNDS):
+        commands: list[_Command] = [(node, ("SCRIPT LOAD", script.text)) for node in fresh]
+        fresh = set()
+        positions = {}
+        for number, asked in waiting.items():
+            key, arguments = calls[number]
+            node = asked or cluster.get_node_from_key(key)
+            if asked:
+                commands.append((node, ("ASKING",)))
+            positions[number] = len(commands)
+            commands.append((node, ("EVALSHA", script.sha, 1, key, *arguments)))
+        got = _send(cluster, commands)
+        for number, position in positions.items():
+            node, answer = commands[position][0], got[position]
+            if isinstance(answer, redis.exceptions.NoScriptError):
+                fresh.add(node)
+            elif isinstance(answer, redis.exceptions.AskError):  # MOVED is one of these, too
+                waiting[number] = _redirected(cluster, node, answer)
+            else:
+                answers[number] = answer
+                del waiting[number]
+        if not waiting:
+            return answers
+    raise Unavailable("Redis (NEXTCLICK_REDIS__URL): slots move, and nodes disagree where to")
+
+
+def _ask_primaries(cluster: _Client, *words: str) -> list[Any]:
+    return _send(cluster, [(node, words) for node in cluster.get_primaries()])
+
+
+def _send(cluster: _Client, commands: Sequence[_Command]) -> list[Any]:
+    """One pipeline to each node; redirections and missing scripts are among the answers."""
+    stack = [
+        PipelineCommand(words, {"target_nodes": node}, position)  # type: ignore[no-untyped-call]
+        for position, (node, words) in enumerate(commands)
+    ]
+    answers: list[Any] = cluster.pipeline().send_cluster_commands(
+        stack, raise_on_error=False, allow_redirections=False
+    )
+    for answer in answers:
+        if isinstance(answer, Exception) and not isinstance(answer, _SENT_ON):
+            raise answer
+    return answers
+
+
+def _redirected(
+    cluster: _Client, node: ClusterNode, answer: redis.exceptions.AskError
+) -> ClusterNode | None:
+    """The node to ask once, or None: the slot was moved for good, and the cluster knows."""
+    answer.host = answer.host or node.host
+    if isinstance(answer, redis.exceptions.MovedError):
+        cluster.nodes_manager.move_slot(answer)
+        return None
+    known: ClusterNode | None = cluster.get_node(answer.host, answer.port)
+    return known or ClusterNode(answer.host, answer.port)  # type: ignore[no-untyped-call]
+
+
+def _cause(error: Exception) -> Exception:
+    """What redis-py's cluster client wrapped, or a ClusterDownError that says the same."""
+    inner: BaseException | None = error
+    while isinstance(inner, redis.exceptions.RedisClusterException):
+        inner = inner.__cause__ or inner.__context__
+    if isinstance(inner, redis.exceptions.RedisError):
+        return inner
+    return redis.exceptions.ClusterDownError(str(error))
 
 
 def connect(url: str, timeout_seconds: float, *, cluster: bool) -> RedisServer | RedisCluster:

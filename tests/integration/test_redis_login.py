@@ -168,7 +168,7 @@ def test_a_cluster_wants_the_same_and_little_more(guarded_cluster: Cluster) -> N
     """SECURITY.md's line and what it adds; each of these is needed."""
     name, *rules = documented_acl()
     rules = [f">{SECRET}" if rule.startswith(">") else rule for rule in rules]
-    more = re.findall(r"\+cluster\|slots \+asking", SECURITY.read_text())[0].split()
+    more = re.findall(r"\+cluster\|slots \+asking \+command", SECURITY.read_text())[0].split()
     address = guarded_cluster.nodes[0].address
 
     def user_may(*granted: str) -> None:
