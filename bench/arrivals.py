@@ -14,7 +14,7 @@ from typing import Protocol
 
 from nextclick.shared.kafka import TopicReader
 from nextclick.shared.messages import Message
-from nextclick.shared.runtime.garbage_collector import leave_what_is_loaded_to_itself
+from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.settings import Settings
 
 QUIET_SECONDS = 1.0
@@ -75,7 +75,7 @@ def main() -> None:
     options = parser.parse_args()
     kafka = Settings.from_environment().kafka
     reader = TopicReader(kafka, [kafka.recommendations_topic])
-    leave_what_is_loaded_to_itself()
+    freeze_garbage_collector()
     arrived = note(reader, options.warm_up, options.clicks)
     save(arrived, options.output)
     reader.close()

@@ -17,7 +17,7 @@ import numpy as np
 from nextclick.bench.traffic import CHUNK, traffic
 from nextclick.shared.kafka import Publisher
 from nextclick.shared.messages import of_user
-from nextclick.shared.runtime.garbage_collector import leave_what_is_loaded_to_itself
+from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.settings import Settings
 from nextclick.shared.schemas import Click
 
@@ -94,7 +94,7 @@ def main() -> None:
             for number, due in batch
         )
 
-    leave_what_is_loaded_to_itself()
+    freeze_garbage_collector()
     start = time.time() + 0.1
     print(f"first click at {start!r}", flush=True)
     late = send_on_schedule(send, rate=options.rate, count=options.count, start=start)

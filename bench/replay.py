@@ -19,13 +19,13 @@ from collections import Counter
 from pathlib import Path
 
 from nextclick.services.demo import local_servers
-from nextclick.services.demo.baselines import always
+from nextclick.services.demo.baselines import constant_list
 from nextclick.services.demo.local_servers import Processes
 from nextclick.services.demo.watcher import Watcher
 from nextclick.services.replay.log import ClickFile, load
 from nextclick.shared.kafka import ensure_topics
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
-from nextclick.shared.stream_metrics import Live
+from nextclick.shared.stream_metrics import StreamMetrics
 
 K = 20
 
@@ -60,7 +60,7 @@ def _run(clicks: ClickFile, cut: int, speed: str, folder: Path, environ: dict[st
 
     often = Counter(clicks.items[:cut].tolist()).most_common(K)
     popular = {clicks.item_ids[item] for item, _ in often}
-    live = Live(rivals={"popularity": always(popular)}, k=K)
+    live = StreamMetrics(baselines={"popularity": constant_list(popular)}, k=K)
     watcher = Watcher(kafka, live)
     services = Processes(folder, environ)
     try:

@@ -29,10 +29,10 @@ from nextclick.bench.traffic import traffic
 from nextclick.services.simulator.publish import publish_live
 from nextclick.services.worker.main import build
 from nextclick.shared.kafka import Publisher, ensure_topics
-from nextclick.shared.model import Choice, Ranking, Scorer
+from nextclick.shared.model import Constraints, Ranking, Scorer
 from nextclick.shared.registry import ModelSlot, Registry
 from nextclick.shared.runtime import metrics
-from nextclick.shared.runtime.garbage_collector import leave_what_is_loaded_to_itself
+from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.settings import (
     PREFIX,
     KafkaSettings,
@@ -56,7 +56,7 @@ class Floor(Scorer):
     """A scorer that costs nothing: the popular items for everybody."""
 
     def recommend(
-        self, histories: list[list[str]], choices: Sequence[Choice] | None = None
+        self, histories: list[list[str]], constraints: Sequence[Constraints] | None = None
     ) -> list[Ranking]:
         """Answer as if nobody had clicked anything."""
         return super().recommend([[] for _ in histories])
@@ -181,7 +181,7 @@ def _answer_all(
         while _count() == answered:  # joining the group takes a while and is not measured
             worker.step()
         worker.finish()
-        leave_what_is_loaded_to_itself()
+        freeze_garbage_collector()
         first, before, began = _count(), _stages(), time.perf_counter()
         while _count() - answered < clicks:
             worker.step()

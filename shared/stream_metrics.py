@@ -22,10 +22,10 @@ TopItems = Callable[[Sequence[Recommendation]], list[set[str]]]
 
 
 @dataclass
-class Live:
+class StreamMetrics:
     """Running totals."""
 
-    rivals: dict[str, TopItems]
+    baselines: dict[str, TopItems]
     """Methods to compare the model with on the same clicks, by name."""
     k: int = K
     clicks: set[str] = field(default_factory=set)
@@ -47,7 +47,7 @@ class Live:
 
     def add_answers(self, answers: Sequence[Recommendation], arrived_ms: Sequence[float]) -> None:
         """Note answers, in stream order, and when each arrived."""
-        rivals = {name: method(answers) for name, method in self.rivals.items()}
+        baselines = {name: method(answers) for name, method in self.baselines.items()}
         for i, answer in enumerate(answers):
             self.answered[answer.event_id] += 1
             if self.answered[answer.event_id] > 1:
@@ -62,7 +62,7 @@ class Live:
                     self.hits[name] += answer.history[-1] in items
             self._lists[answer.user_id] = {
                 "model": {item.item_id for item in answer.items[: self.k]},
-                **{name: lists[i] for name, lists in rivals.items()},
+                **{name: lists[i] for name, lists in baselines.items()},
             }
 
     @property
@@ -92,4 +92,6 @@ class Live:
         """HR@k of the next click, per method."""
         if not self.judged:
             return {}
-        return {name: round(self.hits[name] / self.judged, 4) for name in ("model", *self.rivals)}
+        return {
+            name: round(self.hits[name] / self.judged, 4) for name in ("model", *self.baselines)
+        }

@@ -24,16 +24,16 @@ from nextclick.shared.kafka import ClickConsumer, ensure_topics, offsets_held
 from nextclick.shared.model import select_device
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime import metrics
-from nextclick.shared.runtime.heartbeat import HEART
-from nextclick.shared.runtime.retry import Patience, Stopped
+from nextclick.shared.runtime.heartbeat import HEARTBEAT
+from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequested
 from nextclick.shared.runtime.settings import Settings, TrainerSettings
 from nextclick.trainer import health
 from nextclick.trainer.collect import EventLog
 from nextclick.trainer.collect.collector import Collector, catch_up, start_offsets
 from nextclick.trainer.fit import distributed
-from nextclick.trainer.fit.distributed import Ranks
+from nextclick.trainer.fit.distributed import ProcessGroup
 from nextclick.trainer.fit.presets import Preset, preset
-from nextclick.trainer.retrain import FitLimits, Outcome, fit_along, retrain
+from nextclick.trainer.retrain import FitLimits, Outcome, fit_with_rank_zero, retrain
 
 log = logging.getLogger(__name__)
 
@@ -56,30 +56,30 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
             "it reproduces the source's figures (nextclick evaluate source --preset source_table) "
             "and serves nobody"
         )
-    with distributed.joined() as among:
-        cores = (os.cpu_count() or 1) // among.local_world
+    with distributed.process_group() as group:
+        cores = (os.cpu_count() or 1) // group.local_world
         torch.set_num_threads(ours.torch_threads or max(1, cores))
         device = select_device(settings.device)
-        if device.type == "cuda" and device.index is None and among.world > 1:
-            device = torch.device("cuda", among.local_rank)
+        if device.type == "cuda" and device.index is None and group.world > 1:
+            device = torch.device("cuda", group.local_rank)
         limits = FitLimits(ours.seed, ours.max_epochs, ours.max_fit_seconds)
-        if among.rank:
-            log.info("rank %d of %d: fitting along on %s", among.rank, among.world, device)
+        if group.rank:
+            log.info("rank %d of %d: fitting along on %s", group.rank, group.world, device)
             gap_ms = int(settings.session.gap_seconds * 1000)
-            fit_along(among, recipe, limits, gap_ms=gap_ms, device=device)
+            fit_with_rank_zero(group, recipe, limits, gap_ms=gap_ms, device=device)
             return None
-        outcome = _lead(settings, stop, recipe, limits, device, among, once=once)
-        among.dismiss()
+        outcome = _run_rank_zero(settings, stop, recipe, limits, device, group, once=once)
+        group.send_end()
         return outcome
 
 
-def _lead(
+def _run_rank_zero(
     settings: Settings,
     stop: threading.Event,
     recipe: Preset,
     limits: FitLimits,
     device: torch.device,
-    among: Ranks,
+    group: ProcessGroup,
     *,
     once: bool,
 ) -> Outcome | None:
@@ -94,7 +94,7 @@ def _lead(
         if held < ours.min_clicks:
             log.info("%d clicks logged, too few to train on (want %d)", held, ours.min_clicks)
             return None
-        HEART.beat(within=ours.max_fit_seconds + AROUND_A_FIT_SECONDS)
+        HEARTBEAT.beat(within=ours.max_fit_seconds + AROUND_A_FIT_SECONDS)
         log.info("retraining on %d clicks", min(held, ours.window_clicks))
         outcome = retrain(
             event_log.read(newest=ours.window_clicks),
@@ -104,7 +104,7 @@ def _lead(
             gap_ms=int(settings.session.gap_seconds * 1000),
             device=device,
             stopped=stop.is_set,
-            ranks=among,
+            ranks=group,
         )
         if outcome is not None:
             published = outcome.version is not None
@@ -132,16 +132,16 @@ def _lead(
         instance_id=ours.instance_id,
         bulk=True,
     )
-    collector = Collector(consumer, event_log, Patience(stop, log), ours.flush_seconds)
+    collector = Collector(consumer, event_log, RetryUntilAvailable(stop, log), ours.flush_seconds)
     try:
         with health.served(settings, event_log, registry, consumer):
             if once:
                 catch_up(collector, stop)
-                _tidy(event_log)
+                _compact(event_log)
                 return None if stop.is_set() else retrain_now()
             _collect_and_retrain(collector, ours, retrain_now, stop)
             collector.flush()
-    except Stopped:
+    except ShutdownRequested:
         log.info("stopped while waiting; what was read but not logged will be read again")
     finally:
         consumer.close()
@@ -173,13 +173,13 @@ def _collect_and_retrain(
             except Unavailable as error:  # the registry: the next retraining tries again
                 log.error("this retraining is lost: %s", error, extra={"outcome": "lost"})
                 metrics.RETRAINS.labels("lost").inc()
-            _tidy(collector.event_log)
+            _compact(collector.event_log)
             last = time.monotonic()
 
 
-def _tidy(event_log: EventLog) -> None:
+def _compact(event_log: EventLog) -> None:
     """Merge small files of the log. It can wait: whatever goes wrong is only said."""
-    HEART.beat(within=AROUND_A_FIT_SECONDS)
+    HEARTBEAT.beat(within=AROUND_A_FIT_SECONDS)
     try:
         done = event_log.compact()
     except NextclickError as error:

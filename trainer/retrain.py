@@ -29,7 +29,7 @@ from nextclick.trainer.evaluate import (
     evaluate_popularity,
     gate,
 )
-from nextclick.trainer.fit.distributed import ALONE, Ranks
+from nextclick.trainer.fit.distributed import ALONE, ProcessGroup
 from nextclick.trainer.fit.loop import best_epoch
 from nextclick.trainer.fit.pipeline import fit_model
 from nextclick.trainer.fit.presets import Preset
@@ -72,19 +72,19 @@ def retrain(
     device: torch.device,
     stopped: Callable[[], bool] = lambda: False,
     progress: bool = True,
-    ranks: Ranks = ALONE,
+    ranks: ProcessGroup = ALONE,
 ) -> Outcome | None:
     """Fit a candidate on a log, judge it against the champion, publish it or say why not.
 
     frame: as EventLog.read gives it. Returns None if `stopped` turned true meanwhile. Of several
-    ranks, rank 0 does all this; the others `fit_along`.
+    ranks, rank 0 does all this; the others `fit_with_rank_zero`.
     """
     began = time.monotonic()
     data = click_log(frame, gap_ms)
     if reason := nothing_to_learn(data):
         return Outcome(None, reason, time.monotonic() - began, "nothing_to_learn")
     name, champion = current_champion(registry)
-    ranks.hand_out(_recipe(preset, limits, gap_ms), frame, champion)
+    ranks.send_log(_recipe(preset, limits, gap_ms), frame, champion)
     candidate = fit_candidate(
         data,
         champion,
@@ -107,8 +107,8 @@ def retrain(
     return Outcome(registry.publish(candidate), decision.reason, seconds)
 
 
-def fit_along(
-    ranks: Ranks, preset: Preset, limits: FitLimits, *, gap_ms: int, device: torch.device
+def fit_with_rank_zero(
+    ranks: ProcessGroup, preset: Preset, limits: FitLimits, *, gap_ms: int, device: torch.device
 ) -> None:
     """Take part in the fits of rank 0 until it says that there are no more."""
     while (work := ranks.take(_recipe(preset, limits, gap_ms))) is not None:
@@ -161,7 +161,7 @@ def fit_candidate(
     device: torch.device,
     stopped: Callable[[], bool] = lambda: False,
     progress: bool = True,
-    ranks: Ranks = ALONE,
+    ranks: ProcessGroup = ALONE,
 ) -> Checkpoint:
     """Fit a model on the training split, starting from the champion if its shape allows."""
     known = champion.vocabulary if champion else Vocabulary([])

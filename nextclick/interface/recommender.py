@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 import torch
 
 from nextclick.shared.errors import NextclickError
-from nextclick.shared.model import Checkpoint, Choice, Explanation, Scorer, select_device
+from nextclick.shared.model import Checkpoint, Constraints, Explanation, Scorer, select_device
 from nextclick.shared.model.explain import explain
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import Settings
@@ -90,7 +90,7 @@ class Recommender:
         if rows := [row for row in self.checkpoint.vocabulary.rows(_ids(exclude)) if row]:
             excluded = torch.zeros(len(self.items), dtype=torch.bool, device=self._scorer.device)
             excluded[torch.tensor(rows, device=self._scorer.device) - 1] = True
-        choice = Choice(positive(k), excluded, without_history)
+        choice = Constraints(positive(k), excluded, without_history)
         (ranking,) = self._scorer.recommend([_ids(history)], [choice])
         return ranking.items
 

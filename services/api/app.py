@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse
 
 from nextclick.services.api import problems
-from nextclick.services.api.batches import Batches
+from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.intake import click_of
 from nextclick.services.api.messages import (
     MAX_HISTORY,
@@ -57,8 +57,8 @@ ItemIds = Annotated[str, Query(min_length=1, max_length=MAX_ID_LENGTH)]
 class Parts:
     """What the routes stand on."""
 
-    recommend: Batches[Question, Answer]
-    publish: Batches[Click, Click]
+    recommend: MicroBatcher[Question, Answer]
+    publish: MicroBatcher[Click, Click]
     sessions: SessionStore
     slot: ModelSlot
     registry: Registry

@@ -29,7 +29,7 @@ class Overloaded(Unavailable):
     """More requests wait than can be answered soon."""
 
 
-class Batches(Generic[Q, A]):
+class MicroBatcher(Generic[Q, A]):
     """A thread that answers questions from an event loop."""
 
     def __init__(

@@ -13,7 +13,7 @@ import torch
 import uvicorn
 
 from nextclick.services.api.app import Parts, create_app
-from nextclick.services.api.batches import Batches
+from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.intake import Intake
 from nextclick.services.api.page import view
 from nextclick.services.api.page.feed import Feed
@@ -25,7 +25,7 @@ from nextclick.shared.model import Scorer, select_device
 from nextclick.shared.redis import session_store
 from nextclick.shared.redis.deny_list import deny_list
 from nextclick.shared.registry import ModelSlot, Registry
-from nextclick.shared.runtime.garbage_collector import leave_what_is_loaded_to_itself
+from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.health import WAIT_SECONDS, Probes
 from nextclick.shared.runtime.settings import Settings, secrets
 from nextclick.shared.schemas import Recommendation
@@ -65,7 +65,7 @@ def run(settings: Settings, ceiling: TopItems | None = None) -> None:
         )
         host, port = listening.getsockname()[:2]
         log.info("listening on http://%s:%d", host, port)
-        leave_what_is_loaded_to_itself()
+        freeze_garbage_collector()
         try:
             uvicorn.Server(config).run([listening])
         finally:
@@ -103,13 +103,13 @@ def parts_of(settings: Settings) -> Iterator[Parts]:
     )
     intake = Intake(kafka)
     recommender = Recommender(slot, sessions, rules)
-    recommend = Batches(
+    recommend = MicroBatcher(
         "recommend",
         recommender.answer,
         max_batch=ours.max_batch,
         max_waiting=ours.max_waiting,
     )
-    publish = Batches(
+    publish = MicroBatcher(
         "publish",
         intake.publish,
         max_batch=ours.max_batch,

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from nextclick.services.api.messages import Problem
 from nextclick.shared.errors import NextclickError, Unavailable
-from nextclick.shared.runtime.masking import without
+from nextclick.shared.runtime.masking import redact
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def install(app: FastAPI, secrets: Collection[str]) -> None:
     """Let every error of an app become a problem document, in which no secret stands."""
 
     def unavailable(_: Request, error: Exception) -> Response:
-        detail = without(secrets, str(error))
+        detail = redact(secrets, str(error))
         if not isinstance(error, Unavailable):  # waiting will not heal it
             log.error("a request failed: %s", detail)
         return problem(503, detail, headers={"Retry-After": "1"})

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from nextclick.services.api.messages import ListFallback
 from nextclick.services.api.rule_book import RuleBook
 from nextclick.shared.errors import NextclickError, Unavailable
-from nextclick.shared.model import Choice
+from nextclick.shared.model import Constraints
 from nextclick.shared.redis import SessionStore
 from nextclick.shared.registry import ModelSlot, ServedModel
 from nextclick.shared.runtime import metrics
@@ -21,7 +21,7 @@ from nextclick.shared.windows import HISTORY_LENGTH
 
 log = logging.getLogger(__name__)
 
-_LEAVE_ALONE_SECONDS = 1.0
+_BACKOFF_SECONDS = 1.0
 """For so long Redis is not asked again after it did not answer: lists come without it meanwhile."""
 
 
@@ -80,7 +80,7 @@ class Recommender:
         if model is None:
             raise NoModel
         histories, without_redis = self._histories(questions)
-        rankings = model.scorer.recommend(histories, self._choices(model, questions))
+        rankings = model.scorer.recommend(histories, self._constraints(model, questions))
         answers = []
         for history, ranking, missing in zip(histories, rankings, without_redis, strict=True):
             answer = Answer(ranking.items, model.version, history, ranking.fallback)
@@ -91,11 +91,16 @@ class Recommender:
             answers.append(answer)
         return answers
 
-    def _choices(self, model: ServedModel, questions: list[Question]) -> list[Choice] | None:
+    def _constraints(
+        self, model: ServedModel, questions: list[Question]
+    ) -> list[Constraints] | None:
         rules = self._rules.rules
-        choices = [rules.choice(model.scorer, q.k, q.exclude_seen, q.category) for q in questions]
+        constraints = [
+            rules.constraints(model.scorer, q.k, q.exclude_seen, q.category) for q in questions
+        ]
         # Without choices a shortlist of a very large catalogue will do.
-        return choices if any(_is_choosy(c, model.scorer.top_k) for c in choices) else None
+        needed = any(_has_constraints(c, model.scorer.top_k) for c in constraints)
+        return constraints if needed else None
 
     def _histories(self, questions: list[Question]) -> tuple[list[list[str]], list[bool]]:
         """The history of each question, and whether it is missing because Redis is away."""
@@ -116,12 +121,12 @@ class Recommender:
         try:
             sessions = self._sessions.read(user_ids)
         except NextclickError as error:
-            self._ask_again = self._clock() + _LEAVE_ALONE_SECONDS
+            self._ask_again = self._clock() + _BACKOFF_SECONDS
             if self._reminder.due():
                 log.warning("popular items answer instead of the model: %s", error)
             return None
         return {user_id: s.history for user_id, s in zip(user_ids, sessions, strict=True)}
 
 
-def _is_choosy(choice: Choice, top_k: int) -> bool:
-    return choice.k != top_k or choice.excluded is not None or choice.without_history
+def _has_constraints(constraint: Constraints, top_k: int) -> bool:
+    return constraint.k != top_k or constraint.excluded is not None or constraint.without_history

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nextclick.services.api.catalogue import Categories
-from nextclick.shared.model import Choice, Scorer
+from nextclick.shared.model import Constraints, Scorer
 
 _MASK_BYTES = 64_000_000
 """Masks of one model that are kept, about so much."""
@@ -22,9 +22,11 @@ class Rules:
     denied: frozenset[str] = frozenset()
     categories: Categories = field(default_factory=dict)
 
-    def choice(self, scorer: Scorer, k: int, without_history: bool, category: str | None) -> Choice:
+    def constraints(
+        self, scorer: Scorer, k: int, without_history: bool, category: str | None
+    ) -> Constraints:
         """What a list by this model may hold; category: None for all items."""
-        return Choice(k, self._excluded(scorer, category), without_history)
+        return Constraints(k, self._excluded(scorer, category), without_history)
 
     def _excluded(self, scorer: Scorer, category: str | None) -> Tensor | None:
         if category is None and not self.denied:

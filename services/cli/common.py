@@ -15,7 +15,7 @@ from rich.text import Text
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.runtime import logs
 from nextclick.shared.runtime.extras import explained
-from nextclick.shared.runtime.masking import printable, without
+from nextclick.shared.runtime.masking import printable, redact
 from nextclick.shared.runtime.settings import Settings, secrets
 
 app = typer.Typer(
@@ -69,5 +69,5 @@ def errors_as_one_line() -> Iterator[None]:
         if logs.is_json():
             logging.getLogger("nextclick").critical("%s", error)
         else:
-            typer.echo(f"nextclick: {printable(without(secrets(), str(error)))}", err=True)
+            typer.echo(f"nextclick: {printable(redact(secrets(), str(error)))}", err=True)
         raise SystemExit(2) from None

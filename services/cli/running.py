@@ -97,7 +97,7 @@ def simulate(
         if isinstance(shop, World) and generator == "fast":
             clicks = shop.fast_clicks(interactions, seed)
         else:
-            clicks = worlds.past(shop, interactions, seed)
+            clicks = worlds.historic_clicks(shop, interactions, seed)
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
         frame = publish.click_frame(clicks, now_ms, rate, seed)
         try:

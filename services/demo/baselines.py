@@ -13,7 +13,7 @@ from nextclick.shared.stream_metrics import K, TopItems
 from nextclick.shared.windows import HISTORY_LENGTH
 
 
-def always(items: Collection[str]) -> TopItems:
+def constant_list(items: Collection[str]) -> TopItems:
     """The same list, whatever the history."""
     listed = set(items)
 

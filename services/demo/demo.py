@@ -26,7 +26,7 @@ from rich.live import Live as LiveDisplay
 from rich.table import Table
 
 from nextclick.services.demo import local_servers
-from nextclick.services.demo.baselines import always, ceiling
+from nextclick.services.demo.baselines import ceiling, constant_list
 from nextclick.services.demo.local_servers import Processes
 from nextclick.services.demo.watcher import DIGEST_SECONDS, Watcher
 from nextclick.services.simulator import worlds
@@ -37,7 +37,7 @@ from nextclick.shared.kafka import LagMonitor, ensure_topics, offsets_held, read
 from nextclick.shared.model import select_device
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings, Settings
-from nextclick.shared.stream_metrics import K, Live
+from nextclick.shared.stream_metrics import K, StreamMetrics
 from nextclick.trainer.collect import EventLog
 from nextclick.trainer.fit.presets import preset
 from nextclick.trainer.retrain import FitLimits, retrain
@@ -83,10 +83,12 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
     shop = worlds.world(options.world, options.seed)
     kafka = KafkaSettings(bootstrap_servers=environ[f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"])
     ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
-    past = worlds.past(shop, BOOTSTRAP_INTERACTIONS[options.world], options.seed)
+    past = worlds.historic_clicks(shop, BOOTSTRAP_INTERACTIONS[options.world], options.seed)
     popularity = _bootstrap(past, options, console, folder)
 
-    live = Live(rivals={"popularity": always(popularity), "ceiling": ceiling(shop)})
+    live = StreamMetrics(
+        baselines={"popularity": constant_list(popularity), "ceiling": ceiling(shop)}
+    )
     watcher = Watcher(kafka, live)
     services = Processes(folder, environ)
     try:
@@ -125,10 +127,12 @@ def _start_page(services: Processes, options: Options) -> str:
     return services.wait_for("api", r"listening on (http://[^\s\"]+)")
 
 
-def _bootstrap(past: Clicks, options: Options, console: Console, folder: Path) -> list[str]:
+def _bootstrap(
+    historic_clicks: Clicks, options: Options, console: Console, folder: Path
+) -> list[str]:
     """Write a log of the past and fit the first model; returns the popularity list."""
     began = time.monotonic()
-    frame = click_frame(past, int(time.time() * 1000), options.rate, options.seed)
+    frame = click_frame(historic_clicks, int(time.time() * 1000), options.rate, options.seed)
     event_log = EventLog(str(folder / "event_log"))
     event_log.import_clicks(frame)
     console.print(
@@ -216,7 +220,7 @@ def _watch_for(
 class _Facts:
     """What the live table says."""
 
-    def __init__(self, live: Live, kafka: KafkaSettings) -> None:
+    def __init__(self, live: StreamMetrics, kafka: KafkaSettings) -> None:
         self._live = live
         self._lag = LagMonitor(kafka, kafka.clicks_topic, Settings().worker.group_id)
         self._last = (time.monotonic(), 0, 0)
@@ -245,7 +249,9 @@ class _Facts:
         return rates
 
 
-def _summarise(live: Live, kafka: KafkaSettings, options: Options, console: Console) -> None:
+def _summarise(
+    live: StreamMetrics, kafka: KafkaSettings, options: Options, console: Console
+) -> None:
     letters = read_offsets(kafka, kafka.dlq_topic, offsets_held(kafka, kafka.dlq_topic))
     dead_lettered = sum(1 for _ in letters)
     summary = {

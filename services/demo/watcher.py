@@ -8,10 +8,10 @@ import time
 from collections import deque
 
 from nextclick.shared.kafka import TopicReader
-from nextclick.shared.runtime.garbage_collector import leave_what_is_loaded_to_itself
+from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.settings import KafkaSettings
 from nextclick.shared.schemas import Recommendation
-from nextclick.shared.stream_metrics import Live
+from nextclick.shared.stream_metrics import StreamMetrics
 
 DIGEST_SECONDS = 0.25
 
@@ -20,13 +20,13 @@ class Watcher:
     """Reads both topics from outside. A thread notes when each answer arrives and does nothing
     else; `digest` works out, in bulk, what it means."""
 
-    def __init__(self, kafka: KafkaSettings, live: Live) -> None:
+    def __init__(self, kafka: KafkaSettings, live: StreamMetrics) -> None:
         self._live = live
         self._answers = TopicReader(kafka, [kafka.recommendations_topic])
         self._clicks = TopicReader(kafka, [kafka.clicks_topic], bulk=True)
         self._arrived: deque[tuple[float, bytes]] = deque()
         self._stop = threading.Event()
-        leave_what_is_loaded_to_itself()  # else an answer would seem to arrive 170 ms late
+        freeze_garbage_collector()  # else an answer would seem to arrive 170 ms late
         self._thread = threading.Thread(target=self._note_arrivals, name="watcher", daemon=True)
         self._thread.start()
 

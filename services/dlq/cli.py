@@ -21,7 +21,7 @@ _REASON = typer.Option(help=f"Only those with this reason: {', '.join(dead_lette
 
 
 @app.command("list")
-def list_letters(
+def list_dead_letters(
     reason: Annotated[str | None, _REASON] = None,
     limit: Annotated[int, typer.Option(help="At most so many, the newest.", min=1)] = 20,
     json: Annotated[Path | None, typer.Option(help="Write the list here, too.")] = None,

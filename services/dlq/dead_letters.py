@@ -21,7 +21,7 @@ Offsets = Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """A dead letter, read: `message` is it as it lies on the dead-letter topic."""
 
     message: Message
@@ -41,12 +41,12 @@ class Letter:
         return f"{self.message.partition}/{self.message.offset}"
 
 
-def read(message: Message) -> Letter:
+def read(message: Message) -> DeadLetter:
     """Read the headers that the worker wrote (services/worker/decide.py)."""
     headers = {name: value or b"" for name, value in message.headers}
     reason = headers.get("error_class", b"").decode("utf-8", "replace")
     time = headers.get("time", b"")
-    return Letter(
+    return DeadLetter(
         message=message,
         reason=reason if reason in REASONS else OTHER,
         error=headers.get("error", b""),
@@ -77,11 +77,11 @@ def place(text: str) -> tuple[int, int]:
 
 def newest(
     messages: Iterable[Message], reasons: Collection[str], limit: int
-) -> tuple[list[Letter], Counter[str]]:
+) -> tuple[list[DeadLetter], Counter[str]]:
     """The newest letters with one of these reasons, newest last, and how many of each there are."""
     counts: Counter[str] = Counter()
 
-    def counted() -> Iterator[Letter]:
+    def counted() -> Iterator[DeadLetter]:
         for letter in map(read, messages):
             counts[letter.reason] += 1
             if letter.reason in reasons:
@@ -90,11 +90,11 @@ def newest(
     return heapq.nlargest(limit, counted(), key=_age)[::-1], counts
 
 
-def _age(letter: Letter) -> tuple[int, int, int]:
+def _age(letter: DeadLetter) -> tuple[int, int, int]:
     return letter.time_ms or 0, letter.message.partition, letter.message.offset
 
 
-def due(messages: Iterable[Message], done: Mapping[str, Offsets]) -> Iterator[Letter]:
+def due(messages: Iterable[Message], done: Mapping[str, Offsets]) -> Iterator[DeadLetter]:
     """The letters with a reason of `done` that lie after what is done of that reason."""
     for letter in map(read, messages):
         partition, offset = letter.message.partition, letter.message.offset
@@ -118,7 +118,7 @@ def unread(held: Mapping[int, range], done: Mapping[str, Offsets]) -> dict[int, 
     }
 
 
-def up_to(limit: int, letters: Iterable[Letter]) -> Iterator[Letter]:
+def up_to(limit: int, letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
     """Stop after `limit` letters that can be redriven; 0 = never."""
     count = 0
     for letter in letters:
@@ -128,7 +128,7 @@ def up_to(limit: int, letters: Iterable[Letter]) -> Iterator[Letter]:
             return
 
 
-def obstacle(letter: Letter) -> str | None:
+def obstacle(letter: DeadLetter) -> str | None:
     """Why no worker could accept this letter, whatever has been mended; None if one might."""
     if letter.cut:
         return "cut: the letter does not hold the whole message"
@@ -139,7 +139,7 @@ def obstacle(letter: Letter) -> str | None:
     return None
 
 
-def redriven(topic: str, partitions: Collection[int], letter: Letter) -> OutMessage:
+def redriven(topic: str, partitions: Collection[int], letter: DeadLetter) -> OutMessage:
     """The message as it first was, and in a header that this is not the first time.
 
     It goes to the partition that it came from, where the user's other clicks are: not all
@@ -155,7 +155,9 @@ def redriven(topic: str, partitions: Collection[int], letter: Letter) -> OutMess
     )
 
 
-def after(letters: Iterable[Letter], committed: Mapping[str, Offsets]) -> dict[str, dict[int, int]]:
+def after(
+    letters: Iterable[DeadLetter], committed: Mapping[str, Offsets]
+) -> dict[str, dict[int, int]]:
     """What to commit for each reason once these letters are dealt with; never backwards."""
     offsets: dict[str, dict[int, int]] = defaultdict(dict)
     for letter in letters:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from nextclick.services.dlq.dead_letters import Letter
+from nextclick.services.dlq.dead_letters import DeadLetter
 from nextclick.shared.runtime import masking
 
 COLUMNS = ("place", "time", "reason", "error", "key", "begins")
@@ -22,7 +22,7 @@ def printable(raw: bytes | str) -> str:
     return masking.printable(text)
 
 
-def row(letter: Letter) -> dict[str, Any]:
+def row(letter: DeadLetter) -> dict[str, Any]:
     """A letter in short, for `dlq list`; None where it has no such thing."""
     key, value = letter.message.key, letter.message.value or b""
     return {
@@ -38,7 +38,7 @@ def row(letter: Letter) -> dict[str, Any]:
     }
 
 
-def page(letter: Letter) -> str:
+def page(letter: DeadLetter) -> str:
     """Everything that a letter says, for `dlq show`."""
     key, value = letter.message.key, letter.message.value
     lines = [
@@ -72,7 +72,7 @@ def _value(value: bytes | None) -> list[str]:
     return [printable(line) for line in text.split("\n")]
 
 
-def _time(letter: Letter) -> str | None:
+def _time(letter: DeadLetter) -> str | None:
     if letter.time_ms is None:
         return None
     return f"{datetime.fromtimestamp(letter.time_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"

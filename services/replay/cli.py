@@ -29,7 +29,7 @@ from nextclick.services.replay.publish import (
 )
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import Publisher, ensure_topics
-from nextclick.shared.runtime.retry import Patience, Stopped
+from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequested
 from nextclick.shared.runtime.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def replay(
             write_state(path, reached)
             show(reached.sent)
 
-        with contextlib.suppress(Stopped):
+        with contextlib.suppress(ShutdownRequested):
             publish(
                 clicks,
                 Plan(kafka.clicks_topic, speed, now),
@@ -125,7 +125,7 @@ def replay(
                 Publisher(kafka),
                 save=save,
                 stop=stop,
-                patiently=Patience(stop, log),
+                patiently=RetryUntilAvailable(stop, log),
             )
     seconds = time.monotonic() - began
     sent = state.sent - before

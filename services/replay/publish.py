@@ -21,7 +21,7 @@ from nextclick.services.replay.log import ClickFile
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import Publisher
 from nextclick.shared.messages import OutMessage, of_user
-from nextclick.shared.runtime.retry import Patience
+from nextclick.shared.runtime.retry import RetryUntilAvailable
 from nextclick.shared.schemas import Click
 
 AT_ONCE = 2000
@@ -102,12 +102,12 @@ def publish(
     *,
     save: Callable[[State], None],
     stop: threading.Event,
-    patiently: Patience,
+    patiently: RetryUntilAvailable,
     clock: Callable[[], float] = time.time,
 ) -> None:
     """Send what is not sent yet, until `stop`; `save` is called after acknowledgements.
 
-    Raises Stopped if `stop` is set while Kafka is away.
+    Raises ShutdownRequested if `stop` is set while Kafka is away.
     """
     patiently(publisher.connect)
     began = saved = clock()

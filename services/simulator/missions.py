@@ -92,7 +92,7 @@ class MissionWorld:
         everyone = rng.permutation(self.users)
         active, resting = int(self.users * _ACTIVE), int(self.users * _RESTING)
         user, away = everyone[:active], everyone[active:].tolist()
-        crowd = _Crowd(resting=away[:resting], rested=away[resting:])
+        crowd = _Shoppers(resting=away[:resting], rested=away[resting:])
         state = begin(self.persona[user], rng.random(active, np.float32))
         for chunk in itertools.count():
             users, items = np.empty((2, _ROUNDS, active), np.int64)
@@ -134,7 +134,7 @@ class MissionWorld:
         return self.chain.next_click(personas, histories, rollover, HISTORY_LENGTH)
 
 
-class _Crowd:
+class _Shoppers:
     """The shoppers who are away. Who left last rests until `resting` others have left; who is
     rested may come back at any time."""
 

@@ -14,7 +14,7 @@ import pandas as pd
 from nextclick.services.simulator.shop import Clicks
 from nextclick.shared.kafka import Publisher
 from nextclick.shared.messages import OutMessage, of_user
-from nextclick.shared.runtime.retry import Patience
+from nextclick.shared.runtime.retry import RetryUntilAvailable
 from nextclick.shared.schemas import Click, uuid7
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def publish_live(
     is the time it was *due*. If Kafka or this process falls behind, the delay shows up in every
     latency measured from the timestamp instead of being hidden by a slower schedule.
     """
-    patiently = Patience(stop, log)
+    patiently = RetryUntilAvailable(stop, log)
     shoppers = _one_by_one(traffic)
     randomness = _pieces(np.random.default_rng(seed))
     patiently(publisher.connect)

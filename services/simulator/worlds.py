@@ -18,7 +18,7 @@ def world(name: str, seed: int) -> World | MissionWorld:
     raise ConfigurationError(f"--world {name}: use missions or source")
 
 
-def past(world: World | MissionWorld, interactions: int, seed: int) -> Clicks:
+def historic_clicks(world: World | MissionWorld, interactions: int, seed: int) -> Clicks:
     """Draw a log: the source's own in its world, whose generator is seeded by the world."""
     if isinstance(world, World):
         return world.source_clicks(interactions)

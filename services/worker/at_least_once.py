@@ -15,7 +15,7 @@ from nextclick.services.worker.guarantee import (
     IDLE_POLL_SECONDS,
     MAX_OPEN_CLICKS,
     Batch,
-    nobody,
+    ignore_visible,
     poll_seconds_after,
 )
 from nextclick.shared.errors import CommitRefused, Unavailable
@@ -39,16 +39,16 @@ class AtLeastOnce:
         consumer: ClickConsumer,
         publisher: Publisher,
         *,
-        reached: Callable[[str], None] = lambda step: None,
+        on_step: Callable[[str], None] = lambda step: None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._consumer = consumer
         self._publisher = publisher
-        self._reached = reached
+        self._on_step = on_step
         self._clock = clock
         self._now = now
-        self.on_visible: Callable[[Batch, float], None] = nobody
+        self.on_visible: Callable[[Batch, float], None] = ignore_visible
         self._produced: deque[Batch] = deque()
         """Not acknowledged yet."""
         self._acknowledged: deque[Batch] = deque()
@@ -79,7 +79,7 @@ class AtLeastOnce:
         batch.receipt = self._publisher.send(batch.messages)
         self._produced.append(batch)
         self._open_clicks += batch.size
-        self._reached("produced")
+        self._on_step("produced")
 
     @property
     def is_full(self) -> bool:
@@ -116,7 +116,7 @@ class AtLeastOnce:
             except CommitRefused as refused:
                 log.info("%s", refused)
 
-    def before_revoke(self) -> None:
+    def on_revoke(self) -> None:
         """Commit everything; if Kafka is away their next owner answers some clicks again."""
         try:
             self.finish()
@@ -138,7 +138,7 @@ class AtLeastOnce:
             self._acknowledged.append(batch)
             seconds = self._clock() - batch.submitted_at
             metrics.STAGE_SECONDS.labels("acknowledge").observe(seconds)
-            self._reached("acknowledged")  # 6
+            self._on_step("acknowledged")  # 6
             self.on_visible(batch, self._now())
 
     def _offsets(self) -> dict[int, int]:
@@ -158,5 +158,5 @@ class AtLeastOnce:
             self._open_clicks -= done[-1].size
         if any(batch.offsets for batch in done):  # else somebody else has their partitions
             metrics.STAGE_SECONDS.labels("commit").observe(self._clock() - self._commit_began)
-            self._reached("committed")  # 7
+            self._on_step("committed")  # 7
         return done

@@ -17,16 +17,16 @@ MAX_DEAD_LETTER_KEY_BYTES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class DecodedMessage:
     """A message, and the click in it or the reason why there is none."""
 
     message: Message
     outcome: Click | BadClick
 
 
-def decode(messages: Sequence[Message]) -> list[Read]:
+def decode(messages: Sequence[Message]) -> list[DecodedMessage]:
     """Decode every message."""
-    return [Read(message, _decode(message.value)) for message in messages]
+    return [DecodedMessage(message, _decode(message.value)) for message in messages]
 
 
 def _decode(value: bytes | None) -> Click | BadClick:
@@ -36,7 +36,7 @@ def _decode(value: bytes | None) -> Click | BadClick:
         return error
 
 
-def clicks(batch: Sequence[Read]) -> tuple[list[Click], list[Place]]:
+def clicks(batch: Sequence[DecodedMessage]) -> tuple[list[Click], list[Place]]:
     """The clicks of a batch, and where each of them lies."""
     found, places = [], []
     for message, outcome in ((read.message, read.outcome) for read in batch):
@@ -46,26 +46,26 @@ def clicks(batch: Sequence[Read]) -> tuple[list[Click], list[Place]]:
     return found, places
 
 
-def bad(batch: Sequence[Read]) -> list[tuple[Message, BadClick]]:
+def bad(batch: Sequence[DecodedMessage]) -> list[tuple[Message, BadClick]]:
     """The messages of a batch that are no clicks, and why."""
     return [(read.message, read.outcome) for read in batch if isinstance(read.outcome, BadClick)]
 
 
-def users(batch: Sequence[Read]) -> Counter[str]:
+def users(batch: Sequence[DecodedMessage]) -> Counter[str]:
     """How many clicks each user has in a batch."""
     return Counter(r.outcome.user_id for r in batch if isinstance(r.outcome, Click))
 
 
-def take(
-    waiting: deque[Read], max_messages: int, uncommitted: Counter[str], max_per_user: int
-) -> list[Read]:
+def take_batch(
+    waiting: deque[DecodedMessage], max_messages: int, uncommitted: Counter[str], max_per_user: int
+) -> list[DecodedMessage]:
     """Take a batch from the front, up to a click whose user has enough uncommitted clicks.
 
     `uncommitted` counts the clicks of each user that are taken and not known to be committed; it is
     kept up to date here. Its bound keeps what a crash can replay of one user within what the
     session store still remembers (sessions.MAX_UNCOMMITTED_CLICKS_PER_USER).
     """
-    batch: list[Read] = []
+    batch: list[DecodedMessage] = []
     while waiting and len(batch) < max_messages:
         outcome = waiting[0].outcome
         if isinstance(outcome, Click):

@@ -16,7 +16,7 @@ from nextclick.services.worker.guarantee import (
     IDLE_POLL_SECONDS,
     MAX_OPEN_CLICKS,
     Batch,
-    nobody,
+    ignore_visible,
     poll_seconds_after,
 )
 from nextclick.shared.errors import CommitRefused, Unavailable
@@ -46,16 +46,16 @@ class ExactlyOnce:
         consumer: ClickConsumer,
         publisher: TransactionalPublisher,
         *,
-        reached: Callable[[str], None] = lambda step: None,
+        on_step: Callable[[str], None] = lambda step: None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._consumer = consumer
         self._publisher = publisher
-        self._reached = reached
+        self._on_step = on_step
         self._now = now
         self._clock = clock
-        self.on_visible: Callable[[Batch, float], None] = nobody
+        self.on_visible: Callable[[Batch, float], None] = ignore_visible
         self._queued: deque[Batch] = deque()
         """Scored, and not in a transaction yet."""
         self._open: _Transaction | None = None
@@ -103,7 +103,7 @@ class ExactlyOnce:
             self._begin()
             self._settle()
 
-    def before_revoke(self) -> None:
+    def on_revoke(self) -> None:
         """Commit everything, so that the partitions' next owner begins where it leaves off.
 
         What went wrong is raised later: nothing can be sought within a rebalance.
@@ -118,10 +118,10 @@ class ExactlyOnce:
 
     def on_lost(self) -> None:
         """The same: Kafka refuses what is not ours any more, and may commit what was."""
-        self.before_revoke()
+        self.on_revoke()
 
     def forget(self, partitions: set[int]) -> None:
-        """Do nothing: nothing is open or queued after `before_revoke`."""
+        """Do nothing: nothing is open or queued after `on_revoke`."""
 
     def _begin(self) -> None:
         """Begin a transaction with all that is queued."""
@@ -138,10 +138,10 @@ class ExactlyOnce:
             [message for batch in batches for message in batch.messages],
             offsets,
             self._consumer.group_metadata(),
-            self._reached,
+            self._on_step,
         )
         self._open = _Transaction(batches, call, began_at)
-        self._reached("produced")
+        self._on_step("produced")
 
     def _settle(self) -> None:
         """Wait for the end; raise CommitRefused, with a client that is fit to go on."""
@@ -173,7 +173,7 @@ class ExactlyOnce:
             self._outcome_unknown = True
             raise CommitRefused(f"nobody knows whether it was committed: {unknown}") from None
         metrics.STAGE_SECONDS.labels("commit").observe(self._clock() - transaction.began_at)
-        self._reached("committed")  # 7
+        self._on_step("committed")  # 7
         for batch in transaction.batches:
             self.on_visible(batch, self._now())
         self._committed += transaction.batches

@@ -10,7 +10,7 @@ at_least_once.py and exactly_once.py, are used alike, by the thread that owns th
 - `submit` does 5, `advance` does of 6 and 7 what can be done now;
 - `finish` waits until nothing is open: for the end, and when a user has so many uncommitted clicks
   that a replay could not find them all;
-- `before_revoke`, `on_lost` and `forget` are for partitions that go.
+- `on_revoke`, `on_lost` and `forget` are for partitions that go.
 
 The first three raise Unavailable if Kafka does not answer; calling again is right. Those of exactly
 once raise CommitRefused, too: the answers of its batches are not visible, so the worker goes back.
@@ -92,7 +92,7 @@ class Guarantee(Protocol):
         """Wait until everything submitted is committed; `advance` then returns it."""
         ...
 
-    def before_revoke(self) -> None:
+    def on_revoke(self) -> None:
         """Finish as well as can be while partitions are still ours."""
         ...
 
@@ -105,7 +105,7 @@ class Guarantee(Protocol):
         ...
 
 
-def nobody(batch: Batch, at: float) -> None:
+def ignore_visible(batch: Batch, at: float) -> None:
     """Nobody listens to `on_visible`."""
 
 

@@ -2,7 +2,7 @@
 
 It scores each batch with the served model, and watches a version that was newly swapped in. If that
 gives scores that are no finite numbers, or none at all, the model before it answers the very batch;
-if its lists are hit less, or it is slower, beyond noise (services/worker/watch.py), the model
+if its lists are hit less, or it is slower, beyond noise (services/worker/trial.py), the model
 before it answers from the next batch on. Either way the slot is told, and it tells the registry.
 
 Everything here happens in the serving thread. What a user was recommended last is kept for the
@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from nextclick.services.worker.record import Record
-from nextclick.services.worker.watch import Verdict, Watch
+from nextclick.services.worker.trial import Trial, Verdict
+from nextclick.services.worker.version_stats import VersionStats
 from nextclick.shared.model import Ranking
 from nextclick.shared.registry import ServedModel
 from nextclick.shared.runtime import metrics
@@ -40,7 +40,7 @@ _JUDGED_KEPT = 2000
 @dataclass(frozen=True)
 class _Served:
     model: ServedModel
-    record: Record
+    record: VersionStats
 
 
 class Guard:
@@ -65,11 +65,11 @@ class Guard:
         self._now: _Served | None = None
         self._before: _Served | None = None
         """While a watch lasts: the last version that came through its own."""
-        self._watch: Watch | None = None
+        self._watch: Trial | None = None
         self._rejected: Callable[[], ServedModel | None] = lambda: None
-        self._records: list[Record] = []
+        self._records: list[VersionStats] = []
         self._complained_of: ServedModel | None = None
-        self._lists: OrderedDict[str, tuple[Record, tuple[str, ...]]] = OrderedDict()
+        self._lists: OrderedDict[str, tuple[VersionStats, tuple[str, ...]]] = OrderedDict()
 
     def recommend(
         self, model: ServedModel, asked: Sequence[tuple[Click, list[str]]]
@@ -123,7 +123,10 @@ class Guard:
         return rankings, None
 
     def _judge(
-        self, asked: Sequence[tuple[Click, list[str]]], rankings: list[Ranking], record: Record
+        self,
+        asked: Sequence[tuple[Click, list[str]]],
+        rankings: list[Ranking],
+        record: VersionStats,
     ) -> None:
         lists = self._lists
         for (click, _), ranking in zip(asked, rankings, strict=True):
@@ -140,7 +143,7 @@ class Guard:
                 metrics.LIVE_JUDGED.labels(known.version).inc(taken.judged)
                 metrics.LIVE_HITS.labels(known.version).inc(taken.hits)
 
-    def _look(self, watch: Watch, clicks: int, seconds: float) -> None:
+    def _look(self, watch: Trial, clicks: int, seconds: float) -> None:
         verdict = watch.scored(clicks, seconds)
         if verdict is not None:
             self._reject(verdict)
@@ -152,15 +155,15 @@ class Guard:
             return self._now  # it was read before the slot went back
         # A version that is not through its own watch is nothing to go back to.
         before = self._now if self._watch is None else self._before
-        now = _Served(model, Record(model.version, self._clicks or _JUDGED_KEPT))
+        now = _Served(model, VersionStats(model.version, self._clicks or _JUDGED_KEPT))
         self._now, self._before, self._watch = now, None, None
         if before is not None and model.on_trial and self._clicks:
             self._before = before
-            self._watch = Watch(now.record, before.record, self._clicks, self._clock)
+            self._watch = Trial(now.record, before.record, self._clicks, self._clock)
         self._keep_records([now.record, *([before.record] if before else [])])
         return now
 
-    def _keep_records(self, records: list[Record]) -> None:
+    def _keep_records(self, records: list[VersionStats]) -> None:
         """Show these, and only these: as many labels as there are models in memory."""
         for gone in self._records:
             if gone not in records:

@@ -39,8 +39,8 @@ from nextclick.shared.messages import Message, of_user, offsets_after
 from nextclick.shared.redis import MAX_UNCOMMITTED_CLICKS_PER_USER, SessionStore
 from nextclick.shared.registry import ModelSlot
 from nextclick.shared.runtime import metrics
-from nextclick.shared.runtime.heartbeat import HEART
-from nextclick.shared.runtime.retry import Patience, Stopped
+from nextclick.shared.runtime.heartbeat import HEARTBEAT
+from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequested
 from nextclick.shared.schemas import Click
 
 log = logging.getLogger(__name__)
@@ -64,17 +64,17 @@ class Worker:
     stop: threading.Event
     guard: Guard = field(default_factory=Guard)
     now: Callable[[], float] = time.time
-    reached: Callable[[str], None] = lambda step: None
+    on_step: Callable[[str], None] = lambda step: None
     """Called with the name of each step when it is done; tests crash there."""
-    _waiting: deque[decide.Read] = field(default_factory=deque)
+    _waiting: deque[decide.DecodedMessage] = field(default_factory=deque)
     """Read, and not answered yet."""
     _uncommitted: Counter[str] = field(default_factory=Counter)
     """Clicks of each user that are appended and not known to be committed."""
 
     def __post_init__(self) -> None:
-        self.consumer.before_revoke = self.guarantee.before_revoke
+        self.consumer.on_revoke = self.guarantee.on_revoke
         self.consumer.on_lost = self.guarantee.on_lost
-        self.consumer.on_gone = self._forget
+        self.consumer.on_removed = self._forget
         self.guarantee.on_visible = self._count
 
     def run(self) -> None:
@@ -82,24 +82,24 @@ class Worker:
         try:
             while not self.stop.is_set():
                 self.step()
-                HEART.beat()
+                HEARTBEAT.beat()
             self.finish()
-        except (Stopped, CommitRefused) as why:
+        except (ShutdownRequested, CommitRefused) as why:
             log.info("stopped; the next worker answers what is uncommitted again %s", why)
 
     def finish(self) -> None:
         """Return once every answer is acknowledged and committed.
 
-        Raises CommitRefused if a transaction was aborted, Stopped if `stop` is set while a server
-        is away: what is uncommitted is then replayed by whoever comes next.
+        Raises CommitRefused if a transaction was aborted, ShutdownRequested if `stop` is set while
+        a server is away: what is uncommitted is then replayed by whoever comes next.
         """
-        self._patiently(self.guarantee.finish)
+        self._until_available(self.guarantee.finish)
         self._release()
 
     def close(self) -> None:
         """Leave the group at once, so that others take over, and give the connections back."""
         # After a crash nothing more is to be finished.
-        self.consumer.before_revoke = self.consumer.on_lost = lambda: None
+        self.consumer.on_revoke = self.consumer.on_lost = lambda: None
         self.consumer.close()
         self.sessions.close()
 
@@ -107,17 +107,17 @@ class Worker:
         """Answer one micro-batch, or return after a while without a click."""
         self._read()  # 1, 2
         try:
-            batch = decide.take(
+            batch = decide.take_batch(
                 self._waiting, self.max_batch, self._uncommitted, MAX_UNCOMMITTED_CLICKS_PER_USER
             )
             if batch:
                 self._answer(batch)  # 3, 4, 5
             if self.guarantee.is_full or (self._waiting and not batch):
-                self._patiently(self.guarantee.finish)
+                self._until_available(self.guarantee.finish)
             self._release()  # 6, 7
         except CommitRefused as refused:
             log.warning("%s; going back to what was committed last", refused)
-            self._patiently(self.consumer.seek_to_committed)
+            self._until_available(self.consumer.seek_to_committed)
             self._waiting.clear()
             self._uncommitted.clear()
 
@@ -125,24 +125,24 @@ class Worker:
         wait = 0 if self._waiting else self.guarantee.poll_seconds
         room = max(1, self.max_batch - len(self._waiting))
         with _timed("poll"):
-            messages = self._patiently(self.consumer.poll, room, wait)  # 1
+            messages = self._until_available(self.consumer.poll, room, wait)  # 1
         if not messages:
             return
-        self.reached("polled")
+        self.on_step("polled")
         metrics.BATCH_SIZE.observe(len(messages))
         with _timed("decode"):
             self._waiting += decide.decode(messages)  # 2
-        self.reached("decoded")
+        self.on_step("decoded")
 
-    def _answer(self, batch: list[decide.Read]) -> None:
+    def _answer(self, batch: list[decide.DecodedMessage]) -> None:
         model = self.slot.model
         assert model is not None, "run() is called once the first model is there"
         with _timed("append"):
             asked = self._with_histories(batch)  # 3
-        self.reached("appended")
+        self.on_step("appended")
         with _timed("score"):
             model, rankings = self.guard.recommend(model, asked)  # 4
-        self.reached("scored")
+        self.on_step("scored")
         with _timed("encode"):
             now_ms = int(self.now() * 1000)
             answers = [
@@ -160,21 +160,21 @@ class Worker:
                 size=len(batch),
             )
         with _timed("produce"):
-            self._patiently(self.guarantee.submit, result)  # 5
+            self._until_available(self.guarantee.submit, result)  # 5
         self._note_dead_letters(bad)
 
-    def _with_histories(self, batch: list[decide.Read]) -> list[tuple[Click, list[str]]]:
+    def _with_histories(self, batch: list[decide.DecodedMessage]) -> list[tuple[Click, list[str]]]:
         """Append the clicks of a batch; return those that are to be answered, and from what."""
         clicks, places = decide.clicks(batch)
         metrics.CLICKS.inc(len(clicks))
-        histories = self._patiently(self.sessions.append, clicks, places)
+        histories = self._until_available(self.sessions.append, clicks, places)
         asked = [(c, h) for c, h in zip(clicks, histories, strict=True) if h]
         metrics.ANSWERED_BEFORE.inc(len(clicks) - len(asked))
         return asked
 
     def _release(self) -> None:
         """Let the guarantee go on, and count no more what it has committed."""
-        for batch in self._patiently(self.guarantee.advance):
+        for batch in self._until_available(self.guarantee.advance):
             for user, clicks in batch.users.items():
                 left = self._uncommitted[user] - clicks
                 if left > 0:
@@ -188,8 +188,8 @@ class Worker:
         self.guarantee.forget(partitions)
 
     @property
-    def _patiently(self) -> Patience:
-        return Patience(self.stop, log)
+    def _until_available(self) -> RetryUntilAvailable:
+        return RetryUntilAvailable(self.stop, log)
 
     def _count(self, batch: Batch, visible_at: float) -> None:
         metrics.RECOMMENDATIONS.inc(len(batch.answers))

@@ -19,8 +19,8 @@ from nextclick.shared.kafka import ClickConsumer, Publisher, TransactionalPublis
 from nextclick.shared.model import Scorer, select_device
 from nextclick.shared.redis import session_store
 from nextclick.shared.registry import ModelSlot, Registry
-from nextclick.shared.runtime.garbage_collector import leave_what_is_loaded_to_itself
-from nextclick.shared.runtime.heartbeat import HEART
+from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
+from nextclick.shared.runtime.heartbeat import HEARTBEAT
 from nextclick.shared.runtime.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def build(
     settings: Settings,
     slot: ModelSlot,
     stop: threading.Event,
-    reached: Callable[[str], None] = lambda step: None,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> Worker:
     """Connect to Redis and Kafka; the group is joined with the first poll.
 
@@ -47,11 +47,11 @@ def build(
         name = f"{ours.group_id}-{ours.instance_id or uuid.uuid4().hex}"
         transactions = TransactionalPublisher(kafka, name, kafka.clicks_topic)
         transactions.connect()
-        guarantee = ExactlyOnce(consumer, transactions, reached=reached)
+        guarantee = ExactlyOnce(consumer, transactions, on_step=on_step)
     else:
         publisher = Publisher(kafka)
         publisher.connect()
-        guarantee = AtLeastOnce(consumer, publisher, reached=reached)
+        guarantee = AtLeastOnce(consumer, publisher, on_step=on_step)
     return Worker(
         consumer=consumer,
         sessions=sessions,
@@ -62,7 +62,7 @@ def build(
         max_batch=ours.max_batch,
         stop=stop,
         guard=Guard(ours.guard_clicks, slot.roll_back),
-        reached=reached,
+        on_step=on_step,
     )
 
 
@@ -70,9 +70,9 @@ def run(
     settings: Settings,
     stop: threading.Event,
     scorer: type[Scorer] = Scorer,
-    reached: Callable[[str], None] = lambda step: None,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> None:
-    """Serve until `stop` is set; benches bring another `scorer`, tests crash where `reached` says.
+    """Serve until `stop` is set; benches bring another `scorer`, tests crash where `on_step` says.
 
     Raises ConfigurationError or Unavailable if Kafka, Redis or the device is not usable at the
     start; later outages are waited out.
@@ -84,15 +84,15 @@ def run(
         lambda checkpoint: scorer(checkpoint, device, settings.worker.top_k),
         settings.registry.poll_seconds,
     )
-    worker = build(settings, slot, stop, reached)
+    worker = build(settings, slot, stop, on_step)
     try:
         with health.served(settings, worker):
             slot.start()
             while not stop.is_set() and not slot.wait(0.2):
-                HEART.beat()
+                HEARTBEAT.beat()
             if stop.is_set():
                 return
-            leave_what_is_loaded_to_itself()
+            freeze_garbage_collector()
             log.info("answering clicks from %s on %s", settings.kafka.clicks_topic, device)
             worker.run()
     finally:

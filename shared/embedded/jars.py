@@ -24,7 +24,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from nextclick.shared.embedded.server import not_installed
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.runtime.local_folder import alone
+from nextclick.shared.runtime.local_folder import exclusive_lock
 
 LOCK_FILE = Path(__file__).with_name("kafka-jars.toml")
 _DOWNLOADS_AT_ONCE = 6
@@ -89,7 +89,7 @@ def fetch(lock: Lock, folder: Path) -> list[Path]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder):  # two processes that start at once download once
+        with exclusive_lock(folder):  # two processes that start at once download once
             missing = [jar for jar in lock.jars if not (folder / jar.name).exists()]
             if missing:
                 _download(lock.kafka_version, missing, folder)

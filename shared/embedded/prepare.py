@@ -23,7 +23,7 @@ from nextclick.shared.embedded.properties import Node, write_properties
 from nextclick.shared.embedded.server import Server, free_port
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka.brokers import live_brokers
-from nextclick.shared.runtime.local_folder import alone
+from nextclick.shared.runtime.local_folder import exclusive_lock
 
 CHECKPOINT = "bootstrap.checkpoint"
 """In each data folder: the feature levels that a new cluster begins with."""
@@ -77,7 +77,7 @@ def installation() -> Installation:
     if not folder.exists():
         try:
             base.mkdir(parents=True, exist_ok=True)
-            with alone(base):  # whoever waited here finds it done
+            with exclusive_lock(base):  # whoever waited here finds it done
                 if not folder.exists():
                     _prepare(java, jars, folder)
         except OSError as error:

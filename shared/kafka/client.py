@@ -19,7 +19,7 @@ from confluent_kafka import Message as RawMessage
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.messages import Message
-from nextclick.shared.runtime.masking import secrets_of_options, without
+from nextclick.shared.runtime.masking import redact, secrets_of_options
 from nextclick.shared.runtime.retry import REMIND_SECONDS
 from nextclick.shared.runtime.settings import KafkaSettings
 
@@ -98,7 +98,7 @@ def make_client(kind: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -
         return kind(config)
     except (KafkaException, ValueError, TypeError) as error:
         cause = error.args[0].str() if isinstance(error, KafkaException) else str(error)
-        cause = without(secrets_of_options(config), cause)  # librdkafka quotes what it refuses
+        cause = redact(secrets_of_options(config), cause)  # librdkafka quotes what it refuses
         raise ConfigurationError(
             f"the Kafka client refuses its configuration ({cause}); "
             "check NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS and NEXTCLICK_KAFKA__CLIENT_CONFIG"
@@ -171,5 +171,5 @@ def unavailable(
         text += "; check NEXTCLICK_KAFKA__CLIENT_CONFIG"
     return Unavailable(
         f"Kafka at {settings.bootstrap_servers} (NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS): "
-        + without(secrets_of_options(settings.client_config), text)
+        + redact(secrets_of_options(settings.client_config), text)
     )

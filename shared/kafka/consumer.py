@@ -101,11 +101,11 @@ class ClickConsumer:
         self._call: BackgroundCall | None = None
         """A call that has not returned yet."""
         self._within_callback = False
-        self.before_revoke: Callable[[], None] = _nothing
+        self.on_revoke: Callable[[], None] = _do_nothing
         """Called while partitions that are about to go are still ours."""
-        self.on_lost: Callable[[], None] = _nothing
+        self.on_lost: Callable[[], None] = _do_nothing
         """Called when the group has already given partitions to others."""
-        self.on_gone: Callable[[set[int]], None] = lambda partitions: None
+        self.on_removed: Callable[[set[int]], None] = lambda partitions: None
         """Called after either with the partitions: nothing of theirs is ours any more."""
         self.assignment: set[int] = set()
         """Partitions that are ours now."""
@@ -261,7 +261,7 @@ class ClickConsumer:
             elif error.code() == KafkaError._PARTITION_EOF and partition is not None:
                 self.read_to_end.add(partition)
             else:
-                self._complain(error)
+                self._raise_or_warn(error)
         return messages
 
     @staticmethod
@@ -313,13 +313,13 @@ class ClickConsumer:
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         with self._raised_by_poll():
-            self.before_revoke()
-        self._give_up(partitions)
+            self.on_revoke()
+        self._remove(partitions)
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         with self._raised_by_poll():
             self.on_lost()
-        self._give_up(partitions)
+        self._remove(partitions)
 
     @contextlib.contextmanager
     def _raised_by_poll(self) -> Iterator[None]:
@@ -331,7 +331,7 @@ class ClickConsumer:
         finally:
             self._within_callback = False
 
-    def _give_up(self, partitions: list[TopicPartition]) -> None:
+    def _remove(self, partitions: list[TopicPartition]) -> None:
         gone = {p.partition for p in partitions}
         self.joined = False
         self.assignment -= gone
@@ -339,10 +339,10 @@ class ClickConsumer:
         self._revoked |= gone
         for partition in gone:
             self.committed.pop(partition, None)
-        self.on_gone(gone)
-        log.info("gave up partitions %s", sorted(gone), extra={"partitions": sorted(gone)})
+        self.on_removed(gone)
+        log.info("revoked partitions %s", sorted(gone), extra={"partitions": sorted(gone)})
 
-    def _complain(self, error: KafkaError) -> None:
+    def _raise_or_warn(self, error: KafkaError) -> None:
         self._raise_if_fenced(error)
         if error.code() in MISCONFIGURED:
             raise ConfigurationError(
@@ -351,5 +351,5 @@ class ClickConsumer:
         log.warning("Kafka, topic %s: %s", self.topic, error.str())
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     """Do nothing."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from nextclick.shared.kafka import ClickConsumer, LagMonitor
 from nextclick.shared.kafka.lag import LagWatch
 from nextclick.shared.runtime.health import Check, HealthServer
-from nextclick.shared.runtime.heartbeat import HEART
+from nextclick.shared.runtime.heartbeat import HEARTBEAT
 from nextclick.shared.runtime.settings import KafkaSettings
 
 
@@ -30,7 +30,7 @@ def served(
         yield
         return
     monitor = LagMonitor(kafka, kafka.clicks_topic, group_id)
-    server = HealthServer(port, setting, alive={"loop": HEART.check}, ready=ready(monitor))
+    server = HealthServer(port, setting, alive={"loop": HEARTBEAT.check}, ready=ready(monitor))
     lag = LagWatch(monitor, lambda: set(consumer.assignment))
     lag.start()
     try:

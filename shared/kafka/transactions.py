@@ -68,7 +68,7 @@ class TransactionalPublisher:
         try:
             self._producer.init_transactions(REQUEST_SECONDS)
         except KafkaException as error:
-            raise self._explained(error) from None
+            raise self._translated(error) from None
 
     def reconnect(self) -> None:
         """Take a new client. After this no request of the old one can have an effect any more.
@@ -85,12 +85,12 @@ class TransactionalPublisher:
         messages: Sequence[OutMessage],
         offsets: Mapping[int, int],
         group: Any,
-        reached: Callable[[str], None] = lambda step: None,
+        on_step: Callable[[str], None] = lambda step: None,
     ) -> BackgroundCall:
         """Begin a transaction with these messages and offsets, and end it in the background.
 
         `group` is the consumer's group_metadata() of the time when it read: if the group has gone
-        on since, it must refuse the offsets (KIP-447). `reached` hears of "acknowledged", from the
+        on since, it must refuse the offsets (KIP-447). `on_step` hears of "acknowledged", from the
         background. The transaction before must have ended.
 
         The outcome is CommitRefused if it was aborted, so none of it is visible; Unavailable if
@@ -98,7 +98,7 @@ class TransactionalPublisher:
         """
         producer = self._producer  # a later one is none of this transaction's business
         return BackgroundCall(
-            "transaction", lambda: self._transact(producer, messages, offsets, group, reached)
+            "transaction", lambda: self._transact(producer, messages, offsets, group, on_step)
         )
 
     def _transact(
@@ -107,7 +107,7 @@ class TransactionalPublisher:
         messages: Sequence[OutMessage],
         offsets: Mapping[int, int],
         group: Any,
-        reached: Callable[[str], None],
+        on_step: Callable[[str], None],
     ) -> None:
         refusals: list[str] = []
 
@@ -129,7 +129,7 @@ class TransactionalPublisher:
                     f"Kafka at {self._settings.bootstrap_servers}: {outstanding} messages of a "
                     f"transaction not acknowledged within {REQUEST_SECONDS:g} s"
                 )
-            reached("acknowledged")
+            on_step("acknowledged")
             producer.commit_transaction(REQUEST_SECONDS)
         except KafkaException as error:
             self._abort(producer, error)
@@ -146,15 +146,15 @@ class TransactionalPublisher:
     def _abort(self, producer: Producer, raised: KafkaException) -> None:
         error: KafkaError = raised.args[0]
         if error.code() == KafkaError.FENCED_INSTANCE_ID or not error.txn_requires_abort():
-            raise self._explained(raised) from None
+            raise self._translated(raised) from None
         try:
             producer.abort_transaction(REQUEST_SECONDS)
             producer.flush(REQUEST_SECONDS)  # hear now of what was thrown away with it
         except KafkaException as second:
-            raise self._explained(second) from None
+            raise self._translated(second) from None
         raise CommitRefused(f"transaction aborted: {error.str()}") from None
 
-    def _explained(self, raised: KafkaException) -> Exception:
+    def _translated(self, raised: KafkaException) -> Exception:
         error: KafkaError = raised.args[0]
         if error.code() in MISCONFIGURED:
             return ConfigurationError(

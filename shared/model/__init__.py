@@ -3,7 +3,7 @@
 from nextclick.shared.model.bst import BST
 from nextclick.shared.model.bst_network import BSTConfig
 from nextclick.shared.model.checkpoint import Checkpoint, Vocabulary
-from nextclick.shared.model.constraints import Choice
+from nextclick.shared.model.constraints import Constraints
 from nextclick.shared.model.device import select_device
 from nextclick.shared.model.explain import Explanation
 from nextclick.shared.model.neighbours import ItemNeighbours
@@ -15,7 +15,7 @@ __all__ = [
     "BST",
     "BSTConfig",
     "Checkpoint",
-    "Choice",
+    "Constraints",
     "Explanation",
     "ItemNeighbours",
     "Ranking",

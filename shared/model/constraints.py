@@ -13,7 +13,7 @@ from nextclick.shared.windows import PADDING, IntArray
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Constraints:
     """The business rules for one list, as rows of one model's catalogue.
 
     Scores stay what they are without rules: probabilities over the whole catalogue.
@@ -27,22 +27,24 @@ class Choice:
     """Leave out what the history holds."""
 
 
-def restrict(scores: Tensor, batch: IntArray, choices: Sequence[Choice]) -> Tensor:
+def apply_constraints(
+    scores: Tensor, batch: IntArray, constraints: Sequence[Constraints]
+) -> Tensor:
     """Set to −inf, in place, what the choices leave out.
 
     scores: [B, items]; batch: the windows [B, HISTORY_LENGTH] that they belong to.
     """
-    for row, window, choice in zip(scores, batch, choices, strict=True):
-        if choice.excluded is not None:
-            row.masked_fill_(choice.excluded, -torch.inf)
-        if choice.without_history:
+    for row, window, constraint in zip(scores, batch, constraints, strict=True):
+        if constraint.excluded is not None:
+            row.masked_fill_(constraint.excluded, -torch.inf)
+        if constraint.without_history:
             row[torch.from_numpy(window[window != PADDING] - 1).to(row.device)] = -torch.inf
     return scores
 
 
-def most_popular(by_popularity: IntArray, choice: Choice) -> IntArray:
+def most_popular(by_popularity: IntArray, constraint: Constraints) -> IntArray:
     """The first k of the columns `by_popularity` that a choice allows."""
-    if choice.excluded is None:
-        return by_popularity[: choice.k]
-    allowed = ~choice.excluded.cpu().numpy()[by_popularity]
-    return by_popularity[np.flatnonzero(allowed)[: choice.k]]
+    if constraint.excluded is None:
+        return by_popularity[: constraint.k]
+    allowed = ~constraint.excluded.cpu().numpy()[by_popularity]
+    return by_popularity[np.flatnonzero(allowed)[: constraint.k]]

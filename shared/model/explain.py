@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nextclick.shared.model.constraints import Choice
+from nextclick.shared.model.constraints import Constraints
 from nextclick.shared.model.scorer import Scorer
 from nextclick.shared.schemas import ScoredItem
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING
@@ -38,7 +38,7 @@ def explain(scorer: Scorer, history: list[str], k: int | None = None) -> Explana
     None: the scorer's top_k.
     """
     history = history[-HISTORY_LENGTH:]
-    (ranking,) = scorer.recommend([history], None if k is None else [Choice(k)])
+    (ranking,) = scorer.recommend([history], None if k is None else [Constraints(k)])
     rows = scorer.vocabulary.rows(history)
     known = np.flatnonzero(rows != PADDING)
     contributions = np.zeros((len(ranking.items), len(history)))

@@ -19,7 +19,7 @@ import torch
 from nextclick.shared.errors import CheckpointError
 from nextclick.shared.model.bst import BST
 from nextclick.shared.model.checkpoint import Checkpoint
-from nextclick.shared.model.constraints import Choice, most_popular, restrict
+from nextclick.shared.model.constraints import Constraints, apply_constraints, most_popular
 from nextclick.shared.model.shortlist import MOST, Shortlist
 from nextclick.shared.model.top_k import top_k
 from nextclick.shared.schemas import ScoredItem
@@ -81,7 +81,7 @@ class Scorer:
         """Shape [items]: log P(next click) where nothing is known of the session."""
         self._popularity = checkpoint.popularity / max(1, int(checkpoint.popularity.sum()))
         self._by_popularity: IntArray = np.argsort(-checkpoint.popularity, kind="stable")
-        self._popular = self._most_popular(Choice(self.top_k))
+        self._popular = self._most_popular(Constraints(self.top_k))
         self._try_once()
 
     @property
@@ -93,12 +93,12 @@ class Scorer:
         return sum(table.nbytes for table in tables)
 
     def recommend(
-        self, histories: list[list[str]], choices: Sequence[Choice] | None = None
+        self, histories: list[list[str]], constraints: Sequence[Constraints] | None = None
     ) -> list[Ranking]:
         """Rank the catalogue for each history (item ids, oldest first), best first.
 
         One forward pass for all. A history that is empty, or holds only items that the model
-        never saw, gets the popular items and says so. With `choices`, one for each history, a
+        never saw, gets the popular items and says so. With `constraints`, one for each history, a
         list holds the best k of what its choice allows, else the top_k of the whole catalogue.
         """
         if not histories:
@@ -108,14 +108,16 @@ class Scorer:
         ends = lengths.cumsum()
         batch = windows(rows, ends - lengths, ends)
         known = batch[:, -1].nonzero()[0]
-        kept = None if choices is None else [choices[i] for i in known.tolist()]
+        kept = None if constraints is None else [constraints[i] for i in known.tolist()]
         ranked = dict(zip(known.tolist(), self._top(batch[known], kept), strict=True))
         rankings = []
         for i, history in enumerate(histories):
             if i in ranked:
                 rankings.append(Ranking(ranked[i], None))
             else:
-                popular = self._popular if choices is None else self._most_popular(choices[i])
+                popular = (
+                    self._popular if constraints is None else self._most_popular(constraints[i])
+                )
                 rankings.append(Ranking(popular, "unknown_items" if history else "cold_start"))
         return rankings
 
@@ -127,37 +129,41 @@ class Scorer:
         (whole,) = self._in_blocks(batch, len(batch))
         return whole
 
-    def _top(self, batch: IntArray, choices: Sequence[Choice] | None) -> list[list[ScoredItem]]:
+    def _top(
+        self, batch: IntArray, constraints: Sequence[Constraints] | None
+    ) -> list[list[ScoredItem]]:
         if len(batch) == 0:
             return []
-        if choices is not None:
-            best = list(self._chosen(batch, choices))
+        if constraints is not None:
+            best = list(self._chosen(batch, constraints))
         elif self.shortlist is not None:
             best = list(self._shortlisted(batch, self.shortlist))
         else:
             best = [top_k(scores, self.top_k) for scores in self._in_blocks(batch)]
         values = torch.cat([values for values, _ in best]).cpu().numpy().astype(np.float64)
         columns = torch.cat([columns for _, columns in best]).tolist()
-        scores = six_digits(np.exp(values)).tolist()
+        scores = round_to_six_digits(np.exp(values)).tolist()
         ids = self.vocabulary.item_ids
         ranked = [
             [ScoredItem(ids[column], score) for score, column in zip(*row, strict=True)]
             for row in zip(scores, columns, strict=True)
         ]
-        if choices is not None:
+        if constraints is not None:
             allowed = np.isfinite(values).sum(axis=1).tolist()
-            ranked = [r[: min(n, c.k)] for r, n, c in zip(ranked, allowed, choices, strict=True)]
+            ranked = [
+                r[: min(n, c.k)] for r, n, c in zip(ranked, allowed, constraints, strict=True)
+            ]
         return ranked
 
     def _chosen(
-        self, batch: IntArray, choices: Sequence[Choice]
+        self, batch: IntArray, constraints: Sequence[Constraints]
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """From all items: what the rules leave of a shortlist may be too little."""
-        k = min(len(self.vocabulary), max(choice.k for choice in choices))
+        k = min(len(self.vocabulary), max(constraint.k for constraint in constraints))
         start = 0
         for scores in self._in_blocks(batch):
             part = slice(start, start + len(scores))
-            yield top_k(restrict(scores, batch[part], choices[part]), k)
+            yield top_k(apply_constraints(scores, batch[part], constraints[part]), k)
             start += len(scores)
 
     def _shortlisted(
@@ -186,9 +192,9 @@ class Scorer:
                 logits = self._model.score(tuple(t[part] for t in encoded), self._catalogue)
                 yield self._model.log_probabilities(logits, histories[part])
 
-    def _most_popular(self, choice: Choice) -> list[ScoredItem]:
-        columns = most_popular(self._by_popularity, choice)
-        shares = six_digits(self._popularity[columns]).tolist()
+    def _most_popular(self, constraint: Constraints) -> list[ScoredItem]:
+        columns = most_popular(self._by_popularity, constraint)
+        shares = round_to_six_digits(self._popularity[columns]).tolist()
         ids = self.vocabulary.item_ids
         return [ScoredItem(ids[i], share) for i, share in zip(columns, shares, strict=True)]
 
@@ -200,7 +206,7 @@ class Scorer:
             raise CheckpointError("the model's scores are not finite numbers, one for every item")
 
 
-def six_digits(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def round_to_six_digits(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Round to six significant digits: about what float32 carries, in half the bytes on the topic.
 
     scores: any shape, in [0, 1].

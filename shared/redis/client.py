@@ -122,7 +122,7 @@ def _check_readable(parameter: str, name: str) -> None:
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Turn what the client raises into what a person or Patience can act on.
+    """Turn what the client raises into what a person or RetryUntilAvailable can act on.
 
     Raises ConfigurationError for what waiting does not heal (password, permissions,
     certificates), Unavailable for what it may.

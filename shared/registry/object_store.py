@@ -15,7 +15,7 @@ _OTHERS = {"gs", "gcs", "abfs", "az", "abfss", "oss"}
 _REFUSED = {"PreconditionFailed", "ConditionalRequestConflict"}
 
 
-class Changed(Exception):
+class PreconditionFailed(Exception):
     """Somebody else has written the object since it was looked at."""
 
 
@@ -24,7 +24,7 @@ def is_object_store(fs: Any) -> bool:
     return bool(_protocols(fs) & (_S3 | _OTHERS))
 
 
-def errors_of(fs: Any) -> tuple[type[Exception], ...]:
+def storage_errors(fs: Any) -> tuple[type[Exception], ...]:
     """What a file system raises of its own when it is away or refuses us, beside OSError."""
     if not _protocols(fs) & _S3:
         return ()
@@ -33,31 +33,31 @@ def errors_of(fs: Any) -> tuple[type[Exception], ...]:
     return BotoCoreError, ClientError
 
 
-def is_about_the_bucket(error: Exception) -> bool:
+def is_bucket_error(error: Exception) -> bool:
     """Whether not just the object is missing."""
     return _code(error) == "NoSuchBucket"
 
 
-def tag_of(fs: Any, path: str) -> str | None:
+def etag_of(fs: Any, path: str) -> str | None:
     """What changes whenever the object does; None if it is not there, "" if it cannot be told."""
     if not _protocols(fs) & _S3:
         return ""
     try:
         return str(fs.info(path)["ETag"])
     except FileNotFoundError as error:
-        if is_about_the_bucket(error):
+        if is_bucket_error(error):
             raise
         return None
 
 
-def write_if(fs: Any, path: str, content: bytes, tag: str | None) -> None:
+def write_if_unchanged(fs: Any, path: str, content: bytes, tag: str | None) -> None:
     """Write an object unless it has another tag meanwhile; then raises Changed."""
     condition = {} if tag == "" else {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
     try:
         fs.pipe_file(path, content, **condition)
     except OSError as error:
         if _code(error) in _REFUSED:
-            raise Changed from None
+            raise PreconditionFailed from None
         raise
 
 

@@ -31,7 +31,7 @@ from nextclick.shared.model import checkpoint as checkpoints
 from nextclick.shared.model.checkpoint import MANIFEST, Manifest
 from nextclick.shared.registry import object_store
 from nextclick.shared.runtime import local_folder
-from nextclick.shared.runtime.masking import masked_url, secrets_of_url, without
+from nextclick.shared.runtime.masking import masked_url, redact, secrets_of_url
 
 POINTER = "current.json"
 _PROBE = ".probe-"
@@ -80,7 +80,7 @@ class Registry:
         except (ValueError, ImportError) as error:
             raise ConfigurationError(
                 f"NEXTCLICK_REGISTRY__URL = {masked_url(url)!r}: "
-                f"{without(secrets_of_url(url), str(error))}; "
+                f"{redact(secrets_of_url(url), str(error))}; "
                 "use a folder, or a URL whose fsspec package is installed "
                 "(for s3://: pip install 'nextclick[s3]')"
             ) from None
@@ -88,7 +88,10 @@ class Registry:
         self._secrets = secrets_of_url(url)
         self._local = isinstance(self._fs, LocalFileSystem)
         self._has_folders = not object_store.is_object_store(self._fs)
-        self._errors: tuple[type[Exception], ...] = (OSError, *object_store.errors_of(self._fs))
+        self._errors: tuple[type[Exception], ...] = (
+            OSError,
+            *object_store.storage_errors(self._fs),
+        )
 
     def check_writable(self) -> None:
         """Raise Unavailable now rather than after a long fit, if nothing can be written.
@@ -96,11 +99,11 @@ class Registry:
         What writers that were killed left behind in a folder is removed.
         """
         probe = self._path(f"{_PROBE}{secrets.token_hex(4)}")
-        with self._explained("write"):
+        with self._translated("write"):
             if self._has_folders:  # of a bucket that is missing, no new one is made
                 self._fs.makedirs(self._root, exist_ok=True)
-            with self._alone() as alone:
-                if alone:
+            with self._exclusive_lock() as exclusive_lock:
+                if exclusive_lock:
                     local_folder.remove_leftovers(Path(self._root), f".{POINTER}.*", f"{_PROBE}*")
                 self._fs.pipe_file(probe, b"")
                 self._fs.rm_file(probe)
@@ -112,10 +115,12 @@ class Registry:
         whatever the clock says. Raises Unavailable if the registry cannot be written.
         """
         now = now or datetime.now(UTC)
-        with self._explained("write"):
+        with self._translated("write"):
             if self._local:
                 Path(self._root).mkdir(parents=True, exist_ok=True)
-            with self._alone():  # else somebody may take what is half written for a leftover
+            with (
+                self._exclusive_lock()
+            ):  # else somebody may take what is half written for a leftover
                 version = self._free_name(now)
                 files = checkpoints.to_files(checkpoint, version, now.isoformat(timespec="seconds"))
                 if self._local:
@@ -132,7 +137,7 @@ class Registry:
         Raises Unavailable if that cannot be found out, CheckpointError if it is unreadable.
         """
         try:
-            with self._explained("read"):
+            with self._translated("read"):
                 content = json.loads(self._fs.cat_file(self._path(POINTER)))
                 return Pointer(str(content["version"]), [str(v) for v in content["history"]])
         except FileNotFoundError:
@@ -154,7 +159,7 @@ class Registry:
         files = {}
         for name in (checkpoints.WEIGHTS, checkpoints.VOCABULARY):
             try:
-                with self._explained("read"):
+                with self._translated("read"):
                     files[name] = self._fs.cat_file(self._path(version, name))
             except FileNotFoundError:
                 raise CheckpointError(f"version {version}: {name} is missing") from None
@@ -166,7 +171,7 @@ class Registry:
         if not _is_name(version):
             raise CheckpointError(f"{version!r} is not a version name")
         try:
-            with self._explained("read"):
+            with self._translated("read"):
                 content = self._fs.cat_file(self._path(version, MANIFEST))
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(
@@ -177,7 +182,7 @@ class Registry:
 
     def versions(self) -> list[str]:
         """All complete versions, oldest first."""
-        with self._explained("read"):
+        with self._translated("read"):
             found = map(PurePosixPath, self._fs.find(self._root, maxdepth=2))
         names = [path.parent.name for path in found if path.name == MANIFEST]
         return sorted(name for name in names if not name.startswith("."))
@@ -223,10 +228,10 @@ class Registry:
 
         With `mend`, one that is unreadable counts as none.
         """
-        with self._alone():
+        with self._exclusive_lock():
             for _ in range(_TRIES):
-                with self._explained("read"):
-                    tag = object_store.tag_of(self._fs, self._path(POINTER))
+                with self._translated("read"):
+                    tag = object_store.etag_of(self._fs, self._path(POINTER))
                 try:
                     old = self.pointer()
                 except CheckpointError:
@@ -238,7 +243,7 @@ class Registry:
                     return old
                 try:
                     self._write_pointer(new, tag)
-                except object_store.Changed:
+                except object_store.PreconditionFailed:
                     continue
                 return new
         raise Unavailable(self._complaint("write", "others keep changing the pointer"))
@@ -251,7 +256,7 @@ class Registry:
         now = now or datetime.now(UTC)
         if self._local:
             Path(self._root).mkdir(parents=True, exist_ok=True)
-        with self._alone():
+        with self._exclusive_lock():
             noted = [*self.refusals(), Refusal(now, reason)][-_REFUSALS_KEPT:]
             entries = [{"at": one.at.isoformat(), "reason": one.reason} for one in noted]
             self._replace(REFUSED, json.dumps(entries).encode())
@@ -259,7 +264,7 @@ class Registry:
     def refusals(self) -> list[Refusal]:
         """The candidates refused of late, oldest first; none if what is noted is unreadable."""
         try:
-            with self._explained("read"):
+            with self._translated("read"):
                 entries = json.loads(self._fs.cat_file(self._path(REFUSED)))
             return [Refusal(datetime.fromisoformat(e["at"]), str(e["reason"])) for e in entries]
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
@@ -271,14 +276,14 @@ class Registry:
             if not self._fs.exists(self._path(version)):
                 return version
 
-    def _alone(self) -> contextlib.AbstractContextManager[bool]:
+    def _exclusive_lock(self) -> contextlib.AbstractContextManager[bool]:
         """Let nobody else write meanwhile; gives whether that can be had.
 
         Object stores and some network file systems have no lock: unless it is S3, of two who move
         the pointer within the same milliseconds, one may not see what the other did.
         """
         if self._local and Path(self._root).is_dir():
-            return local_folder.alone(Path(self._root))
+            return local_folder.exclusive_lock(Path(self._root))
         return contextlib.nullcontext(False)
 
     def _write_pointer(self, pointer: Pointer, tag: str | None) -> None:
@@ -289,14 +294,14 @@ class Registry:
                 "changed_at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         ).encode()
-        with self._explained("write"):
+        with self._translated("write"):
             if self._local:
                 local_folder.replace(Path(self._root) / POINTER, content)
             else:
-                object_store.write_if(self._fs, self._path(POINTER), content, tag)
+                object_store.write_if_unchanged(self._fs, self._path(POINTER), content, tag)
 
     def _replace(self, name: str, content: bytes) -> None:
-        with self._explained("write"):
+        with self._translated("write"):
             if self._local:
                 local_folder.replace(Path(self._root) / name, content)
             else:
@@ -306,11 +311,11 @@ class Registry:
         return "/".join((self._root, *parts))
 
     @contextlib.contextmanager
-    def _explained(self, verb: str) -> Iterator[None]:
+    def _translated(self, verb: str) -> Iterator[None]:
         try:
             yield
         except (FileNotFoundError, NotADirectoryError) as error:
-            if object_store.is_about_the_bucket(error):
+            if object_store.is_bucket_error(error):
                 raise Unavailable(self._complaint(verb, "no such bucket")) from None
             if verb == "read":
                 raise
@@ -319,7 +324,7 @@ class Registry:
             raise Unavailable(self._complaint(verb, error)) from None
 
     def _complaint(self, verb: str, why: object) -> str:
-        reason = without(self._secrets, str(why))
+        reason = redact(self._secrets, str(why))
         keys = "" if self._has_folders else " and the keys that its package reads (S3: AWS_…)"
         return (
             f"cannot {verb} the registry {self.url} ({reason}); check NEXTCLICK_REGISTRY__URL{keys}"

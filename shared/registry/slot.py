@@ -93,20 +93,20 @@ class ModelSlot:
             self._given_up = self._rolled_back = bad.version
             if self._model is bad:  # else a newer one is there, which `good` is not to replace
                 self._model = good
-                _show(good.version)
+                _set_metrics(good.version)
 
     def check(self) -> None:
         """Look at the pointer once, and swap if it names another version that can serve."""
         try:
             pointer = self._registry.pointer()
             if pointer is None:
-                self._complain(
+                self._warn(
                     f"the registry {self._registry.url} has no model yet; "
                     "`nextclick trainer --once` publishes the first"
                 )
                 return
             if self._rolled_back is not None:
-                pointer = self._tell(pointer)
+                pointer = self._move_pointer(pointer)
             served = self._model.version if self._model else None
             if pointer.version != self._given_up:
                 self._given_up = None  # whoever points to it once more wants it tried once more
@@ -116,11 +116,11 @@ class ModelSlot:
             self._swap(pointer.version, on_trial=forward)
             self._reminder.reset()
         except Unavailable as error:
-            self._complain(str(error))
+            self._warn(str(error))
         except CheckpointError as error:  # the pointer itself is unreadable
-            self._complain(str(error))
+            self._warn(str(error))
 
-    def _tell(self, pointer: Pointer) -> Pointer:
+    def _move_pointer(self, pointer: Pointer) -> Pointer:
         """Move the pointer off the version that was rolled back, if it is still there."""
         bad = self._rolled_back
         try:
@@ -133,7 +133,7 @@ class ModelSlot:
                     extra={"model_version": pointer.version, "previous_version": bad},
                 )
         except Unavailable as error:
-            self._complain(f"the registry still names model {bad}: {error}")
+            self._warn(f"the registry still names model {bad}: {error}")
             return pointer
         except CheckpointError as error:
             log.error(
@@ -161,13 +161,13 @@ class ModelSlot:
             return
         with self._swapping:
             self._model = ServedModel(version, scorer, on_trial)
-            _show(version)
+            _set_metrics(version)
         self._first.set()
         metrics.SWAPS.inc()
         about = {"model_version": version, "previous_version": served}
         log.info("serving model %s", version, extra=about)
 
-    def _complain(self, text: str) -> None:
+    def _warn(self, text: str) -> None:
         if self._reminder.due():
             log.warning("%s", text)
 
@@ -181,7 +181,7 @@ class ModelSlot:
             self._first.set()
 
 
-def _show(version: str) -> None:
+def _set_metrics(version: str) -> None:
     now = time.time()
     published = published_at(version)
     since = now if published is None else published.timestamp()

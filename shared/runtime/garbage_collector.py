@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 
-def leave_what_is_loaded_to_itself() -> None:
+def freeze_garbage_collector() -> None:
     """Keep the garbage collector from walking through all of torch again and again.
 
     Where thousands of small objects are made a second it runs often, and looking at half a million

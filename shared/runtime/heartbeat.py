@@ -34,5 +34,5 @@ class Heartbeat:
             raise Stuck(f"the loop is stuck: its step should have ended {late:.0f} s ago")
 
 
-HEART = Heartbeat()
+HEARTBEAT = Heartbeat()
 """The heart of this process; there is one, like the metrics. Who waits for a server beats too."""

@@ -39,7 +39,7 @@ def add(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[bool]:
+def exclusive_lock(folder: Path) -> Iterator[bool]:
     """Let nobody else in here meanwhile, by a lock on the folder; gives whether we have it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -54,7 +54,10 @@ def alone(folder: Path) -> Iterator[bool]:
 
 
 def remove_leftovers(folder: Path, *patterns: str) -> None:
-    """Remove what writers that were killed left behind, by these names too; call it `alone`."""
+    """Remove what writers that were killed left behind, by these names too.
+
+    Hold `exclusive_lock` meanwhile.
+    """
     for pattern in (".*.tmp", *patterns):
         for leftover in folder.glob(pattern):
             if leftover.is_dir():

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Literal, TextIO
 
-from nextclick.shared.runtime.masking import printable, without
+from nextclick.shared.runtime.masking import printable, redact
 
 Form = Literal["auto", "text", "json"]
 """auto: text if a person looks on, that is if stderr is a terminal, else JSON."""
@@ -56,7 +56,7 @@ class OneLine(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             trace = self.formatException(record.exc_info)
             lines += ["    " + line for line in trace.split("\n")]
-        return "\n".join(printable(without(self._secrets, line)) for line in lines)
+        return "\n".join(printable(redact(self._secrets, line)) for line in lines)
 
 
 class JsonLine(logging.Formatter):
@@ -86,7 +86,7 @@ class JsonLine(logging.Formatter):
         return json.dumps(said).replace("\x7f", "\\u007f")
 
     def _masked(self, text: str) -> str:
-        return without(self._secrets, text)
+        return redact(self._secrets, text)
 
 
 def set_up(

@@ -46,7 +46,7 @@ def secrets_of_options(options: Mapping[str, Any]) -> set[str]:
     return {str(value) for name, value in options.items() if _SECRET_NAME.search(name) and value}
 
 
-def without(secrets: Iterable[str], text: str) -> str:
+def redact(secrets: Iterable[str], text: str) -> str:
     """The text with every secret in it masked, also where it stands quoted."""
     forms = {
         form

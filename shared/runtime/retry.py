@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from nextclick.shared.errors import Unavailable
-from nextclick.shared.runtime.heartbeat import HEART
+from nextclick.shared.runtime.heartbeat import HEARTBEAT
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,7 +19,7 @@ LONGEST_DELAY = 5.0
 REMIND_SECONDS = 60.0
 
 
-class Stopped(Exception):
+class ShutdownRequested(Exception):
     """The process was asked to stop while it waited; work in hand is left uncommitted."""
 
 
@@ -48,7 +48,7 @@ class Reminder:
         self._said = None
 
 
-class Patience:
+class RetryUntilAvailable:
     """Calls an action until it works: backs off, and says so at once and then once a minute."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Patience:
     def __call__(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return action(...), called again while it raises Unavailable.
 
-        Raises Stopped if `stop` is set meanwhile.
+        Raises ShutdownRequested if `stop` is set meanwhile.
         """
         delay = FIRST_DELAY
         reminder = Reminder(self._clock)
@@ -72,11 +72,11 @@ class Patience:
             try:
                 result = action(*args, **kwargs)
             except Unavailable as error:
-                HEART.beat()  # waiting for a server is not being stuck
+                HEARTBEAT.beat()  # waiting for a server is not being stuck
                 if reminder.due():
                     self._log.warning("waiting: %s", error)
                 if self._stop.wait(delay):
-                    raise Stopped from None
+                    raise ShutdownRequested from None
                 delay = min(2 * delay, LONGEST_DELAY)
             else:
                 if reminder.said:

@@ -17,7 +17,7 @@ from tests.conftest import Launch
 from tests.integration.traffic import Answers, Shop, publish_model
 from tests.waiting import until
 
-PATIENCE_MS = 30_000
+TIMEOUT_MS = 30_000
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     """A page that has shown no error, and asked nobody but our process, by the end of the test."""
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
     opened = context.new_page()
-    opened.set_default_timeout(PATIENCE_MS)
+    opened.set_default_timeout(TIMEOUT_MS)
     complaints: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
@@ -91,9 +91,9 @@ def test_the_stream_is_seen_a_shopper_picked_and_a_model_rolled_back(
     launch("worker")
     shop = Shop(kafka)
     figures = page.get_by_text("clicks/s").first.locator("xpath=..")
-    expect(figures).to_contain_text("0", timeout=PATIENCE_MS)  # the stream is followed now
+    expect(figures).to_contain_text("0", timeout=TIMEOUT_MS)  # the stream is followed now
     shop.send(clicks("busy", ["1", "2", "3", "4"], 0) + clicks("calm", ["9"], 0))
-    expect(page.get_by_text("Shopper busy")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_text("Shopper busy")).to_be_visible(timeout=TIMEOUT_MS)
     expect(page.get_by_text("4 clicks, ")).to_be_visible()
 
     page.get_by_text("calm", exact=True).click()

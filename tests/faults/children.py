@@ -74,11 +74,11 @@ class Child:
 
 
 def _run(function: Callable[[], None], log_file: Path) -> None:
-    from nextclick.shared.runtime.heartbeat import HEART
+    from nextclick.shared.runtime.heartbeat import HEARTBEAT
     from nextclick.shared.runtime.processes import die_with_parent
 
     die_with_parent()
-    HEART.beat()  # it is as old as the process that was forked
+    HEARTBEAT.beat()  # it is as old as the process that was forked
     os.chdir(log_file.parent)
     log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)

@@ -15,11 +15,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from nextclick.shared.messages import Message
-from nextclick.shared.runtime.retry import Patience
+from nextclick.shared.runtime.retry import RetryUntilAvailable
 from nextclick.shared.schemas import Click
 from nextclick.trainer.collect import EventLog
 from nextclick.trainer.collect.collector import Collector
-from nextclick.trainer.collect.event_log_files import as_it_stands, files_of
+from nextclick.trainer.collect.event_log_files import files_of, locked
 from tests.faults.oracle import Verdict
 from tests.integration.traffic import make_clicks
 
@@ -66,7 +66,7 @@ def collect(folder: Path, committed: Path, prepare: Callable[[], None] = lambda:
     prepare()
     event_log = EventLog(str(folder))
     consumer = _Consumer(event_log, committed)
-    patiently = Patience(threading.Event(), logging.getLogger("collect"))
+    patiently = RetryUntilAvailable(threading.Event(), logging.getLogger("collect"))
     collector = Collector(consumer, event_log, patiently, 0.0)  # type: ignore[arg-type]
     while not consumer.at_end():
         collector.step()
@@ -75,7 +75,7 @@ def collect(folder: Path, committed: Path, prepare: Callable[[], None] = lambda:
 
 def held(folder: Path) -> list[str]:
     """Every click in the files of an event log, in their order, as often as it is there."""
-    with as_it_stands(folder):  # the trainer may be merging files
+    with locked(folder):  # the trainer may be merging files
         tables = [pq.read_table(path) for path in files_of(folder)]
     return [str(event_id) for table in tables for event_id in table["event_id"].to_pylist()]
 

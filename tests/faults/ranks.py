@@ -15,9 +15,9 @@ import torch
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.model import BSTConfig
 from nextclick.shared.registry import Registry
-from nextclick.trainer.fit.distributed import joined
+from nextclick.trainer.fit.distributed import process_group
 from nextclick.trainer.fit.presets import DEFAULT, Preset, Regularisation
-from nextclick.trainer.retrain import FitLimits, fit_along, retrain
+from nextclick.trainer.retrain import FitLimits, fit_with_rank_zero, retrain
 from tests.faults import children
 from tests.unit.trainer.test_retrain import pattern_log
 
@@ -53,9 +53,9 @@ def take_part(
     os.environ.update(rendezvous, RANK=str(rank), WORLD_SIZE=str(world))
     limits, cpu = FitLimits(seed=1), torch.device("cpu")
     try:
-        with joined(timeout_seconds=timeout) as ranks:
+        with process_group(timeout_seconds=timeout) as ranks:
             if ranks.rank:
-                fit_along(ranks, recipe, limits, gap_ms=0, device=cpu)
+                fit_with_rank_zero(ranks, recipe, limits, gap_ms=0, device=cpu)
                 return
             for number in range(fits):
                 frame = pattern_log(30, offset=number)
@@ -64,7 +64,7 @@ def take_part(
                     frame, store, recipe, limits, gap_ms=0, device=cpu, progress=False, ranks=ranks
                 )
                 print(done, flush=True)
-            ranks.dismiss()
+            ranks.send_end()
     except NextclickError as error:
         print(error, flush=True)
         raise SystemExit(2) from None
@@ -106,15 +106,15 @@ def start(
 
 def at_step(number: int, action: Callable[[], None]) -> None:
     """Do something before the `number`th step's gradients are averaged."""
-    from nextclick.trainer.fit.distributed import Ranks
+    from nextclick.trainer.fit.distributed import ProcessGroup
 
-    average, left = Ranks.average, number
+    average, left = ProcessGroup.average, number
 
-    def told(self: Ranks, model: torch.nn.Module, halt: bool) -> bool:
+    def told(self: ProcessGroup, model: torch.nn.Module, halt: bool) -> bool:
         nonlocal left
         left -= 1
         if left == 0:
             action()
         return average(self, model, halt)
 
-    Ranks.average = told  # type: ignore[method-assign]
+    ProcessGroup.average = told  # type: ignore[method-assign]

@@ -16,13 +16,13 @@ def at_step(step: str, count: int, action: Callable[[], None]) -> None:
     """Let the worker of this process do something when it has reached a step `count` times."""
     left = count
 
-    def reached(name: str) -> None:
+    def on_step(name: str) -> None:
         nonlocal left
         left -= name == step
         if name == step and left == 0:
             action()
 
-    worker_main.run = functools.partial(worker_main.run, reached=reached)
+    worker_main.run = functools.partial(worker_main.run, on_step=on_step)
 
 
 def die() -> None:

@@ -20,7 +20,7 @@ from nextclick.shared.kafka import ensure_topics
 from nextclick.shared.model import Checkpoint
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
-from nextclick.trainer.fit.distributed import ALONE, Ranks, joined
+from nextclick.trainer.fit.distributed import ALONE, ProcessGroup, process_group
 from tests.conftest import Launch
 from tests.faults.ranks import LOST, NOISY, RECIPE, at_step, start
 from tests.faults.tampering import die
@@ -109,8 +109,8 @@ def test_half_of_torchruns_environment_is_refused() -> None:
     with pytest.raises(
         ConfigurationError, match="no MASTER_ADDR, MASTER_PORT: start with torchrun"
     ):
-        joined({"WORLD_SIZE": "2", "RANK": "0"}).__enter__()
-    with joined({}) as ranks:
+        process_group({"WORLD_SIZE": "2", "RANK": "0"}).__enter__()
+    with process_group({}) as ranks:
         assert ranks is ALONE
 
 
@@ -123,12 +123,12 @@ def test_the_parts_of_a_batch_are_the_batch(world: int) -> None:
         mean = 0.0
         whole = float((losses[batch] * targets[batch]).sum() / targets[batch].sum())
         for rank in range(world):
-            ours, weight = Ranks(rank, world).part(targets[batch])
+            ours, weight = ProcessGroup(rank, world).part(targets[batch])
             t = targets[batch][ours]
             mean += weight * float((losses[batch][ours] * t).sum() / t.sum()) / world
         assert mean == pytest.approx(whole)
     assert right == pytest.approx(float(np.average(losses, weights=targets)))
-    assert torch.equal(torch.tensor(Ranks(0, 1).sum(1.0, 2.0)), torch.tensor([1.0, 2.0]))
+    assert torch.equal(torch.tensor(ProcessGroup(0, 1).sum(1.0, 2.0)), torch.tensor([1.0, 2.0]))
 
 
 def torchrun(environ: dict[str, str], folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
@@ -164,12 +164,14 @@ def test_under_torchrun_a_model_is_as_good(
         registry = Registry(str(tmp_path / name))
         (version,) = registry.versions()
         models.append(registry.manifest(version))
-    alone, two = models
+    exclusive_lock, two = models
     assert two.training["processes"] == 2
-    assert two.training["clicks"] == alone.training["clicks"] == len(clicks)
-    cases = alone.metrics["test_cases"]
+    assert two.training["clicks"] == exclusive_lock.training["clicks"] == len(clicks)
+    cases = exclusive_lock.metrics["test_cases"]
     noise = 3 * (2 * 0.25 / cases) ** 0.5
-    assert two.metrics["test_hr@10"] == pytest.approx(alone.metrics["test_hr@10"], abs=noise)
+    assert two.metrics["test_hr@10"] == pytest.approx(
+        exclusive_lock.metrics["test_hr@10"], abs=noise
+    )
 
 
 @pytest.mark.long
@@ -183,5 +185,5 @@ def test_under_torchrun_sigterm_ends_all(
     until(lambda: "assigned partitions" in log.read_text(), "the first one collects", 60)
     process.terminate()
     process.wait(25)  # torchrun itself says that a signal ended it; it kills after 30 s
-    until(lambda: "gave up partitions" in log.read_text(), "rank 0 left the group")
+    until(lambda: "revoked partitions" in log.read_text(), "rank 0 left the group")
     assert LOST not in log.read_text()

@@ -59,7 +59,7 @@ def owned(stand: Stand, worker: ForkServerProcess) -> set[int]:
     for line in stand.log(worker).splitlines():
         for verb, change in (
             ("assigned partitions", partitions.update),
-            ("gave up partitions", partitions.difference_update),
+            ("revoked partitions", partitions.difference_update),
         ):
             _, found, numbers = line.partition(verb)
             if found:

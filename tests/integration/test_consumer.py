@@ -73,7 +73,7 @@ def test_within_a_revoke_offsets_can_be_committed_whatever_librdkafka_logs(
     talkative = kafka.model_copy(update={"client_config": {"debug": "cgrp,consumer,broker"}})
     first = ClickConsumer(talkative, kafka.clicks_topic, name)
     offsets = offsets_after(read(first, 100))
-    first.before_revoke = lambda: first.commit_now(offsets)
+    first.on_revoke = lambda: first.commit_now(offsets)
     second = ClickConsumer(talkative, kafka.clicks_topic, name)
     try:
         until(
@@ -87,7 +87,7 @@ def test_within_a_revoke_offsets_can_be_committed_whatever_librdkafka_logs(
         assert group.committed() == offsets
         group.close()
     finally:
-        first.before_revoke = lambda: None
+        first.on_revoke = lambda: None
         first.close()
         second.close()
 

@@ -32,9 +32,9 @@ class Stage:
         """Whether Kafka acknowledges at once, else when `acknowledge` is called."""
         self.refuses_commits = False
         """As a group in a rebalance does."""
-        self.before_revoke: Callable[[], None]
+        self.on_revoke: Callable[[], None]
         self.on_lost: Callable[[], None]
-        self.on_gone: Callable[[set[int]], None]
+        self.on_removed: Callable[[set[int]], None]
         self.committed: dict[int, int] = {}
         self.committing = False
         self.model = ServedModel("v1", Scorer(checkpoint(), CPU, 3))

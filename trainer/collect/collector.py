@@ -16,8 +16,8 @@ from nextclick.shared.errors import (
 from nextclick.shared.kafka import ClickConsumer
 from nextclick.shared.messages import Message, offsets_after
 from nextclick.shared.runtime import metrics
-from nextclick.shared.runtime.heartbeat import HEART
-from nextclick.shared.runtime.retry import Patience
+from nextclick.shared.runtime.heartbeat import HEARTBEAT
+from nextclick.shared.runtime.retry import RetryUntilAvailable
 from nextclick.shared.schemas import decode_click
 from nextclick.trainer.collect.event_log import EventLog
 
@@ -35,7 +35,7 @@ class Collector:
 
     consumer: ClickConsumer
     event_log: EventLog
-    patiently: Patience
+    patiently: RetryUntilAvailable
     flush_seconds: float
     clock: Callable[[], float] = time.monotonic
     new_clicks: int = 0
@@ -48,7 +48,7 @@ class Collector:
         self._waiting += self.consumer.poll(FLUSH_MESSAGES, POLL_SECONDS)
         if self._flushed_at is None:
             self._flushed_at = self.clock()
-        HEART.beat()
+        HEARTBEAT.beat()
         due = self.clock() - self._flushed_at >= self.flush_seconds
         if due or len(self._waiting) >= FLUSH_MESSAGES:
             self.flush()

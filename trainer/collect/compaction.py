@@ -26,7 +26,7 @@ from nextclick.shared.errors import Unavailable
 from nextclick.trainer.collect.event_log_files import (
     SCHEMA,
     OffsetFile,
-    as_it_stands,
+    locked,
     name_of,
     offset_files,
     uncovered,
@@ -84,7 +84,7 @@ def compact(folder: Path, full: int = FULL) -> Compacted:
     Parquet. Others may read, write and even compact the folder meanwhile: they wait for one merged
     file at most.
     """
-    with as_it_stands(folder, to_change_it=True):
+    with locked(folder, exclusive=True):
         files = offset_files(folder)
         kept = uncovered(files)
         _remove({file.path for file in files} - {file.path for file in kept})
@@ -92,7 +92,7 @@ def compact(folder: Path, full: int = FULL) -> Compacted:
     merged, rows = 0, 0
     for run in runs:
         sources = [file.path for file, _ in run]
-        with as_it_stands(folder, to_change_it=True):
+        with locked(folder, exclusive=True):
             if not all(path.exists() for path in sources):
                 continue  # another compaction was faster
             first, last = run[0][0].first, max(file.last for file, _ in run)

@@ -28,9 +28,9 @@ from nextclick.trainer.collect.compaction import Compacted
 from nextclick.trainer.collect.event_log_files import (
     SCHEMA,
     RowGroup,
-    as_it_stands,
     files_of,
     horizon,
+    locked,
     name_of,
     offset_files,
 )
@@ -68,7 +68,7 @@ class EventLog:
 
     def next_offset(self, partition: int) -> int | None:
         """The offset after the newest click held of a partition; None if it holds none."""
-        with as_it_stands(self.folder):
+        with locked(self.folder):
             files = offset_files(self.folder)
         held = [file.last for file in files if file.partition == partition]
         return max(held) + 1 if held else None
@@ -105,7 +105,7 @@ class EventLog:
 
     def count(self) -> int:
         """How many clicks the log holds; reads only the files' footers, each once."""
-        with as_it_stands(self.folder):
+        with locked(self.folder):
             held = self._held()
         return sum(group.rows for groups in held.values() for group in groups)
 
@@ -115,7 +115,7 @@ class EventLog:
         Columns as in SCHEMA. A click logged twice (the shop sent its event_id twice) counts once;
         one of those older than what is read counts as not there.
         """
-        with as_it_stands(self.folder):
+        with locked(self.folder):
             frame = self._newest(newest)
         if newest is not None and len(frame) > newest:
             frame = frame.loc[frame["timestamp"].nlargest(newest).index].sort_index()

@@ -123,7 +123,7 @@ def horizon(groups: Iterable[RowGroup], newest: int) -> int | None:
 
 
 @contextlib.contextmanager
-def as_it_stands(folder: Path, *, to_change_it: bool = False) -> Iterator[None]:
+def locked(folder: Path, *, exclusive: bool = False) -> Iterator[None]:
     """Let nobody replace files meanwhile, by a lock on the folder.
 
     A listing takes time: a file that is replaced during it by one of another name may be in it by
@@ -133,7 +133,7 @@ def as_it_stands(folder: Path, *, to_change_it: bool = False) -> Iterator[None]:
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        if not to_change_it:
+        if not exclusive:
             yield
             return
         raise Unavailable(
@@ -141,7 +141,7 @@ def as_it_stands(folder: Path, *, to_change_it: bool = False) -> Iterator[None]:
         ) from None
     try:
         with contextlib.suppress(OSError):  # a file system without locks: one trainer is the rule
-            fcntl.flock(descriptor, fcntl.LOCK_EX if to_change_it else fcntl.LOCK_SH)
+            fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield
     finally:
         os.close(descriptor)

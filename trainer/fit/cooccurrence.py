@@ -26,7 +26,7 @@ Table: TypeAlias = scipy.sparse.csr_matrix
 that were clicked again."""
 
 
-def near(sessions: Sessions, items: int) -> Table:
+def count_pairs(sessions: Sessions, items: int) -> Table:
     """Count pairs clicked within HISTORY_LENGTH of each other, weighted exp(−distance / _REACH).
 
     Both directions count alike: on real clicks that was better than successors only, as people
@@ -86,7 +86,7 @@ def item_vectors(table: Table, dimensions: int) -> torch.Tensor:
     return result
 
 
-def place_items(model: BST, table: Table, known: int) -> None:
+def initialise_item_vectors(model: BST, table: Table, known: int) -> None:
     """Set the embeddings of all items after the first `known` to where counting puts them.
 
     With nothing known, all come from `item_vectors`. Beside items that a champion has trained, a

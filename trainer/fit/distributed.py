@@ -42,7 +42,7 @@ _SEEDS_APART = 1_000_003
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """This process among those that fit together."""
 
     rank: int = 0
@@ -68,10 +68,10 @@ class Ranks:
         """Of this rank's dropout."""
         return seed + _SEEDS_APART * self.rank
 
-    def level(self, model: nn.Module) -> None:
+    def broadcast_weights(self, model: nn.Module) -> None:
         """Give every rank the weights of rank 0: machines may differ in the last bit."""
         if self.world > 1:
-            with _lost_is_said():
+            with _raise_rank_lost():
                 for value in model.state_dict().values():
                     dist.broadcast(value, 0)
 
@@ -82,7 +82,7 @@ class Ranks:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         wish = gradients[0].new_full((1,), float(halt))  # it travels with the gradients
         flat = torch.cat([*(g.reshape(-1) for g in gradients), wish])
-        with _lost_is_said():
+        with _raise_rank_lost():
             dist.all_reduce(flat)
         flat /= self.world
         parts = torch.split(flat, [g.numel() for g in gradients] + [1])
@@ -95,15 +95,15 @@ class Ranks:
         if self.world == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        with _lost_is_said():
+        with _raise_rank_lost():
             dist.all_reduce(total)
         return [float(value) for value in total]
 
-    def of_first(self, value: float) -> float:
+    def from_rank_zero(self, value: float) -> float:
         """What rank 0 says."""
         return self.sum(value if self.rank == 0 else 0.0)[0]
 
-    def hand_out(self, recipe: str, frame: pd.DataFrame, champion: Checkpoint | None) -> None:
+    def send_log(self, recipe: str, frame: pd.DataFrame, champion: Checkpoint | None) -> None:
         """Let the others fit along, from rank 0. `recipe` must be what they would do, too."""
         if self.world > 1:
             table = pa.Table.from_pandas(frame[_COLUMNS], preserve_index=False)
@@ -116,7 +116,7 @@ class Ranks:
                 blobs += [files[name] for name in _FILES]
             self._send(blobs)
 
-    def dismiss(self) -> None:
+    def send_end(self) -> None:
         """Tell the others that there will be no more fits, from rank 0."""
         if self.world > 1:
             self._send([])
@@ -153,18 +153,18 @@ class Ranks:
         return [blob.numpy().tobytes() for blob in blobs]
 
     def _broadcast(self, tensor: Tensor) -> Tensor:
-        with _lost_is_said():
+        with _raise_rank_lost():
             dist.broadcast(tensor, 0, group=self.waiting)
         return tensor
 
 
-ALONE = Ranks()
+ALONE = ProcessGroup()
 
 
 @contextlib.contextmanager
-def joined(
+def process_group(
     environ: Mapping[str, str] = os.environ, timeout_seconds: float = TIMEOUT_SECONDS
-) -> Iterator[Ranks]:
+) -> Iterator[ProcessGroup]:
     """Join the processes that torchrun has started with us; without torchrun, be alone.
 
     Raises ConfigurationError if the environment is half torchrun's, RankLost if the others do not
@@ -180,11 +180,11 @@ def joined(
             "or unset WORLD_SIZE"
         )
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    with _lost_is_said():
+    with _raise_rank_lost():
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
         waiting = dist.new_group(timeout=_BETWEEN_FITS, backend="gloo")
     try:
-        yield Ranks(
+        yield ProcessGroup(
             int(environ["RANK"]),
             world,
             int(environ.get("LOCAL_RANK", "0")),
@@ -196,7 +196,7 @@ def joined(
 
 
 @contextlib.contextmanager
-def _lost_is_said() -> Iterator[None]:
+def _raise_rank_lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # of every backend: connection closed, timed out

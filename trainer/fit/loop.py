@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nextclick.shared.model import SessionModel
 from nextclick.trainer.data import Samples
 from nextclick.trainer.evaluate import discounted_gain, ranks_of
-from nextclick.trainer.fit.distributed import ALONE, Ranks
+from nextclick.trainer.fit.distributed import ALONE, ProcessGroup
 from nextclick.trainer.fit.objectives import Objective
 from nextclick.trainer.fit.presets import Preset
 
@@ -59,7 +59,7 @@ def fit(
     max_seconds: float = float("inf"),
     stopped: Callable[[], bool] = lambda: False,
     progress: bool = True,
-    ranks: Ranks = ALONE,
+    ranks: ProcessGroup = ALONE,
 ) -> list[Epoch]:
     """Train `model` in place and leave it with the weights of its best validation epoch.
 
@@ -83,7 +83,7 @@ def fit(
         _groups(model, preset.weight_decay), peak, (0.9, 0.98), fused=device.type != "mps"
     )
 
-    ranks.level(model)
+    ranks.broadcast_weights(model)
     began = time.monotonic()
     loss_before, ndcg_before = _validate(model, validation, device, ranks)
     best_weights = {name: value.clone() for name, value in model.state_dict().items()}
@@ -120,7 +120,7 @@ def fit(
 
         validation_loss, ndcg = _validate(model, validation, device, ranks)
         train_loss = ranks.sum(torch.stack(losses).mean().item())[0] / ranks.world
-        seconds = ranks.of_first(time.monotonic() - began)
+        seconds = ranks.from_rank_zero(time.monotonic() - began)
         curve.append(Epoch(epoch, train_loss, validation_loss, ndcg, seconds))
         bar.set_postfix(loss=f"{train_loss:.3f}", ndcg=f"{ndcg:.3f}")
         if best_epoch(curve).epoch == epoch:
@@ -151,7 +151,7 @@ def _groups(model: SessionModel, weight_decay: float) -> list[dict[str, object]]
 
 
 def _validate(
-    model: SessionModel, validation: Samples, device: torch.device, ranks: Ranks
+    model: SessionModel, validation: Samples, device: torch.device, ranks: ProcessGroup
 ) -> tuple[float, float]:
     """Mean −log P(next click) and NDCG; not a number without validation."""
     if len(validation) == 0:

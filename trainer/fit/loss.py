@@ -33,7 +33,7 @@ class CatalogueCrossEntropy:
         sessions: Sessions,
         catalogue: Tensor,
         targets: Tensor,
-        stands_for: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> Tensor:
         """Compute the loss, a scalar that can be differentiated.
 
@@ -50,7 +50,7 @@ class CatalogueCrossEntropy:
             sessions.bonus,
             sessions.bonus_columns,
             targets,
-            stands_for,
+            weights,
             self._buffers,
             self._smoothing,
         )
@@ -66,11 +66,11 @@ class _Function(torch.autograd.Function):
         bonus: Tensor,
         bonus_columns: Tensor,
         targets: Tensor,
-        stands_for: Tensor | None,
+        weights: Tensor | None,
         buffers: tuple[Tensor, Tensor],
         smoothing: float,
     ) -> Tensor:
-        weight = queries.new_ones(len(catalogue)) if stands_for is None else stands_for
+        weight = queries.new_ones(len(catalogue)) if weights is None else weights
         log_weight, items = weight.log(), float(weight.sum())
         sum_of_logits = queries @ (weight @ catalogue) + bonus.sum(dim=1)
         of_queries = torch.empty_like(queries)

@@ -30,7 +30,7 @@ _BATCH = 256
 def mix(model: BST, validation: Samples, device: torch.device) -> None:
     """Set what is about and what ahead first, then how much the neighbours add to that."""
     choose_about_share(model, validation, device)
-    weigh_neighbours(model, validation, device)
+    choose_neighbours_share(model, validation, device)
 
 
 def choose_about_share(model: BST, validation: Samples, device: torch.device) -> None:
@@ -46,7 +46,7 @@ def choose_about_share(model: BST, validation: Samples, device: torch.device) ->
     model.about_share.fill_(SHARE_WITHOUT_VALIDATION if best is None else best)
 
 
-def weigh_neighbours(model: BST, validation: Samples, device: torch.device) -> None:
+def choose_neighbours_share(model: BST, validation: Samples, device: torch.device) -> None:
     """Set the one of WEIGHTS under which network and neighbours rank the validation best."""
 
     def mixed(histories: Tensor, catalogue: Tensor) -> Iterator[Tensor]:

@@ -13,12 +13,12 @@ DRAWN = 4096
 
 
 @dataclass(frozen=True)
-class Competitors:
+class NegativeSamples:
     """Some items of the catalogue."""
 
     rows: Tensor
     """Shape [C]: catalogue rows, ascending."""
-    stands_for: Tensor
+    weights: Tensor
     """Shape [C]: 1 for an item of the step itself; for one that was drawn, how many items there
     are for each that was drawn, so that a sum over the catalogue is estimated without bias."""
     _column_of: Tensor
@@ -28,7 +28,7 @@ class Competitors:
         return self._column_of[rows]
 
 
-def draw(items: int, clicked: Tensor, rng: np.random.Generator) -> Competitors:
+def draw_negative_samples(items: int, clicked: Tensor, rng: np.random.Generator) -> NegativeSamples:
     """All items of a step (`clicked`: rows, any shape) and at most DRAWN others, at random.
 
     Targets compete with all that the step's sessions hold, without error, and with the rest
@@ -47,7 +47,7 @@ def draw(items: int, clicked: Tensor, rng: np.random.Generator) -> Competitors:
     column_of[rows] = np.arange(len(rows))
     weight = np.where(own[rows], 1.0, len(rest) / max(1, len(drawn)))
     device = clicked.device
-    return Competitors(
+    return NegativeSamples(
         torch.from_numpy(rows).to(device),
         torch.from_numpy(weight.astype(np.float32)).to(device),
         torch.from_numpy(column_of).to(device),

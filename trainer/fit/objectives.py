@@ -13,9 +13,9 @@ from torch.nn import functional
 from nextclick.shared.model import BST, SourceBST
 from nextclick.trainer.data import Samples, Sessions, sample_negatives
 from nextclick.trainer.data.segments import batches, cut, mostly_recent
-from nextclick.trainer.fit.distributed import ALONE, Ranks
+from nextclick.trainer.fit.distributed import ALONE, ProcessGroup
 from nextclick.trainer.fit.loss import CatalogueCrossEntropy
-from nextclick.trainer.fit.negative_samples import draw
+from nextclick.trainer.fit.negative_samples import draw_negative_samples
 
 
 class Objective(Protocol):
@@ -24,7 +24,7 @@ class Objective(Protocol):
     steps_per_epoch: int
 
     def epoch(
-        self, rng: np.random.Generator, device: torch.device, ranks: Ranks = ALONE
+        self, rng: np.random.Generator, device: torch.device, ranks: ProcessGroup = ALONE
     ) -> Iterator[Tensor]:
         """Yield the loss of one step after the other; the model moves between two of them.
 
@@ -61,26 +61,26 @@ class EveryClick:
         self.steps_per_epoch = max(1, round(sessions.targets / batch))
 
     def epoch(
-        self, rng: np.random.Generator, device: torch.device, ranks: Ranks = ALONE
+        self, rng: np.random.Generator, device: torch.device, ranks: ProcessGroup = ALONE
     ) -> Iterator[Tensor]:
         """See Objective."""
         segments = mostly_recent(cut(self._sessions, self._stride, rng), rng)
         for batch in batches(segments, self._batch, rng):
             length = int(segments.lengths[batch].max())
             rows = torch.from_numpy(segments.rows[batch, -length - 1 :]).to(device)
-            competitors = draw(self._model.config.items, rows, rng)
+            negative_samples = draw_negative_samples(self._model.config.items, rows, rng)
             ours, weight = ranks.part(segments.trained[batch])
             trained = torch.from_numpy(segments.trained[batch][ours]).to(device)
             inputs, targets = rows[ours, :-1], rows[ours, 1:]
             chosen = torch.arange(length, device=device) >= length - trained[:, None]
-            columns = competitors.columns(targets[chosen])
-            catalogue = self._model.network.unit_vectors(competitors.rows)
+            columns = negative_samples.columns(targets[chosen])
+            catalogue = self._model.network.unit_vectors(negative_samples.rows)
             ahead, about = (
                 self._loss(
-                    read._replace(bonus_columns=competitors.columns(read.bonus_columns + 1)),
+                    read._replace(bonus_columns=negative_samples.columns(read.bonus_columns + 1)),
                     catalogue,
                     columns,
-                    competitors.stands_for,
+                    negative_samples.weights,
                 )
                 for read in self._model.network.read(inputs, chosen)
             )
@@ -104,7 +104,7 @@ class OwnCandidates:
         self.steps_per_epoch = max(1, -(-len(samples) // batch))
 
     def epoch(
-        self, rng: np.random.Generator, device: torch.device, ranks: Ranks = ALONE
+        self, rng: np.random.Generator, device: torch.device, ranks: ProcessGroup = ALONE
     ) -> Iterator[Tensor]:
         """See Objective."""
         order = rng.permutation(len(self._samples))

@@ -22,7 +22,7 @@ from nextclick.trainer.data import (
     source_samples,
 )
 from nextclick.trainer.fit import cooccurrence
-from nextclick.trainer.fit.distributed import ALONE, Ranks
+from nextclick.trainer.fit.distributed import ALONE, ProcessGroup
 from nextclick.trainer.fit.loop import Epoch, fit
 from nextclick.trainer.fit.mixing import mix
 from nextclick.trainer.fit.objectives import EveryClick, Objective, OwnCandidates
@@ -53,7 +53,7 @@ def fit_model(
     max_seconds: float = float("inf"),
     stopped: Callable[[], bool] = lambda: False,
     progress: bool = True,
-    ranks: Ranks = ALONE,
+    ranks: ProcessGroup = ALONE,
 ) -> Fitted:
     """Fit on Split.TRAIN; Split.VALIDATION, if any, chooses the epoch and how the parts mix.
 
@@ -66,9 +66,9 @@ def fit_model(
     model = build(preset.config(len(vocabulary), len(train.rows)))
     warm = champion is not None and _warm_start(model, champion)
     if isinstance(model, BST):
-        table = cooccurrence.near(train, len(vocabulary))
+        table = cooccurrence.count_pairs(train, len(vocabulary))
         known = len(champion.vocabulary) if champion is not None and warm else 0
-        cooccurrence.place_items(model, table, known)
+        cooccurrence.initialise_item_vectors(model, table, known)
         clicks = np.bincount(train.rows - 1, minlength=len(vocabulary))
         cooccurrence.set_neighbours(model.neighbours, table, clicks)
     objective, validation = _training_data(model, train, data, vocabulary, preset, seed)

@@ -34,21 +34,21 @@ class Feed:
         kafka: KafkaSettings,
         group_id: str,
         registry: Registry,
-        rivals: dict[str, TopItems],
+        baselines: dict[str, TopItems],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """group_id: the workers', for their lag."""
         self._kafka = kafka
         self._group_id = group_id
         self._registry = registry
-        self._rivals = rivals
+        self._rivals = baselines
         self._clock = clock
         self._looked_at = 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.lock = threading.Lock()
         """Held while the stream changes; whoever reads it must hold it, too."""
-        self.stream = Stream(rivals)
+        self.stream = Stream(baselines)
         self.trouble = ""
         """Why nothing is seen at the moment; empty if all is well."""
 

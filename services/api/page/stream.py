@@ -89,9 +89,9 @@ class _Step:
 class Stream:
     """The last minutes."""
 
-    def __init__(self, rivals: dict[str, TopItems]) -> None:
+    def __init__(self, baselines: dict[str, TopItems]) -> None:
         """rivals: what the model is compared with, by name."""
-        self.rivals = rivals
+        self.baselines = baselines
         self.shoppers: OrderedDict[str, Shopper] = OrderedDict()
         self.newest: deque[Seen] = deque(maxlen=NEWEST)
         self.points: deque[Point] = deque(maxlen=POINTS)
@@ -120,7 +120,7 @@ class Stream:
 
     def add_answers(self, answers: Sequence[Recommendation], arrived_ms: float) -> None:
         """Note answers, in stream order, that were read at one moment."""
-        rivals = {name: method(answers) for name, method in self.rivals.items()}
+        baselines = {name: method(answers) for name, method in self.baselines.items()}
         for i, answer in enumerate(answers):
             self.answers += 1
             self._step.answers += 1
@@ -134,7 +134,7 @@ class Stream:
             after.clicks += 1
             after.judged += seen.judged
             after.hits += seen.rank is not None
-            after.lists = {name: lists[i] for name, lists in rivals.items()}
+            after.lists = {name: lists[i] for name, lists in baselines.items()}
             self.shoppers[answer.user_id] = after
             if len(self.shoppers) > SHOPPERS:
                 self.shoppers.popitem(last=False)
@@ -156,7 +156,7 @@ class Stream:
                 step.answers / seconds,
                 percentiles,
                 lag,
-                {n: hits[n] / judged for n in ("model", *self.rivals)} if judged else {},
+                {n: hits[n] / judged for n in ("model", *self.baselines)} if judged else {},
             )
         )
 

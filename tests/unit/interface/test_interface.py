@@ -15,7 +15,7 @@ import nextclick
 from nextclick.services.simulator.missions import MissionWorld
 from nextclick.services.simulator.publish import click_frame
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.model import Choice, Scorer
+from nextclick.shared.model import Constraints, Scorer
 from nextclick.shared.model.checkpoint import to_files
 from nextclick.shared.schemas import ScoredItem
 from nextclick.trainer.collect import EventLog
@@ -199,7 +199,7 @@ def test_an_explanation_is_of_the_list_that_is_asked_for(
     assert explanation.items == random_model.recommend(["3", "7"], k=15)
     assert np.shape(explanation.contributions) == (15, 2)
     one = Scorer(builders.checkpoint(), builders.CPU, 10)
-    without = one.recommend([["3"]], [Choice(30)])[0].items
+    without = one.recommend([["3"]], [Constraints(30)])[0].items
     score = {item.item_id: item.score for item in without}
     first, (_, nats) = explanation.items[0], explanation.contributions[0]
     assert nats == pytest.approx(np.log(first.score / score[first.item_id]), abs=1e-4)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nextclick.shared.schemas import Recommendation, ScoredItem
-from nextclick.shared.stream_metrics import Live
+from nextclick.shared.stream_metrics import StreamMetrics
 
 
 def answer(event: str, user: str, item: str, offers: str, version: str = "v1") -> Recommendation:
@@ -23,7 +23,7 @@ def always_a(answers: Sequence[Recommendation]) -> list[set[str]]:
 
 
 def test_it_counts_what_is_missing_doubled_and_swapped() -> None:
-    live = Live(rivals={})
+    live = StreamMetrics(baselines={})
     live.add_clicks(["1", "2", "3"])
     live.add_answers([answer("1", "u", "a", "b"), answer("1", "u", "a", "b")], [110, 120])
     live.add_answers([answer("2", "u", "a", "b", "v2")], [130])
@@ -34,7 +34,7 @@ def test_it_counts_what_is_missing_doubled_and_swapped() -> None:
 
 
 def test_a_hit_is_a_next_click_that_was_on_the_list() -> None:
-    live = Live(rivals={"popularity": always_a}, k=2)
+    live = StreamMetrics(baselines={"popularity": always_a}, k=2)
     live.add_answers(
         [
             answer("1", "u", "a", "bc"),  # nothing before it to judge
@@ -50,12 +50,12 @@ def test_a_hit_is_a_next_click_that_was_on_the_list() -> None:
 
 
 def test_nothing_seen_nothing_claimed() -> None:
-    live = Live(rivals={})
+    live = StreamMetrics(baselines={})
     assert (live.missing, live.swaps, live.latency_ms(), live.hit_rates()) == (0, 0, {}, {})
 
 
 def test_a_repeated_answer_is_not_judged_or_timed_again() -> None:
-    live = Live(rivals={})
+    live = StreamMetrics(baselines={})
     first = answer("1", "u", "a", "b")
     live.add_answers([first, first, answer("2", "u", "b", "c"), first], [110, 999, 120, 999])
     assert (live.judged, live.hits["model"], live.duplicates) == (1, 1, 2)
@@ -65,7 +65,7 @@ def test_a_repeated_answer_is_not_judged_or_timed_again() -> None:
 
 
 def test_an_answer_may_be_seen_before_its_click() -> None:
-    live = Live(rivals={})
+    live = StreamMetrics(baselines={})
     live.add_answers([answer("1", "u", "a", "b")], [110])
     live.add_clicks(["1", "2"])
     live.add_clicks(["2"])  # a second reading of the topic
@@ -73,7 +73,7 @@ def test_an_answer_may_be_seen_before_its_click() -> None:
 
 
 def test_the_newest_latencies_are_those_that_came_last() -> None:
-    live = Live(rivals={})
+    live = StreamMetrics(baselines={})
     for i, arrived in enumerate([1100, 1100, 110, 130]):
         live.add_answers([answer(str(i), f"u{i}", "a", "b")], [arrived])
     assert live.latency_ms(newest=2) == {"p50": 20.0, "p90": 28.0, "p99": 29.8}
@@ -81,7 +81,7 @@ def test_the_newest_latencies_are_those_that_came_last() -> None:
 
 
 def test_the_click_judged_is_the_last_of_the_history() -> None:
-    live = Live(rivals={})
+    live = StreamMetrics(baselines={})
     later = answer("2", "u", "x", "z").model_copy(update={"history": ["b", "x"]})
     live.add_answers([answer("1", "u", "a", "b"), later], [110, 120])
     assert live.hit_rates() == {"model": 0.0}

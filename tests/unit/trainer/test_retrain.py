@@ -178,7 +178,7 @@ def test_a_candidate_worse_than_the_champion_is_refused_and_changes_nothing(
 ) -> None:
     untrained(monkeypatch, turn_items_round)
     monkeypatch.setattr(  # else the neighbours' vote would save it
-        "nextclick.trainer.fit.mixing.weigh_neighbours",
+        "nextclick.trainer.fit.mixing.choose_neighbours_share",
         lambda model, *_: model.neighbours.weight.zero_(),
     )
     outcome = run(pattern_log(30), registry)

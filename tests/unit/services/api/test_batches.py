@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from nextclick.services.api import batches
-from nextclick.services.api.batches import Batches, Overloaded
+from nextclick.services.api.batches import MicroBatcher, Overloaded
 from nextclick.shared.errors import Unavailable
 
 
@@ -34,8 +34,8 @@ def echo() -> Echo:
 
 
 @pytest.fixture
-def asked(echo: Echo) -> Iterator[Batches[int, int]]:
-    made: Batches[int, int] = Batches("echo", echo, max_batch=3, max_waiting=6)
+def asked(echo: Echo) -> Iterator[MicroBatcher[int, int]]:
+    made: MicroBatcher[int, int] = MicroBatcher("echo", echo, max_batch=3, max_waiting=6)
     made.start()
     yield made
     echo.go.set()
@@ -43,7 +43,7 @@ def asked(echo: Echo) -> Iterator[Batches[int, int]]:
 
 
 async def begun(
-    echo: Echo, asked: Batches[int, int], questions: list[int]
+    echo: Echo, asked: MicroBatcher[int, int], questions: list[int]
 ) -> list[asyncio.Task[int]]:
     """Ask; the first question is under way, the others wait."""
     tasks = []
@@ -55,7 +55,7 @@ async def begun(
     return tasks
 
 
-def test_what_waits_is_answered_together(echo: Echo, asked: Batches[int, int]) -> None:
+def test_what_waits_is_answered_together(echo: Echo, asked: MicroBatcher[int, int]) -> None:
     async def run() -> list[int]:
         tasks = await begun(echo, asked, [1, 2, 3, 4, 5])
         echo.go.set()
@@ -66,7 +66,7 @@ def test_what_waits_is_answered_together(echo: Echo, asked: Batches[int, int]) -
 
 
 def test_an_error_reaches_everyone_in_its_batch_and_nobody_else(
-    echo: Echo, asked: Batches[int, int]
+    echo: Echo, asked: MicroBatcher[int, int]
 ) -> None:
     async def run() -> list[int | BaseException]:
         tasks = await begun(echo, asked, [1, -1, 2, 3, 4])
@@ -77,7 +77,7 @@ def test_an_error_reaches_everyone_in_its_batch_and_nobody_else(
     assert [str(answer) for answer in answers] == ["1", "away", "away", "away", "4"]
 
 
-def test_more_than_may_wait_are_refused_at_once(echo: Echo, asked: Batches[int, int]) -> None:
+def test_more_than_may_wait_are_refused_at_once(echo: Echo, asked: MicroBatcher[int, int]) -> None:
     async def run() -> None:
         tasks = await begun(echo, asked, [1, 2, 3, 4, 5, 6])
         with pytest.raises(Overloaded, match="6 requests wait"):
@@ -89,7 +89,9 @@ def test_more_than_may_wait_are_refused_at_once(echo: Echo, asked: Batches[int, 
     asyncio.run(run())
 
 
-def test_who_goes_before_the_answer_holds_nobody_up(echo: Echo, asked: Batches[int, int]) -> None:
+def test_who_goes_before_the_answer_holds_nobody_up(
+    echo: Echo, asked: MicroBatcher[int, int]
+) -> None:
     async def run() -> list[int]:
         tasks = await begun(echo, asked, [1, 2, 3])
         tasks[1].cancel()
@@ -100,7 +102,7 @@ def test_who_goes_before_the_answer_holds_nobody_up(echo: Echo, asked: Batches[i
 
 
 def test_stopping_answers_what_waits(echo: Echo) -> None:
-    asked: Batches[int, int] = Batches("echo", echo, max_batch=2, max_waiting=10)
+    asked: MicroBatcher[int, int] = MicroBatcher("echo", echo, max_batch=2, max_waiting=10)
     asked.start()
 
     async def run() -> list[int]:
@@ -115,7 +117,7 @@ def test_stopping_answers_what_waits(echo: Echo) -> None:
 
 
 def test_a_thread_that_is_stuck_is_not_alive(
-    echo: Echo, asked: Batches[int, int], monkeypatch: pytest.MonkeyPatch
+    echo: Echo, asked: MicroBatcher[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def run() -> None:
         (task,) = await begun(echo, asked, [1])

@@ -14,14 +14,14 @@ SCORER = Scorer(checkpoint(6), CPU, top_k=3)
 
 
 def excluded(rules: Rules, category: str | None = None, scorer: Scorer = SCORER) -> set[str]:
-    mask = rules.choice(scorer, 3, False, category).excluded
+    mask = rules.constraints(scorer, 3, False, category).excluded
     if mask is None:
         return set()
     return {scorer.vocabulary.item_ids[i] for i in mask.nonzero().flatten().tolist()}
 
 
 def test_no_rule_is_no_mask() -> None:
-    assert Rules().choice(SCORER, 3, False, None).excluded is None
+    assert Rules().constraints(SCORER, 3, False, None).excluded is None
 
 
 def test_denied_items_are_excluded_whether_the_model_knows_them_or_not() -> None:
@@ -42,8 +42,8 @@ def test_masks_are_made_once_per_model_and_forgotten_with_it() -> None:
     rules = Rules(frozenset({"2"}))
     scorer = Scorer(checkpoint(3), CPU, top_k=3)
     assert (
-        rules.choice(scorer, 1, False, None).excluded
-        is rules.choice(scorer, 2, True, None).excluded
+        rules.constraints(scorer, 1, False, None).excluded
+        is rules.constraints(scorer, 2, True, None).excluded
     )
     assert excluded(rules, scorer=scorer) == excluded(rules) == {"2"}
     assert len(rules._masks) == 2

@@ -76,8 +76,10 @@ def test_live_clicks_are_hit_as_often_as_the_ceiling_says(name: str) -> None:
 
 def test_the_past_is_the_sources_log_or_a_mission_log_of_like_length() -> None:
     for name, count in (("missions", 40_000), ("source", 42_027)):
-        past = worlds.past(worlds.world(name, 42), BOOTSTRAP_INTERACTIONS[name], seed=42)
-        assert len(past.users) == count
+        historic_clicks = worlds.historic_clicks(
+            worlds.world(name, 42), BOOTSTRAP_INTERACTIONS[name], seed=42
+        )
+        assert len(historic_clicks.users) == count
 
 
 def test_an_unknown_world_lists_the_known() -> None:

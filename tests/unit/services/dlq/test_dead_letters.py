@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextclick.services.dlq import dead_letters
-from nextclick.services.dlq.dead_letters import Letter, Offsets
+from nextclick.services.dlq.dead_letters import DeadLetter, Offsets
 from nextclick.services.worker import decide
 from nextclick.shared.errors import BadClick, ConfigurationError
 from nextclick.shared.messages import Message, OutMessage
@@ -97,7 +97,7 @@ def test_every_letter_is_dealt_with_once_whatever_the_reasons_limits_and_parts(
     held = {partition: range(ends[partition]) for partition in range(3)}
     committed: dict[str, Offsets] = {reason: {} for reason in dead_letters.KNOWN}
 
-    def redrive(reason: str | None, limit: int, size: int) -> list[Letter]:
+    def redrive(reason: str | None, limit: int, size: int) -> list[DeadLetter]:
         done = {name: committed[name] for name in dead_letters.known(reason)}
         wanted = dead_letters.unread(held, done)
         messages = [m for m in topic if m.offset in wanted[m.partition]]

@@ -37,10 +37,10 @@ def test_batches_keep_the_order_the_size_and_the_limit(
             for i, user in enumerate(users)
         ]
     )
-    waiting, taken = deque(everything), list[decide.Read]()
-    uncommitted, since_commit = Counter[str](), list[decide.Read]()
+    waiting, taken = deque(everything), list[decide.DecodedMessage]()
+    uncommitted, since_commit = Counter[str](), list[decide.DecodedMessage]()
     while waiting:
-        batch = decide.take(waiting, size, uncommitted, limit)
+        batch = decide.take_batch(waiting, size, uncommitted, limit)
         if not batch:
             assert max(uncommitted.values()) == limit
             uncommitted.clear()

@@ -34,7 +34,7 @@ class Kafka:
         messages: Sequence[OutMessage],
         offsets: Mapping[int, int],
         group: object,
-        reached: Callable[[str], None],
+        on_step: Callable[[str], None],
     ) -> BackgroundCall:
         assert group == "generation 7"
         self.begun.append(offsets)
@@ -155,7 +155,7 @@ def test_with_an_unknown_outcome_the_client_is_thrown_away_before_going_on() -> 
     assert not ours.is_open
 
 
-@pytest.mark.parametrize("rebalance", ["before_revoke", "on_lost"])
+@pytest.mark.parametrize("rebalance", ["on_revoke", "on_lost"])
 def test_what_went_wrong_within_a_rebalance_is_said_after_it(rebalance: str) -> None:
     """In the rebalance there is nothing to go back to: positions cannot be sought there."""
     kafka = Kafka()
@@ -177,7 +177,7 @@ def test_before_a_partition_goes_everything_is_committed() -> None:
     kafka.may_end.clear()
     submit(ours, 5)
     submit(ours, 9)
-    revoking = threading.Thread(target=ours.before_revoke)
+    revoking = threading.Thread(target=ours.on_revoke)
     revoking.start()
     assert revoking.is_alive()
     kafka.may_end.set()

@@ -49,7 +49,7 @@ def test_the_steps_come_in_their_order() -> None:
 def test_whoever_wants_to_know_hears_of_every_step() -> None:
     stage, heard = Stage([click(1)]), list[str]()
     ours = worker(stage)
-    ours.reached = ours.guarantee._reached = heard.append  # type: ignore[attr-defined]
+    ours.on_step = ours.guarantee._on_step = heard.append  # type: ignore[attr-defined]
     until_all_is_committed(ours)
     assert tuple(heard) == STEPS
 
@@ -201,9 +201,9 @@ def test_before_partitions_go_what_is_open_is_finished_and_what_is_waiting_is_dr
     stage.poll_takes = 0.1
 
     def rebalance() -> None:
-        stage.before_revoke()
+        stage.on_revoke()
         assert stage.events[-1][0] == "commit now"
-        stage.on_gone({0})
+        stage.on_removed({0})
         stage.acknowledges = True
 
     stage.during_poll = rebalance
@@ -221,7 +221,7 @@ def test_what_was_lost_is_not_committed() -> None:
 
     def lost() -> None:
         stage.on_lost()
-        stage.on_gone({1})
+        stage.on_removed({1})
         stage.acknowledge()
 
     stage.during_poll = lost
@@ -255,8 +255,8 @@ def test_every_click_is_answered_from_its_own_history() -> None:
     assert got[6].history == ["1", "3", "5", "7"]
     assert got[8].fallback == "unknown_items"
     for answer in got:
-        (alone,) = stage.model.scorer.recommend([answer.history])
-        assert same_list(answer.items, alone.items)
+        (exclusive_lock,) = stage.model.scorer.recommend([answer.history])
+        assert same_list(answer.items, exclusive_lock.items)
         assert (answer.model_version, answer.scored_at) == ("v1", 12345)
     assert [m.key for m in stage.sent] == [a.user_id.encode() for a in got]
 
@@ -386,7 +386,7 @@ def test_a_bug_is_not_waited_out_and_nothing_is_finished_after_it() -> None:
     with pytest.raises(ZeroDivisionError):
         ours.run()
     ours.close()
-    stage.before_revoke()  # what the client calls as it leaves the group
+    stage.on_revoke()  # what the client calls as it leaves the group
     assert stage.names() == ["append", "send recommendations", "close", "close"]
 
 
@@ -434,7 +434,7 @@ class TransactionalStage(Stage):
         messages: Sequence[OutMessage],
         offsets: Mapping[int, int],
         group: None,
-        reached: Callable[[str], None],
+        on_step: Callable[[str], None],
     ) -> BackgroundCall:
         error, committed = self._failures.get(next(self._begun), (None, True))
 

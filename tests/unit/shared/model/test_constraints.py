@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextclick.bench.promise import same_list
-from nextclick.shared.model import Choice, Ranking, Scorer
+from nextclick.shared.model import Constraints, Ranking, Scorer
 from tests.unit.builders import CPU, checkpoint
 
 ITEMS = 30
@@ -14,7 +14,7 @@ WHOLE = Scorer(checkpoint(ITEMS), CPU, top_k=ITEMS)
 
 histories = st.lists(st.integers(1, ITEMS + 2).map(str), max_size=12)
 excluded = st.one_of(st.none(), st.sets(st.integers(0, ITEMS - 1)))
-choices = st.tuples(st.integers(1, 40), excluded, st.booleans())
+constraints = st.tuples(st.integers(1, 40), excluded, st.booleans())
 
 
 def mask(columns: set[int] | None) -> torch.Tensor | None:
@@ -24,13 +24,13 @@ def mask(columns: set[int] | None) -> torch.Tensor | None:
 
 
 @settings(max_examples=60)
-@given(st.lists(st.tuples(histories, choices), min_size=1, max_size=20))
+@given(st.lists(st.tuples(histories, constraints), min_size=1, max_size=20))
 def test_a_list_is_the_whole_ranking_without_what_the_choice_excludes(
     asked: list[tuple[list[str], tuple[int, set[int] | None, bool]]],
 ) -> None:
     got = SCORER.recommend(
         [history for history, _ in asked],
-        [Choice(k, mask(columns), without) for _, (k, columns, without) in asked],
+        [Constraints(k, mask(columns), without) for _, (k, columns, without) in asked],
     )
     whole = WHOLE.recommend([history for history, _ in asked])
     for (history, (k, columns, without)), ranking, full in zip(asked, got, whole, strict=True):
@@ -44,7 +44,7 @@ def test_a_list_is_the_whole_ranking_without_what_the_choice_excludes(
 
 def test_without_choices_nothing_changes() -> None:
     asked = [["1", "2"], [], ["99"]]
-    with_choices = SCORER.recommend(asked, [Choice(10)] * 3)
+    with_choices = SCORER.recommend(asked, [Constraints(10)] * 3)
     for ours, plain in zip(with_choices, SCORER.recommend(asked), strict=True):
         assert ours.fallback == plain.fallback
         assert same_list(ours.items, plain.items)
@@ -56,14 +56,14 @@ def test_rules_hold_where_a_shortlist_would_be_ranked() -> None:
     best = [item.item_id for item in scorer.recommend([["7"]])[0].items]
     never = torch.zeros(2000, dtype=torch.bool)
     never[[int(item) - 1 for item in best]] = True
-    (ranking,) = scorer.recommend([["7"]], [Choice(5, never)])
+    (ranking,) = scorer.recommend([["7"]], [Constraints(5, never)])
     assert len(ranking.items) == 5
     assert not {item.item_id for item in ranking.items} & set(best)
 
 
 def test_everything_excluded_is_an_empty_list() -> None:
     nothing = torch.ones(ITEMS, dtype=torch.bool)
-    assert SCORER.recommend([["1"], []], [Choice(3, nothing)] * 2) == [
+    assert SCORER.recommend([["1"], []], [Constraints(3, nothing)] * 2) == [
         Ranking([], None),
         Ranking([], "cold_start"),
     ]

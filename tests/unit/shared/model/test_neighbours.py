@@ -14,7 +14,12 @@ from nextclick.shared.model import BST, BSTConfig, ItemNeighbours
 from nextclick.shared.model.neighbours import AGE_DECAY
 from nextclick.shared.windows import HISTORY_LENGTH
 from nextclick.trainer.data import Sessions
-from nextclick.trainer.fit.cooccurrence import item_vectors, near, place_items, set_neighbours
+from nextclick.trainer.fit.cooccurrence import (
+    count_pairs,
+    initialise_item_vectors,
+    item_vectors,
+    set_neighbours,
+)
 
 ITEMS = 6
 session_lists = st.lists(st.lists(st.integers(1, ITEMS), min_size=1, max_size=14), max_size=8)
@@ -47,7 +52,7 @@ def counted(lists: list[list[int]], per_item: int) -> ItemNeighbours:
     neighbours = ItemNeighbours(ITEMS, per_item)
     sessions = sessions_of(lists)
     clicks = np.bincount(sessions.rows - 1, minlength=ITEMS)
-    set_neighbours(neighbours, near(sessions, ITEMS), clicks)
+    set_neighbours(neighbours, count_pairs(sessions, ITEMS), clicks)
     return neighbours
 
 
@@ -110,7 +115,7 @@ def groups(seed: int) -> Sessions:
 
 def test_items_that_are_clicked_together_get_like_vectors() -> None:
     torch.manual_seed(0)
-    vectors = item_vectors(near(groups(0), 11), dimensions=4)
+    vectors = item_vectors(count_pairs(groups(0), 11), dimensions=4)
     assert vectors.shape == (11, 4)
     assert torch.allclose(vectors[:10].norm(dim=1), torch.ones(10), atol=1e-5)
     assert not vectors[10].any()
@@ -120,14 +125,14 @@ def test_items_that_are_clicked_together_get_like_vectors() -> None:
 
 
 def test_more_dimensions_than_items_and_no_clicks_at_all_are_fine() -> None:
-    assert item_vectors(near(groups(0), 11), dimensions=20).shape == (11, 20)
-    assert not item_vectors(near(sessions_of([]), 11), dimensions=4).any()
+    assert item_vectors(count_pairs(groups(0), 11), dimensions=20).shape == (11, 20)
+    assert not item_vectors(count_pairs(sessions_of([]), 11), dimensions=4).any()
 
 
 def test_a_cold_model_starts_where_counting_puts_its_items() -> None:
     torch.manual_seed(0)
     model = BST(BSTConfig(items=11, embed_dim=8, heads=2))
-    place_items(model, near(groups(0), 11), known=0)
+    initialise_item_vectors(model, count_pairs(groups(0), 11), known=0)
     weight = model.network.item_embedding.weight
     catalogue = weight.detach()[1:]
     assert torch.allclose(catalogue.norm(dim=1), torch.ones(11), atol=1e-6)
@@ -140,11 +145,11 @@ def test_a_cold_model_starts_where_counting_puts_its_items() -> None:
 def test_a_new_item_starts_amid_its_neighbours_and_old_ones_stay() -> None:
     torch.manual_seed(0)
     model = BST(BSTConfig(items=11, embed_dim=8, heads=2))
-    place_items(model, near(groups(0), 11), known=0)
+    initialise_item_vectors(model, count_pairs(groups(0), 11), known=0)
     weight = model.network.item_embedding.weight.detach()
     before = weight[:10].clone()
     weight[10:].normal_()
-    place_items(model, near(groups(1), 11), known=9)  # items 10 and 11 are new
+    initialise_item_vectors(model, count_pairs(groups(1), 11), known=9)  # items 10 and 11 are new
     assert torch.equal(weight[:10], before)
     catalogue = functional.normalize(weight[1:], dim=1)
     like = catalogue[:9] @ catalogue[9]

@@ -14,7 +14,7 @@ from nextclick.bench.promise import same_list
 from nextclick.shared.errors import CheckpointError
 from nextclick.shared.model import Checkpoint, Scorer
 from nextclick.shared.model.checkpoint import build
-from nextclick.shared.model.scorer import six_digits
+from nextclick.shared.model.scorer import round_to_six_digits
 from nextclick.shared.windows import HISTORY_LENGTH
 from nextclick.trainer.fit.presets import DEFAULT, SOURCE, Preset
 from tests.unit.builders import CPU, checkpoint
@@ -103,8 +103,8 @@ def test_the_promise_holds_for_batches_of_every_size(promise: Promise, threads: 
         promise.check(data.draw(st.integers(0, MOST_AT_ONCE - size)), size)
 
     check()
-    for alone in range(8):
-        promise.check(alone, 1)
+    for exclusive_lock in range(8):
+        promise.check(exclusive_lock, 1)
 
 
 def test_answers_are_the_best_items_in_order() -> None:
@@ -150,9 +150,11 @@ def test_the_promise_holds_for_a_catalogue_that_is_scored_in_blocks(
     scorer = Scorer(fresh(SOURCE, 300), CPU, top_k=10)
     batch = random_windows(64, items=300).numpy()
     monkeypatch.setattr(nextclick.shared.model.source_bst, "_BLOCK_ELEMENTS", 128 * 64 * 37)
-    alone = torch.cat([scorer.log_probabilities(batch[i : i + 1]) for i in range(64)])
+    exclusive_lock = torch.cat([scorer.log_probabilities(batch[i : i + 1]) for i in range(64)])
     for size in (2, 7, 8, 9, 33, 64):
-        assert torch.allclose(scorer.log_probabilities(batch[:size]), alone[:size], atol=1e-5)
+        assert torch.allclose(
+            scorer.log_probabilities(batch[:size]), exclusive_lock[:size], atol=1e-5
+        )
 
 
 @given(
@@ -216,10 +218,12 @@ def test_weights_that_overflow_never_serve(where: str, value: float) -> None:
 def test_scores_keep_six_digits() -> None:
     rng = np.random.default_rng(0)
     scores = rng.random((200, 5)) ** rng.integers(1, 8, (200, 1))
-    for exact, rounded in zip(scores.ravel(), six_digits(scores).ravel().tolist(), strict=True):
+    for exact, rounded in zip(
+        scores.ravel(), round_to_six_digits(scores).ravel().tolist(), strict=True
+    ):
         assert rounded == pytest.approx(float(f"{exact:.6g}"), rel=1e-15)
         assert len(repr(rounded).partition("e")[0].replace(".", "").strip("0")) <= 6
-    assert six_digits(np.array([0.0, 1.0, 0.25, 1e-70])).tolist() == [0.0, 1.0, 0.25, 0.0]
+    assert round_to_six_digits(np.array([0.0, 1.0, 0.25, 1e-70])).tolist() == [0.0, 1.0, 0.25, 0.0]
 
 
 @pytest.mark.parametrize("cells", [1, 300, 900, 10**9])

@@ -20,9 +20,9 @@ from nextclick.shared.runtime import logs, settings
 from nextclick.shared.runtime.masking import (
     masked_url,
     printable,
+    redact,
     secrets_of_options,
     secrets_of_url,
-    without,
 )
 from nextclick.shared.runtime.settings import KafkaSettings, RegistrySettings, Settings
 
@@ -46,7 +46,7 @@ ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=[]))  # lone sur
 )
 def test_a_url_is_shown_without_its_login(url: str, shown: str) -> None:
     assert masked_url(url) == shown
-    assert "hunter2" not in without(secrets_of_url(url), f"cannot open {url}")
+    assert "hunter2" not in redact(secrets_of_url(url), f"cannot open {url}")
 
 
 secret_texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=4, max_size=20)
@@ -56,14 +56,14 @@ secret_texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=4, max
 def test_no_secret_is_left_in_any_text(secret: str, before: str, after: str) -> None:
     options = {"sasl.password": secret, "security.protocol": "SSL"}
     for form in (secret, repr(secret), json.dumps(secret)):
-        left = without(secrets_of_options(options), f"<{form}>")
+        left = redact(secrets_of_options(options), f"<{form}>")
         assert secret not in left
         assert re.fullmatch("<.?….?>", left)
 
 
 def test_what_is_no_secret_stays() -> None:
     assert secrets_of_options({"security.protocol": "SASL_SSL", "group.id": "g"}) == set()
-    assert without({"abc"}, "abc is short") == "abc is short"
+    assert redact({"abc"}, "abc is short") == "abc is short"
 
 
 @given(ANY_TEXT)

@@ -7,7 +7,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from nextclick.shared.errors import Unavailable
 from nextclick.shared.kafka.lag import LagWatch
-from nextclick.shared.registry.slot import _show
+from nextclick.shared.registry.slot import _set_metrics
 from nextclick.shared.runtime import metrics
 
 DOCS = Path(__file__).parents[4] / "docs" / "metrics.md"
@@ -71,10 +71,10 @@ def test_the_lag_is_that_of_our_own_partitions() -> None:
 
 def test_one_model_is_shown_with_its_age() -> None:
     for version in ("20200101T000000-aaaa", "20200102T000000-bbbb"):
-        _show(version)
+        _set_metrics(version)
     assert samples(metrics.MODEL) == {("20200102T000000-bbbb",): 1}
     (age,) = samples(metrics.MODEL_AGE).values()
     assert age > 100_000_000
-    _show("v1")  # a name that does not tell when: counted from now
+    _set_metrics("v1")  # a name that does not tell when: counted from now
     (age,) = samples(metrics.MODEL_AGE).values()
     assert 0 <= age < 60

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
-from nextclick.shared.runtime.retry import Patience, Stopped
+from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequested
 
 
 class Waiting(threading.Event):
@@ -37,7 +37,7 @@ def test_it_goes_on_until_it_works_and_says_so_once_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     stop = Waiting()
-    patiently = Patience(stop, logging.getLogger("test"), clock=lambda: stop.now)
+    patiently = RetryUntilAvailable(stop, logging.getLogger("test"), clock=lambda: stop.now)
     with caplog.at_level(logging.INFO):
         assert patiently(failing(40), "done") == "done"  # type: ignore[arg-type]
     assert 150 < stop.now < 200
@@ -47,15 +47,15 @@ def test_it_goes_on_until_it_works_and_says_so_once_a_minute(
 
 
 def test_what_works_at_once_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    assert Patience(Waiting(), logging.getLogger("test"))(failing(0), "x") == "x"  # type: ignore[arg-type]
+    assert RetryUntilAvailable(Waiting(), logging.getLogger("test"))(failing(0), "x") == "x"  # type: ignore[arg-type]
     assert caplog.records == []
 
 
 def test_a_stop_ends_the_waiting() -> None:
     stop = Waiting()
     stop.set()
-    with pytest.raises(Stopped):
-        Patience(stop, logging.getLogger("test"))(failing(5), "x")  # type: ignore[arg-type]
+    with pytest.raises(ShutdownRequested):
+        RetryUntilAvailable(stop, logging.getLogger("test"))(failing(5), "x")  # type: ignore[arg-type]
 
 
 def test_only_what_time_heals_is_waited_for() -> None:
@@ -63,7 +63,7 @@ def test_only_what_time_heals_is_waited_for() -> None:
         raise ConfigurationError("wrong password")
 
     with pytest.raises(ConfigurationError):
-        Patience(Waiting(), logging.getLogger("test"))(misconfigured)
+        RetryUntilAvailable(Waiting(), logging.getLogger("test"))(misconfigured)
 
 
 def test_it_backs_off_by_doubling_up_to_five_seconds() -> None:
@@ -76,13 +76,13 @@ def test_it_backs_off_by_doubling_up_to_five_seconds() -> None:
         return original(timeout)
 
     stop.wait = wait  # type: ignore[method-assign]
-    Patience(stop, logging.getLogger("test"))(failing(9), "x")  # type: ignore[arg-type]
+    RetryUntilAvailable(stop, logging.getLogger("test"))(failing(9), "x")  # type: ignore[arg-type]
     assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
 
 
 def test_each_call_begins_patiently_and_says_so_anew(caplog: pytest.LogCaptureFixture) -> None:
     stop = Waiting()
-    patiently = Patience(stop, logging.getLogger("test"), clock=lambda: stop.now)
+    patiently = RetryUntilAvailable(stop, logging.getLogger("test"), clock=lambda: stop.now)
     for _ in range(2):
         patiently(failing(2), "x")  # type: ignore[arg-type]
     assert stop.now == pytest.approx(2 * (0.1 + 0.2))
@@ -95,7 +95,7 @@ def test_what_works_is_done_even_after_a_stop() -> None:
     """A batch in hand is finished: only waiting is cut short."""
     stop = Waiting()
     stop.set()
-    assert Patience(stop, logging.getLogger("test"))(failing(0), "x") == "x"  # type: ignore[arg-type]
+    assert RetryUntilAvailable(stop, logging.getLogger("test"))(failing(0), "x") == "x"  # type: ignore[arg-type]
     assert stop.now == 0
 
 
@@ -108,5 +108,5 @@ def test_arguments_are_passed_on_at_every_attempt() -> None:
             raise Unavailable("away")
         return a + b
 
-    assert Patience(Waiting(), logging.getLogger("test"))(action, 1, b=2) == 3
+    assert RetryUntilAvailable(Waiting(), logging.getLogger("test"))(action, 1, b=2) == 3
     assert seen == [(1, 2)] * 3

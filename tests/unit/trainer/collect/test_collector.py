@@ -10,7 +10,7 @@ import pytest
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.messages import Message
-from nextclick.shared.runtime.retry import Patience, Stopped
+from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequested
 from nextclick.shared.schemas import Click
 from nextclick.trainer.collect import EventLog, Row
 from nextclick.trainer.collect.collector import Collector, start_offsets
@@ -46,7 +46,7 @@ def event_log(tmp_path: Path) -> EventLog:
 
 def collector(topic: Topic, event_log: EventLog, times: list[float]) -> Collector:
     topic.log = event_log
-    patiently = Patience(threading.Event(), logging.getLogger("test"))
+    patiently = RetryUntilAvailable(threading.Event(), logging.getLogger("test"))
     return Collector(topic, event_log, patiently, 5.0, clock=lambda: times[0])  # type: ignore[arg-type]
 
 
@@ -112,13 +112,13 @@ def test_nothing_is_committed_while_the_log_cannot_be_written(
     ours.step()
     stop = threading.Event()
     stop.set()
-    ours.patiently = Patience(stop, logging.getLogger("test"))
+    ours.patiently = RetryUntilAvailable(stop, logging.getLogger("test"))
 
     def full(partition: int, first: int, last: int, rows: list[Row]) -> None:
         raise Unavailable("no space left on device")
 
     monkeypatch.setattr(event_log, "append", full)
-    with pytest.raises(Stopped):
+    with pytest.raises(ShutdownRequested):
         ours.flush()
     assert topic.committed == []
     assert ours.new_clicks == 0

@@ -18,8 +18,8 @@ from nextclick.trainer.collect import EventLog, compact, compaction
 from nextclick.trainer.collect.compaction import merges
 from nextclick.trainer.collect.event_log_files import (
     OffsetFile,
-    as_it_stands,
     files_of,
+    locked,
     offset_files,
     uncovered,
 )
@@ -164,10 +164,10 @@ def test_two_compactions_at_once_do_not_mind_each_other(
         if len(calls) == 2:
             monkeypatch.undo()
             assert compact(log.folder).files_after == 3
-            monkeypatch.setattr(compaction, "as_it_stands", the_other_comes_second)
-        return as_it_stands(*arguments, **options)
+            monkeypatch.setattr(compaction, "locked", the_other_comes_second)
+        return locked(*arguments, **options)
 
-    monkeypatch.setattr(compaction, "as_it_stands", the_other_comes_second)
+    monkeypatch.setattr(compaction, "locked", the_other_comes_second)
     assert compact(log.folder).rows_rewritten == 0
     assert len(calls) == 4
     assert len(offset_files(log.folder)) == 3
@@ -194,7 +194,7 @@ def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 def test_who_reads_is_waited_for(log: EventLog) -> None:
     before = fill(log)
-    with as_it_stands(log.folder):
+    with locked(log.folder):
         waiting = threading.Thread(target=log.compact)
         waiting.start()
         assert ids(EventLog(str(log.folder)).read()) == before  # a second reader need not wait

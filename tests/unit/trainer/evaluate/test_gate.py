@@ -20,8 +20,8 @@ def decide(
     k: int = 10,
 ) -> Decision:
     """Every case is a user of its own."""
-    rivals = {POPULARITY: popularity, **({"V-SkNN": knn} if knn else {})}
-    return gate.decide(candidate, champion, rivals, np.arange(len(candidate.ranks)), k)
+    baselines = {POPULARITY: popularity, **({"V-SkNN": knn} if knn else {})}
+    return gate.decide(candidate, champion, baselines, np.arange(len(candidate.ranks)), k)
 
 
 def test_a_first_model_that_beats_popularity_is_published() -> None:

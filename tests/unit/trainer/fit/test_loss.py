@@ -56,13 +56,13 @@ def test_one_loss_serves_catalogues_of_any_size_in_turn() -> None:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_an_item_that_stands_for_several_counts_as_so_many(smoothing: float) -> None:
     sessions, catalogue, targets = inputs(20, items=13)
-    stands_for = torch.ones(16)
-    stands_for[13:] = torch.tensor([1.0, 2.0, 4.0])  # neither targets nor clicked
+    weights = torch.ones(16)
+    weights[13:] = torch.tensor([1.0, 2.0, 4.0])  # neither targets nor clicked
     extra = torch.randn(3, 8)
     some = torch.cat([catalogue, extra])
     every = torch.cat([catalogue, extra.repeat_interleave(torch.tensor([1, 2, 4]), dim=0)])
     leaves = (sessions.queries, sessions.bonus, catalogue)
-    sampled = CatalogueCrossEntropy(smoothing)(sessions, some, targets, stands_for)
+    sampled = CatalogueCrossEntropy(smoothing)(sessions, some, targets, weights)
     full = CatalogueCrossEntropy(smoothing)(sessions, every, targets)
     assert sampled.item() == pytest.approx(full.item(), rel=1e-5)
     for got, expected in zip(

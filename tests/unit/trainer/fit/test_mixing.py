@@ -14,8 +14,8 @@ from nextclick.trainer.fit.mixing import (
     WEIGHT_WITHOUT_VALIDATION,
     WEIGHTS,
     choose_about_share,
+    choose_neighbours_share,
     mix,
-    weigh_neighbours,
 )
 from tests.unit.builders import CPU, bst
 
@@ -44,7 +44,7 @@ def test_the_weight_is_the_one_that_ranks_validation_best(seed: int) -> None:
     torch.manual_seed(seed)
     model = bst().eval()
     cases = random_cases(seed)
-    weigh_neighbours(model, cases, CPU)
+    choose_neighbours_share(model, cases, CPU)
     reached = of_all(model, cases)
     for weight in WEIGHTS:
         model.neighbours.weight.fill_(weight)
@@ -59,7 +59,7 @@ def test_neighbours_that_are_always_right_leave_the_rest_possible() -> None:
     histories = np.repeat(np.arange(1, 31)[:, None], HISTORY_LENGTH, axis=1)
     targets = model.neighbours.rows[1:, 0].numpy().astype(np.int64)
     cases = Samples(histories, targets)
-    weigh_neighbours(model, cases, CPU)
+    choose_neighbours_share(model, cases, CPU)
     assert of_all(model, cases) == pytest.approx(1.0)
     assert 0.2 < float(model.neighbours.weight) < 1.0
     model.neighbours.weight.fill_(WEIGHTS[-1])

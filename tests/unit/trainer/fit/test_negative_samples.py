@@ -5,15 +5,15 @@ import pytest
 import torch
 
 import nextclick.trainer.fit.negative_samples
-from nextclick.trainer.fit.negative_samples import draw
+from nextclick.trainer.fit.negative_samples import draw_negative_samples
 
 CLICKED = torch.tensor([[0, 0, 7, 3], [3, 9, 9, 12]])
 
 
 def test_of_a_small_catalogue_all_items_compete_as_themselves() -> None:
-    found = draw(20, CLICKED, np.random.default_rng(0))
+    found = draw_negative_samples(20, CLICKED, np.random.default_rng(0))
     assert found.rows.tolist() == list(range(1, 21))
-    assert found.stands_for.tolist() == [1.0] * 20
+    assert found.weights.tolist() == [1.0] * 20
     assert found.columns(torch.tensor([[3, 20]])).tolist() == [[2, 19]]
 
 
@@ -21,15 +21,15 @@ def test_of_a_large_one_the_clicked_and_some_that_stand_for_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(nextclick.trainer.fit.negative_samples, "DRAWN", 5)
-    found = draw(20, CLICKED, np.random.default_rng(0))
+    found = draw_negative_samples(20, CLICKED, np.random.default_rng(0))
     rows = found.rows.tolist()
     assert len(rows) == len(set(rows)) == 4 + 5
     assert rows == sorted(rows)
     assert {3, 7, 9, 12} < set(rows) <= set(range(1, 21))
     assert found.rows[found.columns(CLICKED[CLICKED > 0])].tolist() == [7, 3, 3, 9, 9, 12]
-    for row, weight in zip(rows, found.stands_for.tolist(), strict=True):
+    for row, weight in zip(rows, found.weights.tolist(), strict=True):
         assert weight == (1.0 if row in (3, 7, 9, 12) else pytest.approx(16 / 5))
-    assert float(found.stands_for.sum()) == pytest.approx(20)
+    assert float(found.weights.sum()) == pytest.approx(20)
 
 
 def test_every_item_is_drawn_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,13 +37,13 @@ def test_every_item_is_drawn_equally_often(monkeypatch: pytest.MonkeyPatch) -> N
     rng = np.random.default_rng(0)
     drawn = np.zeros(21)
     for _ in range(2000):
-        drawn[draw(20, CLICKED, rng).rows.numpy()] += 1
+        drawn[draw_negative_samples(20, CLICKED, rng).rows.numpy()] += 1
     assert (drawn[[3, 7, 9, 12]] == 2000).all()
     others = np.delete(drawn, [0, 3, 7, 9, 12])
     assert np.abs(others / 2000 - 5 / 16).max() < 0.05
 
 
 def test_a_catalogue_that_the_step_holds_whole_leaves_nobody_to_draw() -> None:
-    found = draw(3, torch.tensor([[1, 2, 3]]), np.random.default_rng(0))
+    found = draw_negative_samples(3, torch.tensor([[1, 2, 3]]), np.random.default_rng(0))
     assert found.rows.tolist() == [1, 2, 3]
-    assert found.stands_for.tolist() == [1.0, 1.0, 1.0]
+    assert found.weights.tolist() == [1.0, 1.0, 1.0]

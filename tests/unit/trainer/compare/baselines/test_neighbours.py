@@ -23,9 +23,9 @@ def naive(
         candidates |= set(holding[-sample:])
     newest = sorted(candidates)[-sample:]
     similarity = {s: sum(weight[row] for row in set(history) & set(known[s])) for s in newest}
-    near = sorted(newest, key=lambda s: (-round(similarity[s], 9), -s))[:k]
+    count_pairs = sorted(newest, key=lambda s: (-round(similarity[s], 9), -s))[:k]
     scores = [0.0] * items
-    for s in near:
+    for s in count_pairs:
         rows = known[s]
         last = {row: i for i, row in enumerate(rows)}
         shared = next(row for row in newest_first if row in last)

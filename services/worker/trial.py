@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nextclick.services.worker.record import LEAST_JUDGED, Record, Share, size_class
+from nextclick.services.worker.version_stats import LEAST_JUDGED, HitRate, VersionStats, size_class
 
 WORSE_Z = 3.5
 """Standard errors by which a hit rate must be lower. At four looks, luck alone does that to fewer
@@ -31,11 +31,15 @@ class Verdict:
     text: str
 
 
-class Watch:
+class Trial:
     """Compares a new version with the one before it, for its first so many judged clicks."""
 
     def __init__(
-        self, new: Record, old: Record, clicks: int, clock: Callable[[], float] = time.monotonic
+        self,
+        new: VersionStats,
+        old: VersionStats,
+        clicks: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """The old version's hits before this moment count, if they are enough; `clock`: seconds.
 
@@ -103,7 +107,7 @@ class Watch:
         )
 
 
-def z_of_drop(old: Share, new: Share) -> float:
+def z_of_drop(old: HitRate, new: HitRate) -> float:
     """By how many standard errors `new` is below `old`: the z of two proportions, pooled.
 
     Hits of one user are alike, so the noise is that between users if that is more: the sum over

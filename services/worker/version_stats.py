@@ -22,7 +22,7 @@ _BATCHES_KEPT = 500
 
 
 @dataclass(frozen=True)
-class Share:
+class HitRate:
     """Hits among judged lists."""
 
     hits: int
@@ -39,7 +39,7 @@ class Share:
         return f"{self.hits / max(1, self.judged):.4f} of {self.judged}"
 
 
-class Record:
+class VersionStats:
     """What is known of one version: its newest lists that were judged, and times of its batches."""
 
     def __init__(self, version: str, kept: int) -> None:
@@ -70,9 +70,9 @@ class Record:
         elif (place := int(self._random.random() * seen)) < _BATCHES_KEPT:
             kept[place] = seconds
 
-    def take(self) -> Share:
+    def take(self) -> HitRate:
         """What was judged since the last call."""
-        taken = Share(self._new_hits, self._new_judged)
+        taken = HitRate(self._new_hits, self._new_judged)
         self._new_judged = self._new_hits = 0
         return taken
 
@@ -81,14 +81,14 @@ class Record:
         self._newest = deque(maxlen=1)
         self._seconds.clear()
 
-    def share(self) -> Share:
+    def share(self) -> HitRate:
         """Hits among the newest judged lists."""
         users: dict[str, tuple[int, int]] = {}
         for user, hit in self._newest:
             hits, judged = users.get(user, (0, 0))
             users[user] = hits + hit, judged + 1
         total = sum(hits for hits, _ in users.values())
-        return Share(total, len(self._newest), tuple(users.values()))
+        return HitRate(total, len(self._newest), tuple(users.values()))
 
     def limits(self) -> dict[int, float]:
         """Seconds above which a batch is slow, for each size class that has a p99."""

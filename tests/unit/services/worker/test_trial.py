@@ -8,14 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextclick.services.worker.record import LEAST_JUDGED, Record, Share, p99, size_class
-from nextclick.services.worker.watch import BLOCK, SLOW_FOR_SECONDS, Verdict, Watch, z_of_drop
+from nextclick.services.worker.trial import BLOCK, SLOW_FOR_SECONDS, Trial, Verdict, z_of_drop
+from nextclick.services.worker.version_stats import (
+    LEAST_JUDGED,
+    HitRate,
+    VersionStats,
+    p99,
+    size_class,
+)
 
 CLICKS = 2000
 
 
-def judged(hits: int, of: int, kept: int = CLICKS) -> Record:
-    record = Record("old", kept)
+def judged(hits: int, of: int, kept: int = CLICKS) -> VersionStats:
+    record = VersionStats("old", kept)
     for i in range(of):
         record.judge(f"u{i}", i < hits)
     return record
@@ -31,11 +37,11 @@ def watched(
     rng = random.Random(seed)
     users = clicks // 5
     bias = [rng.choice([-alike, alike]) for _ in range(users)]
-    before, after = Record("old", clicks), Record("new", clicks)
+    before, after = VersionStats("old", clicks), VersionStats("new", clicks)
     for i in range(clicks):
         before.judge(f"old-{i % users}", rng.random() < old + bias[i % users])
     rng.shuffle(bias)
-    watch = Watch(after, before, clicks, clock=lambda: 0.0)
+    watch = Trial(after, before, clicks, clock=lambda: 0.0)
     while not watch.over:
         user = after.judged % users
         after.judge(f"new-{user}", rng.random() < new + bias[user])
@@ -74,8 +80,8 @@ def test_a_useless_model_is_found_at_the_first_look() -> None:
 
 @pytest.mark.parametrize(("old", "new"), [(LEAST_JUDGED - 1, CLICKS), (0, CLICKS)])
 def test_few_judged_lists_are_no_ground_for_a_verdict(old: int, new: int) -> None:
-    after = Record("new", CLICKS)
-    watch = Watch(after, judged(old, old), CLICKS)
+    after = VersionStats("new", CLICKS)
+    watch = Trial(after, judged(old, old), CLICKS)
     for _ in range(new):
         after.judge(f"u{after.judged}", False)
         assert watch.scored(1, 0.001) is None
@@ -83,7 +89,7 @@ def test_few_judged_lists_are_no_ground_for_a_verdict(old: int, new: int) -> Non
 
 @given(st.integers(0, 500), st.integers(0, 500), st.integers(0, 500), st.integers(0, 500))
 def test_z_is_a_number_that_is_positive_for_a_drop(a: int, b: int, c: int, d: int) -> None:
-    old, new = Share(min(a, b), max(a, b)), Share(min(c, d), max(c, d))
+    old, new = HitRate(min(a, b), max(a, b)), HitRate(min(c, d), max(c, d))
     z = z_of_drop(old, new)
     assert math.isfinite(z)
     assert z == pytest.approx(-z_of_drop(new, old))
@@ -92,8 +98,8 @@ def test_z_is_a_number_that_is_positive_for_a_drop(a: int, b: int, c: int, d: in
 
 
 def test_few_users_are_no_ground_for_a_verdict() -> None:
-    after = Record("new", CLICKS)
-    watch = Watch(after, judged(CLICKS, CLICKS), CLICKS)
+    after = VersionStats("new", CLICKS)
+    watch = Trial(after, judged(CLICKS, CLICKS), CLICKS)
     for i in range(CLICKS):
         after.judge(f"u{i % 19}", False)
         assert watch.scored(1, 0.001) is None
@@ -101,8 +107,8 @@ def test_few_users_are_no_ground_for_a_verdict() -> None:
 
 def test_a_look_that_comes_too_early_is_put_off() -> None:
     """The first 400 clicks are of few users, as when partitions are read one after the other."""
-    after = Record("new", CLICKS)
-    watch = Watch(after, judged(CLICKS, CLICKS), CLICKS)
+    after = VersionStats("new", CLICKS)
+    watch = Trial(after, judged(CLICKS, CLICKS), CLICKS)
     verdicts = []
     for i in range(600):
         after.judge(f"u{i % 10 if i < 400 else i}", False)
@@ -113,28 +119,28 @@ def test_a_look_that_comes_too_early_is_put_off() -> None:
 
 
 def test_users_whose_clicks_are_alike_are_more_noise() -> None:
-    alone = [(1, 1)] * 50 + [(0, 1)] * 50
+    exclusive_lock = [(1, 1)] * 50 + [(0, 1)] * 50
     alike = [(10, 10)] * 5 + [(0, 10)] * 5
-    new = Share(30, 100, tuple([(1, 1)] * 30 + [(0, 1)] * 70))
-    z = [z_of_drop(Share(50, 100, tuple(users)), new) for users in (alone, alike)]
+    new = HitRate(30, 100, tuple([(1, 1)] * 30 + [(0, 1)] * 70))
+    z = [z_of_drop(HitRate(50, 100, tuple(users)), new) for users in (exclusive_lock, alike)]
     assert 0 < z[1] < 0.5 * z[0]
 
 
 def test_z_is_that_of_the_textbook() -> None:
-    assert z_of_drop(Share(60, 100), Share(40, 100)) == pytest.approx(2.8284, abs=1e-4)
+    assert z_of_drop(HitRate(60, 100), HitRate(40, 100)) == pytest.approx(2.8284, abs=1e-4)
 
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 20))
 def test_the_newest_lists_count(hits: list[bool], kept: int) -> None:
-    record = Record("v", kept)
+    record = VersionStats("v", kept)
     for hit in hits:
         record.judge("u", hit)
     share = record.share()
     assert (share.hits, share.judged) == (sum(hits[-kept:]), len(hits[-kept:]))
     assert share.users == (((share.hits, share.judged),) if hits else ())
     assert record.judged == len(hits)
-    assert record.take() == Share(sum(hits), len(hits))
-    assert record.take() == Share(0, 0)
+    assert record.take() == HitRate(sum(hits), len(hits))
+    assert record.take() == HitRate(0, 0)
     record.retire()
     record.judge("u", True)
     assert record.share().judged == 1
@@ -155,8 +161,8 @@ class Timed:
         old = judged(1000, CLICKS)
         for _ in range(500):
             old.scored(8, self.usual())
-        self.new = Record("new", CLICKS)
-        self.watch = Watch(self.new, old, CLICKS, clock=lambda: self.now)
+        self.new = VersionStats("new", CLICKS)
+        self.watch = Trial(self.new, old, CLICKS, clock=lambda: self.now)
 
     def usual(self) -> float:
         return self.rng.uniform(0.001, 0.002)
@@ -218,7 +224,7 @@ def test_larger_batches_may_take_longer() -> None:
 
 
 def test_a_watch_ends_even_if_nobody_comes_back() -> None:
-    watch = Watch(Record("new", CLICKS), judged(1000, CLICKS), CLICKS)
+    watch = Trial(VersionStats("new", CLICKS), judged(1000, CLICKS), CLICKS)
     for _ in range(20 * CLICKS):
         assert not watch.over
         assert watch.scored(1, 0.001) is None
@@ -231,7 +237,7 @@ def test_p99() -> None:
 
 
 def test_times_are_kept_in_bounds_and_from_the_whole_life() -> None:
-    record = Record("v", 10)
+    record = VersionStats("v", 10)
     for i in range(20_000):
         record.scored(8, i / 20_000)
     (kept,) = record._seconds.values()
