@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 from pydantic import ValidationError
 
@@ -38,7 +38,7 @@ def publish_clicks(
     for good, Unavailable if Kafka does not answer or acknowledge.
     """
     kafka = kafka or Settings.from_environment().kafka
-    rows = _clicks_of(clicks) if _is_frame(clicks) else clicks
+    rows = _clicks_of(clicks) if _is_frame(clicks) else cast("Iterable[Click]", clicks)
     ensure_topics(kafka, [kafka.clicks_topic])
     publisher = Publisher(kafka)
     publisher.connect()
