@@ -90,8 +90,8 @@ class Recommender:
         if rows := [row for row in self.checkpoint.vocabulary.rows(_ids(exclude)) if row]:
             excluded = torch.zeros(len(self.items), dtype=torch.bool, device=self._scorer.device)
             excluded[torch.tensor(rows, device=self._scorer.device) - 1] = True
-        choice = Constraints(positive(k), excluded, without_history)
-        (ranking,) = self._scorer.recommend([_ids(history)], [choice])
+        constraints = Constraints(positive(k), excluded, without_history)
+        (ranking,) = self._scorer.recommend([_ids(history)], [constraints])
         return ranking.items
 
     def similar(self, item: str, k: int = _TOP_K) -> list[ScoredItem]:

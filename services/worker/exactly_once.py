@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from nextclick.services.worker.guarantee import (
     IDLE_POLL_SECONDS,
@@ -56,8 +56,10 @@ class ExactlyOnce:
         self._now = now
         self._clock = clock
         self.on_visible: Callable[[Batch, float], None] = ignore_visible
-        self._queued: deque[Batch] = deque()
+        self._queued: list[Batch] = []
         """Scored, and not in a transaction yet."""
+        self._group: Any = None
+        """The consumer's group_metadata() when the newest of them was read."""
         self._open: _Transaction | None = None
         self._committed: list[Batch] = []
         self._refusal: CommitRefused | None = None
@@ -81,6 +83,9 @@ class ExactlyOnce:
         """Queue a batch for the next transaction, which `advance` begins."""
         batch.submitted_at = self._clock()
         self._queued.append(batch)
+        # Now and not when the transaction begins: a consumer that was shut out meanwhile names no
+        # member and no generation, and Kafka takes that for an older client and commits.
+        self._group = self._consumer.group_metadata()
 
     def advance(self) -> list[Batch]:
         """See Guarantee.advance. Raises CommitRefused if a transaction was not committed."""
@@ -99,9 +104,8 @@ class ExactlyOnce:
     def finish(self) -> None:
         """See Guarantee.finish. Raises CommitRefused if a transaction was not committed."""
         self._settle()
-        if self._queued:
-            self._begin()
-            self._settle()
+        self._begin()
+        self._settle()
 
     def on_revoke(self) -> None:
         """Commit everything, so that the partitions' next owner begins where it leaves off.
@@ -110,25 +114,29 @@ class ExactlyOnce:
         """
         try:
             self._end()
-            if self._queued:
-                self._begin()
-                self._end()
+            self._begin()
+            self._end()
         except CommitRefused as refused:
             self._refusal = refused
 
     def on_lost(self) -> None:
-        """The same: Kafka refuses what is not ours any more, and may commit what was."""
-        self.on_revoke()
+        """Wait for the end of the transaction, and begin no other: the queue is somebody else's."""
+        try:
+            self._end()
+            if self._queued:
+                self._queued.clear()
+                raise CommitRefused("partitions were lost before their answers were committed")
+        except CommitRefused as refused:
+            self._refusal = refused
 
     def forget(self, partitions: set[int]) -> None:
-        """Do nothing: nothing is open or queued after `on_revoke`."""
+        """Do nothing: nothing is open or queued after `on_revoke` and `on_lost`."""
 
     def _begin(self) -> None:
         """Begin a transaction with all that is queued."""
         if not self._queued:
             return
-        batches = list(self._queued)
-        self._queued.clear()
+        batches, self._queued = self._queued, []
         began_at = self._clock()
         offsets: dict[int, int] = {}
         for batch in batches:
@@ -137,7 +145,7 @@ class ExactlyOnce:
         call = self._publisher.begin(
             [message for batch in batches for message in batch.messages],
             offsets,
-            self._consumer.group_metadata(),
+            self._group,
             self._on_step,
         )
         self._open = _Transaction(batches, call, began_at)

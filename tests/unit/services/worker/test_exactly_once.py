@@ -20,6 +20,7 @@ class Kafka:
 
     def __init__(self) -> None:
         self.begun: list[Mapping[int, int]] = []
+        self.group = "generation 7"
         self.may_end = threading.Event()
         self.may_end.set()
         self.outcomes: list[Exception | None] = []
@@ -27,7 +28,7 @@ class Kafka:
         self.reconnected = 0
 
     def group_metadata(self) -> str:
-        return "generation 7"
+        return self.group
 
     def begin(
         self,
@@ -183,6 +184,34 @@ def test_before_a_partition_goes_everything_is_committed() -> None:
     kafka.may_end.set()
     revoking.join(10)
     assert len(ours.advance()) == 2
+    assert kafka.begun == [{0: 5}, {0: 9}]
+
+
+def test_what_is_queued_when_partitions_are_lost_is_left_to_their_next_owner() -> None:
+    """Its transaction would be shown no member and no generation, and Kafka would commit it."""
+    kafka = Kafka()
+    ours = guarantee(kafka)
+    kafka.may_end.clear()
+    submit(ours, 5)
+    submit(ours, 9)
+    kafka.group = "no member"
+    kafka.may_end.set()
+    ours.on_lost()
+    assert kafka.begun == [{0: 5}]
+    with pytest.raises(CommitRefused, match="lost"):
+        ours.advance()
+    assert not ours.is_open
+
+
+def test_a_transaction_shows_the_group_of_the_time_when_it_was_read() -> None:
+    kafka = Kafka()
+    ours = guarantee(kafka)
+    kafka.may_end.clear()
+    submit(ours, 5)
+    submit(ours, 9)
+    kafka.group = "no member"
+    kafka.may_end.set()
+    ours.finish()  # begin() checks which group it is shown
     assert kafka.begun == [{0: 5}, {0: 9}]
 
 
