@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ from nextclick.shared.kafka.client import (
     read_message,
     unavailable,
 )
+from nextclick.shared.kafka.members import instance_ids
 from nextclick.shared.messages import Message
 from nextclick.shared.runtime.retry import Reminder
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -48,6 +50,10 @@ SESSION_TIMEOUT_MS = 10_000
 HEARTBEAT_INTERVAL_MS = 500
 """Members hear of a rebalance by their heartbeats: with the default of 3 s partitions are without
 an owner for up to 3 s each time that a member joins or leaves."""
+
+NAME_TAKEN_SECONDS = 1.5 * SESSION_TIMEOUT_MS / 1000
+"""A member of our `instance_id` that is still there after so long is another process: one that we
+left behind ourselves sends no heartbeats, and the group has dropped it by then."""
 
 METADATA_REFRESH_MS = 30_000
 """New partitions of the topic are found within so long."""
@@ -79,6 +85,7 @@ class ClickConsumer:
         seek: Callable[[Sequence[int]], dict[int, int]] | None = None,
         instance_id: str = "",
         bulk: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare the client; the group is joined with the first poll.
 
@@ -91,8 +98,14 @@ class ClickConsumer:
         """
         self._settings = settings
         self.topic = topic
+        self._group_id = group_id
+        self._instance_id = instance_id
+        self._clock = clock
         self._seek = seek
         self._subscribed = False
+        self._shut_out: KafkaError | None = None
+        """Why the client is no member of the group any more, and cannot become one again."""
+        self._shut_out_at = 0.0
         self._revoked: set[int] = set()
         """Partitions that were revoked within the poll under way."""
         self._failure: NextclickError | None = None
@@ -137,6 +150,7 @@ class ClickConsumer:
             }
         strategy = str(config.get("partition.assignment.strategy", "cooperative"))
         self._incremental = "cooperative" in strategy
+        self._config = config
         self._consumer = make_client(Consumer, config)
 
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
@@ -146,8 +160,10 @@ class ClickConsumer:
         themselves. Messages of partitions that were revoked meanwhile are left out: their new
         owner reads them. Raises Fenced if somebody else has joined under our `instance_id`,
         ConfigurationError for what time does not heal, Unavailable while a commit before it has not
-        returned.
+        returned, and while it is not known whose `instance_id` it is.
         """
+        if self._shut_out is not None:
+            self._join_anew(self._shut_out)
         if not self._subscribed:
             self._consumer.subscribe(
                 [self.topic],
@@ -182,8 +198,8 @@ class ClickConsumer:
         """Commit the offset that comes next in each partition and wait for it.
 
         Raises CommitRefused if the group has moved on: whoever the partitions belong to now, which
-        may be us again, starts from the last committed offset. Raises Fenced if somebody else has
-        joined under our `instance_id`, Unavailable if Kafka does not answer.
+        may be us again, starts from the last committed offset. Raises Unavailable if Kafka does not
+        answer.
         """
         self._wait_for_call()
         try:
@@ -193,8 +209,7 @@ class ClickConsumer:
                 self._call = BackgroundCall("commit", lambda: self._commit_and_wait(offsets))
                 self._wait_for_call()
         except KafkaException as error:
-            self._raise_if_fenced(error.args[0])
-            if error.args[0].code() in _GROUP_HAS_MOVED_ON:
+            if self._note_shut_out(error.args[0]) or error.args[0].code() in _GROUP_HAS_MOVED_ON:
                 raise CommitRefused(f"offsets not committed: {error.args[0].str()}") from None
             raise unavailable(self._settings, error) from None
         self.committed |= {p: o for p, o in offsets.items() if p in self.assignment}
@@ -220,6 +235,8 @@ class ClickConsumer:
         Waits until transactions that are being ended have ended (KIP-447). Raises Unavailable if
         Kafka does not answer; calling again is right.
         """
+        if self._shut_out is not None:
+            return  # a new client begins there
         ours = [TopicPartition(self.topic, partition) for partition in self.assignment]
         try:
             places = self._consumer.committed(ours, timeout=REQUEST_SECONDS) if ours else []
@@ -264,19 +281,40 @@ class ClickConsumer:
                 self._raise_or_warn(error)
         return messages
 
-    @staticmethod
-    def _raise_if_fenced(error: KafkaError) -> None:
-        # librdkafka delivers what ended a client for good as _FATAL, with the cause in the text.
-        fatal = error.fatal() or error.code() == KafkaError._FATAL
-        if error.code() in _FENCED or (fatal and "fenced" in error.str()):
-            raise Fenced(
-                f"somebody else has joined the group in our name ({error.str()}): two processes "
-                "with one INSTANCE_ID, or one that was thought dead; a restart joins anew"
+    def _note_shut_out(self, error: KafkaError) -> bool:
+        """Whether the error says that this client's membership has ended for good."""
+        # librdkafka delivers what ended a client as _FATAL, with the cause in the text.
+        if error.code() not in _FENCED | {KafkaError._FATAL} and not error.fatal():
+            return False
+        if self._shut_out is None:
+            self._shut_out, self._shut_out_at = error, self._clock()
+            log.warning("shut out of the group %s: %s", self._group_id, error.str())
+        return True
+
+    def _join_anew(self, why: KafkaError) -> None:
+        """Go on with a new client, unless another process is a member under our `instance_id`.
+
+        After an outage Kafka may take two requests of one client for two clients, and shut out the
+        one that waits for an answer. Its twin is in the group then, until its session is over. A
+        process that has our name stays. Raises Fenced if it does, Unavailable while that is open.
+        """
+        if self._instance_id and self._instance_id in instance_ids(self._settings, self._group_id):
+            if self._clock() - self._shut_out_at > NAME_TAKEN_SECONDS:
+                raise Fenced(
+                    f"somebody else is in the group {self._group_id} in our name "
+                    f"({self._instance_id}; {why.str()}): two processes with one INSTANCE_ID, or "
+                    "one that was thought dead; a restart joins anew"
+                )
+            raise Unavailable(
+                f"there is a member {self._instance_id} in the group {self._group_id} besides us: "
+                "another process of this name, or what an outage left of us"
             )
-        if fatal:
-            raise Fenced(
-                f"the Kafka client has ended for good ({error.str()}); a restart joins anew"
-            )
+        log.warning("joining the group %s anew", self._group_id)
+        self.on_lost()
+        self._remove(set(self.assignment))
+        self._consumer.close()
+        self._shut_out, self.committing, self._subscribed = None, False, False
+        self._consumer = make_client(Consumer, self._config)
 
     def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
         self.committing = False
@@ -285,11 +323,9 @@ class ClickConsumer:
             if reason is None and place.partition in self.assignment:
                 newest = self.committed.get(place.partition, 0)
                 self.committed[place.partition] = max(newest, place.offset)
-            elif reason is not None and reason.code() in _FENCED:
-                with self._raised_by_poll():
-                    self._raise_if_fenced(reason)
             elif (
                 reason is not None
+                and not self._note_shut_out(reason)
                 and reason.code() not in _GROUP_HAS_MOVED_ON
                 and self._commit_refusals.due()
             ):
@@ -314,12 +350,12 @@ class ClickConsumer:
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         with self._raised_by_poll():
             self.on_revoke()
-        self._remove(partitions)
+        self._remove({p.partition for p in partitions})
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         with self._raised_by_poll():
             self.on_lost()
-        self._remove(partitions)
+        self._remove({p.partition for p in partitions})
 
     @contextlib.contextmanager
     def _raised_by_poll(self) -> Iterator[None]:
@@ -331,8 +367,7 @@ class ClickConsumer:
         finally:
             self._within_callback = False
 
-    def _remove(self, partitions: list[TopicPartition]) -> None:
-        gone = {p.partition for p in partitions}
+    def _remove(self, gone: set[int]) -> None:
         self.joined = False
         self.assignment -= gone
         self.read_to_end -= gone
@@ -343,7 +378,8 @@ class ClickConsumer:
         log.info("revoked partitions %s", sorted(gone), extra={"partitions": sorted(gone)})
 
     def _raise_or_warn(self, error: KafkaError) -> None:
-        self._raise_if_fenced(error)
+        if self._note_shut_out(error):
+            return
         if error.code() in MISCONFIGURED:
             raise ConfigurationError(
                 f"Kafka, topic {self.topic}: {error.str()}; check NEXTCLICK_KAFKA__* settings"

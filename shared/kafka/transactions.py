@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as RawMessage
 
-from nextclick.shared.errors import CommitRefused, ConfigurationError, Fenced, Unavailable
+from nextclick.shared.errors import CommitRefused, ConfigurationError, Unavailable
 from nextclick.shared.kafka.background import BackgroundCall
 from nextclick.shared.kafka.client import (
     MISCONFIGURED,
@@ -93,8 +93,8 @@ class TransactionalPublisher:
         on since, it must refuse the offsets (KIP-447). `on_step` hears of "acknowledged", from the
         background. The transaction before must have ended.
 
-        The outcome is CommitRefused if it was aborted, so none of it is visible; Unavailable if
-        nobody knows what became of it; Fenced if somebody else has joined the group in our name.
+        The outcome is CommitRefused if it was aborted, so none of it is visible, and Unavailable if
+        nobody knows what became of it.
         """
         producer = self._producer  # a later one is none of this transaction's business
         return BackgroundCall(
@@ -145,7 +145,7 @@ class TransactionalPublisher:
 
     def _abort(self, producer: Producer, raised: KafkaException) -> None:
         error: KafkaError = raised.args[0]
-        if error.code() == KafkaError.FENCED_INSTANCE_ID or not error.txn_requires_abort():
+        if not error.txn_requires_abort():
             raise self._translated(raised) from None
         try:
             producer.abort_transaction(REQUEST_SECONDS)
@@ -161,11 +161,6 @@ class TransactionalPublisher:
                 f"Kafka at {self._settings.bootstrap_servers}, transactional id {self._id}: "
                 f"{error.str()}; check the permissions (SECURITY.md)"
             )
-        if error.code() == KafkaError.FENCED_INSTANCE_ID:
-            return Fenced(
-                f"somebody else has joined the group in our name ({error.str()}): two workers "
-                "with one NEXTCLICK_WORKER__INSTANCE_ID, or one that was thought dead"
-            )
-        # Also if the producer was fenced: a transaction that expired in an outage fences it just as
-        # a twin does. A twin has the group's partitions too, so the consumer hears of that one.
+        # Also if the producer or our name in the group was fenced: a transaction that expired in an
+        # outage does that just as a twin does. Whether there is a twin the consumer finds out.
         return unavailable(self._settings, raised)

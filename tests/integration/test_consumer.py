@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from nextclick.shared.errors import CommitRefused
+from nextclick.shared.errors import CommitRefused, Fenced, Unavailable
 from nextclick.shared.kafka import ClickConsumer, GroupOffsets, ensure_topics
+from nextclick.shared.kafka.consumer import NAME_TAKEN_SECONDS
 from nextclick.shared.messages import Message, offsets_after
 from nextclick.shared.runtime.settings import KafkaSettings
 from tests.integration.traffic import Shop, make_clicks
@@ -131,3 +132,64 @@ def test_where_to_begin_can_be_said_whatever_the_strategy(
     finally:
         consumer.close()
     assert min(message.offset for message in messages) == 10
+
+
+def test_who_was_shut_out_joins_anew_when_nobody_else_has_the_name(
+    kafka: KafkaSettings, name: str
+) -> None:
+    """After an outage the group may hold a member that was us, and shut out the one that is."""
+    ensure_topics(kafka, [kafka.clicks_topic])
+    Shop(kafka).send(make_clicks(100))
+    soon_dead = kafka.model_copy(update={"client_config": {"session.timeout.ms": 6000}})
+    consumer = ClickConsumer(soon_dead, kafka.clicks_topic, name, instance_id="w")
+    removed: list[set[int]] = []
+    consumer.on_removed = removed.append
+    first = read(consumer, 100)
+    offsets = {0: 5, 1: 2}
+    consumer.commit_now(offsets)
+    other = ClickConsumer(soon_dead, kafka.clicks_topic, name, instance_id="w")
+    read(other, 1)  # it has taken the name over
+    other.close()  # a static member stays in the group until its session is over
+
+    expected = [m for m in first if m.offset >= offsets.get(m.partition, 0)]
+    again: list[Message] = []
+    waited_for: set[str] = set()
+
+    def everything() -> bool:
+        try:
+            again.extend(consumer.poll(100, 0.5))
+        except Unavailable as error:
+            waited_for.add(str(error))
+        return len(again) >= len(expected)
+
+    until(everything, "what is not committed")
+    assert len(waited_for) == 1, "the name is not taken back while its owner may be alive"
+    assert "there is a member w" in waited_for.pop()
+    assert set.union(*removed) == {0, 1, 2, 3}
+    assert sorted(again, key=lambda m: (m.partition, m.offset)) == expected
+    consumer.close()
+
+
+def test_who_was_shut_out_by_a_process_of_the_same_name_ends(
+    kafka: KafkaSettings, name: str
+) -> None:
+    ensure_topics(kafka, [kafka.clicks_topic])
+    time = 0.0
+    consumer = ClickConsumer(kafka, kafka.clicks_topic, name, instance_id="w", clock=lambda: time)
+    until(lambda: not consumer.poll(1, 0.1) and consumer.joined, "the first is a member")
+    other = ClickConsumer(kafka, kafka.clicks_topic, name, instance_id="w")
+    until(lambda: not other.poll(1, 0.1) and other.joined, "the second is")
+
+    def shut_out() -> bool:
+        try:
+            consumer.poll(1, 0.1)
+        except Unavailable:
+            return True
+        return False
+
+    until(shut_out, "the first hears of it")
+    time = NAME_TAKEN_SECONDS + 1
+    with pytest.raises(Fenced, match="in our name"):
+        consumer.poll(1, 0.1)
+    other.close()
+    consumer.close()

@@ -10,7 +10,7 @@ import pytest
 
 from nextclick.services.worker.exactly_once import QUEUE_POLL_SECONDS, ExactlyOnce
 from nextclick.services.worker.guarantee import ANSWER_POLL_SECONDS, IDLE_POLL_SECONDS, Batch
-from nextclick.shared.errors import CommitRefused, Fenced, Unavailable
+from nextclick.shared.errors import CommitRefused, Unavailable
 from nextclick.shared.kafka.background import BackgroundCall
 from nextclick.shared.messages import OutMessage
 
@@ -213,15 +213,6 @@ def test_a_transaction_shows_the_group_of_the_time_when_it_was_read() -> None:
     kafka.may_end.set()
     ours.finish()  # begin() checks which group it is shown
     assert kafka.begun == [{0: 5}, {0: 9}]
-
-
-def test_a_worker_that_was_fenced_off_ends() -> None:
-    kafka = Kafka()
-    kafka.outcomes = [Fenced("somebody else")]
-    ours = guarantee(kafka)
-    submit(ours, 5)
-    with pytest.raises(Fenced):
-        ours.finish()
 
 
 def test_a_call_that_never_returns_is_left_behind() -> None:
