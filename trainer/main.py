@@ -29,7 +29,7 @@ from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequeste
 from nextclick.shared.runtime.settings import Settings, TrainerSettings
 from nextclick.trainer import health
 from nextclick.trainer.collect import EventLog
-from nextclick.trainer.collect.collector import Collector, catch_up, start_offsets
+from nextclick.trainer.collect.collector import Collector, catch_up
 from nextclick.trainer.fit import distributed
 from nextclick.trainer.fit.distributed import ProcessGroup
 from nextclick.trainer.fit.presets import Preset, preset
@@ -127,8 +127,7 @@ def _run_rank_zero(
         kafka,
         topic,
         ours.group_id,
-        # By a client of its own: within a rebalance the consumer must not be called.
-        seek=lambda partitions: start_offsets(event_log, offsets_held(kafka, topic), partitions),
+        seek=lambda partitions: collector.starts(offsets_held(kafka, topic), partitions),
         instance_id=ours.instance_id,
         bulk=True,
     )

@@ -131,13 +131,15 @@ def partitions_of(
     return sorted(metadata.partitions)
 
 
-def watermarks_of(settings: KafkaSettings, consumer: Consumer, topic: str) -> dict[int, int]:
-    """The end of each partition: the offset that comes next."""
+def watermarks_of(settings: KafkaSettings, consumer: Consumer, topic: str) -> dict[int, range]:
+    """The offsets that each partition holds now. Raises Unavailable if Kafka does not answer."""
     try:
         return {
-            partition: consumer.get_watermark_offsets(
-                TopicPartition(topic, partition), timeout=REQUEST_SECONDS
-            )[1]
+            partition: range(
+                *consumer.get_watermark_offsets(
+                    TopicPartition(topic, partition), timeout=REQUEST_SECONDS
+                )
+            )
             for partition in partitions_of(settings, consumer, topic)
         }
     except KafkaException as error:

@@ -38,6 +38,8 @@ from nextclick.shared.kafka.client import (
     unavailable,
 )
 from nextclick.shared.kafka.members import instance_ids
+from nextclick.shared.kafka.positions import Positions
+from nextclick.shared.kafka.topic_id import TopicId
 from nextclick.shared.messages import Message
 from nextclick.shared.runtime.retry import Reminder
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -55,7 +57,7 @@ NAME_TAKEN_SECONDS = 1.5 * SESSION_TIMEOUT_MS / 1000
 """A member of our `instance_id` that is still there after so long is another process: one that we
 left behind ourselves sends no heartbeats, and the group has dropped it by then."""
 
-METADATA_REFRESH_MS = 30_000
+METADATA_REFRESH_MS = 5_000
 """New partitions of the topic are found within so long."""
 
 _GROUP_HAS_MOVED_ON = {
@@ -90,7 +92,8 @@ class ClickConsumer:
         """Prepare the client; the group is joined with the first poll.
 
         `seek`, given the partitions just assigned, may name offsets to start from instead of
-        the committed ones. It must not call this consumer.
+        the committed ones. It is called within `poll`, which raises what it raises; after
+        Unavailable it is asked again.
         With an `instance_id` the membership is static (KIP-345): whoever joins under it next,
         say after a crash, takes the partitions over at once; without one the group waits
         SESSION_TIMEOUT_MS for the dead.
@@ -100,6 +103,7 @@ class ClickConsumer:
         self.topic = topic
         self._group_id = group_id
         self._instance_id = instance_id
+        self._bulk = bulk
         self._clock = clock
         self._seek = seek
         self._subscribed = False
@@ -110,6 +114,9 @@ class ClickConsumer:
         """Partitions that were revoked within the poll under way."""
         self._failure: NextclickError | None = None
         """What a callback wants `poll` to raise: librdkafka's own work must be done first."""
+        self._positions = Positions()
+        self._topic_id = TopicId(settings, topic, clock)
+        self._made_anew = False
         self._commit_refusals = Reminder()
         self._call: BackgroundCall | None = None
         """A call that has not returned yet."""
@@ -133,7 +140,8 @@ class ClickConsumer:
         config = {
             "group.id": group_id,
             "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
+            # Where reading goes on when offsets are gone is for us to say: what they held is lost.
+            "auto.offset.reset": "error",
             "enable.partition.eof": bulk,
             "on_commit": self._on_commit,
             "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
@@ -175,12 +183,39 @@ class ClickConsumer:
         if self._call is not None:
             with contextlib.suppress(KafkaException):
                 self._wait_for_call()
+        if not self._bulk and self._topic_id.has_changed_lately():
+            self.read_anew()
+        self._place()
         self._revoked.clear()
         raws = poll_raw(self._consumer, max_messages, timeout)
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
-        return self._kept(raws)
+        messages = self._kept(raws)
+        if not messages:  # else it can wait: it may raise
+            self._place()
+        return messages
+
+    def topic_id(self) -> str:
+        """What tells the topic from others that had or will have its name; may be empty.
+
+        Raises Unavailable if Kafka does not answer. With `bulk` the caller has to look at it before
+        it makes durable what it has read; else `poll` does, about once a second.
+        """
+        return self._topic_id.read()
+
+    def read_anew(self) -> None:
+        """Forget everything: the topic is another one of the same name.
+
+        Offsets of the former topic mean nothing in this one, committed ones neither.
+        """
+        log.warning("the topic %s was made anew: reading it from its beginning", self.topic)
+        self.on_lost()
+        self.on_removed(set(self.assignment))
+        self.committed.clear()
+        self.read_to_end.clear()
+        self._positions.restart(self.assignment)
+        self._made_anew = True
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Begin to commit the offset that comes next in each partition; a later poll ends it.
@@ -250,6 +285,56 @@ class ClickConsumer:
             # Not being read yet: then reading begins at the committed offset anyway.
             with contextlib.suppress(KafkaException):
                 self._consumer.seek(TopicPartition(self.topic, place.partition, offset))
+            self._positions.forget([place.partition])
+
+    def _place(self) -> None:
+        """Begin where reading should go on, in partitions where it does not by itself.
+
+        Raises Unavailable if Kafka does not answer; a later poll goes on.
+        """
+        partitions = sorted(self._positions.unplaced)
+        if not partitions:
+            return
+        try:
+            starts = {}
+            for partition, wanted in self._wanted(partitions).items():
+                place = TopicPartition(self.topic, partition)
+                held = range(*self._consumer.get_watermark_offsets(place, timeout=REQUEST_SECONDS))
+                if wanted is not None and wanted > held.stop and self._topic_id.has_changed():
+                    self.read_anew()  # with the next poll
+                    return
+                starts[partition] = self._positions.start(partition, wanted, held)
+            self._read_from(starts)
+        except KafkaException as error:
+            raise unavailable(self._settings, error) from None
+        self._positions.begin(starts)
+        if self._made_anew:  # what was committed on the way here belongs to the former topic
+            self._made_anew = False
+            with contextlib.suppress(CommitRefused):
+                self.commit_now(starts)
+
+    def _wanted(self, partitions: Sequence[int]) -> Mapping[int, int | None]:
+        """By partition, the offset to go on with; None: at the beginning."""
+        if self._seek is not None:
+            return self._seek(partitions)
+        if self._made_anew:
+            return dict.fromkeys(partitions)
+        wanted = {partition: self._positions.next_of(partition) for partition in partitions}
+        unknown = [TopicPartition(self.topic, p) for p, offset in wanted.items() if offset is None]
+        for place in self._consumer.committed(unknown, timeout=REQUEST_SECONDS) if unknown else ():
+            if place.error is not None:
+                raise KafkaException(place.error)
+            wanted[place.partition] = place.offset if place.offset >= 0 else None
+        return wanted
+
+    def _read_from(self, starts: Mapping[int, int]) -> None:
+        # seek() would not do: it is for partitions that are being read already.
+        if self._incremental:
+            self._consumer.incremental_unassign(self._places(starts))
+            self._consumer.incremental_assign(self._places(starts))
+        else:  # by client_config the group rebalances eagerly: this is for all of them
+            others = [TopicPartition(self.topic, p) for p in self.assignment - starts.keys()]
+            self._consumer.assign([*self._consumer.position(others), *self._places(starts)])
 
     def group_metadata(self) -> Any:
         """What a transaction shows the group: it takes no offsets from former members (KIP-447)."""
@@ -273,10 +358,15 @@ class ClickConsumer:
         for raw in raws:
             error, partition = raw.error(), raw.partition()
             if error is None:
-                if partition not in self._revoked:
+                if partition not in self._revoked | self._positions.unplaced:
                     messages.append(read_message(raw))
+                    self._positions.advance(messages[-1])
             elif error.code() == KafkaError._PARTITION_EOF and partition is not None:
-                self.read_to_end.add(partition)
+                if partition not in self._positions.unplaced:
+                    self.read_to_end.add(partition)
+            elif error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:
+                # It may be late, and speak of a place where we have gone on from since.
+                self._positions.unplaced.add(partition)
             else:
                 self._raise_or_warn(error)
         return messages
@@ -331,21 +421,14 @@ class ClickConsumer:
             ):
                 log.warning("offsets not committed, trying again: %s", reason.str())
 
-    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         ours = {p.partition for p in partitions}
         self.assignment |= ours
         self.joined = True
         self._revoked -= ours  # revoked and assigned again within one poll: what follows is ours
         log.info("assigned partitions %s", sorted(ours), extra={"partitions": sorted(ours)})
         if self._seek is not None:
-            with self._raised_by_poll():
-                starts = self._seek([p.partition for p in partitions])
-                for partition in partitions:
-                    partition.offset = starts.get(partition.partition, partition.offset)
-                if self._incremental:
-                    consumer.incremental_assign(partitions)
-                else:  # by client_config the group rebalances eagerly: these are all
-                    consumer.assign(partitions)
+            self._positions.unplaced |= ours
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         with self._raised_by_poll():
@@ -372,6 +455,7 @@ class ClickConsumer:
         self.assignment -= gone
         self.read_to_end -= gone
         self._revoked |= gone
+        self._positions.forget(gone)
         for partition in gone:
             self.committed.pop(partition, None)
         self.on_removed(gone)

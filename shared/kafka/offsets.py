@@ -18,6 +18,7 @@ from nextclick.shared.kafka.client import (
     poll_raw,
     read_message,
     unavailable,
+    watermarks_of,
 )
 from nextclick.shared.messages import Message
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -39,16 +40,7 @@ def offsets_held(settings: KafkaSettings, topic: str) -> dict[int, range]:
     """
     consumer = make_client(Consumer, {"group.id": "nextclick-reader", **client_config(settings)})
     try:
-        return {
-            partition: range(
-                *consumer.get_watermark_offsets(
-                    TopicPartition(topic, partition), timeout=REQUEST_SECONDS
-                )
-            )
-            for partition in partitions_of(settings, consumer, topic)
-        }
-    except KafkaException as error:
-        raise unavailable(settings, error) from None
+        return watermarks_of(settings, consumer, topic)
     finally:
         consumer.close()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import time
+from collections.abc import Callable, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
+from nextclick.shared.errors import Unavailable
 from nextclick.shared.kafka.client import (
     BULK,
     LOW_LATENCY,
@@ -22,6 +25,9 @@ from nextclick.shared.kafka.offsets import GroupOffsets
 from nextclick.shared.messages import Message
 from nextclick.shared.runtime.settings import KafkaSettings
 
+NEW_PARTITIONS_SECONDS = 5.0
+"""Partitions that are added to a topic are read from within so long."""
+
 
 class TopicReader:
     """Reads whole topics without joining a group: it commits nothing and disturbs nobody."""
@@ -33,9 +39,13 @@ class TopicReader:
         *,
         bulk: bool = False,
         at_end: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start at the beginning of the topics, or at their ends as they are now."""
         self._settings = settings
+        self._topics = topics
+        self._clock = clock
+        self._looked_at = clock()
         self._consumer = make_client(
             Consumer,
             {
@@ -62,7 +72,8 @@ class TopicReader:
         gets there, so that a message sent after the reader was made could be missed.
         """
         if at_end:
-            return watermarks_of(self._settings, self._consumer, topic)
+            held = watermarks_of(self._settings, self._consumer, topic)
+            return {partition: offsets.stop for partition, offsets in held.items()}
         partitions = partitions_of(self._settings, self._consumer, topic)
         return dict.fromkeys(partitions, OFFSET_BEGINNING)
 
@@ -82,8 +93,24 @@ class TopicReader:
 
     def poll(self, max_messages: int = 1000, timeout: float = 0.5) -> list[Message]:
         """Wait up to `timeout` seconds for a message; return it and what else is at hand."""
+        if self._clock() - self._looked_at >= NEW_PARTITIONS_SECONDS:
+            self._looked_at = self._clock()
+            with contextlib.suppress(Unavailable):
+                self._add_new_partitions()
         raws = poll_raw(self._consumer, max_messages, timeout)
         return [read_message(raw) for raw in raws if raw.error() is None]
+
+    def _add_new_partitions(self) -> None:
+        known = {(place.topic, place.partition) for place in self._consumer.assignment()}
+        now = {
+            (topic, partition)
+            for topic in self._topics
+            for partition in partitions_of(self._settings, self._consumer, topic, timeout=1.0)
+        }
+        # Whatever is in them is new, too.
+        new = [TopicPartition(*place, OFFSET_BEGINNING) for place in sorted(now - known)]
+        if new:
+            self._consumer.incremental_assign(new)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -108,5 +135,11 @@ class LagMonitor(GroupOffsets):
         """The same by partition."""
         committed = self.committed()
         # Asked for after the commits, so that the difference cannot be negative.
-        ends = watermarks_of(self._settings, self._consumer, self._topic)
-        return {partition: ends[partition] - offset for partition, offset in committed.items()}
+        held = watermarks_of(self._settings, self._consumer, self._topic)
+        # What Kafka has removed meanwhile cannot be read any more, and a topic that was made anew
+        # is shorter than what was committed of the former.
+        return {
+            p: len(range(max(held[p].start, offset), held[p].stop))
+            for p, offset in committed.items()
+            if p in held
+        }

@@ -38,6 +38,10 @@ LIVE_JUDGED = Counter(
 LIVE_HITS = Counter("nextclick_live_hits", "Those of them that held the item clicked", ["version"])
 RETRAINS = Counter("nextclick_retrains", "Retrainings by outcome", ["outcome"])
 GATE_REFUSALS = Counter("nextclick_gate_refusals", "Candidates not published", ["reason"])
+REMOVED_UNREAD = Counter(
+    "nextclick_clicks_removed_unread",
+    "Messages that Kafka removed before this process read them: retention, or deleted records",
+)
 LOGGED_CLICKS = Counter("nextclick_logged_clicks", "Clicks made durable in the event log")
 MODEL = Info("nextclick_model", "The served model")
 MODEL_LOADED = Gauge("nextclick_model_loaded_timestamp", "When the served model was swapped in")

@@ -12,6 +12,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from nextclick.shared import embedded
+from nextclick.shared.errors import Unavailable
 from nextclick.shared.kafka import LagMonitor, ensure_topics, offsets_held, read_offsets
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from nextclick.shared.schemas import Click, Recommendation
@@ -131,7 +132,14 @@ class Stand:
 
     def wait_for_all(self, seconds: float = 60.0) -> None:
         """Wait until everything sent is dealt with."""
-        until(lambda: self._lag.lag() == 0, "everything dealt with", seconds)
+
+        def all_committed() -> bool:
+            try:
+                return self._lag.lag() == 0
+            except Unavailable:  # a broker that has just come back may not lead its partitions yet
+                return False
+
+        until(all_committed, "everything dealt with", seconds)
 
     def verdict(self) -> Verdict:
         """Judge everything sent and everything answered so far."""

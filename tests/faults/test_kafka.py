@@ -7,16 +7,15 @@ import os
 import socket
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewPartitions
 
 from nextclick.shared.runtime.settings import PREFIX
 from tests.faults.conftest import MakeStand, Report, each_guarantee
 from tests.faults.stand import Stopwatch, go_on, pause
 from tests.faults.tampering import at_step
-from tests.integration.traffic import make_clicks
+from tests.integration.traffic import add_partitions, make_clicks, make_topic_anew
 from tests.waiting import until
 
-CLIENT_CONFIG = f"{PREFIX}KAFKA__CLIENT_CONFIG"
+DAY_MS = 86_400_000
 GROUP_ID = f"{PREFIX}WORKER__GROUP_ID"
 INSTANCE_ID = f"{PREFIX}WORKER__INSTANCE_ID"
 
@@ -107,18 +106,35 @@ def test_offsets_lost(guarantee: str, stand: MakeStand, report: Report) -> None:
 @each_guarantee("at_least_once")
 def test_the_topic_gets_another_partition(guarantee: str, stand: MakeStand, report: Report) -> None:
     ours = stand(guarantee)
-    ours.environ[CLIENT_CONFIG] = '{"topic.metadata.refresh.interval.ms": 500}'
     clicks = make_clicks(2000, seed=5)
     ours.send(clicks[:1000])
     worker = ours.worker()
     ours.wait_for_all()
-    admin = AdminClient({"bootstrap.servers": ours.broker.address})
-    topic = ours.kafka.clicks_topic
-    for future in admin.create_partitions([NewPartitions(topic, 5)]).values():
-        future.result()
+    add_partitions(ours.kafka, 5)
     ours.reconnect_shop()
     watch = Stopwatch()
     ours.send(clicks[1000:])
     ours.wait_for_all()
     assert worker.is_alive()
     report(f"a partition more, {guarantee}", ours.verdict(), watch.seconds())
+
+
+@each_guarantee("at_least_once")
+def test_the_topic_is_made_anew(guarantee: str, stand: MakeStand, report: Report) -> None:
+    """And becomes longer than it was: only its id tells that the old offsets mean nothing."""
+    ours = stand(guarantee)
+    ours.send(make_clicks(400, seed=6))
+    worker = ours.worker()
+    ours.wait_for_all()
+    make_topic_anew(ours.kafka, ours.kafka.clicks_topic)
+    until(lambda: "was made anew" in ours.log(worker), "the worker says so")
+    ours.reconnect_shop()
+    later = [
+        click.model_copy(update={"timestamp": click.timestamp + DAY_MS})
+        for click in make_clicks(2000, seed=7)
+    ]
+    watch = Stopwatch()
+    ours.send(later)
+    ours.wait_for_all()
+    assert worker.is_alive()
+    report(f"the topic made anew, {guarantee}", ours.verdict(), watch.seconds())

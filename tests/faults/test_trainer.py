@@ -19,7 +19,7 @@ from tests.faults import dying
 from tests.faults.collecting import held, judge_log, leftovers
 from tests.faults.conftest import MakeStand, Report
 from tests.faults.stand import Stand, Stopwatch
-from tests.integration.traffic import make_clicks
+from tests.integration.traffic import make_clicks, make_topic_anew
 from tests.waiting import until
 
 T = f"{PREFIX}TRAINER__"
@@ -206,3 +206,26 @@ def test_the_clock_jumps(shop: Shop, report: Report) -> None:
 def _history(shop: Shop) -> list[str]:
     pointer = shop.registry.pointer()
     return pointer.history if pointer else []
+
+
+def test_the_topic_is_made_anew(stand: MakeStand, report: Report) -> None:
+    """Under a trainer, and again while none runs: each time it becomes longer than it was."""
+    shop = Shop(stand())
+    ours = shop.stand
+    trainer = shop.trainer()
+    shop.send(600)
+    until(shop.all_logged, "all of the first is logged")
+    make_topic_anew(ours.kafka, ours.kafka.clicks_topic)
+    ours.reconnect_shop()
+    shop.send(1500)
+    watch = Stopwatch()
+    until(shop.all_logged, "all of the second is logged")
+    trainer.terminate()
+    trainer.join(60)
+    make_topic_anew(ours.kafka, ours.kafka.clicks_topic)
+    ours.reconnect_shop()
+    shop.send(3000)
+    shop.trainer()
+    until(shop.all_logged, "all of the third is logged")
+    verdict = judge_log(shop.sent, held(shop.log))
+    report("the topic made anew, twice, under a trainer", verdict, watch.seconds())

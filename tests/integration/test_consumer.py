@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from nextclick.shared.errors import CommitRefused, Fenced, Unavailable
-from nextclick.shared.kafka import ClickConsumer, GroupOffsets, ensure_topics
+from nextclick.shared.kafka import (
+    ClickConsumer,
+    GroupOffsets,
+    LagMonitor,
+    Publisher,
+    TopicReader,
+    ensure_topics,
+)
 from nextclick.shared.kafka.consumer import NAME_TAKEN_SECONDS
-from nextclick.shared.messages import Message, offsets_after
+from nextclick.shared.messages import Message, OutMessage, offsets_after
+from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.settings import KafkaSettings
-from tests.integration.traffic import Shop, make_clicks
+from tests.integration.traffic import (
+    Shop,
+    add_partitions,
+    delete_records,
+    make_clicks,
+    make_topic_anew,
+)
 from tests.waiting import until
 
 
@@ -174,8 +189,8 @@ def test_who_was_shut_out_by_a_process_of_the_same_name_ends(
     kafka: KafkaSettings, name: str
 ) -> None:
     ensure_topics(kafka, [kafka.clicks_topic])
-    time = 0.0
-    consumer = ClickConsumer(kafka, kafka.clicks_topic, name, instance_id="w", clock=lambda: time)
+    now = 0.0
+    consumer = ClickConsumer(kafka, kafka.clicks_topic, name, instance_id="w", clock=lambda: now)
     until(lambda: not consumer.poll(1, 0.1) and consumer.joined, "the first is a member")
     other = ClickConsumer(kafka, kafka.clicks_topic, name, instance_id="w")
     until(lambda: not other.poll(1, 0.1) and other.joined, "the second is")
@@ -188,8 +203,120 @@ def test_who_was_shut_out_by_a_process_of_the_same_name_ends(
         return False
 
     until(shut_out, "the first hears of it")
-    time = NAME_TAKEN_SECONDS + 1
+    now = NAME_TAKEN_SECONDS + 1
     with pytest.raises(Fenced, match="in our name"):
         consumer.poll(1, 0.1)
     other.close()
     consumer.close()
+
+
+def removed_unread() -> float:
+    return float(metrics.REMOVED_UNREAD._value.get())
+
+
+def test_what_was_removed_before_it_was_read_is_counted(
+    kafka: KafkaSettings, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = Shop(kafka)
+    ensure_topics(kafka, [kafka.clicks_topic])
+    shop.send(make_clicks(200))
+    before = removed_unread()
+    delete_records(kafka, {0: 3})
+    consumer = ClickConsumer(kafka, kafka.clicks_topic, name)
+    everything = read(consumer, 197)
+    assert removed_unread() == before, "a group that has never read loses nothing"
+    consumer.commit_now({0: 5, 1: 2})
+    consumer.close()
+
+    delete_records(kafka, {0: 9, 1: 2, 2: 4})
+    kept = [m for m in everything if m.offset >= {0: 9, 1: 2, 2: 4}.get(m.partition, 0)]
+    again = ClickConsumer(kafka, kafka.clicks_topic, name)
+    try:
+        assert read(again, len(kept)) == kept
+    finally:
+        again.close()
+    assert removed_unread() - before == 9 - 5, "of partition 2 nothing was ever committed"
+    assert "4 messages of partition 0 were removed before they were read" in caplog.text
+    assert "offsets 5 to 8" in caplog.text
+
+
+def test_where_to_begin_may_lie_before_what_is_left(kafka: KafkaSettings, name: str) -> None:
+    ensure_topics(kafka, [kafka.clicks_topic])
+    Shop(kafka).send(make_clicks(200))
+    delete_records(kafka, {0: 12, 1: 3})
+    before = removed_unread()
+    consumer = ClickConsumer(
+        kafka, kafka.clicks_topic, name, seek=lambda partitions: dict.fromkeys(partitions, 10)
+    )
+    try:
+        messages = read(consumer, 200 - 4 * 10 - 2)
+    finally:
+        consumer.close()
+    assert min(m.offset for m in messages if m.partition == 0) == 12
+    assert removed_unread() - before == 2
+
+
+def test_a_topic_that_is_made_anew_is_read_from_its_beginning(
+    kafka: KafkaSettings, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ensure_topics(kafka, [kafka.clicks_topic])
+    Shop(kafka).send(make_clicks(100))
+    consumer = ClickConsumer(kafka, kafka.clicks_topic, name)
+    removed: list[set[int]] = []
+    consumer.on_removed = removed.append
+    try:
+        offsets = offsets_after(read(consumer, 100))
+        consumer.commit_now(offsets)
+        make_topic_anew(kafka, kafka.clicks_topic)
+        until(
+            lambda: not consumer.poll(100, 0.1) and "was made anew" in caplog.text, "it is noticed"
+        )
+        assert {0, 1, 2, 3} in removed
+        Shop(kafka).send(make_clicks(400, seed=1))  # it is longer than what was read of the former
+        messages = read(consumer, 400)
+    finally:
+        consumer.close()
+    assert {m.partition: 0 for m in messages} == {
+        m.partition: m.offset for m in reversed(messages)
+    }, "from the first of each partition"
+    assert len(messages) == 400
+
+
+def test_partitions_that_are_added_are_read_within_ten_seconds(
+    consumer: ClickConsumer, kafka: KafkaSettings
+) -> None:
+    read(consumer, 100)
+    add_partitions(kafka, 6)
+    watch = time.monotonic()
+    until(lambda: not consumer.poll(1, 0.1) and len(consumer.assignment) == 6, "they are assigned")
+    assert time.monotonic() - watch < 10
+
+
+def test_a_reader_outside_any_group_sees_partitions_that_are_added(
+    kafka: KafkaSettings, consumer: ClickConsumer
+) -> None:
+    reader = TopicReader(kafka, [kafka.clicks_topic], at_end=True)
+    monitor = LagMonitor(kafka, kafka.clicks_topic, "nobody")
+    try:
+        add_partitions(kafka, 6)
+        until(lambda: 5 in monitor.lags(), "lag of the new partition")
+        publisher = Publisher(kafka)
+        publisher.send([OutMessage(kafka.clicks_topic, b"u", b"new", partition=5)])
+        publisher.wait_acknowledged()
+        until(lambda: [m.value for m in reader.poll(10, 0.1)] == [b"new"], "what is on it", 10)
+        assert monitor.lags()[5] == 1
+    finally:
+        reader.close()
+        monitor.close()
+
+
+def test_what_was_removed_is_no_lag(kafka: KafkaSettings) -> None:
+    ensure_topics(kafka, [kafka.clicks_topic])
+    Shop(kafka).send(make_clicks(100))
+    monitor = LagMonitor(kafka, kafka.clicks_topic, "nobody")
+    try:
+        assert monitor.lag() == 100
+        delete_records(kafka, {0: 9})
+        assert monitor.lag() == 91
+    finally:
+        monitor.close()

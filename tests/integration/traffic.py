@@ -9,6 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    NewPartitions,
+    NewTopic,
+)
 
 from nextclick.bench.promise import same_list
 from nextclick.shared.kafka import Publisher, TopicReader
@@ -74,6 +80,38 @@ class Shop:
         """Produce keys and values, whatever they are."""
         self._publisher.send(OutMessage(self._topic, key, value) for key, value in messages)
         self._publisher.wait_acknowledged()
+
+
+def make_topic_anew(kafka: KafkaSettings, topic: str) -> None:
+    """Delete a topic and create it again under its name: Kafka counts from 0 again."""
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    admin.delete_topics([topic])[topic].result()
+
+    def created() -> bool:
+        try:  # Kafka deletes in the background
+            admin.create_topics([NewTopic(topic, kafka.partitions, 1)])[topic].result()
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                return False
+            raise
+        return True
+
+    until(created, f"{topic} is there again")
+
+
+def add_partitions(kafka: KafkaSettings, partitions: int) -> None:
+    """Give the clicks topic more partitions: so many in all."""
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    for future in admin.create_partitions([NewPartitions(kafka.clicks_topic, partitions)]).values():
+        future.result()
+
+
+def delete_records(kafka: KafkaSettings, before: dict[int, int]) -> None:
+    """Remove what lies before these offsets of the clicks topic, as its retention would."""
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    places = [TopicPartition(kafka.clicks_topic, p, offset) for p, offset in before.items()]
+    for future in admin.delete_records(places).values():
+        future.result()
 
 
 @dataclass

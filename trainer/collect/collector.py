@@ -45,7 +45,7 @@ class Collector:
 
     def step(self) -> None:
         """Read what is there and write it out when it is due."""
-        self._waiting += self.consumer.poll(FLUSH_MESSAGES, POLL_SECONDS)
+        self._waiting += self.patiently(self.consumer.poll, FLUSH_MESSAGES, POLL_SECONDS)
         if self._flushed_at is None:
             self._flushed_at = self.clock()
         HEARTBEAT.beat()
@@ -56,6 +56,9 @@ class Collector:
     def flush(self) -> None:
         """Make everything read so far durable, then commit its offsets."""
         self._flushed_at = self.clock()
+        changed: bool = self.patiently(self._has_changed) if self._waiting else False
+        if changed:
+            self.consumer.read_anew()
         by_partition: dict[int, list[Message]] = {}
         for message in self._waiting:
             by_partition.setdefault(message.partition, []).append(message)
@@ -72,6 +75,33 @@ class Collector:
             except CommitRefused as refused:  # reading goes on after the files, whoever reads
                 log.warning("%s", refused)
         self._waiting = []
+
+    def starts(self, held: Mapping[int, range], partitions: Sequence[int]) -> dict[int, int]:
+        """See `start_offsets`; goes over to a topic that was made anew. May raise Unavailable."""
+        if self._has_changed():
+            self.consumer.read_anew()
+        return start_offsets(self.event_log, held, partitions)
+
+    def _has_changed(self) -> bool:
+        """Whether the topic is another one than before; if so, go over to it.
+
+        To be asked after reading and before writing: only if it is not, what was read is surely of
+        the topic that we think it is.
+        """
+        topic_id, before = self.consumer.topic_id(), self.event_log.topic_id
+        if topic_id == before:
+            return False
+        self.event_log.use_topic(topic_id)
+        if not before:
+            return False
+        if self._waiting:
+            log.warning(
+                "the topic was made anew; %d messages are not logged, for nobody knows whether "
+                "they are of the former one",
+                len(self._waiting),
+            )
+        self._waiting = []
+        return True
 
 
 def _row(message: Message) -> tuple[str, str, str, int] | None:
@@ -98,13 +128,13 @@ def start_offsets(
     """Where reading goes on: after what the log holds.
 
     Raises ConfigurationError if the log holds offsets that the topic does not have: it belongs
-    to another topic, or the topic was made anew.
+    to another topic, or Kafka has lost messages.
     """
     starts = {}
     for partition in partitions:
         offset = event_log.next_offset(partition)
         if offset is None:
-            starts[partition] = 0
+            starts[partition] = held.get(partition, range(0)).start
         elif offset > (end := held.get(partition, range(0)).stop):
             raise ConfigurationError(
                 f"the event log {event_log.folder} is ahead of the topic (partition {partition}: "

@@ -25,10 +25,12 @@ import pyarrow.parquet as pq
 from nextclick.shared.errors import Unavailable
 from nextclick.trainer.collect.event_log_files import (
     SCHEMA,
+    TOPIC_ID,
     OffsetFile,
     locked,
     name_of,
     offset_files,
+    topic_id_of,
     uncovered,
     unreadable,
     write,
@@ -54,7 +56,7 @@ def merges(
 ) -> list[list[tuple[OffsetFile, int]]]:
     """Choose which neighbours become one file each. Pure.
 
-    files: with their rows, none covered, by partition and offset. From the newest backwards, a
+    files: with their rows, none covered, sorted. From the newest backwards, a
     file joins what lies after it unless it is much larger: so a row is written anew about log₂
     (full / rows of a small file) times in all, not once for each compaction.
     """
@@ -64,7 +66,7 @@ def merges(
     for file, rows in reversed(files):
         joins = (
             bool(run)
-            and file.partition == run[-1][0].partition
+            and file.stream == run[-1][0].stream
             and rows_of_run + rows <= full
             and rows <= 2 * rows_of_run + _SMALL
         )
@@ -96,7 +98,7 @@ def compact(folder: Path, full: int = FULL) -> Compacted:
             if not all(path.exists() for path in sources):
                 continue  # another compaction was faster
             first, last = run[0][0].first, max(file.last for file, _ in run)
-            name = name_of(run[0][0].partition, first, last)
+            name = name_of(*run[0][0].stream, first, last)
             write(folder, name, _table(sources))
             _remove(set(sources) - {folder / name})
         merged += len(run) - 1
@@ -112,13 +114,16 @@ def _rows(path: Path) -> int:
 
 
 def _table(paths: Sequence[Path]) -> pa.Table:
-    tables = []
+    tables, topic_ids = [], set()
     for path in paths:
         try:
             tables.append(pq.read_table(path, schema=SCHEMA))
+            topic_ids.add(topic_id_of(path))
         except (OSError, pa.ArrowException) as error:
             raise unreadable(path, error) from None
-    return pa.concat_tables(tables)
+    merged = pa.concat_tables(tables)
+    # Of one generation: they name one topic, or none.
+    return merged.replace_schema_metadata({TOPIC_ID: max(topic_ids)})
 
 
 def _remove(paths: set[Path]) -> None:

@@ -1,6 +1,6 @@
 """The event log: clicks on disk, as Parquet files that cannot hold a click twice.
 
-A file holds one contiguous offset range of one partition and is named after it
+A file holds one contiguous offset range of one partition of one topic and is named after it
 (`event_log_files`). It is written under a temporary name, fsynced and renamed. The log itself
 therefore knows which offset comes next; the consumer's committed offsets are only a hint for lag
 monitors. A crash
@@ -27,12 +27,15 @@ from nextclick.trainer.collect import compaction, event_log_files
 from nextclick.trainer.collect.compaction import Compacted
 from nextclick.trainer.collect.event_log_files import (
     SCHEMA,
+    TOPIC_ID,
+    OffsetFile,
     RowGroup,
     files_of,
     horizon,
     locked,
     name_of,
     offset_files,
+    topic_id_of,
 )
 
 _SOURCE = b"nextclick.source"
@@ -51,6 +54,9 @@ class EventLog:
         Raises ConfigurationError if the folder cannot be written.
         """
         self.folder = Path(folder)
+        self.topic_id = ""
+        """Of the topic that `append` and `next_offset` mean, see `use_topic`."""
+        self._generation = 0
         self._footers: dict[Path, list[RowGroup]] = {}
         if read_only:
             return
@@ -66,11 +72,30 @@ class EventLog:
                 f"NEXTCLICK_TRAINER__EVENT_LOG = {folder!r} cannot be written ({error})"
             ) from None
 
+    def use_topic(self, topic_id: str) -> None:
+        """From here on offsets are those of this topic.
+
+        A topic that the log does not know begins a generation of its own, for its offsets mean
+        nothing in another. Files that name no topic are taken for its.
+        """
+        with locked(self.folder):
+            files = offset_files(self.folder)
+            generations = sorted({file.generation for file in files}) or [0]
+            known = {g: _topic_id_of(files, g) for g in generations}
+        self.topic_id, newest = topic_id, generations[-1]
+        if topic_id in known.values():
+            self._generation = max(g for g in generations if known[g] == topic_id)
+        elif topic_id and known[newest]:
+            self._generation = newest + 1
+        else:
+            self._generation = newest
+
     def next_offset(self, partition: int) -> int | None:
         """The offset after the newest click held of a partition; None if it holds none."""
         with locked(self.folder):
             files = offset_files(self.folder)
-        held = [file.last for file in files if file.partition == partition]
+        stream = (self._generation, partition)
+        held = [file.last for file in files if file.stream == stream]
         return max(held) + 1 if held else None
 
     def append(
@@ -86,7 +111,9 @@ class EventLog:
             pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)
         ]
         table = pa.Table.from_arrays(arrays, schema=SCHEMA)
-        event_log_files.write(self.folder, name_of(partition, first_offset, last_offset), table)
+        table = table.replace_schema_metadata({TOPIC_ID: self.topic_id})
+        name = name_of(self._generation, partition, first_offset, last_offset)
+        event_log_files.write(self.folder, name, table)
 
     def import_clicks(self, frame: pd.DataFrame, source: str = "") -> None:
         """Add clicks that did not come through Kafka: columns as in SCHEMA, in stream order.
@@ -144,6 +171,13 @@ class EventLog:
             path: known[path] if path in known else _footer(path) for path in files_of(self.folder)
         }
         return self._footers
+
+
+def _topic_id_of(files: Sequence[OffsetFile], generation: int) -> str:
+    """What the newest file of a generation that names a topic names; empty if none does."""
+    ours = (file for file in files if file.generation == generation)
+    newest_first = sorted(ours, key=lambda file: -file.last)
+    return next((found for file in newest_first if (found := topic_id_of(file.path))), "")
 
 
 def _load(held: dict[Path, list[RowGroup]], since: int | None) -> pd.DataFrame:

@@ -1,11 +1,17 @@
 """The files of an event log: what their names and footers say, and how one is written.
 
-    clicks-p00003-000000000000001200-000000000000001317.parquet    partition, first, last offset
-    clicks-import-000000000000000000.parquet                       clicks that were on no topic
+    clicks-g0002-p00003-000000000000001200-000000000000001317.parquet
+        generation, partition, first and last offset
+    clicks-import-000000000000000000.parquet
+        clicks that were on no topic
 
-A file whose offsets all lie within those of another file of its partition is *covered*: the other
-was made from it and others (`compaction`), and whoever did so died before he removed it. It counts
-as not there.
+A topic that is deleted and created again counts its offsets from 0 again: it is the next
+*generation*. The first has no number in its names. Which topic a generation is of, its id
+(KIP-516), is in the footers.
+
+A file whose offsets all lie within those of another file of its partition and generation is
+*covered*: the other was made from it and others (`compaction`), and whoever did so died before he
+removed it. It counts as not there.
 """
 
 from __future__ import annotations
@@ -35,7 +41,10 @@ SCHEMA = pa.schema(
 ROWS_IN_A_GROUP = 65_536
 """Rows that one entry of a footer speaks for, at most: what is read beyond a window is this."""
 
-_NAME = re.compile(r"clicks-p(\d{5})-(\d{18})-(\d{18})\.parquet")
+TOPIC_ID = b"nextclick.topic_id"
+"""In a footer: the topic that the offsets are of. Absent in the oldest logs."""
+
+_NAME = re.compile(r"clicks-(?:g(\d{4})-)?p(\d{5})-(\d{18})-(\d{18})\.parquet")
 _IMPORTED = re.compile(r"clicks-import-(\d{18})\.parquet")
 _ALWAYS = (0, 2**63 - 1)
 
@@ -44,10 +53,16 @@ _ALWAYS = (0, 2**63 - 1)
 class OffsetFile:
     """A file that holds one range of offsets of one partition; they sort by just that."""
 
+    generation: int
     partition: int
     first: int
     last: int
     path: Path
+
+    @property
+    def stream(self) -> tuple[int, int]:
+        """What counts its offsets by itself: a partition of one generation."""
+        return self.generation, self.partition
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +76,32 @@ class RowGroup:
     """No timestamp is more, ms."""
 
 
-def name_of(partition: int, first: int, last: int) -> str:
+def name_of(generation: int, partition: int, first: int, last: int) -> str:
     """The name of the file with these offsets."""
-    return f"clicks-p{partition:05d}-{first:018d}-{last:018d}.parquet"
+    of_generation = f"g{generation:04d}-" if generation else ""
+    return f"clicks-{of_generation}p{partition:05d}-{first:018d}-{last:018d}.parquet"
+
+
+def topic_id_of(path: Path) -> str:
+    """The id of the topic that a file's offsets are of; empty if it does not say."""
+    metadata = pq.read_schema(path).metadata or {}
+    return str(metadata.get(TOPIC_ID, b"").decode())
 
 
 def offset_files(folder: Path) -> list[OffsetFile]:
-    """All files with offsets in a folder, covered ones too, by partition and offset."""
-    found = ((_NAME.fullmatch(path.name), path) for path in folder.glob("clicks-p*.parquet"))
-    return sorted(OffsetFile(int(m[1]), int(m[2]), int(m[3]), path) for m, path in found if m)
+    """All files with offsets in a folder, covered ones too, by generation, partition, offset."""
+    found = ((_NAME.fullmatch(path.name), path) for path in folder.glob("clicks-*.parquet"))
+    return sorted(
+        OffsetFile(int(m[1] or 0), int(m[2]), int(m[3]), int(m[4]), path) for m, path in found if m
+    )
 
 
 def uncovered(files: Iterable[OffsetFile]) -> list[OffsetFile]:
-    """Leave out what another file covers; the rest by partition and offset. Pure."""
+    """Leave out what another file covers; the rest in order. Pure."""
     kept: list[OffsetFile] = []
-    for file in sorted(files, key=lambda file: (file.partition, file.first, -file.last)):
+    for file in sorted(files, key=lambda file: (*file.stream, file.first, -file.last)):
         # Every file before starts no later; so the one kept last reaches the furthest.
-        if not (kept and kept[-1].partition == file.partition and file.last <= kept[-1].last):
+        if not (kept and kept[-1].stream == file.stream and file.last <= kept[-1].last):
             kept.append(file)
     return kept
 
@@ -90,7 +114,7 @@ def next_import(folder: Path) -> str:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files that make up an event log: imports first, then by partition and offset."""
+    """The files that make up an event log: imports first, then as they sort."""
     imported = sorted(p for p in folder.glob("clicks-import-*") if _IMPORTED.fullmatch(p.name))
     return imported + [file.path for file in uncovered(offset_files(folder))]
 

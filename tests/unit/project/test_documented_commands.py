@@ -55,6 +55,7 @@ OTHERS = {
     "docker": "up, run and down are run by tests/containers/test_compose.py, all are checked here",
     "export": "settings; names are checked by tests/unit/shared/runtime/test_settings.py",
     "kafka-acls.sh": "not run: Kafka's own tool; the permissions need a broker with ACLs",
+    "kafka-configs.sh": "not run: Kafka's own tool",
     "kafka-consumer-groups.sh": "not run: Kafka's own tool",
     "kafka-topics.sh": "not run: Kafka's own tool",
     "kubectl": "not run: there is no cluster; kustomize is, by test_kubernetes.py",

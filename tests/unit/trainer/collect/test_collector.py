@@ -24,9 +24,17 @@ class Topic:
         self.committed: list[tuple[int, int]] = []
         self.log: EventLog | None = None
         self.logged_at_commit: list[int] = []
+        self.id = "a"
+        self.read_anew_of: list[str] = []
 
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
         return self.polls.pop(0) if self.polls else []
+
+    def topic_id(self) -> str:
+        return self.id
+
+    def read_anew(self) -> None:
+        self.read_anew_of.append(self.id)
 
     def commit_now(self, offsets: dict[int, int]) -> None:
         assert self.log is not None
@@ -127,12 +135,44 @@ def test_nothing_is_committed_while_the_log_cannot_be_written(
 def test_reading_goes_on_after_what_the_log_holds(event_log: EventLog) -> None:
     event_log.append(1, 0, 4, [])
     event_log.append(2, 0, 9, [])
-    held = {0: range(100), 1: range(3, 100), 2: range(10)}
+    held = {0: range(7, 100), 1: range(3, 100), 2: range(10)}
     starts = start_offsets(event_log, held, [0, 1, 2])
-    assert starts == {0: 0, 1: 5, 2: 10}
+    assert starts == {0: 7, 1: 5, 2: 10}
 
 
 def test_a_log_of_another_topic_is_refused(event_log: EventLog) -> None:
     event_log.append(1, 0, 4, [])
     with pytest.raises(ConfigurationError, match="NEXTCLICK_TRAINER__EVENT_LOG"):
         start_offsets(event_log, {0: range(100), 1: range(4)}, [0, 1])
+
+
+def test_what_may_be_of_a_former_topic_is_not_logged(
+    event_log: EventLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = Topic([click(0, 7), click(0, 8)], [click(0, 9)], [click(0, 0)])
+    ours = collector(topic, event_log, [0.0])
+    ours.starts({}, [0])
+    ours.step()
+    ours.flush()
+    ours.step()
+    topic.id = "b"
+    ours.flush()
+    assert topic.read_anew_of == ["b"]
+    assert "1 messages are not logged" in caplog.text
+    ours.starts({0: range(5)}, [0])
+    ours.step()
+    ours.flush()
+    assert event_log.read()["event_id"].tolist() == ["e0-7", "e0-8", "e0-0"]
+    assert event_log.next_offset(0) == 1
+
+
+def test_a_topic_made_anew_is_noticed_when_partitions_are_assigned(event_log: EventLog) -> None:
+    topic = Topic([click(0, 7)])
+    ours = collector(topic, event_log, [0.0])
+    ours.starts({}, [0, 1])
+    ours.step()
+    topic.id = "b"
+    assert ours.starts({0: range(3), 1: range(3)}, [1]) == {1: 0}
+    assert topic.read_anew_of == ["b"], "of the partitions that stay, too"
+    ours.flush()
+    assert event_log.count() == 0

@@ -100,7 +100,7 @@ ranges = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30), st.integers(0
 
 @given(ranges)
 def test_whatever_was_written_no_offset_is_left_out(drawn: list[tuple[int, int, int]]) -> None:
-    files = [OffsetFile(p, first, first + more, Path()) for p, first, more in drawn]
+    files = [OffsetFile(0, p, first, first + more, Path()) for p, first, more in drawn]
     kept = uncovered(files)
 
     def offsets(of: list[OffsetFile]) -> set[tuple[int, int]]:
@@ -114,7 +114,7 @@ def test_whatever_was_written_no_offset_is_left_out(drawn: list[tuple[int, int, 
 
 
 def sized(*rows_of: int, partition: int = 0) -> list[tuple[OffsetFile, int]]:
-    return [(OffsetFile(partition, i, i, Path(str(i))), rows) for i, rows in enumerate(rows_of)]
+    return [(OffsetFile(0, partition, i, i, Path(str(i))), rows) for i, rows in enumerate(rows_of)]
 
 
 def sizes(runs: list[list[tuple[OffsetFile, int]]]) -> list[list[int]]:
@@ -140,12 +140,12 @@ def test_each_click_is_rewritten_a_few_times_only() -> None:
     files: list[tuple[OffsetFile, int]] = []
     rewritten = 0
     for hour in range(1000):
-        files.append((OffsetFile(0, hour, hour, Path()), 20_000))
+        files.append((OffsetFile(0, 0, hour, hour, Path()), 20_000))
         for run in merges(files):
             total = sum(rows for _, rows in run)
             rewritten += total
             at = files.index(run[0])
-            merged = OffsetFile(0, run[0][0].first, run[-1][0].last, Path())
+            merged = OffsetFile(0, 0, run[0][0].first, run[-1][0].last, Path())
             files[at : at + len(run)] = [(merged, total)]
     assert sum(rows for _, rows in files) == 1000 * 20_000
     assert rewritten < 5 * 1000 * 20_000
@@ -211,3 +211,19 @@ def test_merged_files_have_groups_that_can_be_left_out(log: EventLog) -> None:
     (path,) = files_of(log.folder)
     assert pq.read_metadata(path).num_row_groups == 4
     assert ids(log.read(newest=3)) == ["e199997", "e199998", "e199999"]
+
+
+def test_topics_of_one_name_are_not_mixed(log: EventLog) -> None:
+    for topic_id in ("a", "b"):
+        log.use_topic(topic_id)
+        log.append(0, 0, 0, [(f"{topic_id}0", "u", "i", 1)])
+        log.append(0, 1, 1, [(f"{topic_id}1", "u", "i", 2)])
+    log.compact()
+    assert len(offset_files(log.folder)) == 2
+    assert log.read()["event_id"].tolist() == ["a0", "a1", "b0", "b1"]
+    again = EventLog(str(log.folder))
+    for topic_id in ("a", "b"):
+        again.use_topic(topic_id)  # the merged files still say which topic they are of
+        assert again.next_offset(0) == 2
+    again.use_topic("c")
+    assert again.next_offset(0) is None

@@ -243,3 +243,34 @@ def test_an_import_never_takes_the_place_of_another(log: EventLog) -> None:
     (log.folder / "clicks-import-000000000000000000.parquet").unlink()  # the oldest, by hand
     log.import_clicks(pd.DataFrame(rows(3), columns=columns))
     assert ids(log.read()) == ["e2", "e3"]
+
+
+def test_offsets_of_a_topic_that_was_made_anew_are_not_those_of_the_former(log: EventLog) -> None:
+    log.use_topic("a")
+    log.append(0, 0, 2, rows(1, 2, 3))
+    log.use_topic("b")
+    assert log.next_offset(0) is None
+    log.append(0, 0, 1, rows(4, 5))
+    assert log.next_offset(0) == 2
+    assert ids(log.read()) == ["e1", "e2", "e3", "e4", "e5"]
+    again = EventLog(str(log.folder))
+    again.use_topic("a")
+    assert again.next_offset(0) == 3
+    again.use_topic("b")
+    assert again.next_offset(0) == 2
+
+
+def test_files_that_name_no_topic_are_taken_for_its(log: EventLog) -> None:
+    log.append(0, 0, 2, rows(1, 2, 3))  # as they were written before topics had ids
+    log.use_topic("a")
+    assert log.next_offset(0) == 3
+    log.append(0, 3, 3, rows(4))
+    log.use_topic("b")
+    assert log.next_offset(0) is None
+
+
+def test_without_ids_reading_goes_on_after_the_newest(log: EventLog) -> None:
+    log.use_topic("a")
+    log.append(0, 0, 2, rows(1, 2, 3))
+    log.use_topic("")
+    assert log.next_offset(0) == 3
