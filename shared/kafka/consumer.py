@@ -39,7 +39,7 @@ from nextclick.shared.kafka.client import (
 )
 from nextclick.shared.kafka.members import instance_ids
 from nextclick.shared.messages import Message
-from nextclick.shared.runtime.retry import Reminder
+from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.runtime.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class ClickConsumer:
         """Partitions that were revoked within the poll under way."""
         self._failure: NextclickError | None = None
         """What a callback wants `poll` to raise: librdkafka's own work must be done first."""
-        self._commit_refusals = Reminder()
+        self._commit_warnings = RateLimit()
         self._call: BackgroundCall | None = None
         """A call that has not returned yet."""
         self._within_callback = False
@@ -327,7 +327,7 @@ class ClickConsumer:
                 reason is not None
                 and not self._note_shut_out(reason)
                 and reason.code() not in _GROUP_HAS_MOVED_ON
-                and self._commit_refusals.due()
+                and self._commit_warnings.allow()
             ):
                 log.warning("offsets not committed, trying again: %s", reason.str())
 
