@@ -86,11 +86,6 @@ def ranks_of(scores: FloatArray, targets: IntArray) -> IntArray:
     return np.where(named, (scores >= own).sum(axis=1), MISS)
 
 
-def auc_of(positive: FloatArray, negative: FloatArray) -> float:
-    """Area under the ROC curve by ranks (Mann-Whitney), ties counted half."""
-    return auc_with_error(positive, negative)[0]
-
-
 def auc_with_error(positive: FloatArray, negative: FloatArray) -> tuple[float, float]:
     """Area under the ROC curve, and its standard error where row i of both is one case.
 
