@@ -25,9 +25,10 @@ from nextclick.shared.model import Scorer, select_device
 from nextclick.shared.redis import session_store
 from nextclick.shared.redis.deny_list import deny_list
 from nextclick.shared.registry import ModelSlot, Registry
+from nextclick.shared.runtime.environment import secrets
 from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.health import WAIT_SECONDS, Probes
-from nextclick.shared.runtime.settings import Settings, secrets
+from nextclick.shared.runtime.settings import Settings
 from nextclick.shared.schemas import Recommendation
 from nextclick.shared.stream_metrics import K, TopItems
 
