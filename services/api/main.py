@@ -50,10 +50,10 @@ def run(settings: Settings, ceiling: TopItems | None = None) -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     with _listening(ours.host, ours.port) as listening, parts_of(settings) as parts:
         app = create_app(parts, ours, settings.worker.top_k, secrets())
-        rivals = {"popularity": most_popular(parts.slot)}
+        baselines = {"popularity": most_popular(parts.slot)}
         if ceiling is not None:
-            rivals["ceiling"] = ceiling
-        feed = Feed(settings.kafka, settings.worker.group_id, parts.registry, rivals)
+            baselines["ceiling"] = ceiling
+        feed = Feed(settings.kafka, settings.worker.group_id, parts.registry, baselines)
         if ours.page:
             view.install(app, parts, feed, ours.key.get_secret_value())
         config = uvicorn.Config(
