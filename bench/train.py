@@ -109,7 +109,6 @@ def _fit(
         device=torch.device("cpu"),
         champion=champion,
         max_epochs=epochs,
-        progress=False,
     )
     return fitted, vocabulary
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
 
 from packaging.requirements import Requirement
 
@@ -61,6 +62,12 @@ def licence(package: Distribution) -> str:
     return ", ".join(classified) or first_line[:60] or "not stated"
 
 
+def swagger_ui() -> str:
+    """The version of the files that the page /docs is made of."""
+    folder = Path(__file__).parents[1] / "services" / "api" / "swagger_ui"
+    return (folder / "README.md").read_text().split("\n")[0].split()[-1]
+
+
 def main() -> None:
     """Print the whole page, or with --pins one name==version a line."""
     pins = "--pins" in sys.argv
@@ -72,6 +79,8 @@ def main() -> None:
             print(f"{name}=={version.partition('+')[0]}")  # +cpu is a build, not a release
         else:
             print(f"| {name} | {version} | {licence(package).replace('|', '/')} |")
+    if not pins:
+        print(f"| swagger-ui-dist (npm, services/api/swagger_ui) | {swagger_ui()} | Apache-2.0 |")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import os
 from nextclick.bench.cli import app as bench_app
 from nextclick.services.cli import app, errors_as_one_line
 from nextclick.shared.runtime import logs
-from nextclick.shared.runtime.settings import secrets
+from nextclick.shared.runtime.environment import secrets
 
 app.add_typer(bench_app, name="bench")
 

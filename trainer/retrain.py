@@ -71,7 +71,6 @@ def retrain(
     gap_ms: int,
     device: torch.device,
     stopped: Callable[[], bool] = lambda: False,
-    progress: bool = True,
     ranks: ProcessGroup = ALONE,
 ) -> Outcome | None:
     """Fit a candidate on a log, judge it against the champion, publish it or say why not.
@@ -93,7 +92,6 @@ def retrain(
         limits,
         device=device,
         stopped=stopped,
-        progress=progress,
         ranks=ranks,
     )
     if stopped():
@@ -120,7 +118,6 @@ def fit_with_rank_zero(
             preset,
             limits,
             device=device,
-            progress=False,
             ranks=ranks,
         )
 
@@ -160,7 +157,6 @@ def fit_candidate(
     *,
     device: torch.device,
     stopped: Callable[[], bool] = lambda: False,
-    progress: bool = True,
     ranks: ProcessGroup = ALONE,
 ) -> Checkpoint:
     """Fit a model on the training split, starting from the champion if its shape allows."""
@@ -176,7 +172,6 @@ def fit_candidate(
         max_epochs=limits.max_epochs,
         max_seconds=limits.max_seconds,
         stopped=stopped,
-        progress=progress,
         ranks=ranks,
     )
     return Checkpoint(

@@ -33,7 +33,6 @@ def fit(
     max_epochs: int = 0,
     max_seconds: float = _MAX_SECONDS,
     device: str = "auto",
-    progress: bool = False,
 ) -> Recommender:
     """Fit a model from nothing, as the trainer does: on all but each user's newest clicks.
 
@@ -41,13 +40,11 @@ def fit(
     time, at least within each user. The newest tenth of the clicks is left to `evaluate`, the tenth
     before chooses when to stop. gap_seconds: the pause that ends a session; 0 = none does.
     max_epochs: 0 = the preset's. Raises ConfigurationError for an unknown preset or device, and for
-    clicks in which there is nothing to learn.
+    clicks in which there is nothing to learn. A terminal gets a progress bar.
     """
     recipe, log = preset_named(preset), _log(clicks, gap_seconds)
     limits = FitLimits(seed, max_epochs, max_seconds)
-    checkpoint = fit_candidate(
-        log, None, None, recipe, limits, device=select_device(device), progress=progress
-    )
+    checkpoint = fit_candidate(log, None, None, recipe, limits, device=select_device(device))
     return Recommender(checkpoint, device=device)
 
 

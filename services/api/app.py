@@ -11,11 +11,10 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Query, Response, Security
 from fastapi.security import APIKeyHeader
-from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse
 
-from nextclick.services.api import problems
+from nextclick.services.api import documentation, problems
 from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.intake import click_of
 from nextclick.services.api.messages import (
@@ -75,13 +74,16 @@ def create_app(
 
     default_k: length of a list if the request does not say. secrets: what no error may show.
     """
-    app = FastAPIOffline(  # /docs asks no other host
+    app = FastAPI(
         title="nextclick",
         version="1",
         description="What will this shopper click next?",
         dependencies=_key_checks(settings.key.get_secret_value()),
         responses=responses(401, 413, 422, 503),
+        docs_url=None,
+        redoc_url=None,
     )
+    documentation.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Measured)
     problems.install(app, secrets)

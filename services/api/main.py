@@ -25,9 +25,10 @@ from nextclick.shared.model import Scorer, select_device
 from nextclick.shared.redis import session_store
 from nextclick.shared.redis.deny_list import deny_list
 from nextclick.shared.registry import ModelSlot, Registry
+from nextclick.shared.runtime.environment import secrets
 from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.health import WAIT_SECONDS, Probes
-from nextclick.shared.runtime.settings import Settings, secrets
+from nextclick.shared.runtime.settings import Settings
 from nextclick.shared.schemas import Recommendation
 from nextclick.shared.stream_metrics import K, TopItems
 
@@ -49,10 +50,10 @@ def run(settings: Settings, ceiling: TopItems | None = None) -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     with _listening(ours.host, ours.port) as listening, parts_of(settings) as parts:
         app = create_app(parts, ours, settings.worker.top_k, secrets())
-        rivals = {"popularity": most_popular(parts.slot)}
+        baselines = {"popularity": most_popular(parts.slot)}
         if ceiling is not None:
-            rivals["ceiling"] = ceiling
-        feed = Feed(settings.kafka, settings.worker.group_id, parts.registry, rivals)
+            baselines["ceiling"] = ceiling
+        feed = Feed(settings.kafka, settings.worker.group_id, parts.registry, baselines)
         if ours.page:
             view.install(app, parts, feed, ours.key.get_secret_value())
         config = uvicorn.Config(

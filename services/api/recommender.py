@@ -15,7 +15,7 @@ from nextclick.shared.model import Constraints
 from nextclick.shared.redis import SessionStore
 from nextclick.shared.registry import ModelSlot, ServedModel
 from nextclick.shared.runtime import metrics
-from nextclick.shared.runtime.retry import Reminder
+from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.schemas import ScoredItem
 from nextclick.shared.windows import HISTORY_LENGTH
 
@@ -69,7 +69,7 @@ class Recommender:
         self._rules = rules
         self._clock = clock
         self._ask_again = -math.inf
-        self._reminder = Reminder(clock)
+        self._warnings = RateLimit(clock)
 
     def answer(self, questions: list[Question]) -> list[Answer]:
         """One round trip to Redis, one forward pass.
@@ -122,7 +122,7 @@ class Recommender:
             sessions = self._sessions.read(user_ids)
         except NextclickError as error:
             self._ask_again = self._clock() + _BACKOFF_SECONDS
-            if self._reminder.due():
+            if self._warnings.allow():
                 log.warning("popular items answer instead of the model: %s", error)
             return None
         return {user_id: s.history for user_id, s in zip(user_ids, sessions, strict=True)}

@@ -14,7 +14,7 @@ from nextclick.services.api.catalogue import read_categories
 from nextclick.services.api.rules import Rules
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.redis.deny_list import DenyList
-from nextclick.shared.runtime.retry import Reminder
+from nextclick.shared.runtime.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class RuleBook:
         self._changing = threading.Lock()
         self._version: int | None = None
         self._modified = _modified(catalogue)
-        self._reminder = Reminder()
+        self._warnings = RateLimit()
         self.rules = Rules(categories=read_categories(catalogue) if catalogue else {})
         """The rules of now; whoever answers a request reads this once."""
         self._stop = threading.Event()
@@ -73,7 +73,7 @@ class RuleBook:
                         self.rules = Rules(denied, self.rules.categories)
                         log.info("%d items are denied", len(denied))
             except NextclickError as error:
-                if self._reminder.due():
+                if self._warnings.allow():
                     log.warning("the deny list stays as it was: %s", error)
             self._check_catalogue()
 

@@ -7,6 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -14,9 +15,12 @@ from rich.text import Text
 
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.runtime import logs
+from nextclick.shared.runtime.environment import secrets
 from nextclick.shared.runtime.extras import explained
 from nextclick.shared.runtime.masking import printable, redact
-from nextclick.shared.runtime.settings import Settings, secrets
+
+if TYPE_CHECKING:
+    from nextclick.shared.runtime.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,13 +37,20 @@ def cell(text: str) -> Text:
     return Text(printable(text))
 
 
+def read_settings() -> Settings:
+    """The settings of the environment. They are imported here, so that no --help waits for them."""
+    from nextclick.shared.runtime.settings import Settings
+
+    return Settings.from_environment()
+
+
 def start(name: str, *, tool: bool = False) -> tuple[Settings, threading.Event]:
     """Read the settings, set logging up, and turn SIGTERM and SIGINT into an event.
 
     A tool's log is text, unless the settings say otherwise: a person runs it, also where its output
     goes into a file.
     """
-    settings = Settings.from_environment()
+    settings = read_settings()
     form = "text" if tool and settings.log_format == "auto" else settings.log_format
     logs.set_up(name, settings.log_level, secrets(), form)
     stop = threading.Event()

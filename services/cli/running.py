@@ -10,9 +10,8 @@ from typing import Annotated
 
 import typer
 
-from nextclick.services.cli.common import WORLD, app, console, start
+from nextclick.services.cli.common import WORLD, app, console, read_settings, start
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.runtime.settings import Settings
 
 
 @app.command()
@@ -33,7 +32,7 @@ def demo(
     worlds.world(world, seed=0)  # a wrong name is refused before anything is started
     if json is not None and not json.absolute().parent.is_dir():
         raise ConfigurationError(f"--json {json}: the folder does not exist")
-    Settings.from_environment()
+    read_settings()
     # Both end it as Ctrl-C does, also where a shell started it in the background with SIGINT off.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from nextclick.services.cli.common import app, console, start
+from nextclick.services.cli.common import app, console, read_settings, start
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.runtime.settings import Settings
 
 _FILE = typer.Argument(help="A log of clicks; gzip and zstd are unpacked.", exists=True)
 _FORMAT = typer.Option(
@@ -119,7 +118,7 @@ def evaluate(
     from nextclick.services.evaluate import evaluation
     from nextclick.shared.model import select_device
 
-    settings = Settings.from_environment()
+    settings = read_settings()
     evaluation.use_threads(threads)
     options = evaluation.Options(
         data, evaluation.names(methods), evaluation.names(preset), seeds, max_seconds, json, html
@@ -149,4 +148,4 @@ def explain(
     if event_id is not None and (history or version):
         raise ConfigurationError("explain takes an EVENT_ID, or --history, not both")
     items = [item for item in (part.strip() for part in history.split(",")) if item]
-    explain.show(*explain.run(Settings.from_environment(), event_id, items, version), console)
+    explain.show(*explain.run(read_settings(), event_id, items, version), console)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from nextclick.services.cli.common import app, cell, console
+from nextclick.services.cli.common import app, cell, console, read_settings
 from nextclick.shared.errors import CheckpointError
+from nextclick.shared.runtime.environment import shown
 from nextclick.shared.runtime.masking import printable
-from nextclick.shared.runtime.settings import Settings, environment_names, shown
 
 if TYPE_CHECKING:  # importing it imports torch: seconds that most commands need not wait
     from nextclick.shared.registry import Registry
@@ -33,7 +33,9 @@ def settings() -> None:
 
     Example: nextclick settings
     """
-    Settings.from_environment()
+    from nextclick.shared.runtime.settings import environment_names
+
+    read_settings()
     table = Table("variable", "value", "meaning")
     for name, (default, description) in environment_names().items():
         value = shown(name, os.environ[name]) if name in os.environ else default
@@ -49,7 +51,7 @@ def topics_create() -> None:
     """
     from nextclick.shared.kafka import ensure_topics
 
-    kafka = Settings.from_environment().kafka
+    kafka = read_settings().kafka
     wanted = [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic]
     created = ensure_topics(kafka, wanted)
     for topic in wanted:
@@ -71,7 +73,7 @@ def topics_check(
     """
     from nextclick.services.topics import check
 
-    kafka = Settings.from_environment().kafka
+    kafka = read_settings().kafka
     report = check.run(kafka, messages)
     typer.echo(
         f"{kafka.clicks_topic}: {report.partitions} partitions; looked at {report.messages:,} "
@@ -97,7 +99,7 @@ def rebuild_sessions() -> None:
     """
     from nextclick.services.worker.rebuild import run
 
-    rebuilt = run(Settings.from_environment())
+    rebuilt = run(read_settings())
     typer.echo(f"{rebuilt.read - rebuilt.behind:,} clicks are in their users' sessions")
     if rebuilt.behind:
         typer.echo(f"{rebuilt.behind:,} lie behind newer clicks of their users and were left out")
@@ -170,7 +172,7 @@ def events_compact() -> None:
     """
     from nextclick.trainer.collect import compact
 
-    folder = Path(Settings.from_environment().trainer.event_log)
+    folder = Path(read_settings().trainer.event_log)
     done = compact(folder)
     console.print(
         f"{folder}: {done.files_before:,} files became {done.files_after:,}, "
@@ -182,4 +184,4 @@ def open_registry() -> Registry:
     """The registry that the settings name."""
     from nextclick.shared.registry import Registry
 
-    return Registry(Settings.from_environment().registry.url)
+    return Registry(read_settings().registry.url)

@@ -15,6 +15,7 @@ movielens     ratings.csv, ratings.dat (`::`) or u.data: `user item rating secon
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -173,7 +174,7 @@ def rsc15_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator
         places = _places(names, ["SessionId", "ItemId", "Time"], file)
         yield from _picked(rows, places, len(names), file, problems)
     else:
-        yield from _picked(_with_first(first, rows), [0, 2, 1], 4, file, problems)
+        yield from _picked(itertools.chain([first], rows), [0, 2, 1], 4, file, problems)
 
 
 def retailrocket_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
@@ -317,10 +318,3 @@ def _objects(
             yield line.number, found
         else:
             problems.add(file, "line that is no JSON object", "left out", line.number)
-
-
-def _with_first(
-    first: tuple[int, list[str]], rows: Iterator[tuple[int, list[str]]]
-) -> Iterator[tuple[int, list[str]]]:
-    yield first
-    yield from rows

@@ -81,9 +81,7 @@ class KafkaCluster:
             broker.kill()
 
 
-def start_kafka_cluster(
-    folder: Path, *, properties: Mapping[str, str] | None = None
-) -> KafkaCluster:
+def start_kafka_cluster(folder: Path) -> KafkaCluster:
     """Start three brokers, each with a folder of its own in `folder`, and wait for all of them.
 
     They want about 1.2 GB of memory together. Raises ConfigurationError as start_kafka does.
@@ -101,7 +99,6 @@ def start_kafka_cluster(
                     nodes,
                     cluster_id,
                     [*_ONE_OF_THREE, *_SHORT_LIVED],
-                    properties=properties,
                 )
             )
         cluster = KafkaCluster(cluster_id, tuple(brokers))

@@ -18,12 +18,12 @@ class Brokers:
     """host:port of each, as clients are told."""
 
 
-def live_brokers(bootstrap_servers: str, timeout: float = 1.0) -> Brokers | None:
-    """Ask a cluster for its brokers; None if it does not answer within `timeout` seconds."""
+def live_brokers(bootstrap_servers: str) -> Brokers | None:
+    """Ask a cluster for its brokers; None if it does not answer within a second."""
     quiet: dict[str, Any] = {"log_level": 0, "error_cb": lambda _: None}
     admin = AdminClient({"bootstrap.servers": bootstrap_servers, **quiet})
     try:
-        metadata = admin.list_topics(timeout=timeout)
+        metadata = admin.list_topics(timeout=1.0)
     except KafkaException:
         return None
     addresses = (f"{broker.host}:{broker.port}" for broker in metadata.brokers.values())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 from confluent_kafka import (
@@ -20,7 +22,7 @@ from confluent_kafka import Message as RawMessage
 from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.messages import Message
 from nextclick.shared.runtime.masking import redact, secrets_of_options
-from nextclick.shared.runtime.retry import REMIND_SECONDS
+from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.runtime.settings import KafkaSettings
 
 _MESSAGES_REMEMBERED = 1000
@@ -57,27 +59,21 @@ MISCONFIGURED = {
 }
 
 
-class OnceAMinute(logging.Filter):
+class RepeatFilter(logging.Filter):
     """Passes a message once a minute: a client that cannot connect says so a hundred times."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._clock = clock
-        self._said: dict[str, float] = {}
+        self._limits: dict[str, RateLimit] = defaultdict(partial(RateLimit, clock))
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether to pass a record; messages that differ in numbers only are the same."""
-        message = re.sub(r"\d+", "#", record.getMessage())
-        now = self._clock()
-        if now - self._said.get(message, -REMIND_SECONDS) < REMIND_SECONDS:
-            return False
-        if len(self._said) >= _MESSAGES_REMEMBERED:
-            self._said.clear()
-        self._said[message] = now
-        return True
+        if len(self._limits) >= _MESSAGES_REMEMBERED:
+            self._limits.clear()
+        return self._limits[re.sub(r"\d+", "#", record.getMessage())].allow()
 
 
-logging.getLogger("librdkafka").addFilter(OnceAMinute())
+logging.getLogger("librdkafka").addFilter(RepeatFilter())
 
 
 def client_config(settings: KafkaSettings) -> dict[str, Any]:

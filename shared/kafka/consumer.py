@@ -41,7 +41,7 @@ from nextclick.shared.kafka.members import instance_ids
 from nextclick.shared.kafka.positions import Positions
 from nextclick.shared.kafka.topic_id import TopicId
 from nextclick.shared.messages import Message
-from nextclick.shared.runtime.retry import Reminder
+from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.runtime.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class ClickConsumer:
         self._positions = Positions()
         self._topic_id = TopicId(settings, topic, clock)
         self._made_anew = False
-        self._commit_refusals = Reminder()
+        self._commit_warnings = RateLimit()
         self._call: BackgroundCall | None = None
         """A call that has not returned yet."""
         self._within_callback = False
@@ -417,7 +417,7 @@ class ClickConsumer:
                 reason is not None
                 and not self._note_shut_out(reason)
                 and reason.code() not in _GROUP_HAS_MOVED_ON
-                and self._commit_refusals.due()
+                and self._commit_warnings.allow()
             ):
                 log.warning("offsets not committed, trying again: %s", reason.str())
 

@@ -8,7 +8,7 @@ from nextclick.shared.model.device import select_device
 from nextclick.shared.model.explain import Explanation
 from nextclick.shared.model.neighbours import ItemNeighbours
 from nextclick.shared.model.scorer import Ranking, Scorer
-from nextclick.shared.model.session_model import SessionModel, SessionModelConfig
+from nextclick.shared.model.session_model import SessionModel
 from nextclick.shared.model.source_bst import SourceBST, SourceBSTConfig
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "Ranking",
     "Scorer",
     "SessionModel",
-    "SessionModelConfig",
     "SourceBST",
     "SourceBSTConfig",
     "Vocabulary",

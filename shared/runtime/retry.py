@@ -10,42 +10,17 @@ from typing import ParamSpec, TypeVar
 
 from nextclick.shared.errors import Unavailable
 from nextclick.shared.runtime.heartbeat import HEARTBEAT
+from nextclick.shared.runtime.rate_limit import RateLimit
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
-REMIND_SECONDS = 60.0
 
 
 class ShutdownRequested(Exception):
     """The process was asked to stop while it waited; work in hand is left uncommitted."""
-
-
-class Reminder:
-    """Says when something that goes on is to be said: at once, and then once a minute."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._said: float | None = None
-
-    @property
-    def said(self) -> bool:
-        """Whether it was said at all."""
-        return self._said is not None
-
-    def due(self) -> bool:
-        """Whether to say it now; counts as said if so."""
-        now = self._clock()
-        if self._said is not None and now - self._said < REMIND_SECONDS:
-            return False
-        self._said = now
-        return True
-
-    def reset(self) -> None:
-        """It is over: the next time is a first time."""
-        self._said = None
 
 
 class RetryUntilAvailable:
@@ -67,18 +42,20 @@ class RetryUntilAvailable:
         Raises ShutdownRequested if `stop` is set meanwhile.
         """
         delay = FIRST_DELAY
-        reminder = Reminder(self._clock)
+        warnings = RateLimit(self._clock)
+        waited = False
         while True:
             try:
                 result = action(*args, **kwargs)
             except Unavailable as error:
                 HEARTBEAT.beat()  # waiting for a server is not being stuck
-                if reminder.due():
+                waited = True
+                if warnings.allow():
                     self._log.warning("waiting: %s", error)
                 if self._stop.wait(delay):
                     raise ShutdownRequested from None
                 delay = min(2 * delay, LONGEST_DELAY)
             else:
-                if reminder.said:
+                if waited:
                     self._log.info("going on")
                 return result

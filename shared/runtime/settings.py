@@ -6,7 +6,6 @@ points (`cli`, `demo`, each service's `main`) read it; everything else takes pla
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any, Literal, Self
 
@@ -14,13 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.runtime.masking import MASK, masked_url, secrets_of_options, secrets_of_url
+from nextclick.shared.runtime.environment import API_KEY, CLIENT_CONFIG, URLS
 
 PREFIX = "NEXTCLICK_"
 NESTING = "__"
-_CLIENT_CONFIG = "NEXTCLICK_KAFKA__CLIENT_CONFIG"
-_API_KEY = "NEXTCLICK_API__KEY"
-_URLS = ("NEXTCLICK_REDIS__URL", "NEXTCLICK_REGISTRY__URL")
 
 
 class _Section(BaseModel):
@@ -212,7 +208,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise ConfigurationError(_one_line(error)) from None
         except ValueError:  # only this setting is read as JSON
-            raise ConfigurationError(f"{_CLIENT_CONFIG} is not a JSON object") from None
+            raise ConfigurationError(f"{CLIENT_CONFIG} is not a JSON object") from None
 
 
 def environment_names() -> dict[str, tuple[str, str]]:
@@ -230,34 +226,11 @@ def environment_names() -> dict[str, tuple[str, str]]:
     return names
 
 
-def shown(name: str, value: str) -> str:
-    """The value of an environment variable as it may be shown."""
-    if name.upper() in (_CLIENT_CONFIG, _API_KEY):
-        return MASK
-    return masked_url(value) if name.upper() in _URLS else value
-
-
-def secrets() -> set[str]:
-    """Every secret in the environment's settings, right or wrong: what no output may hold."""
-    found: set[str] = set()
-    for name, value in os.environ.items():
-        if name.upper() in _URLS:
-            found |= secrets_of_url(value)
-        elif name.upper() == _API_KEY:
-            found |= {value} - {""}
-        elif name.upper() == _CLIENT_CONFIG:
-            try:
-                found |= secrets_of_options(json.loads(value))
-            except (ValueError, AttributeError, RecursionError):
-                found.add(value)  # not JSON, or no object: it is refused, and shown nowhere
-    return found
-
-
 def _one_line(error: ValidationError) -> str:
     lines = []
     for wrong in error.errors(include_url=False):
         name = f"{PREFIX}{NESTING.join(str(part) for part in wrong['loc'])}".upper()
-        secret = name.startswith((_CLIENT_CONFIG, _API_KEY, *_URLS))
+        secret = name.startswith((CLIENT_CONFIG, API_KEY, *URLS))
         value = "" if secret else f" = {wrong['input']!r}"
         lines.append(f"{name}{value}: {wrong['msg']}")
     return "; ".join(lines)

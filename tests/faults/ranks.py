@@ -60,9 +60,7 @@ def take_part(
             for number in range(fits):
                 frame = pattern_log(30, offset=number)
                 store = Registry(str(registry))
-                done = retrain(
-                    frame, store, recipe, limits, gap_ms=0, device=cpu, progress=False, ranks=ranks
-                )
+                done = retrain(frame, store, recipe, limits, gap_ms=0, device=cpu, ranks=ranks)
                 print(done, flush=True)
             ranks.send_end()
     except NextclickError as error:

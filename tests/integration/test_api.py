@@ -330,6 +330,16 @@ def test_with_a_key_nothing_is_told_without_it(parts: Parts, settings: Settings)
     assert client.get("/recommendations/u", headers={"X-API-Key": "open sesame"}).is_success
     assert client.get("/readyz").is_success  # probes carry no key
     assert client.get("/metrics").is_success
+    assert client.get("/docs").is_success
+
+
+def test_the_documentation_comes_from_here(client: TestClient) -> None:
+    files = re.findall(r'(?:src|href)="([^"]*)"', client.get("/docs").text)
+    assert len(files) == 3
+    for file in files:
+        assert file.startswith("/docs/files/")
+        assert client.get(file).is_success
+    assert client.get("/openapi.json").is_success
 
 
 def test_requests_are_counted_by_route(client: TestClient) -> None:

@@ -17,6 +17,13 @@ FOLDERS = ("bench", "services", "shared", "trainer")
 DATA = (
     "bench/peers/requirements.lock",
     "py.typed",
+    "services/api/swagger_ui/LICENSE",
+    "services/api/swagger_ui/NOTICE",
+    "services/api/swagger_ui/README.md",
+    "services/api/swagger_ui/favicon-32x32.png",
+    "services/api/swagger_ui/swagger-ui-bundle.js",
+    "services/api/swagger_ui/swagger-ui-bundle.js.LICENSE.txt",
+    "services/api/swagger_ui/swagger-ui.css",
     "shared/embedded/kafka-jars.toml",
     "shared/redis/sessions.lua",
 )

@@ -79,7 +79,7 @@ def merges(
     return [run for run in reversed(found) if len(run) > 1]
 
 
-def compact(folder: Path, full: int = FULL) -> Compacted:
+def compact(folder: Path) -> Compacted:
     """Merge what is worth it.
 
     Raises Unavailable if the folder cannot be written, ConfigurationError for a file that is no
@@ -90,7 +90,7 @@ def compact(folder: Path, full: int = FULL) -> Compacted:
         files = offset_files(folder)
         kept = uncovered(files)
         _remove({file.path for file in files} - {file.path for file in kept})
-        runs = merges([(file, _rows(file.path)) for file in kept], full)
+        runs = merges([(file, _rows(file.path)) for file in kept])
     merged, rows = 0, 0
     for run in runs:
         sources = [file.path for file, _ in run]

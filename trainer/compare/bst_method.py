@@ -31,7 +31,6 @@ class BSTMethod:
         *,
         max_seconds: float = float("inf"),
         refit: bool = True,
-        progress: bool = True,
     ) -> None:
         """Prepare. `max_seconds` bounds the whole fit, the refit included."""
         self.name = f"BST {preset.name}"
@@ -41,7 +40,6 @@ class BSTMethod:
         self._device = device
         self._refit = refit and preset.sampling != "source"  # its split has no later part
         self._max_seconds = max_seconds / 2 if self._refit else max_seconds
-        self._progress = progress
 
     def fit(self, log: ClickLog, vocabulary: Vocabulary, seed: int) -> None:
         """Fit with early stopping, then once more on all clicks outside the test."""
@@ -76,5 +74,4 @@ class BSTMethod:
             device=self._device,
             max_epochs=epochs,
             max_seconds=self._max_seconds,
-            progress=self._progress,
         )

@@ -195,16 +195,14 @@ def source_samples(log: ClickLog, vocabulary: Vocabulary, rng: np.random.Generat
     ).take(rng.permutation(2 * len(positive)))
 
 
-def random_split(
-    table: Samples, rng: np.random.Generator, validation: float = 0.2
-) -> tuple[Samples, Samples]:
-    """Split rows at random into training and validation, as the source does.
+def random_split(table: Samples, rng: np.random.Generator) -> tuple[Samples, Samples]:
+    """Split rows at random into training and validation (a fifth), as the source does.
 
     It leaks: most validation rows have their twin, same history and other label, in training.
     Kept to reproduce the source's figures; never used to judge a model that serves.
     """
     order = rng.permutation(len(table))
-    held_out = math.ceil(len(table) * validation)
+    held_out = math.ceil(len(table) * 0.2)
     return table.take(order[held_out:]), table.take(order[:held_out])
 
 

@@ -86,11 +86,6 @@ def ranks_of(scores: FloatArray, targets: IntArray) -> IntArray:
     return np.where(named, (scores >= own).sum(axis=1), MISS)
 
 
-def auc_of(positive: FloatArray, negative: FloatArray) -> float:
-    """Area under the ROC curve by ranks (Mann-Whitney), ties counted half."""
-    return auc_with_error(positive, negative)[0]
-
-
 def auc_with_error(positive: FloatArray, negative: FloatArray) -> tuple[float, float]:
     """Area under the ROC curve, and its standard error where row i of both is one case.
 
@@ -116,20 +111,20 @@ def _share_below(scores: FloatArray, others: FloatArray) -> npt.NDArray[np.float
 
 
 def evaluate(
-    score: Score, popularity: IntArray, cases: Samples, *, coverage: bool = False, seed: int = 0
+    score: Score, popularity: IntArray, cases: Samples, *, coverage: bool = False
 ) -> Evaluation:
     """Rank the catalogue for every case.
 
     popularity: shape [items], click counts: they rank cases whose history holds no known item,
     as serving does, whatever the method. The AUC compares each target with one random other
-    item, drawn with `seed`: the same for every method.
+    item: the same for every method.
     """
     items = len(popularity)
     fallback = popularity_scores(popularity)
     named = cases.targets != PADDING
     others = np.full(len(cases), PADDING, np.int64)
     if items > 1:
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         others[named] = sample_negatives(cases.targets[named], 1, items, rng)[:, 0]
     ranks = np.full(len(cases), MISS, np.int64)
     pairs = np.zeros((2, len(cases)))

@@ -58,7 +58,6 @@ def fit(
     max_epochs: int = 0,
     max_seconds: float = float("inf"),
     stopped: Callable[[], bool] = lambda: False,
-    progress: bool = True,
     ranks: ProcessGroup = ALONE,
 ) -> list[Epoch]:
     """Train `model` in place and leave it with the weights of its best validation epoch.
@@ -95,7 +94,7 @@ def fit(
         desc="fit",
         unit="step",
         leave=False,
-        disable=None if progress else True,  # None: only a terminal gets a bar
+        disable=None if ranks.rank == 0 else True,  # None: only a terminal gets a bar
     )
     for epoch in range(1, epochs + 1):
         if epoch > epochs:

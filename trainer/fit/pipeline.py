@@ -52,7 +52,6 @@ def fit_model(
     max_epochs: int = 0,
     max_seconds: float = float("inf"),
     stopped: Callable[[], bool] = lambda: False,
-    progress: bool = True,
     ranks: ProcessGroup = ALONE,
 ) -> Fitted:
     """Fit on Split.TRAIN; Split.VALIDATION, if any, chooses the epoch and how the parts mix.
@@ -83,7 +82,6 @@ def fit_model(
         max_epochs=max_epochs,
         max_seconds=max_seconds,
         stopped=stopped,
-        progress=progress,
         ranks=ranks,
     )
     if isinstance(model, BST) and ranks.rank == 0:

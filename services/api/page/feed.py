@@ -41,7 +41,7 @@ class Feed:
         self._kafka = kafka
         self._group_id = group_id
         self._registry = registry
-        self._rivals = baselines
+        self._baselines = baselines
         self._clock = clock
         self._looked_at = 0.0
         self._stop = threading.Event()
@@ -56,7 +56,7 @@ class Feed:
         """The stream; from now on it is followed. Call it again before IDLE_SECONDS are over."""
         self._looked_at = self._clock()
         if self._thread is None or not self._thread.is_alive():
-            self.stream = Stream(self._rivals)
+            self.stream = Stream(self._baselines)
             self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
             self._thread.start()
         return self.stream

@@ -90,7 +90,7 @@ class Stream:
     """The last minutes."""
 
     def __init__(self, baselines: dict[str, TopItems]) -> None:
-        """rivals: what the model is compared with, by name."""
+        """baselines: what the model is compared with, by name."""
         self.baselines = baselines
         self.shoppers: OrderedDict[str, Shopper] = OrderedDict()
         self.newest: deque[Seen] = deque(maxlen=NEWEST)

@@ -101,3 +101,10 @@ def test_a_checkout_has_the_folders_in_the_package() -> None:
 def test_what_is_light_does_not_import_torch() -> None:
     code = f"import {', '.join(LIGHT)}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_help_waits_for_no_settings_and_no_schemas() -> None:
+    """Of 0.35 s for --help they took 0.15 s: pydantic builds a model of each as it is imported."""
+    heavy = ("nextclick.shared.runtime.settings", "pydantic", "numpy", "pandas")
+    code = f"import nextclick.__main__, sys; sys.exit(any(m in sys.modules for m in {heavy!r}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

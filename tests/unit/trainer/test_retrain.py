@@ -43,9 +43,7 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def run(frame: pd.DataFrame, registry: Registry, **options: object) -> Outcome | None:
-    return retrain(
-        frame, registry, RECIPE, FitLimits(seed=1), gap_ms=0, device=CPU, progress=False, **options
-    )  # type: ignore[arg-type]
+    return retrain(frame, registry, RECIPE, FitLimits(seed=1), gap_ms=0, device=CPU, **options)  # type: ignore[arg-type]
 
 
 def test_the_first_model_is_published_and_the_next_starts_from_it(registry: Registry) -> None:
@@ -98,7 +96,7 @@ def test_another_shape_than_the_champions_starts_from_nothing(registry: Registry
         (replace(RECIPE, shape=SHAPE.model_copy(update={"layers": 2})), False),
     ):
         limits = FitLimits(seed=1, max_epochs=1)
-        candidate = fit_candidate(data, champion, name, recipe, limits, device=CPU, progress=False)
+        candidate = fit_candidate(data, champion, name, recipe, limits, device=CPU)
         assert candidate.training["warm_start"] is warm
 
 
@@ -115,16 +113,16 @@ def test_the_sources_table_and_random_split_are_a_preset() -> None:
     assert preset("source_table").sampling == "source"
     data = click_log(pattern_log(30), gap_ms=0)
     recipe = replace(RECIPE, loss="bce", sampling="source", epochs=3)
-    candidate = fit_candidate(data, None, None, recipe, FitLimits(1), device=CPU, progress=False)
+    candidate = fit_candidate(data, None, None, recipe, FitLimits(1), device=CPU)
     assert candidate.training["epochs"] == 3
-    again = fit_candidate(data, None, None, recipe, FitLimits(1), device=CPU, progress=False)
+    again = fit_candidate(data, None, None, recipe, FitLimits(1), device=CPU)
     assert candidate.metrics == again.metrics
 
 
 @pytest.fixture(scope="module")
 def fitted_once() -> Checkpoint:
     data = click_log(pattern_log(30), gap_ms=0)
-    return fit_candidate(data, None, None, RECIPE, FitLimits(1), device=CPU, progress=False)
+    return fit_candidate(data, None, None, RECIPE, FitLimits(1), device=CPU)
 
 
 @pytest.fixture
@@ -155,7 +153,7 @@ def test_a_warm_start_takes_over_every_weight_item_by_item(
     assert served is not None
     untrained(monkeypatch)
     data = click_log(pattern_log(33, offset=1), gap_ms=0)
-    candidate = fit_candidate(data, served, name, RECIPE, FitLimits(1), device=CPU, progress=False)
+    candidate = fit_candidate(data, served, name, RECIPE, FitLimits(1), device=CPU)
     assert candidate.training["warm_start"] is True
     assert candidate.parent == name
     assert len(candidate.vocabulary) == 33
@@ -258,7 +256,7 @@ def test_a_log_with_nothing_to_learn_from_is_refused_with_the_reason(
     registry: Registry, frame: pd.DataFrame, gap: int
 ) -> None:
     """Not a crash: the trainer would meet the same log again after every restart."""
-    outcome = retrain(frame, registry, RECIPE, FitLimits(1), gap_ms=gap, device=CPU, progress=False)
+    outcome = retrain(frame, registry, RECIPE, FitLimits(1), gap_ms=gap, device=CPU)
     assert outcome is not None
     assert outcome.version is None
     assert outcome.reason
@@ -268,9 +266,7 @@ def test_a_log_with_nothing_to_learn_from_is_refused_with_the_reason(
 @pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
 def test_a_shop_with_one_item_is_refused_with_the_reason(registry: Registry, loss: str) -> None:
     recipe = replace(RECIPE, loss=loss, negatives=1, epochs=1)
-    outcome = retrain(
-        pattern_log(1), registry, recipe, FitLimits(1), gap_ms=0, device=CPU, progress=False
-    )
+    outcome = retrain(pattern_log(1), registry, recipe, FitLimits(1), gap_ms=0, device=CPU)
     assert outcome is not None
     assert outcome.version is None
 

@@ -24,7 +24,6 @@ def train(
     validation_loss: Callable[[], float] | None,
     *,
     learning_rate: float,
-    weight_decay: float = 0.01,
     epochs: int,
     patience: int = 1,
     deadline: float = float("inf"),
@@ -36,9 +35,7 @@ def train(
     without progress, or at `deadline`, a time.monotonic(). Without a `validation_loss` the last
     epoch is the best.
     """
-    optimizer = torch.optim.AdamW(
-        model.parameters(), learning_rate, weight_decay=weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, max(1, epochs * steps))
     best_loss, best_epoch, best_weights = float("inf"), 0, None
     for epoch in range(1, epochs + 1):

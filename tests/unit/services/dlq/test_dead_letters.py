@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextclick.services.dlq import dead_letters
+from nextclick.services.dlq import cli, dead_letters
 from nextclick.services.dlq.dead_letters import DeadLetter, Offsets
 from nextclick.services.worker import decide
 from nextclick.shared.errors import BadClick, ConfigurationError
@@ -155,3 +156,8 @@ def test_places_and_reasons_are_read() -> None:
     assert set(REASONS) < set(dead_letters.known(None))
     with pytest.raises(ConfigurationError, match="not_json"):
         dead_letters.known("bad")
+
+
+def test_the_help_names_every_reason() -> None:
+    words = re.findall(r"\w+", str(cli._REASON.help).partition(":")[2])
+    assert [word for word in words if word != "or"] == list(dead_letters.KNOWN)

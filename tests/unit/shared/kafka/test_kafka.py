@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, TopicPartition
 
 from nextclick.shared.kafka import ClickConsumer
-from nextclick.shared.kafka.client import OnceAMinute, read_message
+from nextclick.shared.kafka.client import RepeatFilter, read_message
 from nextclick.shared.runtime.settings import KafkaSettings
 
 
@@ -86,7 +86,7 @@ def test_a_header_whose_name_is_no_text_costs_only_the_headers() -> None:
 
 def test_what_librdkafka_repeats_is_said_once_a_minute() -> None:
     now = 0.0
-    said = OnceAMinute(clock=lambda: now)
+    said = RepeatFilter(clock=lambda: now)
 
     def passes(text: str) -> bool:
         return said.filter(logging.LogRecord("librdkafka", logging.ERROR, "", 0, text, (), None))

@@ -16,7 +16,7 @@ from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.kafka import Publisher
 from nextclick.shared.kafka.client import client_config, make_client, unavailable
 from nextclick.shared.registry import Registry
-from nextclick.shared.runtime import logs, settings
+from nextclick.shared.runtime import environment, logs
 from nextclick.shared.runtime.masking import (
     masked_url,
     printable,
@@ -135,9 +135,9 @@ def test_the_environments_secrets_are_known(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("NEXTCLICK_REDIS__URL", "redis://u:p%40ss@h")
     monkeypatch.setenv("nextclick_registry__url", "s3://key:sec/ret@bucket")
     monkeypatch.setenv("NEXTCLICK_KAFKA__CLIENT_CONFIG", '{"ssl.key.pem": "PEM", "group.id": "g"}')
-    assert settings.secrets() == {"p%40ss", "p@ss", "sec/ret", "PEM"}
+    assert environment.secrets() == {"p%40ss", "p@ss", "sec/ret", "PEM"}
     monkeypatch.setenv("NEXTCLICK_KAFKA__CLIENT_CONFIG", "sasl.password=hunter2")
-    assert "sasl.password=hunter2" in settings.secrets()
+    assert "sasl.password=hunter2" in environment.secrets()
 
 
 def test_settings_print_neither_logins_nor_client_options() -> None:

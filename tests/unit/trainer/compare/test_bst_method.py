@@ -42,7 +42,7 @@ def chain() -> Benchmark:
 
 
 def fitted(benchmark: Benchmark, seed: int = 0, refit: bool = True) -> BSTMethod:
-    method = BSTMethod(TINY, CPU, refit=refit, progress=False)
+    method = BSTMethod(TINY, CPU, refit=refit)
     method.fit(benchmark.learnable, benchmark.vocabulary, seed)
     return method
 

@@ -65,7 +65,7 @@ def fitted(
     recipe: Preset, train: Samples, model: SessionModel | None = None, **options: object
 ) -> tuple[SessionModel, list[Epoch]]:
     model = fresh(recipe) if model is None else model
-    options = {"seed": 1, "device": CPU, "progress": False, **options}
+    options = {"seed": 1, "device": CPU, **options}
     objective = objective_of(model, train, recipe)
     return model, fit(model, objective, pattern(200, seed=9), recipe, **options)  # type: ignore[arg-type]
 
@@ -171,7 +171,7 @@ def test_the_curve_says_how_well_the_kept_model_does() -> None:
     model = fresh(TINY)
     objective = objective_of(model, pattern(1500, seed=1), TINY)
     recipe = replace(TINY, epochs=3)
-    curve = fit(model, objective, validation, recipe, seed=1, device=CPU, progress=False)
+    curve = fit(model, objective, validation, recipe, seed=1, device=CPU)
     best = best_epoch(curve)
     with torch.inference_mode():
         logits = model(torch.from_numpy(validation.histories))
@@ -189,7 +189,7 @@ def test_without_validation_the_last_epoch_is_kept() -> None:
     model, nothing = fresh(TINY), pattern(0, seed=0)
     objective = objective_of(model, pattern(500, seed=1), TINY)
     recipe = replace(TINY, epochs=3, patience=1)
-    curve = fit(model, objective, nothing, recipe, seed=1, device=CPU, progress=False)
+    curve = fit(model, objective, nothing, recipe, seed=1, device=CPU)
     assert [epoch.epoch for epoch in curve] == [0, 1, 2, 3]
     assert distance(model, fresh(TINY)) > 0
 

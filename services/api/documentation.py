@@ -1,0 +1,29 @@
+"""The page /docs: Swagger UI, from files of our own, so that it asks no other host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.staticfiles import StaticFiles
+from starlette.responses import HTMLResponse
+
+_FILES = "/docs/files"
+
+
+def install(app: FastAPI) -> None:
+    """Serve the page and its files. The app has to be made with docs_url and redoc_url None."""
+    app.mount(_FILES, StaticFiles(directory=Path(__file__).parent / "swagger_ui"))
+
+    async def page(request: Request) -> HTMLResponse:
+        root = request.scope.get("root_path", "").rstrip("/")
+        return get_swagger_ui_html(
+            openapi_url=f"{root}{app.openapi_url}",
+            title=app.title,
+            swagger_js_url=f"{root}{_FILES}/swagger-ui-bundle.js",
+            swagger_css_url=f"{root}{_FILES}/swagger-ui.css",
+            swagger_favicon_url=f"{root}{_FILES}/favicon-32x32.png",
+        )
+
+    app.add_route("/docs", page, include_in_schema=False)  # a route, so that it asks for no key
