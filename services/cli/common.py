@@ -51,6 +51,9 @@ def start(name: str, *, tool: bool = False) -> tuple[Settings, threading.Event]:
     goes into a file.
     """
     settings = read_settings()
+    if not settings.kafka.client_id:
+        kafka = settings.kafka.model_copy(update={"client_id": f"nextclick-{name}"})
+        settings = settings.model_copy(update={"kafka": kafka})
     form = "text" if tool and settings.log_format == "auto" else settings.log_format
     logs.set_up(name, settings.log_level, secrets(), form)
     stop = threading.Event()

@@ -130,12 +130,12 @@ def up_to(limit: int, letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
 
 def obstacle(letter: DeadLetter) -> str | None:
     """Why no worker could accept this letter, whatever has been mended; None if one might."""
+    if letter.reason == "oversized":
+        return f"oversized: a click has at most {MAX_CLICK_BYTES:,} bytes"
     if letter.cut:
         return "cut: the letter does not hold the whole message"
     if not letter.message.value:
         return "empty: there is nothing in it"
-    if len(letter.message.value) > MAX_CLICK_BYTES:
-        return f"oversized: a click has at most {MAX_CLICK_BYTES:,} bytes"
     return None
 
 

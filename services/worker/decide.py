@@ -9,11 +9,19 @@ from dataclasses import dataclass
 from nextclick.shared.errors import BadClick
 from nextclick.shared.messages import REDRIVEN, Message, OutMessage, Place, times_redriven
 from nextclick.shared.model import Ranking
-from nextclick.shared.schemas import Click, Recommendation, decode_click, event_id_of
+from nextclick.shared.schemas import (
+    MAX_CLICK_BYTES,
+    Click,
+    Recommendation,
+    decode_click,
+    event_id_of,
+)
 
-MAX_DEAD_LETTER_BYTES = 900_000
-"""Value bytes kept in a dead letter: with its key and headers it fits Kafka's default 1 MB."""
+MAX_DEAD_LETTER_BYTES = MAX_CLICK_BYTES
+"""Value bytes kept in a dead letter: what is longer is no click however it is mended."""
 MAX_DEAD_LETTER_KEY_BYTES = 10_000
+_DEAD_LETTER_REST_BYTES = 16_384
+"""What a dead letter takes beside its value, at most: key, headers, and Kafka's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +111,26 @@ def about(message: Message, error: BadClick) -> dict[str, object]:
     }
 
 
-def dead_letter(topic: str, message: Message, error: BadClick, now_ms: int) -> OutMessage:
+def dead_letter_bytes(max_message_bytes: int | None) -> int:
+    """How much of a value to keep, on a topic that takes messages of so many bytes."""
+    if max_message_bytes is None:
+        return MAX_DEAD_LETTER_BYTES
+    return min(MAX_DEAD_LETTER_BYTES, max(0, max_message_bytes - _DEAD_LETTER_REST_BYTES))
+
+
+def dead_letter(
+    topic: str,
+    message: Message,
+    error: BadClick,
+    now_ms: int,
+    max_bytes: int = MAX_DEAD_LETTER_BYTES,
+) -> OutMessage:
     """Wrap a message that is no click: its own bytes and key, and in the headers why and whence.
 
-    A letter that Kafka refused would stop the worker for good, so a value and a key that are
-    too long are cut; the headers `original_bytes` and `original_key_bytes` then say how long
-    they were. A message that `nextclick dlq redrive` sent, and that is bad again, stays marked.
+    A dead letter that Kafka refused would stop the worker for good, so a value of more than
+    `max_bytes` and a key that is too long are cut; the headers `original_bytes` and
+    `original_key_bytes` then say how long they were. A message that `nextclick dlq redrive` sent,
+    and that is bad again, stays marked.
     """
     key, value = message.key, message.value
     headers = {
@@ -124,8 +146,8 @@ def dead_letter(topic: str, message: Message, error: BadClick, now_ms: int) -> O
     if key is not None and len(key) > MAX_DEAD_LETTER_KEY_BYTES:
         headers["original_key_bytes"] = str(len(key))
         key = key[:MAX_DEAD_LETTER_KEY_BYTES]
-    if value is not None and len(value) > MAX_DEAD_LETTER_BYTES:
+    if value is not None and len(value) > max_bytes:
         headers["original_bytes"] = str(len(value))
-        value = value[:MAX_DEAD_LETTER_BYTES]
+        value = value[:max_bytes]
     encoded = tuple((name, text.encode("utf-8", "replace")) for name, text in headers.items())
     return OutMessage(topic, key, value, encoded)

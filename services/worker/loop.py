@@ -62,6 +62,7 @@ class Worker:
     dlq_topic: str
     max_batch: int
     stop: threading.Event
+    max_dead_letter_bytes: int = decide.MAX_DEAD_LETTER_BYTES
     guard: Guard = field(default_factory=Guard)
     now: Callable[[], float] = time.time
     on_step: Callable[[str], None] = lambda step: None
@@ -151,7 +152,10 @@ class Worker:
             ]
             encoded = [of_user(self.recommendations_topic, a) for a in answers]
             bad = decide.bad(batch)
-            dead = [decide.dead_letter(self.dlq_topic, m, error, now_ms) for m, error in bad]
+            dead = [
+                decide.dead_letter(self.dlq_topic, m, error, now_ms, self.max_dead_letter_bytes)
+                for m, error in bad
+            ]
             result = Batch(
                 answers=answers,
                 messages=[*encoded, *dead],

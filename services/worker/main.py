@@ -11,11 +11,18 @@ import torch
 
 from nextclick.services.worker import health
 from nextclick.services.worker.at_least_once import AtLeastOnce
+from nextclick.services.worker.decide import dead_letter_bytes
 from nextclick.services.worker.exactly_once import ExactlyOnce
 from nextclick.services.worker.guarantee import Guarantee
 from nextclick.services.worker.guard import Guard
 from nextclick.services.worker.loop import Worker
-from nextclick.shared.kafka import ClickConsumer, Publisher, TransactionalPublisher, ensure_topics
+from nextclick.shared.kafka import (
+    ClickConsumer,
+    Publisher,
+    TransactionalPublisher,
+    ensure_topics,
+    max_message_bytes,
+)
 from nextclick.shared.model import Scorer, select_device
 from nextclick.shared.redis import session_store
 from nextclick.shared.registry import ModelSlot, Registry
@@ -59,6 +66,7 @@ def build(
         guarantee=guarantee,
         recommendations_topic=kafka.recommendations_topic,
         dlq_topic=kafka.dlq_topic,
+        max_dead_letter_bytes=dead_letter_bytes(max_message_bytes(kafka, kafka.dlq_topic)),
         max_batch=ours.max_batch,
         stop=stop,
         guard=Guard(ours.guard_clicks, slot.roll_back),

@@ -11,7 +11,7 @@ from nextclick.shared.kafka.consumer import ClickConsumer
 from nextclick.shared.kafka.offsets import GroupOffsets, offsets_held, read_offsets
 from nextclick.shared.kafka.publisher import Publisher
 from nextclick.shared.kafka.readers import LagMonitor, TopicReader
-from nextclick.shared.kafka.topics import ensure_topics
+from nextclick.shared.kafka.topics import ensure_topics, max_message_bytes
 from nextclick.shared.kafka.transactions import TransactionalPublisher
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "TopicReader",
     "TransactionalPublisher",
     "ensure_topics",
+    "max_message_bytes",
     "offsets_held",
     "read_offsets",
 ]

@@ -15,6 +15,7 @@ from confluent_kafka import (
     Consumer,
     KafkaError,
     KafkaException,
+    ThrottleEvent,
     TopicPartition,
 )
 from confluent_kafka import Message as RawMessage
@@ -24,6 +25,8 @@ from nextclick.shared.messages import Message
 from nextclick.shared.runtime.masking import redact, secrets_of_options
 from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.runtime.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
 
 _MESSAGES_REMEMBERED = 1000
 REQUEST_SECONDS = 10.0
@@ -76,14 +79,27 @@ class RepeatFilter(logging.Filter):
 logging.getLogger("librdkafka").addFilter(RepeatFilter())
 
 
+_throttle_warnings = RateLimit()
+
+
+def _on_throttle(event: ThrottleEvent) -> None:
+    if _throttle_warnings.allow():
+        log.warning(
+            "Kafka slows this client down by %.0f ms a request: it has used up its quota (%s)",
+            1000 * event.throttle_time,
+            event.broker_name,
+        )
+
+
 def client_config(settings: KafkaSettings) -> dict[str, Any]:
     """What the settings say for every client."""
     return {
         "bootstrap.servers": settings.bootstrap_servers,
-        "client.id": "nextclick",
+        "client.id": settings.client_id or "nextclick",
         # librdkafka's own lines go to our log instead of raw to stderr.
         "logger": logging.getLogger("librdkafka"),
         "log.connection.close": False,
+        "throttle_cb": _on_throttle,
         **settings.client_config,
     }
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
+    ConfigResource,
     NewTopic,
     TopicMetadata,
 )
@@ -32,7 +33,7 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[str]) -> list[str]:
             topic,
             num_partitions=settings.partitions,
             replication_factor=settings.replication_factor,
-            config={"retention.ms": str(int(settings.retention_hours * 3_600_000))},
+            config=_config(settings),
         )
         for topic in topics
         if topic not in existing
@@ -54,6 +55,29 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[str]) -> list[str]:
             ) from None
     _wait_until_known(settings, admin, created)
     return created
+
+
+def _config(settings: KafkaSettings) -> dict[str, str]:
+    config = {"retention.ms": str(int(settings.retention_hours * 3_600_000))}
+    if settings.min_insync_replicas:
+        config["min.insync.replicas"] = str(settings.min_insync_replicas)
+    return config
+
+
+def max_message_bytes(settings: KafkaSettings, topic: str) -> int | None:
+    """How large a message of this topic may be (max.message.bytes); None if we may not know.
+
+    Raises Unavailable if Kafka does not answer.
+    """
+    admin = make_client(AdminClient, client_config(settings))
+    asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    try:
+        config = admin.describe_configs([asked], request_timeout=REQUEST_SECONDS)[asked].result()
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:  # DescribeConfigs
+            return None
+        raise unavailable(settings, error) from None
+    return int(config["max.message.bytes"].value)
 
 
 def _wait_until_known(settings: KafkaSettings, admin: AdminClient, topics: Sequence[str]) -> None:

@@ -32,11 +32,22 @@ class KafkaSettings(_Section):
         repr=False,  # may hold sasl.password
         description="JSON object passed through to librdkafka (SASL, TLS, …)",
     )
+    client_id: str = Field(
+        "",
+        description="name in Kafka's quotas, metrics and logs; empty = nextclick- and the command",
+    )
     clicks_topic: str = Field("clicks", description="clicks in")
     recommendations_topic: str = Field("recommendations", description="recommendations out")
     dlq_topic: str = Field("clicks.dlq", description="messages that are not clicks")
     partitions: int = Field(8, ge=1, description="partitions of topics that we create")
-    replication_factor: int = Field(1, ge=1, description="replicas of topics that we create")
+    replication_factor: int = Field(
+        -1, ge=-1, description="replicas of topics that we create; -1 = the brokers' default"
+    )
+    min_insync_replicas: int = Field(
+        0,
+        ge=0,
+        description="min.insync.replicas of topics that we create; 0 = the brokers' default",
+    )
     retention_hours: float = Field(168, gt=0, description="retention of topics that we create")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource
 
 from nextclick.shared import embedded
 from nextclick.shared.errors import Unavailable
@@ -72,3 +72,31 @@ def test_with_two_brokers_dead_nothing_is_acknowledged_until_one_is_back(
     kafka_cluster.brokers[0].restart()
     publisher.wait_acknowledged(ALL_MUST_ANSWER_SECONDS)
     assert numbers_held(settings) == list(range(60))
+
+
+def test_topics_are_made_as_the_brokers_and_the_settings_say(
+    kafka_cluster: embedded.KafkaCluster, name: str
+) -> None:
+    by_default = KafkaSettings(
+        bootstrap_servers=kafka_cluster.bootstrap_servers, clicks_topic=f"default-{name}"
+    )
+    as_said = by_default.model_copy(
+        update={
+            "clicks_topic": f"said-{name}",
+            "replication_factor": 2,
+            "min_insync_replicas": 1,
+        }
+    )
+    admin = AdminClient({"bootstrap.servers": kafka_cluster.bootstrap_servers})
+    found = {}
+    for settings in (by_default, as_said):
+        topic = settings.clicks_topic
+        ensure_topics(settings, [topic])
+        metadata = admin.list_topics(topic, timeout=10).topics[topic]
+        asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        config = admin.describe_configs([asked])[asked].result()
+        found[topic] = (
+            {len(partition.replicas) for partition in metadata.partitions.values()},
+            config["min.insync.replicas"].value,
+        )
+    assert found == {f"default-{name}": ({3}, "2"), f"said-{name}": ({2}, "1")}

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 
 from nextclick.shared.kafka import TopicReader
 from nextclick.shared.schemas import Click
-from tests.faults.conftest import MakeStand, Report
+from tests.faults.conftest import MakeStand, Report, each_guarantee
 from tests.faults.stand import Stand, Stopwatch
 from tests.integration.traffic import make_clicks
 
@@ -73,3 +79,26 @@ def reasons(ours: Stand) -> Counter[str]:
         found.update((dict(m.headers)["error_class"] or b"").decode() for m in messages)
     reader.close()
     return found
+
+
+@each_guarantee("exactly_once")
+def test_the_dead_letters_topic_takes_small_messages_only(
+    guarantee: str, stand: MakeStand, report: Report
+) -> None:
+    ours = stand(guarantee)
+    at_most = ConfigEntry("max.message.bytes", "30000", incremental_operation=AlterConfigOpType.SET)
+    topic = ConfigResource(
+        ConfigResource.Type.TOPIC, ours.kafka.dlq_topic, incremental_configs=[at_most]
+    )
+    admin = AdminClient({"bootstrap.servers": ours.broker.address})
+    admin.incremental_alter_configs([topic])[topic].result()
+    clicks = make_clicks(1000, seed=2)
+    ours.send(clicks[:500])
+    noise = np.random.default_rng(1)  # does not compress
+    ours.send_garbage([(b"user", noise.bytes(900_000)), (b"k" * 20_000, noise.bytes(60_000))])
+    ours.send(clicks[500:])
+    watch = Stopwatch()
+    worker = ours.worker()
+    ours.wait_for_all()
+    assert worker.is_alive()
+    report(f"dead letters too large for their topic, {guarantee}", ours.verdict(), watch.seconds())

@@ -66,12 +66,12 @@ def test_the_key_decides_where_the_partition_is_not_known_any_more() -> None:
 
 
 def test_what_no_worker_could_accept_is_an_obstacle() -> None:
-    def why(value: bytes | None, key: bytes = b"") -> str | None:
-        dead = decide.dead_letter("dlq", Message("c", 0, 0, key, value), BadClick("invalid", ""), 0)
+    def why(value: bytes | None, key: bytes = b"", reason: str = "invalid") -> str | None:
+        dead = decide.dead_letter("dlq", Message("c", 0, 0, key, value), BadClick(reason, ""), 0)
         return dead_letters.obstacle(dead_letters.read(arrived(dead)))
 
     assert why(b"x" * MAX_CLICK_BYTES) is None
-    assert "oversized" in (why(b"x" * (MAX_CLICK_BYTES + 1)) or "")
+    assert "oversized" in (why(b"x" * (MAX_CLICK_BYTES + 1), reason="oversized") or "")
     assert "empty" in (why(None) or "")
     assert "empty" in (why(b"") or "")
     assert "cut" in (why(b"x" * (decide.MAX_DEAD_LETTER_BYTES + 1)) or "")

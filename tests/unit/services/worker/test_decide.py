@@ -102,6 +102,19 @@ def test_a_huge_dead_letter_is_cut_and_says_so() -> None:
     assert dict(letter.headers)["original_bytes"] == str(len(value)).encode()
 
 
+def test_a_dead_letter_fits_a_topic_for_small_messages() -> None:
+    assert decide.dead_letter_bytes(None) == decide.MAX_DEAD_LETTER_BYTES
+    assert decide.dead_letter_bytes(1_048_588) == decide.MAX_DEAD_LETTER_BYTES
+    assert decide.dead_letter_bytes(1_000) == 0
+    keep = decide.dead_letter_bytes(50_000)
+    error = BadClick("oversized", "é" * 5000)
+    original = Message("clicks" * 40, 3, 7, b"k" * 50_000, b"x" * 100_000)
+    letter = decide.dead_letter("clicks.dlq", original, error, 42, keep)
+    sizes = [len(name) + len(value) for name, value in letter.headers]
+    assert len(letter.key or b"") + len(letter.value or b"") + sum(sizes) < 50_000
+    assert dict(letter.headers)["original_bytes"] == b"100000"
+
+
 def test_an_error_text_of_any_length_and_letters_fits_a_header() -> None:
     letter = decide.dead_letter("d", message(b"?"), BadClick("invalid", "\ud800" + "é" * 5000), 0)
     error = dict(letter.headers)["error"].decode()
