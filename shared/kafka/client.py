@@ -143,16 +143,19 @@ def partitions_of(
     return sorted(metadata.partitions)
 
 
-def watermarks_of(settings: KafkaSettings, consumer: Consumer, topic: str) -> dict[int, range]:
-    """The offsets that each partition holds now. Raises Unavailable if Kafka does not answer."""
+def watermarks_of(
+    settings: KafkaSettings, consumer: Consumer, topic: str, timeout: float = REQUEST_SECONDS
+) -> dict[int, range]:
+    """The offsets that each partition holds now.
+
+    Raises Unavailable if the leader of one does not answer within `timeout` seconds.
+    """
     try:
         return {
             partition: range(
-                *consumer.get_watermark_offsets(
-                    TopicPartition(topic, partition), timeout=REQUEST_SECONDS
-                )
+                *consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout)
             )
-            for partition in partitions_of(settings, consumer, topic)
+            for partition in partitions_of(settings, consumer, topic, timeout)
         }
     except KafkaException as error:
         raise unavailable(settings, error) from None

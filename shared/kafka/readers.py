@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
-from nextclick.shared.errors import Unavailable
+from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.kafka.client import (
     BULK,
     LOW_LATENCY,
+    MISCONFIGURED,
     REQUEST_SECONDS,
     client_config,
     make_client,
@@ -92,12 +93,21 @@ class TopicReader:
             raise unavailable(self._settings, error) from None
 
     def poll(self, max_messages: int = 1000, timeout: float = 0.5) -> list[Message]:
-        """Wait up to `timeout` seconds for a message; return it and what else is at hand."""
+        """Wait up to `timeout` seconds for a message; return it and what else is at hand.
+
+        Raises ConfigurationError for what time does not heal, such as a missing permission.
+        """
         if self._clock() - self._looked_at >= NEW_PARTITIONS_SECONDS:
             self._looked_at = self._clock()
             with contextlib.suppress(Unavailable):
                 self._add_new_partitions()
         raws = poll_raw(self._consumer, max_messages, timeout)
+        for error in (raw.error() for raw in raws):
+            if error is not None and error.code() in MISCONFIGURED:
+                raise ConfigurationError(
+                    f"Kafka, {', '.join(self._topics)}: {error.str()}; check the permissions "
+                    "(SECURITY.md)"
+                )
         return [read_message(raw) for raw in raws if raw.error() is None]
 
     def _add_new_partitions(self) -> None:
@@ -121,8 +131,11 @@ class LagMonitor(GroupOffsets):
     """Says how far a consumer group is behind. Any thread may ask."""
 
     def ping(self, timeout: float) -> None:
-        """Raise Unavailable unless Kafka answers within so many seconds, and has the topic."""
-        partitions_of(self._settings, self._consumer, self._topic, timeout)
+        """Raise Unavailable unless the leader of each partition answers within so many seconds.
+
+        Metadata would not do: a broker that has lost the others goes on saying what it knew.
+        """
+        watermarks_of(self._settings, self._consumer, self._topic, timeout)
 
     def lag(self) -> int:
         """Count the messages of the topic that the group has not committed yet.

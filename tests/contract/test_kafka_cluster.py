@@ -7,9 +7,10 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from nextclick.shared import embedded
 from nextclick.shared.errors import Unavailable
-from nextclick.shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
+from nextclick.shared.kafka import LagMonitor, Publisher, ensure_topics, offsets_held, read_offsets
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.settings import KafkaSettings
+from tests.waiting import until
 
 ALL_MUST_ANSWER_SECONDS = 60.0
 
@@ -64,14 +65,29 @@ def test_with_two_brokers_dead_nothing_is_acknowledged_until_one_is_back(
     publisher = Publisher(settings)
     publisher.send(messages(settings, 0, 30))
     publisher.wait_acknowledged()
+    monitor = LagMonitor(settings, settings.clicks_topic, "nobody")
+    monitor.ping(10.0)
     for broker in kafka_cluster.brokers[:2]:
         broker.kill()
     publisher.send(messages(settings, 30, 30))
     with pytest.raises(Unavailable, match="not acknowledged"):
         publisher.wait_acknowledged(3.0)
+    for _ in range(5):  # the broker that is left still names all three in its metadata
+        with pytest.raises(Unavailable):
+            monitor.ping(0.5)
     kafka_cluster.brokers[0].restart()
     publisher.wait_acknowledged(ALL_MUST_ANSWER_SECONDS)
     assert numbers_held(settings) == list(range(60))
+    until(lambda: answers(monitor), "the group's watcher sees all leaders again")
+    monitor.close()
+
+
+def answers(monitor: LagMonitor) -> bool:
+    try:
+        monitor.ping(0.5)
+    except Unavailable:
+        return False
+    return True
 
 
 def test_topics_are_made_as_the_brokers_and_the_settings_say(
