@@ -5,6 +5,7 @@ Members are dynamic here, as `docker compose up --scale worker=3` makes them.
 
 from __future__ import annotations
 
+import json
 import signal
 from multiprocessing.context import ForkServerProcess
 
@@ -13,11 +14,13 @@ from confluent_kafka import libversion
 
 from nextclick.shared.runtime.settings import PREFIX
 from tests.faults.conftest import MakeStand, Report, each_guarantee
+from tests.faults.oracle import Verdict
 from tests.faults.stand import Stand, Stopwatch, kill
 from tests.integration.traffic import make_clicks
 from tests.waiting import until
 
 INSTANCE_ID = f"{PREFIX}WORKER__INSTANCE_ID"
+CLIENT_CONFIG = f"{PREFIX}KAFKA__CLIENT_CONFIG"
 LIBRDKAFKA = libversion()[1]
 CURRENT = 0x02100000
 """2.16. One of 2.6 gives all partitions up as lost when a commit meets a rebalance: some hundred
@@ -80,6 +83,34 @@ def test_three_workers_join_and_leave(
     guarantee: str, joining: str, leaving: str, stand: MakeStand, report: Report
 ) -> None:
     ours = stand(guarantee)
+    verdict, seconds = join_and_leave(ours, joining, leaving)
+    if leaving == "SIGTERM" and LIBRDKAFKA >= CURRENT:
+        assert verdict.doubled == 0, "a planned change of members repeats nothing"
+    report(f"three join {joining}, two leave by {leaving}, {guarantee}", verdict, seconds)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    # KIP-848 came with librdkafka 2.12.
+    ["range", *["consumer"] * (LIBRDKAFKA >= CURRENT)],
+)
+@each_guarantee()
+def test_three_workers_of_another_group_protocol(
+    guarantee: str, strategy: str, stand: MakeStand, report: Report
+) -> None:
+    """An eager strategy takes all partitions away at each change; `consumer` is KIP-848."""
+    ours = stand(guarantee)
+    option = {
+        "range": {"partition.assignment.strategy": "range"},
+        "consumer": {"group.protocol": "consumer"},
+    }[strategy]
+    ours.environ[CLIENT_CONFIG] = json.dumps(option)
+    verdict, seconds = join_and_leave(ours, "one by one", "SIGTERM")
+    report(f"three join, two leave, {strategy}, {guarantee}", verdict, seconds)
+
+
+def join_and_leave(ours: Stand, joining: str, leaving: str) -> tuple[Verdict, float]:
+    """Three workers join while clicks flow, and two leave; the verdict, and s until all is done."""
     ours.environ[INSTANCE_ID] = ""
     flow = Flow(ours, 6_000, seed=11)
     first = ours.worker()
@@ -103,7 +134,4 @@ def test_three_workers_join_and_leave(
     flow.finish()
     ours.wait_for_all()
     until(lambda: shared_out(ours, second), "the second has all")
-    verdict = ours.verdict()
-    if leaving == "SIGTERM" and LIBRDKAFKA >= CURRENT:
-        assert verdict.doubled == 0, "a planned change of members repeats nothing"
-    report(f"three join {joining}, two leave by {leaving}, {guarantee}", verdict, watch.seconds())
+    return ours.verdict(), watch.seconds()
