@@ -156,6 +156,14 @@ ROWS: dict[str, list[Panel]] = {
             {rate("nextclick_fallbacks_total", "reason"): "{{reason}}"},
         ),
         Panel(
+            "Lost, replaced",
+            "short",
+            {
+                increase("nextclick_clicks_removed_unread_total", "job"): "{{job}}: removed unread",
+                increase("nextclick_sessions_replaced_total", "job"): "sessions replaced",
+            },
+        ),
+        Panel(
             "Checks that fail",
             "short",
             {"count by (job, check) (nextclick_ready == 0)": "{{job}}: {{check}}"},

@@ -3,15 +3,38 @@
 -- returns the history as it was when that click was first applied. A click that was applied before
 -- and is not held with its whole history any more returns nothing. One key, so it also runs on Redis
 -- Cluster; all of a user's clicks in one call, so that none is applied where one before it was not.
+-- What is at the key and is no session, by somebody else's hand or a fault, is replaced by one.
 --
 -- KEYS[1]  list: the fence, then entries, oldest first
 -- ARGV     gap ms (0 = never), ttl s, history length, entries kept; then for each click
 --          event digest (8 bytes), item id, timestamp ms, partition and offset (-1 = of no topic)
 -- The fence is where the newest entry lay: partition (4 bytes) | offset (double).
 -- An entry is: digest (8 bytes) | items in its history (1 byte) | session clock ms (double) | item.
+-- Returns     1 if something was replaced, else 0; then the history of each click
 local gap, ttl = tonumber(ARGV[1]), tonumber(ARGV[2])
 local history_length, keep = tonumber(ARGV[3]), tonumber(ARGV[4])
-local list = redis.call('LRANGE', KEYS[1], 0, -1)
+
+local function is_session(list)
+  if #list == 0 then return true end
+  if #list == 1 or #list > keep + 1 or #list[1] ~= 12 then return false end
+  for i = 2, #list do
+    if #list[i] < 18 then return false end
+  end
+  local length, clock = struct.unpack('>Bd', string.sub(list[#list], 9, 17))
+  return length >= 1 and length <= history_length and clock >= 0 and clock <= 2^53  -- no NaN
+end
+
+-- One entry more than a session has: a huge list of somebody else's is not read whole.
+local list = redis.pcall('LRANGE', KEYS[1], 0, keep + 1)
+local wrong_type = list.err ~= nil and string.find(list.err, 'WRONGTYPE', 1, true)
+if list.err and not wrong_type then
+  return redis.error_reply(list.err)
+end
+local replaced = 0
+if wrong_type or not is_session(list) then
+  redis.call('EXPIRE', KEYS[1], 0)  -- deletes it, and needs no permission more than is needed below
+  list, replaced = {}, 1
+end
 
 local function history_at(position)
   local items = {}
@@ -66,7 +89,7 @@ local function append(digest, item, timestamp, partition, offset)
   return history_at(#list)
 end
 
-local histories = {}
+local histories = {replaced}
 for i = 5, #ARGV, 5 do
   histories[#histories + 1] = append(
     ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]))

@@ -7,6 +7,7 @@ dictionary for tests and offline use; one contract suite (tests/contract) runs o
 from __future__ import annotations
 
 import hashlib
+import logging
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -20,9 +21,13 @@ from nextclick.shared.errors import Unavailable
 from nextclick.shared.messages import Place
 from nextclick.shared.redis.client import Script, explained
 from nextclick.shared.redis.cluster import connect
+from nextclick.shared.runtime import metrics
+from nextclick.shared.runtime.masking import printable
 from nextclick.shared.runtime.settings import Settings
 from nextclick.shared.schemas import Click
 from nextclick.shared.windows import HISTORY_LENGTH, starts_new_session
+
+log = logging.getLogger(__name__)
 
 ENTRIES_KEPT = 32
 """Clicks remembered per user. More than HISTORY_LENGTH, so that a replay finds its click."""
@@ -81,7 +86,11 @@ class SessionStore(Protocol):
 
 
 _NOWHERE = Place(-1, -1)
-_READ = Script(f"return redis.call('LRANGE', KEYS[1], {-HISTORY_LENGTH}, -1)")
+_READ = Script(f"""
+local list = redis.pcall('LRANGE', KEYS[1], {-HISTORY_LENGTH}, -1)
+if list.err and string.find(list.err, 'WRONGTYPE', 1, true) then return {{}} end
+return list
+""")
 
 
 def event_digest(event_id: str) -> bytes:
@@ -125,8 +134,15 @@ class RedisSessions:
         calls = [(self._key_prefix + user.encode(), rest) for user, rest in of_user.items()]
         with explained():
             answers = self._redis.evaluate(self._script, calls)
-        histories = dict(zip(of_user, map(iter, answers), strict=True))
-        return [[item.decode() for item in next(histories[click.user_id])] for click in clicks]
+        for user, (replaced, *_) in zip(of_user, answers, strict=True):
+            if replaced:
+                metrics.SESSIONS_REPLACED.inc()
+                log.warning(
+                    "what Redis held at %s was no session: the user begins anew",
+                    printable((self._key_prefix + user.encode()).decode()),
+                )
+        histories = {u: iter(rest) for u, (_, *rest) in zip(of_user, answers, strict=True)}
+        return [[_text(item) for item in next(histories[click.user_id])] for click in clicks]
 
     def read(self, user_ids: Sequence[str]) -> list[Session]:
         """See SessionStore.read. One round trip, whatever the number of users."""
@@ -157,10 +173,18 @@ _ENTRY = struct.Struct(">8sBd")
 
 def _session(entries: list[bytes]) -> Session:
     """The newest entries of a key, oldest first; what is before the session is left out."""
-    if not entries:
-        return Session([])
+    if not entries or len(entries[-1]) <= _ENTRY.size:
+        return Session([])  # nothing, or no session: the next click replaces it
     _, length, clock = _ENTRY.unpack_from(entries[-1])
-    return Session([entry[_ENTRY.size :].decode() for entry in entries[-length:]], int(clock))
+    history = [entry[_ENTRY.size :] for entry in entries[-length:]]
+    if not (1 <= length <= HISTORY_LENGTH and 0 <= clock <= 2**53 and all(history)):
+        return Session([])
+    return Session([_text(item) for item in history], int(clock))
+
+
+def _text(item: bytes) -> str:
+    """What is no UTF-8 is an item that no model knows, not an error."""
+    return item.decode(errors="replace")
 
 
 def session_store(settings: Settings) -> RedisSessions:

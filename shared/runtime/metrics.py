@@ -11,6 +11,10 @@ ANSWERED_BEFORE = Counter(
     "nextclick_clicks_answered_before",
     "Clicks read again so long after their answer that their history is not held any more",
 )
+SESSIONS_REPLACED = Counter(
+    "nextclick_sessions_replaced",
+    "Users who began anew, for what Redis held at their key was no session",
+)
 RECOMMENDATIONS = Counter("nextclick_recommendations", "Recommendations acknowledged by Kafka")
 DEAD_LETTERS = Counter("nextclick_dead_letters", "Messages that are not clicks", ["reason"])
 FALLBACKS = Counter("nextclick_fallbacks", "Answers by popularity instead of the model", ["reason"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -397,3 +399,63 @@ def test_an_unreachable_redis_is_unavailable_and_says_which_setting(cluster: boo
 def test_a_url_that_is_none_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="NEXTCLICK_REDIS__URL"):
         RedisSessions("http://nowhere", key_prefix="x", gap_ms=0, ttl_seconds=1, timeout_seconds=1)
+
+
+def foreign_values(raw: redis.Redis[bytes], key: bytes) -> dict[str, Callable[[], object]]:
+    """What somebody else, or a fault, may have left at the key of a session."""
+    fence, digest = struct.pack(">id", 0, 5.0), b"8 bytes!"
+
+    def entries(*values: bytes) -> Callable[[], object]:
+        return lambda: raw.rpush(key, *values)
+
+    return {
+        "string": lambda: raw.set(key, b"x"),
+        "hash": lambda: raw.hset(key, "a", "b"),
+        "set": lambda: raw.sadd(key, "a"),
+        "sorted set": lambda: raw.zadd(key, {"a": 1}),
+        "stream": lambda: raw.xadd(key, {"a": "b"}),
+        "a list of something": entries(b"a", b"b", b"c"),
+        "a huge list": entries(*[b"x" * 30] * 5000),
+        "a fence alone": entries(fence),
+        "an entry that is cut": entries(fence, digest + struct.pack(">Bd", 1, 5.0)),
+        "a history too long": entries(fence, digest + struct.pack(">Bd", 200, 5.0) + b"item"),
+        "no time": entries(fence, digest + struct.pack(">Bd", 1, math.nan) + b"item"),
+        "endless time": entries(fence, digest + struct.pack(">Bd", 1, math.inf) + b"item"),
+    }
+
+
+@pytest.mark.parametrize("where", ["redis", "cluster"])
+def test_what_is_no_session_is_replaced_and_nobody_else_notices(
+    where: str, request: pytest.FixtureRequest, key_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = request.getfixturevalue("backend" if where == "redis" else "redis_cluster")
+    store = redis_store(server, key_prefix, GAP_MS, 3600)
+    raw: redis.Redis[bytes] = (
+        redis.Redis.from_url(server.redis_url)
+        if where == "redis"
+        else redis.RedisCluster.from_url(server.url)
+    )
+    key = key_prefix.encode() + b"u"
+    store.append([click("other", 1, user="v")])
+    for number, (name, put) in enumerate(foreign_values(raw, key).items()):
+        raw.delete(key)
+        put()
+        assert store.read(["u", "v"]) == [Session([]), Session(["other"], 1)], name
+        clicks = [click("a", 1), click("b", 2), click("other", 1, user="w")]
+        assert store.append(clicks)[:2] == [["a"], ["a", "b"]], name
+        assert store.append([click("c", 3)]) == [["a", "b", "c"]], name
+        assert caplog.text.count("the user begins anew") == number + 1, name
+    raw.close()
+    store.close()
+
+
+def test_an_item_that_is_no_text_is_one_that_nobody_knows(
+    backend: Backend, key_prefix: str
+) -> None:
+    store = redis_store(backend, key_prefix, GAP_MS, 3600)
+    with redis.Redis.from_url(backend.redis_url) as raw:
+        entry = b"8 bytes!" + struct.pack(">Bd", 1, 5.0) + b"\xff\xfe"
+        raw.rpush(key_prefix.encode() + b"u", struct.pack(">id", 0, 5.0), entry)
+    assert store.append([click("a", 6)]) == [["\ufffd\ufffd", "a"]]
+    assert store.read(["u"])[0].history == ["\ufffd\ufffd", "a"]
+    store.close()
