@@ -153,6 +153,7 @@ def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
         tensors = safetensors.torch.load(files[WEIGHTS])
         item_ids = json.loads(files[VOCABULARY])
         popularity = tensors.pop(_POPULARITY)
+        _check_shapes(manifest.model, tensors)
         model = build(manifest.model)
         model.load_state_dict(tensors)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
@@ -180,6 +181,23 @@ def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
         metrics=manifest.metrics,
         training=manifest.training,
     )
+
+
+def _check_shapes(config: BSTConfig | SourceBSTConfig, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError unless the tensors are those of a model of this shape.
+
+    Before the model is made: a manifest could ask for more memory than there is.
+    """
+    if config.layers > len(tensors):  # each has several: not to build a billion of them
+        raise ValueError(f"{config.layers} layers, but {len(tensors)} tensors")
+    with torch.device("meta"):  # takes no memory
+        expected = {name: value.shape for name, value in build(config).state_dict().items()}
+    found = {name: value.shape for name, value in tensors.items()}
+    if expected != found:
+        differing = sorted(
+            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+        )
+        raise ValueError(f"weights of another shape: {', '.join(differing[:5])}")
 
 
 def _is_text(item_id: str) -> bool:

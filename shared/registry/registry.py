@@ -276,15 +276,19 @@ class Registry:
             if not self._fs.exists(self._path(version)):
                 return version
 
-    def _exclusive_lock(self) -> contextlib.AbstractContextManager[bool]:
+    @contextlib.contextmanager
+    def _exclusive_lock(self) -> Iterator[bool]:
         """Let nobody else write meanwhile; gives whether that can be had.
 
         Object stores and some network file systems have no lock: unless it is S3, of two who move
         the pointer within the same milliseconds, one may not see what the other did.
         """
-        if self._local and Path(self._root).is_dir():
-            return local_folder.exclusive_lock(Path(self._root))
-        return contextlib.nullcontext(False)
+        with contextlib.ExitStack() as held:
+            locked = False
+            with self._translated("lock"):
+                if self._local and Path(self._root).is_dir():
+                    locked = held.enter_context(local_folder.exclusive_lock(Path(self._root)))
+            yield locked
 
     def _write_pointer(self, pointer: Pointer, tag: str | None) -> None:
         content = json.dumps(

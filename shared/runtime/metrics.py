@@ -71,7 +71,7 @@ KNOWN = {
     SWAP_FAILURES: ("load", "smoke", "warm_up"),
     ROLLBACKS: ("not_finite", "failed", "slower", "worse"),
     RETRAINS: ("published", "refused", "lost"),
-    GATE_REFUSALS: ("worse", "rival", "same", "no_cases", "nothing_to_learn"),
+    GATE_REFUSALS: ("worse", "rival", "same", "not_finite", "no_cases", "nothing_to_learn"),
 }
 """Their labels' values. They begin at 0: a counter that begins at 1 never increased, to Prometheus,
 and the first rollback would raise no alert."""

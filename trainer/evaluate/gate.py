@@ -25,7 +25,7 @@ class Decision:
     publish: bool
     reason: str
     refusal: str = ""
-    """If refused: `no_cases`, `same`, `worse` or `rival`, fit for a metric label."""
+    """If refused: `no_cases`, `same`, `worse`, `rival` or `not_finite`, fit for a metric label."""
 
 
 def decide(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -203,6 +204,36 @@ def test_a_champion_that_cannot_be_loaded_is_succeeded_by_a_new_beginning(
     assert registry.manifest(outcome.version).training["warm_start"] is False
     assert "starting from nothing" in caplog.text
     assert registry.pointer() == Pointer(outcome.version, [champion])
+
+
+def overflow(model: SessionModel) -> None:
+    """Weights that are finite, and scores that are not."""
+    for parameter in model.parameters():
+        parameter.fill_(3e38)
+
+
+def test_a_champion_whose_scores_are_not_finite_is_succeeded_by_a_new_beginning(
+    registry: Registry, fitted_once: Checkpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = copy.deepcopy(fitted_once)
+    with torch.no_grad():
+        overflow(broken.model)
+    served = registry.publish(broken)
+    outcome = run(pattern_log(30), registry)
+    assert outcome is not None
+    assert outcome.version is not None
+    assert registry.manifest(outcome.version).parent is None
+    assert f"the champion {served} cannot be used" in caplog.text
+
+
+def test_a_candidate_whose_scores_are_not_finite_is_refused(
+    registry: Registry, champion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untrained(monkeypatch, overflow)
+    outcome = run(pattern_log(31), registry)
+    assert outcome is not None
+    assert (outcome.version, outcome.refusal) == (None, "not_finite")
+    assert registry.versions() == [champion]
 
 
 def test_a_registry_that_is_away_ends_the_retraining_as_unavailable(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -64,8 +65,19 @@ def test_a_pickle_in_disguise_is_never_loaded() -> None:
 def test_weights_of_another_shape_are_refused() -> None:
     other = to_files(checkpoint(items=31), "v1", "now")
     bad = resigned({**files(), WEIGHTS: other[WEIGHTS]})
-    with pytest.raises(CheckpointError, match="size mismatch"):
+    with pytest.raises(CheckpointError, match=r"another shape: .*item_embedding"):
         from_files(bad, "v1")
+
+
+@pytest.mark.parametrize("shape", [{"items": 10**9}, {"layers": 10**9}, {"feedforward": 10**9}])
+def test_a_manifest_that_asks_for_more_memory_than_there_is_is_refused(
+    shape: dict[str, int],
+) -> None:
+    asked = {**json.loads(files()[MANIFEST])["model"], **shape}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        from_files(resigned(files(), model=asked), "v1")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kB"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -372,3 +373,24 @@ def test_unreadable_refusals_are_none(tmp_path: Path) -> None:
     assert registry.refusals() == []
     registry.note_refusal("worse again")
     assert [refusal.reason for refusal in registry.refusals()] == ["worse again"]
+
+
+def test_a_lock_that_fails_is_a_registry_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(str(tmp_path))
+    version = registry.publish(checkpoint())
+
+    def fails(folder: Path) -> object:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("nextclick.shared.runtime.local_folder.exclusive_lock", fails)
+    for action in (
+        registry.check_writable,
+        lambda: registry.publish(checkpoint()),
+        lambda: registry.promote(version),
+        registry.rollback,
+        lambda: registry.note_refusal("worse"),
+    ):
+        with pytest.raises(Unavailable, match="cannot lock the registry"):
+            action()
