@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nextclick.shared.model.softmax import log_softmax
 from nextclick.shared.windows import HISTORY_LENGTH
 
 AGE_DECAY = 0.7
@@ -51,7 +52,7 @@ class ItemNeighbours(nn.Module):
         Only voted columns change but for a constant, so that nothing costs a logarithm per item.
         """
         columns, votes = self.ballot(histories)
-        mixed = torch.log_softmax(logits, dim=1).add_(self._rest(votes))
+        mixed = log_softmax(logits).add_(self._rest(votes))
         of_network = mixed.gather(1, columns)
         # An item may be a neighbour of several clicks: the voted cells add its votes up.
         mixed.scatter_(1, columns, torch.zeros_like(votes))

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Self, TypeAlias
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+
+from nextclick.shared.model.softmax import log_softmax
 
 
 class SessionModelConfig(BaseModel):
@@ -82,7 +83,7 @@ class SessionModel(nn.Module, ABC):
 
     def log_probabilities(self, logits: Tensor, histories: Tensor) -> Tensor:
         """log P(next click) from the logits of windows: [B, items]. Row by row."""
-        return torch.log_softmax(logits, dim=1)
+        return log_softmax(logits)
 
     def forward(self, histories: Tensor, catalogue: Tensor | None = None) -> Tensor:
         """log P(next click) after windows: [B, items]. `catalogue`: if it is at hand."""
