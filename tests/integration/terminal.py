@@ -10,13 +10,16 @@ from tests.faults import children
 
 
 def nextclick(
-    environ: dict[str, str], *arguments: str, **overrides: str
+    environ: dict[str, str],
+    *arguments: str,
+    prepare: children.Prepare | None = None,
+    **overrides: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run it to its end."""
+    """Run it to its end; `prepare` may tamper with the process."""
     environ = {**environ, "COLUMNS": "200", **overrides}
     with tempfile.TemporaryDirectory() as folder:
         output, errors = Path(folder, "output"), Path(folder, "errors")
-        child = children.Child(children.start(arguments, environ, output, error_file=errors))
+        child = children.Child(children.start(arguments, environ, output, prepare, errors))
         try:
             code = child.wait(120)
         finally:

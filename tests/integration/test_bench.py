@@ -24,7 +24,7 @@ def servers() -> Iterator[Servers]:
     """Warm, as far as a test needs it, and with shorter runs than a bench's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(round_trip, "_BROKER_WARM_UP", (100, 1.0))
-        patch.setattr(round_trip, "WARM_UP_CLICKS", 1500)
+        patch.setattr(round_trip, "WARM_UP_CLICKS", 300)
         patch.setattr(round_trip, "LEAD_IN_SECONDS", 0.5)
         patch.setattr(round_trip, "IDLE_SECONDS", 0.5)
         patch.setattr(latency, "LEAST_CLICKS", 10)
