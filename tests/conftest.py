@@ -30,7 +30,9 @@ Launch = Callable[..., Child]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options are known only if they stand here."""
-    parser.addoption("--long", action="store_true", help="break things at length: make faults")
+    parser.addoption(
+        "--long", action="store_true", help="the long tests, too: make test-long, make faults"
+    )
     parser.addoption("--containers", action="store_true", help="use it by make test-containers")
     parser.addoption("--soak", type=float, default=0.25, help="minutes of the soak: make soak")
 

@@ -53,6 +53,7 @@ def test_latency_is_measured_beside_the_echo_across_a_retrain_and_a_swap(
     assert row.p99_ratio == pytest.approx(row.latency.p99_ms / floor.latency.p99_ms)
 
 
+@pytest.mark.long
 def test_latency_is_measured_with_transactions(servers: Servers, floor: Floor) -> None:
     latency.warm_transactions(servers)
     row = latency.measure(servers, floor, seconds=1, items=40, guarantee="exactly_once", swap=False)

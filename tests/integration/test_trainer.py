@@ -22,7 +22,7 @@ from tests.integration.traffic import Shop
 from tests.waiting import until
 
 QUICK = {
-    f"{PREFIX}TRAINER__MAX_EPOCHS": "5",
+    f"{PREFIX}TRAINER__MAX_EPOCHS": "2",
     f"{PREFIX}TRAINER__TORCH_THREADS": "1",
     f"{PREFIX}TRAINER__FLUSH_SECONDS": "0.2",
 }
