@@ -126,7 +126,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return Backend(**given) if given else started(request.config)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def three_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.KafkaCluster]:
     cluster = embedded.start_kafka_cluster(tmp_path_factory.mktemp("three-brokers"))
     yield cluster
