@@ -11,7 +11,7 @@ FUZZ := build/fuzz
 AUDIT := build/audit
 OLDEST := build/oldest
 
-.PHONY: help demo test check test-ids test-oldest-client test-containers \
+.PHONY: help demo test test-long check test-ids test-oldest-client test-containers \
 	test-kafka-3.9 test-redis-7 faults soak lint format bench-drift peers bench-peers \
 	bench-replay bench-http fuzz audit bill screenshots generated lock clean
 help:            ## list the targets
@@ -44,6 +44,10 @@ demo: $(INSTALLED)   ## run everything embedded; options by ARGS="--seconds 60"
 # that share out the files then end at the same time.
 test: $(INSTALLED)   ## run the tests, two files at a time; options by ARGS="-k worker"
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-long: $(INSTALLED) ## what make test does shorter or leaves out; not the faults: make faults
+	@$(BIN)/pytest tests/unit tests/integration --long -m long -n 2 --dist loadfile \
+	  --no-loadscope-reorder $(ARGS)
 
 check: lint test-ids test ## what a change has to pass: lint, test-ids, test
 

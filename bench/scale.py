@@ -23,9 +23,9 @@ from nextclick.bench.contestants import own_names
 from nextclick.bench.models import random_checkpoint
 from nextclick.bench.round_trip import Servers
 from nextclick.bench.traffic import item_id, traffic
-from nextclick.services.demo import local_servers
 from nextclick.services.demo.local_servers import Processes
 from nextclick.services.simulator.publish import publish_live
+from nextclick.shared import embedded
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.kafka import Publisher, TopicReader, ensure_topics
 from nextclick.shared.redis import RedisSessions
@@ -61,40 +61,48 @@ class Workers:
 
 def measure_users(users: int, clicks_per_user: int = CLICKS_PER_USER) -> Users:
     """Fill a fresh Redis with sessions; user by user in random order, so that none is recent."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = embedded.start_redis(Path(folder))
+        try:
+            return _fill(f"redis://{server.address}/0", users, clicks_per_user)
+        finally:
+            server.kill()
+
+
+def _fill(redis_url: str, users: int, clicks_per_user: int) -> Users:
     batch = Settings().worker.max_batch
     rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder, local_servers.servers(Path(folder)) as environ:
-        sessions = RedisSessions(
-            environ[f"{PREFIX}REDIS__URL"],
-            key_prefix=Settings().redis.key_prefix,
-            gap_ms=_HOUR_MS,
-            ttl_seconds=86_400,
-            timeout_seconds=30.0,
-        )
-        empty = sessions.used_bytes()
-        spent = 0.0
-        for turn in range(clicks_per_user):
-            order = rng.permutation(users)
-            items = rng.integers(1, _ITEMS + 1, users)
-            for start in range(0, users, batch):
-                clicks = [
-                    Click(
-                        event_id=f"{turn}-{user}",
-                        user_id=f"user-{user}",
-                        item_id=item_id(item),
-                        timestamp=1000 * turn,
-                    )
-                    for user, item in zip(
-                        order[start : start + batch].tolist(),
-                        items[start : start + batch].tolist(),
-                        strict=True,
-                    )
-                ]
-                began = time.perf_counter()
-                sessions.append(clicks)
-                spent += time.perf_counter() - began
-        used = sessions.used_bytes() - empty
-        sessions.close()
+    sessions = RedisSessions(
+        redis_url,
+        key_prefix=Settings().redis.key_prefix,
+        gap_ms=_HOUR_MS,
+        ttl_seconds=86_400,
+        timeout_seconds=30.0,
+    )
+    empty = sessions.used_bytes()
+    spent = 0.0
+    for turn in range(clicks_per_user):
+        order = rng.permutation(users)
+        items = rng.integers(1, _ITEMS + 1, users)
+        for start in range(0, users, batch):
+            clicks = [
+                Click(
+                    event_id=f"{turn}-{user}",
+                    user_id=f"user-{user}",
+                    item_id=item_id(item),
+                    timestamp=1000 * turn,
+                )
+                for user, item in zip(
+                    order[start : start + batch].tolist(),
+                    items[start : start + batch].tolist(),
+                    strict=True,
+                )
+            ]
+            began = time.perf_counter()
+            sessions.append(clicks)
+            spent += time.perf_counter() - began
+    used = sessions.used_bytes() - empty
+    sessions.close()
     return Users(users, clicks_per_user, used / users, users * clicks_per_user / spent)
 
 

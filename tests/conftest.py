@@ -30,7 +30,9 @@ Launch = Callable[..., Child]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options are known only if they stand here."""
-    parser.addoption("--long", action="store_true", help="break things at length: make faults")
+    parser.addoption(
+        "--long", action="store_true", help="the long tests, too: make test-long, make faults"
+    )
     parser.addoption("--containers", action="store_true", help="use it by make test-containers")
     parser.addoption("--soak", type=float, default=0.25, help="minutes of the soak: make soak")
 
@@ -124,7 +126,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return Backend(**given) if given else started(request.config)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def three_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.KafkaCluster]:
     cluster = embedded.start_kafka_cluster(tmp_path_factory.mktemp("three-brokers"))
     yield cluster

@@ -112,8 +112,9 @@ class HealthServer:
                 f"{setting} = {port}: {why}; choose another port, or 0 for none"
             ) from None
         self.port = self._server.server_port
+        # close() waits for the server's next look: half a second by default.
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="health", daemon=True
+            target=self._server.serve_forever, args=(0.1,), name="health", daemon=True
         )
         self._thread.start()
 

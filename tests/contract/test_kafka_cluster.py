@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from nextclick.shared import embedded
@@ -90,6 +91,19 @@ def answers(monitor: LagMonitor) -> bool:
     return True
 
 
+def described(admin: AdminClient, topic: str) -> tuple[set[int], str] | None:
+    """Replicas and min.insync.replicas; None: of three brokers one that does not know the topic yet
+    was asked."""
+    asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    try:
+        config = admin.describe_configs([asked])[asked].result()
+    except KafkaException:
+        return None
+    partitions = admin.list_topics(topic, timeout=10).topics[topic].partitions
+    replicas = {len(partition.replicas) for partition in partitions.values()}
+    return (replicas, config["min.insync.replicas"].value) if replicas else None
+
+
 def test_topics_are_made_as_the_brokers_and_the_settings_say(
     kafka_cluster: embedded.KafkaCluster, name: str
 ) -> None:
@@ -108,11 +122,11 @@ def test_topics_are_made_as_the_brokers_and_the_settings_say(
     for settings in (by_default, as_said):
         topic = settings.clicks_topic
         ensure_topics(settings, [topic])
-        metadata = admin.list_topics(topic, timeout=10).topics[topic]
-        asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        config = admin.describe_configs([asked])[asked].result()
-        found[topic] = (
-            {len(partition.replicas) for partition in metadata.partitions.values()},
-            config["min.insync.replicas"].value,
-        )
+
+        def known(topic: str = topic) -> bool:
+            if answer := described(admin, topic):
+                found[topic] = answer
+            return topic in found
+
+        until(known, "a broker knows the topic")
     assert found == {f"default-{name}": ({3}, "2"), f"said-{name}": ({2}, "1")}

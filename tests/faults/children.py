@@ -27,14 +27,17 @@ def start(
     environ: dict[str, str],
     log_file: Path,
     prepare: Prepare | None = None,
+    error_file: Path | None = None,
 ) -> ForkServerProcess:
-    """Start `nextclick ARGUMENTS`."""
-    return call(partial(_command, list(arguments), environ, prepare), log_file)
+    """Start `nextclick ARGUMENTS`; stderr goes to the log file unless it has one of its own."""
+    return call(partial(_command, list(arguments), environ, prepare), log_file, error_file)
 
 
-def call(function: Callable[[], None], log_file: Path) -> ForkServerProcess:
+def call(
+    function: Callable[[], None], log_file: Path, error_file: Path | None = None
+) -> ForkServerProcess:
     """Start a process that does one thing: a module's function or a partial of one."""
-    process = _CONTEXT.Process(target=_run, args=(function, log_file), daemon=True)
+    process = _CONTEXT.Process(target=_run, args=(function, log_file, error_file), daemon=True)
     process.start()
     return process
 
@@ -73,25 +76,24 @@ class Child:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(function: Callable[[], None], log_file: Path) -> None:
+def _run(function: Callable[[], None], log_file: Path, error_file: Path | None) -> None:
     from nextclick.shared.runtime.heartbeat import HEARTBEAT
     from nextclick.shared.runtime.processes import die_with_parent
 
     die_with_parent()
     HEARTBEAT.beat()  # it is as old as the process that was forked
     os.chdir(log_file.parent)
-    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    for descriptor, file in ((1, log_file), (2, error_file or log_file)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     function()
 
 
 def _command(arguments: list[str], environ: dict[str, str], prepare: Prepare | None) -> None:
-    from nextclick import __main__ as cli
-
     os.environ.clear()
     os.environ.update(environ)
+    from nextclick import __main__ as cli  # what reads the environment at its import has it now
+
     if prepare is not None:
         prepare()
     sys.argv = ["nextclick", *arguments]

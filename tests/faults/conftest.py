@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nextclick.shared.embedded import KafkaCluster
+from nextclick.shared.embedded import KafkaCluster, Server, start_kafka
+from tests.backend import Backend
 from tests.faults.oracle import Verdict
 from tests.faults.stand import Stand
 
@@ -58,11 +60,29 @@ def soak_minutes(request: pytest.FixtureRequest) -> float:
 
 
 @pytest.fixture
-def stand(tmp_path: Path) -> Iterator[MakeStand]:
+def broker(tmp_path: Path) -> Iterator[Server]:
+    """A Kafka that a test may break."""
+    server = start_kafka(tmp_path)
+    yield server
+    server.process.send_signal(signal.SIGCONT)
+    server.kill()
+
+
+@pytest.fixture
+def stand(tmp_path: Path, backend: Backend) -> Iterator[MakeStand]:
+    """Make stands on the Kafka of all tests, or on one that may be broken."""
     with ExitStack() as stack:
 
-        def make(guarantee: str = "at_least_once", cluster: KafkaCluster | None = None) -> Stand:
-            made = Stand(tmp_path, guarantee, cluster)
+        def make(
+            guarantee: str = "at_least_once", kafka: KafkaCluster | Server | None = None
+        ) -> Stand:
+            if isinstance(kafka, KafkaCluster):
+                made = Stand(tmp_path, guarantee, kafka.bootstrap_servers, replication_factor=3)
+            else:
+                address = kafka.address if kafka else backend.bootstrap_servers
+                made = Stand(tmp_path, guarantee, address)
+            if kafka is None:
+                stack.callback(made.delete_topics)
             stack.callback(made.close)
             return made
 

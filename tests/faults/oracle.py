@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from nextclick.bench.promise import same_list
-from nextclick.shared.model import Ranking, Scorer
-from nextclick.shared.registry import Registry
+from nextclick.shared.model import Ranking
 from nextclick.shared.schemas import Click, Recommendation
-from tests.integration.traffic import expected_histories
+from tests.integration.traffic import expected_histories, recommended
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ def judge(clicks: Sequence[Click], answers: Sequence[Recommendation], registry: 
         or answer.history != histories[answer.event_id]
         for answer in answers
     )
-    lists = _Lists(registry)
+    lists = _Lists(answers, registry)
     return Verdict(
         sent=len(by_id),
         answered_once=sum(times[event_id] == 1 for event_id in by_id),
@@ -60,22 +57,17 @@ def judge(clicks: Sequence[Click], answers: Sequence[Recommendation], registry: 
 
 
 class _Lists:
-    """What each model version recommends, one history at a time: its batch must not matter."""
+    """What each model version recommends to the histories of these answers."""
 
-    def __init__(self, registry: Path) -> None:
-        self._registry = Registry(str(registry))
-        self._scorers: dict[str, Scorer] = {}
+    def __init__(self, answers: Sequence[Recommendation], registry: Path) -> None:
         self._known: dict[tuple[str, tuple[str, ...]], Ranking] = {}
+        histories: dict[str, dict[tuple[str, ...], None]] = defaultdict(dict)
+        for answer in answers:
+            histories[answer.model_version][tuple(answer.history)] = None
+        for version, asked in histories.items():
+            rankings = recommended(registry, version, [list(history) for history in asked])
+            self._known |= zip(((version, history) for history in asked), rankings, strict=True)
 
     def right(self, answer: Recommendation) -> bool:
-        expected = self._expected(answer.model_version, tuple(answer.history))
+        expected = self._known[answer.model_version, tuple(answer.history)]
         return answer.fallback == expected.fallback and same_list(answer.items, expected.items)
-
-    def _expected(self, version: str, history: tuple[str, ...]) -> Ranking:
-        if version not in self._scorers:
-            checkpoint = self._registry.load(version)
-            self._scorers[version] = Scorer(checkpoint, torch.device("cpu"), top_k=10)
-        key = (version, history)
-        if key not in self._known:
-            (self._known[key],) = self._scorers[version].recommend([list(history)])
-        return self._known[key]

@@ -1,4 +1,4 @@
-"""A shop of a test's own: its servers, its workers, its clicks, and a look at what came of them."""
+"""A shop of a test's own: its topics, its Redis, its workers, its clicks, and what came of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+
+from confluent_kafka.admin import AdminClient
 
 from nextclick.shared import embedded
 from nextclick.shared.errors import Unavailable
@@ -27,32 +29,38 @@ _ASSIGNED = re.compile(r"assigned partitions \[\d")
 
 
 class Stand:
-    """Servers that a test may break, and everything of nextclick around them."""
+    """Topics, a Redis that a test may break, and everything of nextclick around them."""
 
     def __init__(
         self,
         folder: Path,
-        guarantee: str = "at_least_once",
-        cluster: embedded.KafkaCluster | None = None,
+        guarantee: str,
+        bootstrap_servers: str,
+        replication_factor: int = 1,
     ) -> None:
-        """Start a broker, or use a cluster, and Redis; create the topics, publish a first model."""
+        """Start Redis, create the topics, publish a first model.
+
+        Topics and groups are this stand's own: Kafka is shared with other tests.
+        """
         self.folder = folder
-        self.broker = cluster.brokers[0] if cluster else embedded.start_kafka(folder)
-        self._own_broker = cluster is None
         self.redis = embedded.start_redis(folder, None, *DURABLE_REDIS)
         self.registry = folder / "registry"
-        suffix = f"-{uuid.uuid4().hex}" if cluster else ""  # it is shared with other tests
-        self.group = f"worker{suffix}"
+        suffix = uuid.uuid4().hex[:12]
+        self.group = f"worker-{suffix}"
         self.kafka = KafkaSettings(
-            bootstrap_servers=cluster.bootstrap_servers if cluster else self.broker.address,
-            clicks_topic=f"clicks{suffix}",
-            recommendations_topic=f"recommendations{suffix}",
-            dlq_topic=f"clicks-dlq{suffix}",
+            bootstrap_servers=bootstrap_servers,
+            clicks_topic=f"clicks-{suffix}",
+            recommendations_topic=f"recommendations-{suffix}",
+            dlq_topic=f"clicks-dlq-{suffix}",
             partitions=4,
-            replication_factor=3 if cluster else 1,
+            replication_factor=replication_factor,
         )
-        topics = [self.kafka.clicks_topic, self.kafka.recommendations_topic, self.kafka.dlq_topic]
-        ensure_topics(self.kafka, topics)
+        self._topics = [
+            self.kafka.clicks_topic,
+            self.kafka.recommendations_topic,
+            self.kafka.dlq_topic,
+        ]
+        ensure_topics(self.kafka, self._topics)
         self.environ = {
             **os.environ,
             f"{PREFIX}DEVICE": "cpu",
@@ -66,6 +74,7 @@ class Stand:
             f"{PREFIX}REGISTRY__URL": str(self.registry),
             f"{PREFIX}REGISTRY__POLL_SECONDS": "0.1",
             f"{PREFIX}WORKER__GROUP_ID": self.group,
+            f"{PREFIX}TRAINER__GROUP_ID": f"trainer-{suffix}",
             # With a name the next worker is the heir of a killed one at once, not 10 s later.
             f"{PREFIX}WORKER__INSTANCE_ID": "w",
             f"{PREFIX}WORKER__GUARANTEE": guarantee,
@@ -159,6 +168,12 @@ class Stand:
         """Produce through a client that knows the topic as it is now."""
         self._shop = Shop(self.kafka)
 
+    def delete_topics(self) -> None:
+        """Leave nothing on a Kafka that others use."""
+        admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers})
+        for future in admin.delete_topics(self._topics).values():
+            future.result()
+
     def close(self) -> None:
         """Leave nothing running."""
         for child in self._children:
@@ -167,9 +182,8 @@ class Stand:
                 child.kill()
             child.join()
         self._lag.close()
-        for server in (self.redis, self.broker) if self._own_broker else (self.redis,):
-            server.process.send_signal(signal.SIGCONT)
-            server.kill()
+        self.redis.process.send_signal(signal.SIGCONT)
+        self.redis.kill()
 
 
 def kill(child: ForkServerProcess) -> None:

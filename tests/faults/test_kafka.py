@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from nextclick.shared.embedded import Server
 from nextclick.shared.runtime.settings import PREFIX
 from tests.faults.conftest import MakeStand, Report, each_guarantee
 from tests.faults.stand import Stopwatch, go_on, pause
@@ -21,18 +22,20 @@ INSTANCE_ID = f"{PREFIX}WORKER__INSTANCE_ID"
 
 
 @each_guarantee("at_least_once", "exactly_once")
-def test_killed_and_restarted(guarantee: str, stand: MakeStand, report: Report) -> None:
+def test_killed_and_restarted(
+    guarantee: str, broker: Server, stand: MakeStand, report: Report
+) -> None:
     """In mid-stream, with answers on their way or a transaction open."""
-    ours = stand(guarantee)
+    ours = stand(guarantee, broker)
     ours.environ[INSTANCE_ID] = ""
     clicks = make_clicks(3000, seed=1)
     ours.send(clicks[:2000])
     worker = ours.worker()
     ours.wait_for_some(300)
-    ours.broker.kill()
+    broker.kill()
     until(lambda: "WARNING" in ours.log(worker) or "ERROR" in ours.log(worker), "it says so")
     watch = Stopwatch()
-    ours.broker.restart()
+    broker.restart()
     ours.send(clicks[2000:])
     ours.wait_for_all()
     assert worker.is_alive()
@@ -40,16 +43,18 @@ def test_killed_and_restarted(guarantee: str, stand: MakeStand, report: Report) 
 
 
 @each_guarantee()
-def test_paused(guarantee: str, long: bool, stand: MakeStand, report: Report) -> None:
-    ours = stand(guarantee)
+def test_paused(
+    guarantee: str, long: bool, broker: Server, stand: MakeStand, report: Report
+) -> None:
+    ours = stand(guarantee, broker)
     ours.send(make_clicks(3000, seed=2))
     worker = ours.worker()
     ours.wait_for_some(300)
-    pause(ours.broker.process.pid)
+    pause(broker.process.pid)
     worker.join(10 if long else 3)  # it goes on waiting
     assert worker.is_alive()
     watch = Stopwatch()
-    go_on(ours.broker.process.pid)
+    go_on(broker.process.pid)
     ours.wait_for_all()
     report(f"broker paused, {guarantee}", ours.verdict(), watch.seconds())
 
@@ -74,7 +79,8 @@ def hang_up(port: int) -> None:
 def test_hangs_up_in_mid_batch(guarantee: str, step: str, stand: MakeStand, report: Report) -> None:
     ours = stand(guarantee)
     ours.send(make_clicks(2000, seed=3))
-    cut = functools.partial(hang_up, ours.broker.port)
+    port = int(ours.kafka.bootstrap_servers.rpartition(":")[2])
+    cut = functools.partial(hang_up, port)
     watch = Stopwatch()
     ours.worker(prepare=functools.partial(at_step, step, 2, cut))
     ours.wait_for_all()
@@ -93,10 +99,11 @@ def test_offsets_lost(guarantee: str, stand: MakeStand, report: Report) -> None:
     ours.wait_for_all()
     worker.terminate()
     worker.join(90)
-    ours.follow("another-group")  # has no offsets
+    other = f"{ours.group}-2"  # has no offsets
+    ours.follow(other)
     ours.send(clicks[2000:])
     watch = Stopwatch()
-    ours.worker(**{GROUP_ID: "another-group"})
+    ours.worker(**{GROUP_ID: other})
     ours.wait_for_all()
     verdict = ours.verdict()
     assert 0 < verdict.doubled <= 10 * 32, "what is too long ago is not answered again"

@@ -46,8 +46,9 @@ def test_without_the_fence_lost_offsets_make_wrong_histories(stand: MakeStand) -
     ours.wait_for_all()
     worker.terminate()
     worker.join(90)
-    ours.follow("another-group")
-    ours.worker(prepare=no_fence, NEXTCLICK_WORKER__GROUP_ID="another-group")
+    other = f"{ours.group}-2"
+    ours.follow(other)
+    ours.worker(prepare=no_fence, NEXTCLICK_WORKER__GROUP_ID=other)
     ours.wait_for_all()
     assert ours.verdict().wrong_histories > 0
 

@@ -24,7 +24,7 @@ def servers() -> Iterator[Servers]:
     """Warm, as far as a test needs it, and with shorter runs than a bench's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(round_trip, "_BROKER_WARM_UP", (100, 1.0))
-        patch.setattr(round_trip, "WARM_UP_CLICKS", 1500)
+        patch.setattr(round_trip, "WARM_UP_CLICKS", 300)
         patch.setattr(round_trip, "LEAD_IN_SECONDS", 0.5)
         patch.setattr(round_trip, "IDLE_SECONDS", 0.5)
         patch.setattr(latency, "LEAST_CLICKS", 10)
@@ -53,6 +53,7 @@ def test_latency_is_measured_beside_the_echo_across_a_retrain_and_a_swap(
     assert row.p99_ratio == pytest.approx(row.latency.p99_ms / floor.latency.p99_ms)
 
 
+@pytest.mark.long
 def test_latency_is_measured_with_transactions(servers: Servers, floor: Floor) -> None:
     latency.warm_transactions(servers)
     row = latency.measure(servers, floor, seconds=1, items=40, guarantee="exactly_once", swap=False)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from nextclick.shared.kafka import Publisher, ensure_topics
+from nextclick.shared.kafka import Publisher, ensure_topics, topics
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from nextclick.shared.schemas import Recommendation
@@ -43,6 +45,20 @@ def test_every_command_shows_an_example(environ: dict[str, str], command: list[s
     assert f"nextclick {' '.join(command)}" in result.stdout
 
 
+def test_it_is_a_program(environ: dict[str, str]) -> None:
+    """The other tests fork a process that has imported everything: this one is started anew."""
+    started = subprocess.run(
+        [sys.executable, "-m", "nextclick", "topics", "create"],
+        env={**environ, f"{PREFIX}KAFKA__PARTITIONS": "none"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "NEXTCLICK_KAFKA__PARTITIONS = 'none'" in refused(started)
+    assert started.stdout == ""
+
+
 def test_an_unknown_setting_is_refused_by_name(environ: dict[str, str]) -> None:
     line = refused(nextclick(environ, "worker", **{f"{PREFIX}WORKER__TOPK": "5"}))
     assert "NEXTCLICK_WORKER__TOPK" in line
@@ -67,9 +83,15 @@ def test_an_unreachable_redis_is_named(environ: dict[str, str]) -> None:
     assert "NEXTCLICK_REDIS__URL" in line
 
 
+def wait_a_second_for_kafka() -> None:
+    topics.REQUEST_SECONDS = 1.0  # type: ignore[attr-defined]
+
+
 def test_an_unreachable_kafka_is_named(environ: dict[str, str]) -> None:
     nowhere = {f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
-    line = refused(nextclick(environ, "topics", "create", **nowhere))
+    line = refused(
+        nextclick(environ, "topics", "create", prepare=wait_a_second_for_kafka, **nowhere)
+    )
     assert "NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS" in line
 
 

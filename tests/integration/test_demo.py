@@ -1,4 +1,4 @@
-"""The demo as its user runs it: from the start to Ctrl-C, and nothing left behind."""
+"""The demo from its start to Ctrl-C, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -8,18 +8,37 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 from nextclick.shared.runtime import processes
 from tests.waiting import until
 
+SHORT = """
+from nextclick.__main__ import main
+from nextclick.services.demo import demo
 
-def test_the_demo_swaps_answers_everything_and_cleans_up(tmp_path: Path) -> None:
+demo.BOOTSTRAP_INTERACTIONS["missions"], demo.BOOTSTRAP_EPOCHS = 12_000, 1
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "clicks"),
+    [
+        pytest.param(["-c", SHORT], 500, id="of a shorter past"),
+        pytest.param(["-m", "nextclick"], 1000, marks=pytest.mark.long, id="as its user runs it"),
+    ],
+)
+def test_the_demo_swaps_answers_everything_and_cleans_up(
+    program: list[str], clicks: int, tmp_path: Path
+) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     log = tmp_path / "demo.log"
     out = tmp_path / "out.json"
     arguments = ["--seconds", "0", "--rate", "150", "--workers", "2", "--json", str(out)]
     demo = processes.spawn(
-        [sys.executable, "-m", "nextclick", "demo", *arguments],
+        [sys.executable, *program, "demo", *arguments],
         log,
         environ={**os.environ, "TMPDIR": str(temporary)},
     )
@@ -38,7 +57,7 @@ def test_the_demo_swaps_answers_everything_and_cleans_up(tmp_path: Path) -> None
     summary = json.loads(out.read_text())
     assert summary["missing"] == 0
     assert summary["dead_lettered"] == 0
-    assert summary["clicks_sent"] > 1000
+    assert summary["clicks_sent"] > clicks
     assert summary["recommendations_received"] - summary["duplicates"] == summary["clicks_sent"]
     assert summary["swaps"] >= 1
     assert len(summary["model_versions"]) == summary["swaps"] + 1

@@ -19,45 +19,46 @@ from nextclick.shared.runtime.settings import KafkaSettings
 from tests.waiting import until
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[embedded.Server]:
-    server = embedded.start_kafka(tmp_path)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Server]:
+    """One for all tests: whoever stops it restarts it."""
+    server = embedded.start_kafka(tmp_path_factory.mktemp("kafka"))
     yield server
     server.kill()
 
 
-def publish(settings: KafkaSettings, *values: bytes) -> None:
+def publish(settings: KafkaSettings, topic: str, value: bytes) -> None:
     publisher = Publisher(settings)
-    publisher.send([OutMessage("clicks", b"key", value) for value in values])
+    publisher.send([OutMessage(topic, b"key", value)])
     publisher.wait_acknowledged()
 
 
-def values(settings: KafkaSettings) -> list[bytes | None]:
-    return [m.value for m in read_offsets(settings, "clicks", offsets_held(settings, "clicks"))]
+def values(settings: KafkaSettings, topic: str) -> list[bytes | None]:
+    return [m.value for m in read_offsets(settings, topic, offsets_held(settings, topic))]
 
 
 @pytest.mark.parametrize("end", [embedded.Server.stop, embedded.Server.kill], ids=["stop", "kill"])
 def test_what_a_broker_holds_survives_it(
-    server: embedded.Server, end: Callable[[embedded.Server], None]
+    server: embedded.Server, end: Callable[[embedded.Server], None], name: str
 ) -> None:
     settings = KafkaSettings(bootstrap_servers=server.address, partitions=1)
-    ensure_topics(settings, ["clicks"])
-    publish(settings, b"before")
+    ensure_topics(settings, [name])
+    publish(settings, name, b"before")
     address = server.address
     end(server)
     server.restart()
     assert server.address == address
-    publish(settings, b"after")
-    assert values(settings) == [b"before", b"after"]
+    publish(settings, name, b"after")
+    assert values(settings, name) == [b"before", b"after"]
 
 
-def test_two_brokers_are_strangers(server: embedded.Server, tmp_path: Path) -> None:
+def test_two_brokers_are_strangers(server: embedded.Server, name: str, tmp_path: Path) -> None:
     other = embedded.start_kafka(tmp_path / "other")
     try:
         ours = KafkaSettings(bootstrap_servers=server.address)
         theirs = KafkaSettings(bootstrap_servers=other.address)
-        assert ensure_topics(ours, ["clicks"]) == ["clicks"]
-        assert ensure_topics(theirs, ["clicks"]) == ["clicks"], "there it was not"
+        assert ensure_topics(ours, [name]) == [name]
+        assert ensure_topics(theirs, [name]) == [name], "there it was not"
     finally:
         other.kill()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from nextclick import __main__ as cli
 from nextclick.services.evaluate import evaluation
 from nextclick.shared.errors import ConfigurationError
 from nextclick.trainer.compare.report.document import Report
+from tests.integration.terminal import nextclick
 
 
 @pytest.fixture
@@ -23,20 +23,6 @@ def data(tmp_path: Path) -> Path:
     (tmp_path / "train_sessions.txt").write_text("\n".join(walk))
     (tmp_path / "test_sessions.txt").write_text("\n".join([*walk[:40], "", "i1", "i1 new i2"]))
     return tmp_path
-
-
-def nextclick(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environ = {
-        name: value for name, value in os.environ.items() if not name.startswith("NEXTCLICK")
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "nextclick", "evaluate", *arguments],
-        env={**environ, "NEXTCLICK_DEVICE": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 def here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -51,8 +37,11 @@ def here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_a_comparison_from_files_to_report(data: Path) -> None:
     numbers, html = data / "report.json", data / "report.html"
     written = ["--json", str(numbers), "--html", str(html)]
-    limits = ["--threads", "1", "--max-seconds", "3"]
-    result = nextclick(str(data), "--methods", "popularity,bst", *limits, *written)
+    limits = ["--threads", "1", "--max-seconds", "1"]
+    environ = {**os.environ, "NEXTCLICK_DEVICE": "cpu"}
+    result = nextclick(
+        environ, "evaluate", str(data), "--methods", "popularity,bst", *limits, *written
+    )
     assert result.returncode == 0, result
     assert result.stderr == ""  # progress is for terminals
     for expected in ("BST default", "Popularity", "HR@20", "1 × empty line", "line 41"):

@@ -50,6 +50,7 @@ def test_both_give_the_same_answers(
     check(clicks, theirs, tmp_path / "registry")
 
 
+@pytest.mark.long
 def test_both_are_measured(
     quix_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from tests.integration.traffic import Shop
 from tests.waiting import until
 
 QUICK = {
-    f"{PREFIX}TRAINER__MAX_EPOCHS": "5",
+    f"{PREFIX}TRAINER__MAX_EPOCHS": "2",
     f"{PREFIX}TRAINER__TORCH_THREADS": "1",
     f"{PREFIX}TRAINER__FLUSH_SECONDS": "0.2",
 }
@@ -49,7 +49,7 @@ def shop(kafka: KafkaSettings) -> Shop:
 def test_once_logs_everything_publishes_and_exits(
     shop: Shop, event_log: EventLog, launch: Launch, logs: Callable[[str], str], tmp_path: Path
 ) -> None:
-    clicks = world_clicks(12_000, seed=1)
+    clicks = world_clicks(6_000, seed=1)
     shop.send(clicks)
     shop.send_raw([(b"u", b"not a click")])
     json_logs = {f"{PREFIX}LOG_FORMAT": "json"}
@@ -146,7 +146,7 @@ def test_a_broken_champion_does_not_stop_the_trainer(
     registry = tmp_path / "registry"
     registry.mkdir()
     (registry / "current.json").write_text(json.dumps({"version": "gone", "history": []}))
-    shop.send(world_clicks(12_000, seed=6))
+    shop.send(world_clicks(6_000, seed=6))
     assert launch("trainer", "--once", **QUICK).wait(120) == 0, logs("trainer")
     assert "the champion cannot be loaded" in logs("trainer")
     pointer = Registry(str(registry)).pointer()

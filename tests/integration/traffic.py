@@ -19,7 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from nextclick.bench.promise import same_list
 from nextclick.shared.kafka import Publisher, TopicReader
 from nextclick.shared.messages import OutMessage
-from nextclick.shared.model import BST, BSTConfig, Checkpoint, Scorer, Vocabulary
+from nextclick.shared.model import BST, BSTConfig, Checkpoint, Ranking, Scorer, Vocabulary
 from nextclick.shared.redis import MemorySessions
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -158,6 +158,13 @@ def expected_histories(clicks: Sequence[Click]) -> dict[str, list[str]]:
     return {c.event_id: history for c, history in zip(clicks, histories, strict=True)}
 
 
+def recommended(registry: Path, version: str, histories: list[list[str]]) -> list[Ranking]:
+    """What a model version recommends, computed anew: all at once, so in other batches than a
+    worker's, which must not matter."""
+    scorer = Scorer(Registry(str(registry)).load(version), torch.device("cpu"), top_k=10)
+    return scorer.recommend(histories)
+
+
 def check(clicks: Sequence[Click], answers: Sequence[Recommendation], registry: Path) -> None:
     """Check every answer: to a click that was sent, from the right history, recomputable."""
     by_id = {c.event_id: c for c in clicks}
@@ -170,8 +177,7 @@ def check(clicks: Sequence[Click], answers: Sequence[Recommendation], registry: 
         assert answer.history == histories[answer.event_id]
         by_version[answer.model_version].append(answer)
     for version, theirs in by_version.items():
-        scorer = Scorer(Registry(str(registry)).load(version), torch.device("cpu"), top_k=10)
-        for answer in theirs:  # one at a time: the batch it was scored in must not matter
-            (again,) = scorer.recommend([answer.history])
+        rankings = recommended(registry, version, [answer.history for answer in theirs])
+        for answer, again in zip(theirs, rankings, strict=True):
             assert same_list(answer.items, again.items)
             assert answer.fallback == again.fallback

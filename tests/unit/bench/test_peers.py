@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from nextclick.bench.peers import interpreter
+from nextclick.bench.peers import interpreter, measure, report
 from nextclick.bench.peers.history import Entry, append
-from nextclick.bench.peers.passes import compare, rate
+from nextclick.bench.peers.passes import Pass, compare, rate
+from nextclick.bench.round_trip import Percentiles, RoundTrip, Servers
 from nextclick.shared.errors import ConfigurationError, NextclickError
 from nextclick.shared.redis import ENTRIES_KEPT
+from nextclick.shared.runtime.settings import PREFIX
 from nextclick.shared.schemas import Recommendation, ScoredItem
 from tests.integration.traffic import expected_histories, make_clicks
 
@@ -80,6 +84,46 @@ def test_items_whose_scores_tie_may_change_places() -> None:
 def test_different_answers_are_no_result(theirs: list[Recommendation]) -> None:
     with pytest.raises(NextclickError, match="answer"):
         compare([recommendation()], theirs)
+
+
+def test_every_figure_is_of_its_contestant_and_ratios_are_of_one_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without processes: with them it is measured in tests/integration/test_peers.py."""
+    per_second = {
+        "ours-40-model-0": 300.0, "theirs-40-model-0": 100.0,
+        "ours-40-model-1": 100.0, "theirs-40-model-1": 50.0,
+        "ours-40-floor-0": 900.0, "theirs-40-floor-0": 600.0,
+        "ours-40-floor-1": 700.0, "theirs-40-floor-1": 200.0,
+    }  # fmt: skip
+    p50 = {"echo-40-50": 2.0, "ours-40-50": 5.0, "theirs-40-50": 9.0}
+
+    def answer_all(name: str, *_: object) -> Pass:
+        return Pass(per_second.pop(name), [recommendation()])
+
+    def round_trip(name: str, *_: object, **__: object) -> RoundTrip:
+        ms = p50.pop(name)
+        return RoundTrip(Percentiles(100, ms, 2 * ms, 3 * ms, 4 * ms), 0, ("v",), 0.0, 0.0)
+
+    monkeypatch.setattr(measure, "versions", lambda _: {"quixstreams": "3.99"})
+    monkeypatch.setattr(measure, "RATES", (50.0,))
+    for function in (answer_all, round_trip):
+        monkeypatch.setattr(measure, function.__name__, function)
+    monkeypatch.setattr(measure, "_fill", lambda *_: None)
+    servers = Servers(tmp_path, {f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": "nowhere:1"}, "4.1.0", 7)
+    row = measure.measure(servers, 40, 400, 2, Path("python"), "cpu", seconds=2)
+    assert not per_second
+    assert not p50
+    assert (row.ours, row.theirs, row.our_floor, row.their_floor) == (200, 75, 800, 400)
+    assert (row.ratio, row.floor_ratio) == (2.5, 2.5)
+    (latency,) = row.latency
+    assert [found.p50_ms for found in (latency.echo, latency.ours, latency.theirs)] == [2, 5, 9]
+
+    console = Console(width=112, record=True, file=io.StringIO())
+    report.show([row], servers, console)
+    text = console.export_text()
+    for words in ("Quix Streams", "echo", "Apache Kafka 4.1.0", "quixstreams 3.99", "2.5×", "27.0"):
+        assert words in text
 
 
 def test_an_interpreter_without_quixstreams_is_named_with_the_remedy(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tests.unit.builders import CPU
 SHAPE = BSTConfig(items=1, embed_dim=16, heads=2, layers=1, feedforward=16)
 RECIPE = replace(
     DEFAULT, shape=SHAPE, regularisation=Regularisation(0.0, 0.0, 0.0), batch_size=64,
-    epochs=12, patience=12, steps=0,
+    epochs=5, patience=5, steps=0,
     learning_rate=5e-3, warm_learning_rate=2e-3,
 )  # fmt: skip
 

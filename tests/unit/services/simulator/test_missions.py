@@ -232,7 +232,7 @@ def test_no_other_law_explains_the_clicks_better(
     world: MissionWorld, situation: tuple[Samples, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases, rollover = situation
-    cases = cases.take(np.arange(6_000))
+    cases = cases.take(np.arange(3_000))
     law = world.next_click_given_history(cases.histories, rollover)
     best = -np.log(outcome(law, cases)).mean()
 
@@ -296,11 +296,11 @@ def test_nothing_blind_to_order_reaches_the_ceiling() -> None:
     On each shopper's first three clicks, where P(the clicks in some order) is the product of
     the ceiling's own P(next click | clicks so far).
     """
-    world = MissionWorld(users=4000)
-    log = everything(world.clicks(60_000, seed=2), gap_ms=0)
+    world = MissionWorld(users=2000)
+    log = everything(world.clicks(30_000, seed=2), gap_ms=0)
     cases = samples(log, Split.TEST, Vocabulary(world.item_ids))
     cases = cases.take(np.flatnonzero((cases.histories > 0).sum(axis=1) == 3))
-    assert len(cases) > 3000
+    assert len(cases) > 1500
     blind = np.zeros((len(cases), 50))
     for order in itertools.permutations(range(3)):
         clicks = cases.histories[:, -3:][:, order]

@@ -51,16 +51,24 @@ def watched(
     return None, after.judged
 
 
-def test_equal_models_are_left_alone() -> None:
-    """2,000 swaps between equal models: at most two false alarms, a rate of one in a thousand."""
+@pytest.mark.parametrize(
+    ("swaps", "false_alarms"), [(500, 1), pytest.param(2000, 2, marks=pytest.mark.long)]
+)
+def test_equal_models_are_left_alone(swaps: int, false_alarms: int) -> None:
+    """A rate of one in a thousand, measured at length; in short that it is not far above."""
     rates = (0.02, 0.2, 0.5, 0.87)
-    alarms = [watched(rates[seed % 4], rates[seed % 4], seed)[0] for seed in range(2000)]
-    assert sum(alarm is not None for alarm in alarms) <= 2
+    alarms = [watched(rates[seed % 4], rates[seed % 4], seed)[0] for seed in range(swaps)]
+    assert sum(alarm is not None for alarm in alarms) <= false_alarms
 
 
-def test_equal_models_are_left_alone_although_the_clicks_of_a_user_are_alike() -> None:
-    alarms = [watched(0.5, 0.5, seed, alike=0.3)[0] for seed in range(1000)]
-    assert sum(alarm is not None for alarm in alarms) <= 2
+@pytest.mark.parametrize(
+    ("swaps", "false_alarms"), [(250, 1), pytest.param(1000, 2, marks=pytest.mark.long)]
+)
+def test_equal_models_are_left_alone_although_the_clicks_of_a_user_are_alike(
+    swaps: int, false_alarms: int
+) -> None:
+    alarms = [watched(0.5, 0.5, seed, alike=0.3)[0] for seed in range(swaps)]
+    assert sum(alarm is not None for alarm in alarms) <= false_alarms
 
 
 def test_better_models_are_left_alone() -> None:

@@ -136,7 +136,7 @@ def jar_of(name: str, content: bytes) -> Jar:
 def repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Repository]:
     """It is configured as jgo's mirror, and the cache is empty."""
     server = Repository()
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     (tmp_path / ".config").mkdir()
     (tmp_path / ".config" / "jgo.conf").write_text(

@@ -42,8 +42,10 @@ def default(steps: int) -> BSTMethod:
     return BSTMethod(replace(preset("default"), steps=steps), CPU, refit=False)
 
 
-@pytest.mark.slow
-def test_the_model_comes_close_to_the_best_possible() -> None:
+@pytest.mark.parametrize(
+    ("steps", "of_ceiling"), [(130, 0.9), pytest.param(800, 0.93, marks=pytest.mark.long)]
+)
+def test_the_model_comes_close_to_the_best_possible(steps: int, of_ceiling: float) -> None:
     benchmark = source()
     assert benchmark.oracle is not None
     of_user = persona_known(benchmark)
@@ -51,15 +53,16 @@ def test_the_model_comes_close_to_the_best_possible() -> None:
     def metrics(method: Method) -> dict[str, float]:
         return run(benchmark, method, seed=42).evaluation.metrics()
 
-    got = metrics(default(steps=800))
+    got = metrics(default(steps))
     ceiling = metrics(Ceiling(benchmark.oracle))
     counts = metrics(Ceiling(category_counts))
     persona = metrics(Ceiling(lambda cases, _: of_user[cases.users]))
     popularity = evaluate_popularity(benchmark.popularity, benchmark.cases).metrics()
 
-    # Of the ceiling's HR@10, five seeds gave 0.967 to 0.979 on an EPYC (AUC 0.734 to 0.736), three
-    # earlier ones a standard deviation of 0.010 (docs/experiments.md), and one on a Xeon 0.945.
-    assert got["hr@10"] >= 0.93 * ceiling["hr@10"]
+    # Of the ceiling's HR@10, after 800 steps, five seeds gave 0.967 to 0.979 on an EPYC (AUC 0.734
+    # to 0.736), three earlier ones a standard deviation of 0.010 (docs/experiments.md), and one on
+    # a Xeon 0.945. After 130 steps four seeds gave 0.955 to 0.974 (AUC 0.730 to 0.733).
+    assert got["hr@10"] >= of_ceiling * ceiling["hr@10"]
     assert got["auc"] >= 0.72
     assert got["hr@10"] > popularity["hr@10"] + 0.15
     assert got["auc"] > counts["auc"]
@@ -68,11 +71,13 @@ def test_the_model_comes_close_to_the_best_possible() -> None:
     assert ceiling["hr@10"] <= persona["hr@10"] + 0.01
 
 
-@pytest.mark.slow
-def test_the_order_of_clicks_is_understood() -> None:
+@pytest.mark.parametrize(
+    ("steps", "of_ceiling"), [(250, 0.9), pytest.param(700, 0.93, marks=pytest.mark.long)]
+)
+def test_the_order_of_clicks_is_understood(steps: int, of_ceiling: float) -> None:
     benchmark = missions(gap_ms=0, clicks=40_000)
     assert benchmark.oracle is not None
-    method = default(steps=700)
+    method = default(steps)
     got = run(benchmark, method, seed=42).evaluation.metrics()
     ceiling = run(benchmark, Ceiling(benchmark.oracle), seed=42).evaluation.metrics()
     shuffled = benchmark.cases.take(np.arange(len(benchmark.cases)))
@@ -80,8 +85,9 @@ def test_the_order_of_clicks_is_understood() -> None:
     shuffled.histories[full] = np.random.default_rng(0).permuted(shuffled.histories[full], axis=1)
     blind = evaluate(method.score, benchmark.popularity, shuffled).metrics()
 
-    # Three seeds gave 0.958 to 0.965 of the ceiling on one processor, blind to the order 0.50 to
-    # 0.51 of that; another processor can cost as much as seeds do (see above).
-    assert got["ndcg@10"] >= 0.93 * ceiling["ndcg@10"]
+    # After 700 steps three seeds gave 0.958 to 0.965 of the ceiling on one processor, blind to the
+    # order 0.50 to 0.51 of that; after 250 steps four gave 0.932 to 0.935 and 0.53. Another
+    # processor can cost as much as seeds do (see above).
+    assert got["ndcg@10"] >= of_ceiling * ceiling["ndcg@10"]
     assert got["ndcg@10"] < ceiling["ndcg@10"] + 0.01
     assert blind["ndcg@10"] < 0.7 * got["ndcg@10"]
