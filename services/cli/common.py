@@ -16,7 +16,7 @@ from rich.text import Text
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.runtime import logs
 from nextclick.shared.runtime.environment import secrets
-from nextclick.shared.runtime.extras import explained
+from nextclick.shared.runtime.extras import missing_extra
 from nextclick.shared.runtime.masking import printable, redact
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def extras_named() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if (for_a_person := explained(error)) is None:
+        if (for_a_person := missing_extra(error)) is None:
             raise
         raise for_a_person from None
 

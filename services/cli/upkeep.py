@@ -11,7 +11,7 @@ from rich.table import Table
 
 from nextclick.services.cli.common import app, cell, console, read_settings
 from nextclick.shared.errors import CheckpointError
-from nextclick.shared.runtime.environment import shown
+from nextclick.shared.runtime.environment import masked_value
 from nextclick.shared.runtime.masking import printable
 
 if TYPE_CHECKING:  # importing it imports torch: seconds that most commands need not wait
@@ -38,7 +38,7 @@ def settings() -> None:
     read_settings()
     table = Table("variable", "value", "meaning")
     for name, (default, description) in environment_names().items():
-        value = shown(name, os.environ[name]) if name in os.environ else default
+        value = masked_value(name, os.environ[name]) if name in os.environ else default
         table.add_row(name, cell(value), description)
     console.print(table)
 

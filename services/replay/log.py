@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from nextclick.services.replay import formats, times
 from nextclick.services.replay.formats import FORMATS, TEXT_READERS, Row
 from nextclick.services.replay.lines import Line, read_lines
-from nextclick.shared.data_problems import Problem, Problems, why_unusable
+from nextclick.shared.data_problems import Problem, Problems, invalid_item_id_reason
 from nextclick.shared.errors import ConfigurationError
 
 _LINES_LOOKED_AT = 20
@@ -206,7 +206,7 @@ class _Ids:
     def code(self, text: str) -> int:
         code = self._codes.get(text)
         if code is None:
-            flaw = why_unusable(text)
+            flaw = invalid_item_id_reason(text)
             if flaw is None:
                 code = len(self.ids)
                 self.ids.append(text)

@@ -73,8 +73,8 @@ KNOWN = {
     RETRAINS: ("published", "refused", "lost"),
     GATE_REFUSALS: ("worse", "rival", "same", "not_finite", "no_cases", "nothing_to_learn"),
 }
-"""Their labels' values. They begin at 0: a counter that begins at 1 never increased, to Prometheus,
-and the first rollback would raise no alert."""
+"""The known values of labels; their counters are created at 0. If a counter first appeared at 1,
+Prometheus would see no increase, and the first rollback would raise no alert."""
 
 for _counter, _values in KNOWN.items():
     for _value in _values:

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nextclick.shared.data_problems import Problem, Problems, why_unusable
+from nextclick.shared.data_problems import Problem, Problems, invalid_item_id_reason
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.schemas import LATEST_TIMESTAMP
 from nextclick.trainer.collect.event_log_files import SCHEMA, files_of
@@ -72,7 +72,7 @@ def _read(file: Path, problems: Problems) -> pd.DataFrame:
     _report(problems, file, without_time & ~without_user, "click without a time", "left out")
 
     items = frame["item_id"].fillna(UNUSABLE)
-    flaws = items.map({item: why_unusable(item) for item in items.unique()})
+    flaws = items.map({item: invalid_item_id_reason(item) for item in items.unique()})
     for what in flaws.dropna().unique():
         kept = "left out; in the test a miss as a target, unknown in a history"
         _report(problems, file, flaws == what, str(what), kept)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from nextclick.shared.data_problems import Problem, Problems, why_unusable
+from nextclick.shared.data_problems import Problem, Problems, invalid_item_id_reason
 from nextclick.shared.errors import ConfigurationError
 from nextclick.trainer.data.dataset import UNUSABLE, ClickLog, Split, without_unusable
 
@@ -108,7 +108,7 @@ def _item_id(token: bytes) -> tuple[str, str | None]:
         item = token.decode()
     except UnicodeDecodeError:
         return UNUSABLE, "item id that is not UTF-8"
-    flaw = why_unusable(item)
+    flaw = invalid_item_id_reason(item)
     return (UNUSABLE, flaw) if flaw else (item, None)
 
 

@@ -43,7 +43,7 @@ def test_it_goes_on_until_it_works_and_says_so_once_a_minute(
     assert 150 < stop.now < 200
     warnings = [r for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 3  # at once, after one minute, after two
-    assert caplog.records[-1].message == "going on"
+    assert caplog.records[-1].message == "available again"
 
 
 def test_what_works_at_once_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
