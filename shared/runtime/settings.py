@@ -41,7 +41,9 @@ class KafkaSettings(_Section):
     dlq_topic: str = Field("clicks.dlq", description="messages that are not clicks")
     partitions: int = Field(8, ge=1, description="partitions of topics that nextclick creates")
     replication_factor: int = Field(
-        -1, ge=-1, description="replicas of topics that nextclick creates; -1 = the brokers' default"
+        -1,
+        ge=-1,
+        description="replicas of topics that nextclick creates; -1 = the brokers' default",
     )
     min_insync_replicas: int = Field(
         0,
