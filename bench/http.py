@@ -100,7 +100,7 @@ def _prepare(environ: dict[str, str], items: int) -> None:
 
 
 def _measure(address: str, options: argparse.Namespace) -> None:
-    table = Table("request", "asked for /s", "answered /s", "p50 ms", "p90 ms", "p99 ms", "not 2xx")
+    table = Table("request", "sent /s", "answered /s", "p50 ms", "p90 ms", "p99 ms", "not 2xx")
     for rate in (options.rate, 0):
         for name, (path, arguments) in REQUESTS.items():
             paced = ["-q", str(rate / options.connections)] if rate else []
@@ -121,7 +121,7 @@ def _measure(address: str, options: argparse.Namespace) -> None:
                       if not code.startswith("2"))  # fmt: skip
             table.add_row(
                 name,
-                str(rate or "all it can"),
+                str(rate or "maximum"),
                 f"{float(found[1]):,.0f}",
                 *(f"{1000 * float(percentiles[p]):.1f}" for p in ("50", "90", "99")),
                 str(bad),

@@ -41,7 +41,7 @@ MAX_CASES = 20_000
 """Most held-out clicks that judge a candidate: enough to see half a point of HR@10, in seconds."""
 
 FAULT_CASES = 1_000
-"""Held-out clicks that a champion must rank before a candidate begins where it is."""
+"""Held-out clicks that a champion must rank with finite scores before a fit starts from it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def retrain(
         return Outcome(None, reason, time.monotonic() - began, "nothing_to_learn")
     name, champion = current_champion(registry)
     if champion is not None and (fault := _fault(champion, data, device)):
-        log.error("starting from nothing, the champion %s cannot be used: %s", name, fault)
+        log.error("the champion %s is not usable, the fit starts from scratch: %s", name, fault)
         name, champion = None, None
     ranks.send_log(_recipe(preset, limits, gap_ms), frame, champion)
     try:
@@ -210,7 +210,7 @@ def fit_candidate(
 
 
 def _fault(checkpoint: Checkpoint, data: ClickLog, device: torch.device) -> str | None:
-    """Why no candidate can begin where this model is, if so: its scores are not finite."""
+    """Why a fit must not start from this model: its scores are not finite; None if they are."""
     cases = samples(data, Split.TEST, checkpoint.vocabulary)
     try:
         evaluate_model(checkpoint, cases.take(np.arange(len(cases))[-FAULT_CASES:]), device)
@@ -239,7 +239,7 @@ def judge(
     try:
         of_champion = evaluation(champion) if champion else None
     except CheckpointError as error:
-        log.error("judging without the champion: %s", error)
+        log.error("the candidate is not compared with the champion: %s", error)
         of_champion = None
     known = cases(candidate.vocabulary)
     neighbours = VSkNN()

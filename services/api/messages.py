@@ -28,7 +28,7 @@ def _encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("is no valid Unicode text") from None
+        raise ValueError("is not valid Unicode text") from None
     return text
 
 

@@ -85,7 +85,7 @@ class RuleBook:
             log.warning("the catalogue stays as it was: %s", error)
             return
         self.rules = Rules(self.rules.denied, categories)
-        log.info("%s was read anew: %d categories", self._catalogue, len(categories))
+        log.info("%s was reloaded: %d categories", self._catalogue, len(categories))
 
     def _watch(self) -> None:
         while not self._stop.wait(self._poll_seconds):

@@ -30,7 +30,7 @@ def unit_of(text: str) -> str:
     for unit, least in (("s", 1e8), ("ms", 1e11), ("us", 1e14), ("ns", 1e17)):
         if least <= size < 1000 * least:
             return unit
-    raise ValueError(f"{text} is no epoch time of a year after 1973")
+    raise ValueError(f"{text} is not an epoch time of a year after 1973")
 
 
 def to_millis(unit: str) -> ToMillis:

@@ -122,7 +122,7 @@ def _no_clicks(inspected: Sequence[_Inspected]) -> Iterator[Finding]:
         yield from _finding(
             "no_click",
             wrong,
-            f"messages are no clicks, most often because of: {reason}; workers put them onto "
+            f"messages are not clicks, most often because of: {reason}; workers send them to "
             "the dead-letter topic, see `nextclick dlq list`",
         )
 

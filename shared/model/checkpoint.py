@@ -184,13 +184,13 @@ def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
 
 
 def _check_shapes(config: BSTConfig | SourceBSTConfig, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Raise ValueError unless the tensors are those of a model of this shape.
+    """Raise ValueError unless names and shapes of the tensors are those of such a model.
 
-    Before the model is made: a manifest could ask for more memory than there is.
+    Checked before the model is built, because a wrong manifest could require too much memory.
     """
-    if config.layers > len(tensors):  # each has several: not to build a billion of them
+    if config.layers > len(tensors):  # each layer has several tensors; do not build a billion
         raise ValueError(f"{config.layers} layers, but {len(tensors)} tensors")
-    with torch.device("meta"):  # takes no memory
+    with torch.device("meta"):  # allocates no memory
         expected = {name: value.shape for name, value in build(config).state_dict().items()}
     found = {name: value.shape for name, value in tensors.items()}
     if expected != found:

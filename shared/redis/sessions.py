@@ -139,7 +139,7 @@ class RedisSessions:
             if replaced:
                 metrics.SESSIONS_REPLACED.inc()
                 log.warning(
-                    "what Redis held at %s was no session: the user begins anew",
+                    "the value at the Redis key %s was not a session: the user's session is reset",
                     printable((self._key_prefix + user.encode()).decode()),
                 )
         histories = {u: iter(rest) for u, (_, *rest) in zip(of_user, answers, strict=True)}
@@ -184,7 +184,7 @@ def _session(entries: list[bytes]) -> Session:
 
 
 def _text(item: bytes) -> str:
-    """What is no UTF-8 is an item that no model knows, not an error."""
+    """Decode an item id; invalid UTF-8 gives an unknown item, not an error."""
     return item.decode(errors="replace")
 
 

@@ -147,7 +147,7 @@ class Registry:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(
                 f"{POINTER} in the registry {self.url} is unreadable ({error}); "
-                "`nextclick models promote VERSION` writes it anew"
+                "`nextclick models promote VERSION` rewrites it"
             ) from None
 
     def load(self, version: str) -> Checkpoint:
@@ -284,11 +284,11 @@ class Registry:
         Object stores and some network file systems have no lock. There, except on S3, one of two
         concurrent changes of the pointer may be lost.
         """
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as stack:
             locked = False
             with self._translated("lock"):
                 if self._local and Path(self._root).is_dir():
-                    locked = held.enter_context(local_folder.exclusive_lock(Path(self._root)))
+                    locked = stack.enter_context(local_folder.exclusive_lock(Path(self._root)))
             yield locked
 
     def _write_pointer(self, pointer: Pointer, tag: str | None) -> None:

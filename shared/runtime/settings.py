@@ -34,7 +34,7 @@ class KafkaSettings(_Section):
     )
     client_id: str = Field(
         "",
-        description="name in Kafka's quotas, metrics and logs; empty = nextclick- and the command",
+        description="client.id in Kafka's quotas, metrics and logs; empty = nextclick-COMMAND",
     )
     clicks_topic: str = Field("clicks", description="clicks in")
     recommendations_topic: str = Field("recommendations", description="recommendations out")

@@ -54,7 +54,7 @@ def read_sessions(folder: Path) -> tuple[ClickLog, list[Problem]]:
         folder / TEST,
         problems,
         unusable="a miss as a target, unknown in a history",
-        single_click="nothing comes next, so it is no case",
+        single_click="no next click, so not a case",
     )
     learnable = [[item for item in session.items if item != UNUSABLE] for session in train]
     catalogue = {item for items in learnable for item in items}
