@@ -181,7 +181,7 @@ def test_under_torchrun_sigterm_ends_all(
     ensure_topics(kafka, [kafka.clicks_topic])
     process = torchrun(environ, tmp_path)
     log = tmp_path / "torchrun.log"
-    until(lambda: "fitting along" in log.read_text(), "the second process waits", 60)
+    until(lambda: "taking part in fits" in log.read_text(), "the second process waits", 60)
     until(lambda: "assigned partitions" in log.read_text(), "the first one collects", 60)
     process.terminate()
     process.wait(25)  # torchrun itself says that a signal ended it; it kills after 30 s
