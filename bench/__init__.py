@@ -1,1 +1,1 @@
-"""Benchmarks: what takes minutes and is measured rather than tested."""
+"""Benchmarks: `nextclick bench`, and scripts that run for minutes."""

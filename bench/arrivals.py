@@ -1,7 +1,7 @@
-"""Notes when each answer arrives: `python -m nextclick.bench.arrivals …`.
+"""Records when each answer arrives: `python -m nextclick.bench.arrivals …`.
 
-A process of its own that keeps the messages as they are and does nothing else: what else a reader
-did with them, or another thread of its interpreter, would count as latency.
+A separate process that only stores the raw messages: decoding them, or another thread in the same
+interpreter, would add to the measured latency.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.settings import Settings
 
 QUIET_SECONDS = 1.0
-"""After the last answer that is expected: a duplicate would follow by then."""
+"""How long to wait for duplicates after the last expected answer."""
 SILENCE_SECONDS = 60.0
-"""Without an answer for so long the rest is given up."""
+"""Reading ends after this long without an answer."""
 
 
 class Reader(Protocol):
-    """What is needed of a TopicReader."""
+    """The part of TopicReader that is used here."""
 
     def poll(self, max_messages: int = 1000, timeout: float = 0.5) -> list[Message]:
-        """Wait for messages."""
+        """Wait up to `timeout` seconds for messages."""
         ...
 
 
-def note(reader: Reader, warm_up: int, clicks: int) -> list[tuple[float, bytes]]:
-    """Read `warm_up` answers, say "warm" on standard output, and read `clicks` more.
+def record(reader: Reader, warm_up: int, clicks: int) -> list[tuple[float, bytes]]:
+    """Read `warm_up` answers, print "warm" on standard output, and read `clicks` more.
 
-    Returns all of them with the epoch seconds of their arrival; fewer after SILENCE_SECONDS.
+    Returns (arrival in epoch seconds, value) of each; fewer after SILENCE_SECONDS of silence.
     """
     arrived: list[tuple[float, bytes]] = []
-    heard, warm = time.time(), False
+    last_arrival, warm = time.time(), False
     while True:
         messages = reader.poll(timeout=0.1)
         now = time.time()
         if messages:
-            heard = now
+            last_arrival = now
             arrived += [(now, message.value or b"") for message in messages]
         if not warm and len(arrived) >= warm_up:
             warm = True
             print("warm", flush=True)
         complete = len(arrived) >= warm_up + clicks
-        if now - heard > (QUIET_SECONDS if complete else SILENCE_SECONDS):
+        if now - last_arrival > (QUIET_SECONDS if complete else SILENCE_SECONDS):
             return arrived
 
 
 def save(arrived: list[tuple[float, bytes]], file: Path) -> None:
-    """Write a line for each answer: when it arrived, a space, and its JSON."""
+    """Write one line per answer: arrival time, a space, and the JSON value."""
     with open(file, "wb") as output:
         output.writelines(b"%r %b\n" % (when, value) for when, value in arrived)
 
@@ -69,14 +69,14 @@ def load(file: Path) -> Iterator[tuple[float, bytes]]:
 def main() -> None:
     """Read the recommendations topic of the settings from its beginning."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--warm-up", type=int, required=True, help="answers before it says so")
-    parser.add_argument("--clicks", type=int, required=True, help="answers after that")
+    parser.add_argument("--warm-up", type=int, required=True, help="answers of the warm-up")
+    parser.add_argument("--clicks", type=int, required=True, help="answers after the warm-up")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     kafka = Settings.from_environment().kafka
     reader = TopicReader(kafka, [kafka.recommendations_topic])
     freeze_garbage_collector()
-    arrived = note(reader, options.warm_up, options.clicks)
+    arrived = record(reader, options.warm_up, options.clicks)
     save(arrived, options.output)
     reader.close()
 

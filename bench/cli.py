@@ -1,4 +1,4 @@
-"""`nextclick bench …`: how fast, measured side by side on this machine."""
+"""`nextclick bench …`: benchmarks with a reference in the same run, on this machine."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nextclick.bench.options import check_folder, choices, sizes, write
+from nextclick.bench.options import check_folder, parse_choices, parse_sizes, write_json
 
 app = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios and budgets, within one run.")
 console = Console(soft_wrap=True, width=max(112, Console().width))
-"""Wide enough for the widest table: cut numbers are worth nothing."""
+"""Wide enough for the widest table, so that no number is cut."""
 
 
 @app.command()
 def scorer(
     catalogue: Annotated[
-        str, typer.Option(help="Catalogue sizes with commas between; 10k and 1M are fine.")
+        str, typer.Option(help="Catalogue sizes, separated by commas, such as 10k or 1M.")
     ] = "50,10k,100k",
     batches: Annotated[str, typer.Option(help="Clicks per micro-batch.")] = "1,32,256",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads, as the worker's.", min=1)] = 1,
-    rounds: Annotated[int, typer.Option(help="Turns that each contestant gets.", min=1)] = 5,
+    rounds: Annotated[int, typer.Option(help="Rounds; each times every contestant.", min=1)] = 5,
     json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
 ) -> None:
-    """History to top 10: what is served, two slower ways, and what the machine could do at best.
+    """From history to top 10: the served scorer, two slower ones, and the limit of the machine.
 
     Example: nextclick bench scorer --catalogue 50,10k --json scorer.json
     """
-    items, clicks = sizes("--catalogue", catalogue), sizes("--batches", batches)
+    items, clicks = parse_sizes("--catalogue", catalogue), parse_sizes("--batches", batches)
     check_folder(json)
 
     import torch
@@ -73,39 +73,39 @@ def scorer(
             )
     console.print(table)
     console.print(
-        "ms: per micro-batch, of it reading the histories (read). limit: the same work at the "
-        "speed of a plain matrix product and copy, and ratio: how many times longer than that, in "
-        "the same round. tower, pairs: how many times longer the "
-        "source's network takes with its tower on every item, and with one pass for every pair. "
-        "exact: what is served without its shortlist; recall: how many of the best 20 it finds."
+        "ms: time per micro-batch; read: the part of it for encoding the histories. limit: the "
+        "same work at the speed of a plain matrix product and copy; ratio: time / limit, in the "
+        "same round. tower, pairs: how many times longer the source's network takes with its tower "
+        "on every item, and with one pass per pair. exact: the same for the scorer without its "
+        "shortlist; recall: share of the exact best 20 that the shortlist finds."
     )
     if json is not None:
-        write(json, rows, chosen)
+        write_json(json, rows, chosen)
 
 
 @app.command()
 def latency(
     rate: Annotated[
-        str, typer.Option(help="Clicks per second, with commas between.")
+        str, typer.Option(help="Clicks per second, separated by commas.")
     ] = "5,200,1000,3000",
     catalogue: Annotated[str, typer.Option(help="Number of items.")] = "10k",
     guarantee: Annotated[
         str, typer.Option(help="at_least_once, exactly_once, or both with a comma.")
     ] = "at_least_once,exactly_once",
     swap: Annotated[
-        str, typer.Option(help="With a retrain and a swap in it: no, yes, or both.")
+        str, typer.Option(help="Runs with a retrain and a model swap: no, yes, or both.")
     ] = "both",
     seconds: Annotated[
-        float, typer.Option(help="Of each run; longer for fewer than 100 clicks.", min=3)
+        float, typer.Option(help="Length of a run; longer if it had fewer than 100 clicks.", min=3)
     ] = 12,
     json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
 ) -> None:
-    """Click to recommendation through Kafka, Redis and one worker, beside a plain echo.
+    """Latency from click to recommendation with one worker, compared with a plain echo.
 
     Example: nextclick bench latency --rate 1000 --guarantee at_least_once --json latency.json
     """
-    rates, items = sizes("--rate", rate), sizes("--catalogue", catalogue)
-    (swaps,) = choices("--swap", swap, ("no", "yes", "both"))[:1]
+    rates, items = parse_sizes("--rate", rate), parse_sizes("--catalogue", catalogue)
+    (swaps,) = parse_choices("--swap", swap, ("no", "yes", "both"))[:1]
     with_swap = {"no": (False,), "yes": (True,), "both": (False, True)}[swaps]
     check_folder(json)
 
@@ -120,7 +120,7 @@ def latency(
     )
     from nextclick.bench.round_trip import warm_servers
 
-    guarantees = choices("--guarantee", guarantee, GUARANTEES)
+    guarantees = parse_choices("--guarantee", guarantee, GUARANTEES)
     rows, floors, table = [], [], LatencyTable()
     with contextlib.ExitStack() as stack:
         with console.status("warming the broker"):
@@ -141,22 +141,24 @@ def latency(
     table.show(console, servers)
     if json is not None:
         echo = [asdict(floor) for floor in floors]
-        write(json, rows, torch.device("cpu"), **servers.facts, echo=echo)
+        write_json(json, rows, torch.device("cpu"), **servers.facts, echo=echo)
 
 
 @app.command()
 def worker(
-    catalogue: Annotated[str, typer.Option(help="Catalogue sizes with commas between.")] = "50,10k",
-    clicks: Annotated[int, typer.Option(help="On the topic beforehand.", min=1000)] = 20_000,
+    catalogue: Annotated[
+        str, typer.Option(help="Catalogue sizes, separated by commas.")
+    ] = "50,10k",
+    clicks: Annotated[int, typer.Option(help="Clicks on the topic.", min=1000)] = 20_000,
     rounds: Annotated[int, typer.Option(help="Times that the topic is answered.", min=1)] = 3,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
 ) -> None:
-    """What one worker reaches on a full topic, step by step, and what it could.
+    """Throughput of one worker on a filled topic, the cost of each step, and the possible rate.
 
     Example: nextclick bench worker --catalogue 10k
     """
-    items = sizes("--catalogue", catalogue)
+    items = parse_sizes("--catalogue", catalogue)
     check_folder(json)
 
     import torch
@@ -183,30 +185,30 @@ def worker(
     table.add_row("queue, exactly once", *(f"{row.queue_us:.0f}" for row in rows))
     console.print(table)
     console.print(
-        "Published: by the simulator. From floor on: µs per click. Possible: 1 / (floor + scorer); "
-        "floor is the same loop with a scorer that costs nothing, scorer is the scorer alone; "
-        "below are the worker's steps."
+        "published: by the simulator. From floor on: µs per click. possible: 1 / (floor + scorer), "
+        "where floor is the same loop with a scorer that costs nothing, and scorer is the scorer "
+        "alone. Below are the worker's steps."
     )
     if json is not None:
-        write(json, rows, chosen, **servers.facts)
+        write_json(json, rows, chosen, **servers.facts)
 
 
 @app.command()
 def scale(
-    users: Annotated[str, typer.Option(help="Sessions in Redis, with commas between.")] = (
+    users: Annotated[str, typer.Option(help="Sessions in Redis, separated by commas.")] = (
         "10k,100k,1M"
     ),
-    workers: Annotated[str, typer.Option(help="Worker processes, with commas between.")] = "1,2",
-    clicks: Annotated[str, typer.Option(help="On the topic for the workers.")] = "40k",
+    workers: Annotated[str, typer.Option(help="Worker processes, separated by commas.")] = "1,2",
+    clicks: Annotated[str, typer.Option(help="Clicks on the topic for the workers.")] = "40k",
     json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
     png: Annotated[Path | None, typer.Option(help="Draw the plots here.")] = None,
 ) -> None:
-    """What Redis holds and does as users come, and what more workers answer.
+    """Memory and speed of Redis by number of users, and throughput by number of workers.
 
     Example: nextclick bench scale --users 10k,100k --png scale.png
     """
-    sessions, counts = sizes("--users", users), sizes("--workers", workers)
-    (answered,) = sizes("--clicks", clicks)[:1]
+    sessions, counts = parse_sizes("--users", users), parse_sizes("--workers", workers)
+    (answered,) = parse_sizes("--clicks", clicks)[:1]
     check_folder(json)
     check_folder(png, "--png")
 
@@ -236,24 +238,26 @@ def scale(
         f"Sessions have {of_users[0].clicks_per_user} clicks; workers share this machine."
     )
     if json is not None:
-        write(json, [*of_users, *of_workers], torch.device("cpu"), **servers.facts)
+        write_json(json, [*of_users, *of_workers], torch.device("cpu"), **servers.facts)
     if png is not None:
         plot(of_users, of_workers, png)
 
 
 @app.command()
 def train(
-    clicks: Annotated[str, typer.Option(help="Of the shop, before and after it changes.")] = "60k",
-    logged: Annotated[str, typer.Option(help="In the log that is cut into windows.")] = "1M",
-    epochs: Annotated[int, typer.Option(help="Of a fit, at most; 0 = no limit.", min=0)] = 0,
+    clicks: Annotated[
+        str, typer.Option(help="Clicks to fit on, before and after the shop changes.")
+    ] = "60k",
+    logged: Annotated[str, typer.Option(help="Clicks of the log to read.")] = "1M",
+    epochs: Annotated[int, typer.Option(help="Most epochs of a fit; 0 = no limit.", min=0)] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads of a fit.", min=1)] = 1,
     json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
 ) -> None:
-    """Fits from nothing and from a champion, and how fast a log becomes windows.
+    """Time of fits from scratch and from a champion, and of turning a log into windows.
 
     Example: nextclick bench train --clicks 20k
     """
-    (fitted,), (read,) = sizes("--clicks", clicks)[:1], sizes("--logged", logged)[:1]
+    (fitted,), (read,) = parse_sizes("--clicks", clicks)[:1], parse_sizes("--logged", logged)[:1]
     check_folder(json)
 
     import torch
@@ -275,34 +279,35 @@ def train(
         )
     console.print(table)
     console.print(
-        "clicks/s: of a fit, predicted clicks in all epochs. Quality: 99 % of the best NDCG on the "
-        "validation; a champion may have it before the first step."
+        "clicks/s: for a fit, predicted clicks in all epochs. Quality: 99 % of the best validation "
+        "NDCG; a champion may reach it before the first step."
     )
     if json is not None:
-        write(json, rows, torch.device("cpu"))
+        write_json(json, rows, torch.device("cpu"))
 
 
 @app.command()
 def peers(
-    catalogue: Annotated[str, typer.Option(help="Catalogue sizes with commas between.")] = "50,10k",
-    clicks: Annotated[int, typer.Option(help="On the topic beforehand.", min=1000)] = 10_000,
-    rounds: Annotated[int, typer.Option(help="Turns that each contestant gets.", min=1)] = 3,
-    seconds: Annotated[
-        float, typer.Option(help="Of each run in which latency is taken.", min=1)
-    ] = 12,
+    catalogue: Annotated[
+        str, typer.Option(help="Catalogue sizes, separated by commas.")
+    ] = "50,10k",
+    clicks: Annotated[int, typer.Option(help="Clicks on the topic.", min=1000)] = 10_000,
+    rounds: Annotated[int, typer.Option(help="Rounds; each times every contestant.", min=1)] = 3,
+    seconds: Annotated[float, typer.Option(help="Length of a latency run.", min=1)] = 12,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     python: Annotated[
-        Path | None, typer.Option(help="Of an environment with nextclick\\[peers].")
+        Path | None,
+        typer.Option(help="Interpreter of an environment with nextclick\\[peers]."),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
 ) -> None:
-    """The worker's job written with Quix Streams, in turns with our worker, on the same clicks.
+    """Our worker compared with one written with Quix Streams, on the same clicks.
 
-    Clicks per second on a full topic, and latency at 200 and 1,000 clicks/s.
+    Throughput on a filled topic, and latency at 200 and 1,000 clicks/s.
 
     Example: nextclick bench peers --python build/peers/bin/python
     """
-    items = sizes("--catalogue", catalogue)
+    items = parse_sizes("--catalogue", catalogue)
     check_folder(json)
 
     from nextclick.bench.peers import interpreter, report
@@ -319,4 +324,4 @@ def peers(
             rows.append(measure(servers, size, clicks, rounds, peer, device, seconds))
     report.show(rows, servers, console)
     if json is not None:
-        write(json, rows, chosen, **servers.facts)
+        write_json(json, rows, chosen, **servers.facts)

@@ -1,4 +1,4 @@
-"""Processes that answer clicks: our worker, the echo, the twin on another stream processor."""
+"""Processes that answer clicks: our worker, the echo, and the worker on Quix Streams."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from nextclick.shared.runtime.settings import PREFIX
 
 @dataclass(frozen=True)
 class Contestant:
-    """How to start one."""
+    """How to start such a process."""
 
     module: str
     arguments: tuple[str, ...] = ()
     python: Path | None = None
-    """The interpreter that runs it; this one if None."""
+    """Its Python interpreter; None: the one of this process."""
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def start(self, name: str, processes: Processes) -> None:
-        """Start it as the process `name`."""
+        """Start it under a name."""
         processes.start(
             name, list(self.arguments), self.settings, module=self.module, python=self.python
         )
@@ -32,7 +32,7 @@ ECHO = Contestant("nextclick.bench.echo")
 
 
 def own_names(name: str) -> dict[str, str]:
-    """Settings that give a run topics, a consumer group and session keys of its own."""
+    """Settings that give a run its own topics, consumer groups and session keys."""
     return {
         f"{PREFIX}KAFKA__CLICKS_TOPIC": f"{name}-clicks",
         f"{PREFIX}KAFKA__RECOMMENDATIONS_TOPIC": f"{name}-recommendations",

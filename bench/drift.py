@@ -2,11 +2,11 @@
 
     make bench-drift ARGS="--png drift.png"
 
-The world of missions, a stretch of clicks at a time. Meanwhile one mission comes into fashion, one
-begins (its products are new), and one ends (its products are no longer sold). After each stretch
-the trainer retrains on the newest clicks, from the served model, through the gate. Then the *next*
-stretch, which nobody has seen, is ranked by: the model now served, the first model, never
-retrained, a model fitted from nothing on the same clicks, and the ceiling.
+The missions world, in consecutive stretches of clicks. Over time one mission becomes popular, one
+starts (its products are new), and one ends (its products are no longer sold). After each stretch
+the trainer retrains on the newest clicks, from the served model, through the gate. Then the *next*,
+unseen stretch is ranked by the model that is now served, by the first model, which is never
+retrained, by a model fitted from scratch on the same clicks, and by the ceiling.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ START_MS = 1_700_000_000_000
 
 
 def fashion(stretch: int) -> dict[str, float]:
-    """What the shoppers want in a stretch, as MissionWorld takes it."""
+    """Mission name → factor on how often it is begun in a stretch, for MissionWorld."""
     return {
         "day in the park": 4.0 if stretch >= 3 else 1.0,
         "back from the woods": 0.0 if stretch < 5 else 2.0,
@@ -47,7 +47,7 @@ def fashion(stretch: int) -> dict[str, float]:
 
 
 def clicks_of(stretch: int, count: int) -> pd.DataFrame:
-    """The clicks of one stretch, a second apart, following on those of the one before."""
+    """The clicks of one stretch, one per second, after those of the stretch before."""
     world = MissionWorld(fashion=fashion(stretch))
     last_ms = START_MS + (stretch + 1) * count * 1000
     return click_frame(world.clicks(count, seed=stretch), last_ms, rate=1, seed=stretch)
@@ -60,10 +60,10 @@ def ndcg(checkpoint: Checkpoint, log: ClickLog) -> float:
 
 
 def ceiling(stretch: int, log: ClickLog, checkpoint: Checkpoint) -> float:
-    """The best NDCG@10 that is possible in a stretch; products a model lacks count against it."""
+    """The best possible NDCG@10 in a stretch; the catalogue includes items that the model lacks."""
     world = MissionWorld(fashion=fashion(stretch))
-    law = partial(world.next_click_given_history, rollover=0.0)
-    best = Ceiling(oracle(world.item_ids, law))
+    click_probabilities = partial(world.next_click_given_history, rollover=0.0)
+    best = Ceiling(oracle(world.item_ids, click_probabilities))
     vocabulary = checkpoint.vocabulary.extended(world.item_ids)
     best.fit(log, vocabulary, seed=0)
     cases: Samples = samples(log, Split.TEST, vocabulary)
@@ -72,7 +72,7 @@ def ceiling(stretch: int, log: ClickLog, checkpoint: Checkpoint) -> float:
 
 
 def run(stretches: int, count: int, window: int, limits: FitLimits, folder: Path) -> pd.DataFrame:
-    """One row per retrain: NDCG@10 of all on the stretch after it, and what the gate said."""
+    """A row per retrain: NDCG@10 of each model on the next stretch, and the gate's decision."""
     registry = Registry(str(folder))
     recipe = preset("default")
     frames = [clicks_of(0, count)]
@@ -101,13 +101,13 @@ def run(stretches: int, count: int, window: int, limits: FitLimits, folder: Path
                 "seconds": outcome.seconds,
             }
         )
-        shown = {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in rows[-1].items()}
-        print(" ".join(f"{k} {v}" for k, v in shown.items()), flush=True)
+        printed = {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in rows[-1].items()}
+        print(" ".join(f"{k} {v}" for k, v in printed.items()), flush=True)
     return pd.DataFrame(rows)
 
 
 def plot(table: pd.DataFrame, file: Path) -> None:
-    """Draw the shares of the ceiling over the retrains."""
+    """Plot each model's NDCG@10 as a share of the ceiling's, over the retrains."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -123,7 +123,7 @@ def plot(table: pd.DataFrame, file: Path) -> None:
 
 
 def main() -> None:
-    """Run it and print the table."""
+    """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--stretches", type=int, default=12)
     parser.add_argument("--clicks", type=int, default=20_000, help="per stretch")

@@ -1,8 +1,8 @@
-"""The floor of every latency, `python -m nextclick.bench.echo`: each click gets the same answer.
+"""The echo, a floor for latencies: `python -m nextclick.bench.echo` answers clicks with a constant.
 
-It is written in the plainest way with confluent_kafka's defaults, as anybody would begin: read a
-click, produce a message of the size of a real recommendation. No model, no Redis, no micro-batch.
-An offset is committed in the background after its answer is acknowledged (at least once).
+The simplest program with confluent_kafka and its defaults: consume a click, produce a message of
+the size of a recommendation. No model, no Redis, no micro-batches. An offset is committed in the
+background after its answer is acknowledged (at least once).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HISTORY = [item_id(5000 + place) for place in range(9)]
 
 
 def answer(click: dict[str, Any]) -> bytes:
-    """Make a message that looks like the recommendation for a click."""
+    """A message like a recommendation for the click."""
     recommendation = {
         "event_id": click["event_id"],
         "user_id": click["user_id"],
@@ -74,7 +74,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
 
 def _store(consumer: Consumer, click: Message, error: KafkaError | None, _: Message) -> None:
-    """Let the next automatic commit include a click whose answer is acknowledged."""
+    """Mark a click whose answer is acknowledged for the next automatic commit."""
     if error is None:
         consumer.store_offsets(click)
 

@@ -1,7 +1,8 @@
-"""The HTTP service under a standard load tool: `python -m nextclick.bench.http`.
+"""Load test of the HTTP service: `python -m nextclick.bench.http`.
 
-The service is held on one core, `hey` (https://github.com/rakyll/hey, Debian's package `hey`) on
-another. Its connections send at the same moments, so requests come in bursts of their number.
+The service is pinned to one core, and the load tool `hey` (https://github.com/rakyll/hey, Debian's
+package `hey`) to another. The connections of `hey` send at the same moments, so requests come in
+bursts of that size.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def main() -> None:
 
 
 def _prepare(environ: dict[str, str], items: int) -> None:
-    """A model of random weights, and a session of seven clicks for each user."""
+    """Publish a model with random weights, and store a session of seven clicks for each user."""
     checkpoint = random_checkpoint(items)
     Registry(environ[f"{PREFIX}REGISTRY__URL"]).publish(checkpoint)
     sessions = RedisSessions(
@@ -99,11 +100,11 @@ def _prepare(environ: dict[str, str], items: int) -> None:
 
 
 def _measure(address: str, options: argparse.Namespace) -> None:
-    table = Table("request", "asked for /s", "answered /s", "p50 ms", "p90 ms", "p99 ms", "not 2xx")
+    table = Table("request", "sent /s", "answered /s", "p50 ms", "p90 ms", "p99 ms", "not 2xx")
     for rate in (options.rate, 0):
         for name, (path, arguments) in REQUESTS.items():
             paced = ["-q", str(rate / options.connections)] if rate else []
-            said = subprocess.run(
+            output = subprocess.run(
                 [
                     *("taskset", "-c", str((os.cpu_count() or 1) - 1), "hey"),
                     *("-z", f"{options.seconds}s", "-c", str(options.connections)),
@@ -113,14 +114,14 @@ def _measure(address: str, options: argparse.Namespace) -> None:
                 text=True,
                 check=True,
             ).stdout
-            found = re.search(r"Requests/sec:\s+([\d.]+)", said)
-            assert found is not None, said
-            percentiles = dict(re.findall(r"(\d+)%+ in ([\d.]+) secs", said))
-            bad = sum(int(n) for code, n in re.findall(r"\[(\d+)\]\s+(\d+) responses", said)
+            found = re.search(r"Requests/sec:\s+([\d.]+)", output)
+            assert found is not None, output
+            percentiles = dict(re.findall(r"(\d+)%+ in ([\d.]+) secs", output))
+            bad = sum(int(n) for code, n in re.findall(r"\[(\d+)\]\s+(\d+) responses", output)
                       if not code.startswith("2"))  # fmt: skip
             table.add_row(
                 name,
-                str(rate or "all it can"),
+                str(rate or "maximum"),
                 f"{float(found[1]):,.0f}",
                 *(f"{1000 * float(percentiles[p]):.1f}" for p in ("50", "90", "99")),
                 str(bad),

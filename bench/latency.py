@@ -1,12 +1,11 @@
-"""How long does a shopper wait? Click to recommendation, seen from outside, at a given rate.
+"""Latency from click to recommendation, measured by an external reader at given rates.
 
     nextclick bench latency --rate 200,1000 --catalogue 10k
 
-Broker, Redis, one worker, the load generator and the reader that takes the time share this
-machine; bench/round_trip.py tells how one figure is measured. Each rate is first run with the echo
-(bench/echo.py): what Kafka and its client cost anybody is the floor, and a worker's figures are
-also given as multiples of it. Then the worker runs once for each guarantee, alone, and with a
-retrain beside it and a new model version halfway.
+Broker, Redis, one worker, the load generator and the reader share this machine; bench/round_trip.py
+describes a measurement. For each rate the echo (bench/echo.py) is measured first: the cost of Kafka
+and its client, a floor that the worker's figures are divided by. Then the worker runs for each
+guarantee, alone, and with a retrain beside it and a new model version halfway.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX
 
 LEAST_CLICKS = 100
-"""Of a run: a low rate is run for longer than was asked for."""
+"""Fewest clicks of a run; at low rates, runs are longer than requested."""
 _TRANSACTIONS_WARM_UP = (300, 60.0)
-"""Clicks per second and seconds."""
+"""Clicks per second, and seconds."""
 _SWAP_AT = 0.5
-"""Of the run, when the new version is published; the retrain begins with the first click."""
+"""Fraction of the run at which the new version is published; the retrain starts with the run."""
 
 Guarantee = Literal["at_least_once", "exactly_once"]
 GUARANTEES: tuple[Guarantee, ...] = get_args(Guarantee)
@@ -38,45 +37,45 @@ GUARANTEES: tuple[Guarantee, ...] = get_args(Guarantee)
 
 @dataclass(frozen=True)
 class Floor:
-    """The echo at one rate."""
+    """Figures of the echo at one rate."""
 
     rate: float
     latency: Percentiles
     late_p99_ms: float
-    """How late the load generator was: within the latencies."""
+    """p99 delay of the load generator; included in the latencies."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run of the worker."""
+    """Figures of one run of the worker."""
 
     rate: float
     items: int
     guarantee: Guarantee
     swap: bool
-    """Whether a retrain and a swap were in it."""
+    """Whether the run included a retrain and a swap."""
     swaps: int
-    """Changes of the model that were seen in the answers."""
+    """Model changes seen in the answers."""
     latency: Percentiles
     p50_ratio: float
-    """The worker's p50 in multiples of the echo's at the same rate, in the same run."""
+    """The worker's p50 divided by the echo's at the same rate, in the same run."""
     p99_ratio: float
     duplicates: int
     idle_cpu: float
-    """Share of a core that the worker takes without clicks; not a number but on Linux."""
+    """Share of a core that the worker uses without clicks; NaN except on Linux."""
     late_p99_ms: float
 
 
 def seconds_of(rate: float, seconds: float) -> float:
-    """How long a rate is run."""
+    """Length of a run at a rate: `seconds`, or longer for at least LEAST_CLICKS clicks."""
     return max(seconds, LEAST_CLICKS / rate)
 
 
 def warm_transactions(servers: Servers) -> None:
-    """Let a worker exactly once answer some thousand clicks, before one is measured.
+    """Warm up transactions: a worker with exactly_once answers some thousand clicks.
 
-    The echo makes no transactions, and the first thousands take a broker twice to three times as
-    long as the later ones.
+    The echo makes no transactions, and a broker's first thousands take two to three times as long
+    as later ones.
     """
     name = "warm-up-exactly-once"
     settings = _settings(servers, name, "exactly_once")
@@ -85,7 +84,7 @@ def warm_transactions(servers: Servers) -> None:
 
 
 def measure_floor(servers: Servers, rate: float, seconds: float) -> Floor:
-    """Run the echo on servers that are up and warm."""
+    """Measure the echo on warm servers."""
     run = round_trip(f"echo-{rate:g}", ECHO, servers, rate, seconds_of(rate, seconds))
     return Floor(rate, run.latency, run.late_p99_ms)
 
@@ -99,9 +98,9 @@ def measure(
     guarantee: Guarantee,
     swap: bool,
 ) -> Row:
-    """Run the worker at the rate of `floor`, on the same servers.
+    """Measure the worker at the rate of `floor`, on the same servers.
 
-    Raises NextclickError if a click stays unanswered.
+    Raises NextclickError if a click is not answered.
     """
     name = f"{guarantee.replace('_', '-')}-{floor.rate:g}-{items}-{'swap' if swap else 'alone'}"
     settings = _settings(servers, name, guarantee)
@@ -155,7 +154,7 @@ def _retrain_and_swap(
 
 
 class LatencyTable:
-    """What `nextclick bench latency` prints."""
+    """The table that `nextclick bench latency` prints."""
 
     def __init__(self) -> None:
         self._table = Table(
@@ -170,7 +169,7 @@ class LatencyTable:
             column.justify = "right"
 
     def add_floor(self, floor: Floor) -> None:
-        """Add the echo; a rate begins with it."""
+        """Add the row of the echo, which starts the section of its rate."""
         latency = floor.latency
         self._table.add_section()
         self._table.add_row(
@@ -180,7 +179,7 @@ class LatencyTable:
         )
 
     def add(self, row: Row) -> None:
-        """Add the worker."""
+        """Add a row of the worker."""
         latency = row.latency
         self._table.add_row(
             *(f"{row.rate:,.0f}", row.guarantee.replace("_", " "), f"{row.items:,}"),
@@ -191,12 +190,12 @@ class LatencyTable:
         )
 
     def show(self, console: Console, servers: Servers) -> None:
-        """Print it, with what is needed to read it."""
+        """Print the table with its legend."""
         console.print(self._table)
         console.print(
-            "From when a click was due to when a reader had its answer (exactly once: when it was "
-            "committed). echo: consume and produce, no model, no Redis. swaps: with a retrain "
-            "beside it, how many new versions were seen. clicks: so many were timed; of 100 or "
-            "200, p99 is nearly their maximum. idle: processor without clicks, share of a core."
+            "Latency: from the time a click was due until a reader had its answer (exactly once: "
+            "until it was committed). echo: consume and produce, no model, no Redis. swaps: new "
+            "versions seen, in runs with a retrain. clicks: number of timed clicks; with 100 or "
+            "200, p99 is nearly the maximum. idle: share of a core used without clicks."
         )
         console.print(". ".join(f"{name}: {text}" for name, text in servers.facts.items()) + ".")

@@ -1,8 +1,8 @@
-"""Clicks on schedule: `python -m nextclick.bench.load …`.
+"""Load generator: `python -m nextclick.bench.load …` publishes clicks on schedule.
 
-Open loop: a click is sent when it is due, whatever the answers do, and its latency counts from when
-it was *due*. A process of its own, since a load generator that shares an interpreter with others is
-late whenever they are busy. How late it is itself is in what it prints at its end.
+Open loop: a click is sent when it is due, independent of the answers, and its latency counts from
+when it was *due*. A separate process, because other threads in its interpreter would delay it. At
+its end it prints its own delays.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from nextclick.shared.runtime.settings import Settings
 from nextclick.shared.schemas import Click
 
 USERS = 500
-"""So few that most clicks have a full history, and answers their full size."""
+"""Few users, so that most clicks have a full history, and answers their full size."""
 
 
 def event_id(number: int) -> str:
-    """The id of the click that is due at start + number / rate; as long as a UUID."""
+    """The event id of click `number`, which is due at start + number / rate; as long as a UUID."""
     return f"load-{number:031d}"
 
 
 def number_of(event_id: str) -> int | None:
-    """Which click of the load it was; None for others."""
+    """The number of a click from its event id; None for an id that is not from `event_id`."""
     return int(event_id[5:]) if event_id.startswith("load-") else None
 
 
 def clicks(items: int, count: int, seed: int) -> Callable[[int, str, int], Click]:
-    """Draw who clicks what; returns how to make a click of its number, event_id and epoch ms."""
+    """Draw `count` random clicks; returns a function (number, event_id, epoch ms) → Click."""
     drawn = list(islice(traffic(items, USERS, seed), 1 + count // CHUNK))
     users = np.concatenate([chunk.users for chunk in drawn]).tolist()
     chosen = np.concatenate([chunk.items for chunk in drawn]).tolist()
@@ -61,9 +61,9 @@ def send_on_schedule(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[float]:
-    """Send `count` clicks, the i-th at start + i / rate; returns how many seconds each was late.
+    """Send `count` clicks, the i-th at start + i / rate; returns the delay of each in seconds.
 
-    `send` gets their numbers and the epoch seconds when they are due, several if it is late.
+    `send` gets a list of (number, due time in epoch seconds), with several clicks if it is late.
     """
     late: list[float] = []
     while len(late) < count:
@@ -77,7 +77,7 @@ def send_on_schedule(
 
 
 def main() -> None:
-    """Publish to where the settings say."""
+    """Publish to the clicks topic of the settings."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=float, required=True, help="clicks per second")
     parser.add_argument("--count", type=int, required=True, help="clicks in all")

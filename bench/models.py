@@ -1,4 +1,4 @@
-"""Models for benches: the shape that the default preset serves, with random weights."""
+"""Models for benchmarks: the default preset with random weights."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from nextclick.shared.model.checkpoint import build
 from nextclick.trainer.fit.presets import preset
 
 CLICKS = 1_000_000
-"""Of the log that a model is thought to come from: decides how the preset shapes it."""
+"""Number of training clicks to assume; the preset's regularisation depends on it."""
 
 
 def random_checkpoint(items: int, seed: int = 0) -> Checkpoint:
-    """A model of random weights and neighbours: it costs what a trained one costs."""
+    """A model with random weights and neighbours; it is as fast as a trained one."""
     torch.manual_seed(seed)
     model = build(preset("default").config(items, CLICKS))
     assert isinstance(model, BST)

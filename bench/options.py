@@ -1,4 +1,4 @@
-"""What the benches' options have in common: sizes to read, a file to write."""
+"""Helpers for the options of benchmarks: parse lists, write the JSON file."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ Choice = TypeVar("Choice", bound=str)
 _SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
-def sizes(option: str, listed: str) -> list[int]:
-    """Read "50,10k,1M"; raises ConfigurationError that names the option."""
+def parse_sizes(option: str, listed: str) -> list[int]:
+    """Parse "50,10k,1M"; raises ConfigurationError that names the option."""
     found = []
     for part in listed.split(","):
         match = re.fullmatch(r"\s*(\d+)\s*([kKmM]?)\s*", part)
         size = int(match[1]) * _SUFFIXES[match[2].lower()] if match else 0
         if size < 1:
-            raise ConfigurationError(f"{option} {listed}: {part.strip()!r} is no size; use 50,10k")
+            raise ConfigurationError(
+                f"{option} {listed}: {part.strip()!r} is not a size; use for example 50,10k"
+            )
         found.append(size)
     return found
 
 
 def check_folder(file: Path | None, option: str = "--json") -> None:
-    """Raise ConfigurationError now rather than after minutes if a file cannot be written."""
+    """Raise ConfigurationError if the folder of an output file is missing, before the run."""
     if file is not None and not file.absolute().parent.is_dir():
         raise ConfigurationError(f"{option} {file}: the folder does not exist")
 
 
-def choices(option: str, listed: str, known: Sequence[Choice]) -> list[Choice]:
-    """Read "one,other"; raises ConfigurationError that names the option and what is known."""
+def parse_choices(option: str, listed: str, known: Sequence[Choice]) -> list[Choice]:
+    """Parse "one,other"; raises ConfigurationError that lists the known values."""
     found = []
     for part in listed.split(","):
         match = next((choice for choice in known if choice == part.strip()), None)
@@ -46,8 +48,8 @@ def choices(option: str, listed: str, known: Sequence[Choice]) -> list[Choice]:
     return found
 
 
-def write(file: Path, rows: Sequence[Any], device: Any, **facts: Any) -> None:
-    """Write numbers (dataclasses) with the machine, the versions they belong to, and `facts`."""
+def write_json(file: Path, rows: Sequence[Any], device: Any, **facts: Any) -> None:
+    """Write rows (dataclasses) as JSON, with versions, machine, and additional `facts`."""
     from dataclasses import asdict
 
     from nextclick.trainer.compare.report.environment import environment

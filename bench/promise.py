@@ -1,4 +1,4 @@
-"""What the scorer promises of two lists for one history, whatever they were computed on."""
+"""Checks that two lists for one history agree as the scorer promises, see shared/model/scorer."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ ABSOLUTE = 1e-12
 
 
 def close(one: float, other: float) -> bool:
-    """Are two scores, each in [0, 1], the same but for rounding?"""
+    """Whether two scores, each in [0, 1], are equal up to rounding."""
     return abs(one - other) <= RELATIVE * max(one, other) + ABSOLUTE
 
 
 def same_list(ours: Sequence[ScoredItem], theirs: Sequence[ScoredItem]) -> bool:
-    """Are these the same items in the same order with close scores, but for ties?
+    """Whether two lists have the same items in the same order, up to ties, with close scores.
 
-    Place by place the scores are close. An item of both lists has close scores in both, so items
-    that changed places tie. An item of one list alone ties with the last one of the other.
+    At each rank the scores must be close. An item of both lists must have close scores in both, so
+    items in different order tie. An item of only one list must tie with the last one of the other.
     """
     if len(ours) != len(theirs):
         return False
@@ -29,7 +29,7 @@ def same_list(ours: Sequence[ScoredItem], theirs: Sequence[ScoredItem]) -> bool:
 
 
 def same_answer(ours: Recommendation, theirs: Recommendation) -> bool:
-    """Are these the same answer to the same click, with the same list?"""
+    """Whether two answers are equal in all fields, with lists as in `same_list`."""
     rest = [answer.model_dump(exclude={"items"}) for answer in (ours, theirs)]
     return rest[0] == rest[1] and same_list(ours.items, theirs.items)
 

@@ -1,10 +1,10 @@
-"""A real log through the whole system: replay, train, serve, and look the next clicks up.
+"""Hit rates on a real log with the whole system: replay, train, serve.
 
     python -m nextclick.bench.replay rsc15_test.txt
 
-The first part of the log, by time, is replayed as fast as it goes; the trainer learns from it, and
-a worker answers it, so that sessions are held. Then the rest is replayed, and every click of it is
-looked up on the list that its user had been given.
+The first part of the log, by time, is replayed at full speed; the trainer fits a model on it, and a
+worker answers it, so that Redis holds the sessions. Then the rest is replayed, and each of its
+clicks is a hit if its item is in the last list that its user got.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ K = 20
 
 
 def main() -> None:
-    """Run it and print what came out."""
+    """Run the benchmark and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--train-share", type=float, default=0.8, help="of the clicks, by time")
@@ -58,8 +58,8 @@ def _run(clicks: ClickFile, cut: int, speed: str, folder: Path, environ: dict[st
     _nextclick(environ, "trainer", "--once")
     print(f"trained on {cut:,} clicks in {time.monotonic() - began:,.0f} s", flush=True)
 
-    often = Counter(clicks.items[:cut].tolist()).most_common(K)
-    popular = {clicks.item_ids[item] for item, _ in often}
+    most_clicked = Counter(clicks.items[:cut].tolist()).most_common(K)
+    popular = {clicks.item_ids[item] for item, _ in most_clicked}
     live = StreamMetrics(baselines={"popularity": constant_list(popular)}, k=K)
     watcher = Watcher(kafka, live)
     services = Processes(folder, environ)
@@ -67,7 +67,7 @@ def _run(clicks: ClickFile, cut: int, speed: str, folder: Path, environ: dict[st
         services.start("worker", ["worker"])
         services.wait_for_partitions()
         watcher.drain(300)
-        live.judged = 0  # what it was trained on does not count
+        live.judged = 0  # clicks that the model was trained on do not count
         live.hits.clear()
         live.latencies_ms.clear()
         began = time.monotonic()

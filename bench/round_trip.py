@@ -1,17 +1,16 @@
-"""Click to answer as somebody outside sees it: one run of one process that answers clicks.
+"""Measures the latency from click to answer of one process, as an external reader sees it.
 
-Each run has topics, a consumer group and session keys of its own on a broker that all runs share.
-A run goes like this:
+Each run has its own topics, consumer group and session keys, on a broker that all runs share.
+The steps of a run:
 
-1. WARM_UP_CLICKS clicks are put on the topic, and answered as fast as it goes: connections, code
-   and sessions are warm then, and users have a full history.
-2. Rest, in which the process's use of the processor is measured.
-3. Clicks on schedule (bench/load.py). Those of the first LEAD_IN_SECONDS are not counted.
-4. The answers' times of arrival (bench/arrivals.py) are put beside the times when the clicks were
-   due.
+1. WARM_UP_CLICKS clicks are published and answered at full speed, so that connections, code and
+   sessions are warm, and users have full histories.
+2. Without clicks, the CPU use of the idle process is measured.
+3. Clicks come on schedule (bench/load.py). Those of the first LEAD_IN_SECONDS do not count.
+4. Arrival times of answers (bench/arrivals.py) are joined with the times when clicks were due.
 
-Load, process and reader are processes of their own; this one sleeps meanwhile. All share the
-machine with broker and Redis.
+Load generator, answering process and reader are separate processes; this one sleeps meanwhile. All
+share the machine with broker and Redis.
 """
 
 from __future__ import annotations
@@ -45,15 +44,15 @@ LEAD_IN_SECONDS = 2.0
 IDLE_SECONDS = 3.0
 _TICK_SECONDS = 0.1
 _BROKER_WARM_UP = (2_000, 10.0)
-"""Clicks per second and seconds."""
+"""Clicks per second, and seconds."""
 
 Event = tuple[float, Callable[[Processes], None]]
-"""What happens while clicks come, and how many seconds after the first that counts."""
+"""An action during the run, and its time in seconds after the first click that counts."""
 
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Click to answer in milliseconds, and of how many clicks."""
+    """Percentiles of the latency in milliseconds, and the number of clicks."""
 
     clicks: int
     p50_ms: float
@@ -64,33 +63,33 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """What came of a run."""
+    """The figures of a run."""
 
     latency: Percentiles
     duplicates: int
     """Answers beyond the first to a click."""
     versions: tuple[str, ...]
-    """Model versions in the order in which they first answered a click that counts."""
+    """Model versions, in order of their first answer to a click that counts."""
     idle_cpu: float
-    """Share of a core that the process takes without clicks; not a number but on Linux."""
+    """Share of a core that the process uses without clicks; NaN except on Linux."""
     late_p99_ms: float
-    """How late the load generator was: within the latencies."""
+    """p99 delay of the load generator; included in the latencies."""
 
 
 @dataclass(frozen=True)
 class Servers:
-    """Broker and Redis, up and warm."""
+    """A warm broker and Redis."""
 
     folder: Path
-    """For what the processes write."""
+    """Folder for logs and results of the processes."""
     environ: dict[str, str]
-    """Points processes at the servers."""
+    """Environment variables for processes that use the servers."""
     kafka_version: str
     warmed_with: int
-    """Clicks, and as many answers, that the broker had passed on before anything was measured."""
+    """Number of clicks, and of answers, that the broker had handled before any measurement."""
 
     def kafka(self, name: str) -> KafkaSettings:
-        """The topics of one run."""
+        """Kafka settings with the topics of one run."""
         names = own_names(name)
         return KafkaSettings(
             bootstrap_servers=self.environ[f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"],
@@ -100,7 +99,7 @@ class Servers:
 
     @property
     def facts(self) -> dict[str, str]:
-        """For whoever reads the numbers later."""
+        """The conditions of the measurement, for tables and JSON."""
         return {
             "broker": f"Apache Kafka {self.kafka_version}, one broker on this machine",
             "warm": f"the broker by {self.warmed_with:,} clicks and answers of the echo before the "
@@ -110,9 +109,9 @@ class Servers:
 
 @contextmanager
 def warm_servers() -> Iterator[Servers]:
-    """Start broker and Redis, and let the echo answer some ten thousand clicks on them.
+    """Start broker and Redis, and warm the broker with some ten thousand clicks of the echo.
 
-    A broker that was just started is two to four times slower than it is after that.
+    A broker is two to four times slower right after its start.
     """
     folder = Path(tempfile.mkdtemp(prefix="nextclick-bench-"))
     rate, seconds = _BROKER_WARM_UP
@@ -127,7 +126,7 @@ def warm_servers() -> Iterator[Servers]:
 
 
 def _kafka_version() -> str:
-    """Of the embedded broker: the 4.1.0 of kafka_2.13-4.1.0.jar."""
+    """Version of the embedded broker: 4.1.0 for kafka_2.13-4.1.0.jar."""
     names = (jar.stem for jar in kafka_jars())
     return next(name.partition("-")[2] for name in names if re.match(r"kafka_\d", name))
 
@@ -142,9 +141,9 @@ def round_trip(
     items: int = 10_000,
     events: Sequence[Event] = (),
 ) -> RoundTrip:
-    """Run it once; `name` must be new.
+    """Measure one run; `name` must be unique. seconds: length of the part that counts.
 
-    Raises NextclickError if a process dies or a click stays unanswered.
+    Raises NextclickError if a process dies or a click is not answered.
     """
     lead_in, count = int(LEAD_IN_SECONDS * rate), int((LEAD_IN_SECONDS + seconds) * rate)
     settings = {**servers.environ, **own_names(name)}
@@ -187,7 +186,7 @@ def round_trip(
 
 @dataclass(frozen=True)
 class Joined:
-    """Clicks and answers put together."""
+    """The join of clicks and answers."""
 
     latencies_ms: npt.NDArray[np.float64]
     duplicates: int
@@ -197,9 +196,10 @@ class Joined:
 def join(
     arrived: Iterable[tuple[float, bytes]], *, start: float, rate: float, clicks: range
 ) -> Joined:
-    """How long after click i was due, at start + i / rate, its first answer came.
+    """Join answers with clicks: latency from when click i was due, start + i / rate, in ms.
 
-    `clicks` are the numbers of those that count. Raises NextclickError if one is not answered.
+    arrived: (epoch seconds, value) of each answer. clicks: numbers of the clicks that count. Raises
+    NextclickError if one of them is not answered.
     """
     first: dict[int, float] = {}
     versions: dict[str, None] = {}
@@ -220,7 +220,7 @@ def join(
 
 
 def percentiles(latencies_ms: npt.NDArray[np.float64]) -> Percentiles:
-    """Put them into order."""
+    """Compute the percentiles."""
     p50, p90, p99 = np.percentile(latencies_ms, [50, 90, 99]).tolist()
     return Percentiles(len(latencies_ms), p50, p90, p99, float(latencies_ms.max()))
 
@@ -237,7 +237,7 @@ def _publish_warm_up(kafka: KafkaSettings, items: int) -> None:
 
 
 def _cpu_share(pid: int) -> float:
-    """What part of a core a process takes, watched for IDLE_SECONDS after a second's rest."""
+    """Share of a core that a process uses over IDLE_SECONDS, measured after one second of rest."""
     stat = Path(f"/proc/{pid}/stat")
     if not stat.exists():
         return float("nan")

@@ -1,12 +1,11 @@
-"""What grows with the shop: Redis with its users, answers with the workers.
+"""Scaling: Redis by number of users, throughput by number of workers.
 
     nextclick bench scale --users 10k,100k --workers 1,2
 
 - *users*: sessions of CLICKS_PER_USER clicks each, appended in micro-batches as the worker does.
-  Bytes are what Redis says it uses, less what it used without sessions.
-- *workers*: a topic filled beforehand, answered by so many worker processes, all on this machine
-  with broker and Redis. Clicks a second are counted from outside, on the recommendations topic,
-  after every worker has had its first partitions.
+  Bytes are Redis's used memory, minus that without sessions.
+- *workers*: several worker processes answer a filled topic, on this machine with broker and Redis.
+  Throughput is measured on the recommendations topic, after every worker has its partitions.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _QUIET_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Users:
-    """So many sessions in Redis."""
+    """Figures for a number of sessions in Redis."""
 
     users: int
     clicks_per_user: int
@@ -52,7 +51,7 @@ class Users:
 
 @dataclass(frozen=True)
 class Workers:
-    """So many worker processes on one topic."""
+    """Figures for a number of worker processes."""
 
     workers: int
     clicks: int
@@ -60,7 +59,7 @@ class Workers:
 
 
 def measure_users(users: int, clicks_per_user: int = CLICKS_PER_USER) -> Users:
-    """Fill a fresh Redis with sessions; user by user in random order, so that none is recent."""
+    """Fill a fresh Redis with sessions, one click per user at a time, in random order."""
     with tempfile.TemporaryDirectory() as folder:
         server = embedded.start_redis(Path(folder))
         try:
@@ -80,7 +79,7 @@ def _fill(redis_url: str, users: int, clicks_per_user: int) -> Users:
         timeout_seconds=30.0,
     )
     empty = sessions.used_bytes()
-    spent = 0.0
+    append_seconds = 0.0
     for turn in range(clicks_per_user):
         order = rng.permutation(users)
         items = rng.integers(1, _ITEMS + 1, users)
@@ -100,14 +99,14 @@ def _fill(redis_url: str, users: int, clicks_per_user: int) -> Users:
             ]
             began = time.perf_counter()
             sessions.append(clicks)
-            spent += time.perf_counter() - began
+            append_seconds += time.perf_counter() - began
     used = sessions.used_bytes() - empty
     sessions.close()
-    return Users(users, clicks_per_user, used / users, users * clicks_per_user / spent)
+    return Users(users, clicks_per_user, used / users, users * clicks_per_user / append_seconds)
 
 
 def measure_workers(servers: Servers, workers: int, clicks: int) -> Workers:
-    """Let so many workers answer a topic; raises NextclickError if one of them dies."""
+    """Let several workers answer a topic; raises NextclickError if one of them dies."""
     name = f"scale-{workers}"
     environ = {**servers.environ, **own_names(name)}
     environ[f"{PREFIX}REGISTRY__URL"] = str(servers.folder / f"{name}-registry")
@@ -137,7 +136,7 @@ def measure_workers(servers: Servers, workers: int, clicks: int) -> Workers:
 
 
 def _answered_per_second(answers: TopicReader, processes: Processes, clicks: int) -> float:
-    """The pace from a quarter of the answers to all: by then every worker is at full speed."""
+    """Answers per second after the first quarter, when every worker is at full speed."""
     counted = [(time.monotonic(), 0)]
     while counted[-1][1] < clicks:
         processes.check()
@@ -145,13 +144,13 @@ def _answered_per_second(answers: TopicReader, processes: Processes, clicks: int
         if seen > counted[-1][1]:
             counted.append((time.monotonic(), seen))
         elif time.monotonic() - counted[-1][0] > _QUIET_SECONDS:
-            raise NextclickError(f"no answers any more after {seen} of {clicks}")
+            raise NextclickError(f"no further answers after {seen} of {clicks}")
     (began, before), (ended, after) = next(c for c in counted if c[1] >= clicks / 4), counted[-1]
     return (after - before) / (ended - began)
 
 
 def plot(users: list[Users], workers: list[Workers], file: Path) -> None:
-    """Draw what each costs as it grows."""
+    """Plot memory and speed of Redis by users, and throughput by workers."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.5), layout="constrained")

@@ -1,23 +1,23 @@
-"""How fast is a history turned into its recommendations, and what keeps it from being faster?
+"""Speed of the scorer, from histories to rankings, compared with slower ways and the machine.
 
     nextclick bench scorer --catalogue 50,10k,100k
 
-For each catalogue and micro-batch, in turns within one run:
+For each catalogue and micro-batch size, in turns within one run:
 
 - *served*: histories of item ids in, rankings out, by the scorer that the worker uses, with a
-  model of the default preset (random weights: speed does not depend on them).
-- *per candidate*: the source's way, one pass of its network for every pair of history and
+  model of the default preset (random weights, which do not affect speed).
+- *per candidate*: as in the source, one pass of its network for every pair of history and
   candidate.
 - *tower*: the source's network encodes the history once, and its tower runs on every candidate.
-- *exact*: the same without a shortlist, where what is served makes one.
-- *limit*: the floating-point operations of the network and of its product with the catalogue at the
-  speed of a plain matrix product, plus the catalogue read once and the logits written once at the
-  speed of a copy, both measured here and now. Kind to what is served where a catalogue fits into a
-  cache (the copy does not) and because serving folds some of the network's operations away; unkind
-  for small batches, whose thin products no machine computes at its best speed. Softmax, ranking,
-  identifiers and starting operators are not in it.
+- *exact*: the served scorer without its shortlist, if it uses one.
+- *limit*: an estimate of the shortest possible time: the floating-point operations of the network
+  and of its product with the catalogue at the speed of a plain matrix product, plus reading the
+  catalogue and writing the logits once at the speed of a copy, both measured in the same run.
+  Softmax, ranking, item ids and the launch of operators are not included. The estimate is too high
+  if the catalogue fits into a cache, and because serving folds some operations away; it is too low
+  for small batches, whose narrow products do not reach the full speed.
 
-The two slow ways are run on a part of the pairs where there are many, and scaled.
+The two slow ways are run on a sample of the pairs, and scaled.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from nextclick.trainer.fit.presets import preset
 
 TOP_K = 10
 _PAIRS = 2560
-"""Pairs of history and candidate in one measured pass per candidate."""
+"""Most pairs of history and candidate in a measured pass of *per candidate*."""
 _TOWER_PAIRS = 25_600
-_BEST = 20
-_ASKED = 64
+_RECALL_K = 20
+_RECALL_WINDOWS = 64
 _SQUARE = 1024
-"""Rows and columns of the matrix product that stands for the machine's best."""
+"""Rows and columns of the plain matrix product."""
 _COPIED = 32_000_000
-"""Float32 numbers copied to measure bandwidth: more than any cache holds."""
+"""Float32 numbers copied to measure bandwidth; more than fit into a cache."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the machine reaches at its best, measured in this run."""
+    """Speed of the machine, measured in the same run."""
 
     flops: float
     """Floating-point operations per second of a matrix product."""
@@ -69,23 +69,23 @@ class Row:
     served_ms: float
     clicks_per_second: float
     encode_ms: float
-    """Of it, reading the histories."""
+    """The part of served_ms for encoding the histories."""
     limit_ms: float
     encode_limit_ms: float
     limit_ratio: float
-    """How many times longer what is served takes than the limit of the same round; median."""
+    """Median over the rounds of served / limit."""
     tower_ratio: float
-    """How many times longer the tower takes."""
+    """Median over the rounds of tower / served; likewise for the next two fields."""
     per_candidate_ratio: float
     exact_ratio: float
     recall: float
-    """Share of the exact best 20 that is served, over _ASKED windows."""
+    """Share of the exact best 20 in the served lists, over some windows."""
     megabytes: float
-    """Weights and tables in memory."""
+    """Memory of weights and tables."""
 
 
 def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Row:
-    """Measure one catalogue and batch."""
+    """Measure one catalogue and batch size."""
     rng = np.random.default_rng(0)
     checkpoint = random_checkpoint(items)
     scorer, model = Scorer(checkpoint, device, TOP_K), checkpoint.model
@@ -119,7 +119,7 @@ def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Ro
         flops = encode_flops + 2 * batch * items * d
         return flops / machine.flops + 4 * items * (d + batch) / machine.bandwidth
 
-    at_best = _machine(min(times["product"].rounds), min(times["copy"].rounds))
+    fastest_round = _machine(min(times["product"].rounds), min(times["copy"].rounds))
     limits = [
         limit(_machine(product, copy))
         for product, copy in zip(times["product"].rounds, times["copy"].rounds, strict=True)
@@ -131,8 +131,8 @@ def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Ro
         served_ms=1000 * served_time.median,
         clicks_per_second=batch / served_time.median,
         encode_ms=1000 * times["encode"].median,
-        limit_ms=1000 * limit(at_best),
-        encode_limit_ms=1000 * encode_flops / at_best.flops,
+        limit_ms=1000 * limit(fastest_round),
+        encode_limit_ms=1000 * encode_flops / fastest_round.flops,
         limit_ratio=Timing(limits).ratio(served_time),
         tower_ratio=served_time.ratio(times["tower"]) * batch * items / tower_pairs,
         per_candidate_ratio=served_time.ratio(times["per candidate"]) * batch * items / pairs,
@@ -148,9 +148,9 @@ def _exact(checkpoint: Checkpoint, device: torch.device, top_k: int) -> Scorer:
 
 def _recall(checkpoint: Checkpoint, device: torch.device, rng: np.random.Generator) -> float:
     ids = np.array(checkpoint.vocabulary.item_ids, object)
-    histories = rng.choice(ids, (_ASKED, HISTORY_LENGTH)).tolist()
-    served = Scorer(checkpoint, device, _BEST).recommend(histories)
-    exact = _exact(checkpoint, device, _BEST).recommend(histories)
+    histories = rng.choice(ids, (_RECALL_WINDOWS, HISTORY_LENGTH)).tolist()
+    served = Scorer(checkpoint, device, _RECALL_K).recommend(histories)
+    exact = _exact(checkpoint, device, _RECALL_K).recommend(histories)
     best = [{item.item_id for item in ranking.items} for ranking in exact]
     found = [
         len(ours & {item.item_id for item in ranking.items}) / len(ours)
@@ -171,7 +171,7 @@ def _per_candidate(
 def _tower(
     source: SourceBST, windows: Tensor, rng: np.random.Generator, pairs: int
 ) -> Callable[[], Tensor]:
-    """Encode, then a tower whose first layer sees session and candidate side by side."""
+    """Encode each session once; then run the full tower on each of its candidates."""
     each = max(1, pairs // len(windows))
     drawn = rng.integers(1, source.config.items + 1, (len(windows), each))
     candidates = torch.from_numpy(drawn).to(windows.device)

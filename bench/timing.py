@@ -1,4 +1,4 @@
-"""Timing things side by side: in turns, within one run, so that a noisy machine hits all alike."""
+"""Times several functions in turns, so that noise of the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import torch
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one thing over the rounds."""
+    """Seconds per call of one function, for each round."""
 
     rounds: list[float]
 
     @property
     def median(self) -> float:
-        """Seconds per call."""
+        """Median over the rounds of the seconds per call."""
         return statistics.median(self.rounds)
 
     def ratio(self, other: Timing) -> float:
-        """How many times longer the other took: the median over the rounds of both."""
+        """Median over the rounds of other / this."""
         return statistics.median(b / a for a, b in zip(self.rounds, other.rounds, strict=True))
 
 
@@ -34,10 +34,10 @@ def in_turns(
     rounds: int = 5,
     least_seconds: float = 0.05,
 ) -> dict[str, Timing]:
-    """Time every call once per round, each for at least `least_seconds` (one call at least).
+    """Time every function once per round, each repeated for at least `least_seconds`.
 
-    Every call is made once before, to warm up. The garbage collector rests meanwhile. On a GPU
-    what was launched is waited for.
+    Every function is called once before, to warm up. The garbage collector is disabled. On a GPU,
+    launched kernels are waited for.
     """
     for call in calls.values():
         call()
@@ -54,7 +54,7 @@ def in_turns(
 
 
 def _seconds(call: Callable[[], object], device: torch.device, least: float) -> float:
-    """Mean seconds of a call."""
+    """Mean seconds per call."""
     _wait(device)
     count = 0
     began = time.perf_counter()

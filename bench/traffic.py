@@ -1,4 +1,4 @@
-"""Clicks of nobody in particular."""
+"""Random clicks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ CHUNK = 10_000
 
 
 def item_id(row: int) -> str:
-    """Name the item in a catalogue row."""
+    """The item id of a catalogue row."""
     return f"item-{row}"
 
 
 def traffic(items: int, users: int, seed: int) -> Iterator[Clicks]:
-    """Anybody clicks anything, for ever; each chunk has CHUNK clicks."""
+    """Uniformly random clicks without end, in chunks of CHUNK clicks."""
     rng = np.random.default_rng(seed)
     names = np.array([item_id(row) for row in range(1, items + 1)], object)
     while True:

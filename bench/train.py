@@ -1,11 +1,11 @@
-"""How fast does the trainer learn, from nothing and from a champion?
+"""Time of fits, from scratch and from a champion.
 
     nextclick bench train --clicks 60k
 
-A simulated shop's log is fitted. Then fashion changes and products appear, and what is clicked then
-is fitted *cold* and *warm*, from the first model. The quality that both have to reach is _QUALITY
-of the best validation NDCG of either; seconds count up to the first epoch that has it. Besides, a
-log is read from its Parquet files and cut into windows.
+A first model is fitted on the log of a simulated shop. Then preferences change and products appear,
+and the new clicks are fitted *cold* (from scratch) and *warm* (from the first model). The target
+quality is _QUALITY of the best validation NDCG of both; seconds count until the first epoch that
+reaches it. Separately, a log is read from its Parquet files and cut into windows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from nextclick.trainer.fit.presets import preset
 
 _QUALITY = 0.99
 _BEFORE, _AFTER = 0, 6
-"""Stretches of the drift bench."""
+"""Stretches of the drift benchmark, before and after the change."""
 _NOW_MS = 1_700_000_000_000
 _LOGGED_ITEMS, _LOGGED_USERS = 10_000, 50_000
 
@@ -44,17 +44,17 @@ class Row:
     clicks: int
     seconds: float
     per_second: float
-    """Clicks: predicted ones of all epochs for a fit, read ones for a log."""
+    """Clicks per second: for a fit, predicted clicks of all epochs; for a log, clicks read."""
     epochs: int = 0
     ndcg: float = 0.0
-    """The best of the validation, over the whole catalogue."""
+    """Best validation NDCG, over the whole catalogue."""
     seconds_to_quality: float = 0.0
 
 
 def measure(clicks: int, logged: int, epochs: int = 0, seed: int = 0) -> list[Row]:
-    """Read a log of `logged` clicks, fit `clicks` of a shop before it changes, and so many after.
+    """Read a log of `logged` clicks; fit `clicks` before and as many after the shop changes.
 
-    epochs: of each fit, at most; 0: as the preset says.
+    epochs: most epochs of each fit; 0: as in the preset.
     """
     gap_ms = int(Settings().session.gap_seconds * 1000)
     before, after = (_log(stretch, clicks, gap_ms, seed) for stretch in (_BEFORE, _AFTER))

@@ -1,12 +1,11 @@
-"""How many clicks a second does one worker answer, and what does each of its steps cost?
+"""Throughput of one worker, and the cost of each of its steps.
 
     nextclick bench worker --catalogue 50,10k
 
-A clicks topic is filled beforehand; the worker's loop, in this process, then answers it from its
-beginning as fast as it can. It takes turns with the *floor*: the same loop over the same clicks,
-with a scorer that gives everybody the popular items. The *scorer* is also timed alone, on batches
-of the same size. If nothing but these cost anything, a click would take floor + scorer: that is
-what the worker is held against.
+A clicks topic is filled first; the worker's loop, in this process, then answers it from its
+beginning at full speed. It takes turns with the *floor*: the same loop on the same clicks, with a
+scorer that only returns the popular items. The *scorer* is also timed alone, on batches of the same
+size. The best possible time per click is taken as floor + scorer.
 """
 
 from __future__ import annotations
@@ -43,28 +42,28 @@ from nextclick.shared.runtime.settings import (
 from nextclick.shared.windows import HISTORY_LENGTH
 
 USERS = 500
-"""So few that most clicks have a full history."""
+"""Few users, so that most clicks have a full history."""
 _DUE_SECONDS = 0.01
-"""In which all clicks are due: the simulator is late from then on, and shows its own pace."""
+"""All clicks are due within this time, so that the simulator publishes at its full speed."""
 STAGES = ("poll", "decode", "append", "score", "encode", "produce")
-"""Of the serving thread; acknowledgements and commits are not waited for."""
+"""The steps of the serving thread; it does not wait for acknowledgements and commits."""
 _QUEUE = "queue"
-"""Of exactly_once: scored, and waiting for the transaction before to end."""
+"""With exactly_once: a scored batch waits for the end of the previous transaction."""
 
 
 class Floor(Scorer):
-    """A scorer that costs nothing: the popular items for everybody."""
+    """A scorer that costs nothing: it returns the popular items for every history."""
 
     def recommend(
         self, histories: list[list[str]], constraints: Sequence[Constraints] | None = None
     ) -> list[Ranking]:
-        """Answer as if nobody had clicked anything."""
+        """Rank as for empty histories."""
         return super().recommend([[] for _ in histories])
 
 
 @dataclass(frozen=True)
 class Pass:
-    """The topic answered once."""
+    """The figures of answering the topic once."""
 
     clicks_per_second: float
     stage_us: dict[str, float]
@@ -73,13 +72,13 @@ class Pass:
 
 @dataclass(frozen=True)
 class Row:
-    """One catalogue; medians over the rounds."""
+    """Figures for one catalogue: medians over the rounds."""
 
     items: int
     batch: int
     clicks: int
     published_per_second: float
-    """By the simulator, before the worker begins."""
+    """Clicks per second that the simulator publishes."""
     clicks_per_second: float
     exactly_once_per_second: float
     """Clicks per second with guarantee=exactly_once."""
@@ -89,13 +88,13 @@ class Row:
     of_possible: float
     """The worker's rate as a share of 1 / (floor + scorer): median over the rounds."""
     stage_us: dict[str, float]
-    """At least once."""
+    """Microseconds per click of each step, with at_least_once."""
     queue_us: float
-    """With exactly_once: waiting for the transaction before."""
+    """With exactly_once: microseconds per click of waiting for the previous transaction."""
 
 
 def measure(servers: Servers, items: int, clicks: int, rounds: int, device: torch.device) -> Row:
-    """Measure one catalogue with one worker, its device as given and its other settings default."""
+    """Measure one catalogue with one worker, on `device`, with default settings otherwise."""
     name = f"worker-{items}"
     kafka = servers.kafka(name)
     ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
@@ -168,17 +167,19 @@ def _answer_all(
     clicks: int,
     guarantee: Literal["at_least_once", "exactly_once"],
 ) -> Pass:
-    """Answer the topic from its beginning, as a group and with sessions of its own."""
+    """Answer the topic from its beginning, with its own consumer group and session keys."""
     redis = RedisSettings(
         url=SecretStr(servers.environ[f"{PREFIX}REDIS__URL"]), key_prefix=f"{name}:"
     )
-    ours = WorkerSettings(group_id=name, guarantee=guarantee)
-    settings = Settings().model_copy(update={"kafka": kafka, "redis": redis, "worker": ours})
+    worker_settings = WorkerSettings(group_id=name, guarantee=guarantee)
+    settings = Settings().model_copy(
+        update={"kafka": kafka, "redis": redis, "worker": worker_settings}
+    )
     slot.check()
     worker = build(settings, slot, threading.Event())
     try:
         answered = _count()
-        while _count() == answered:  # joining the group takes a while and is not measured
+        while _count() == answered:  # the time to join the group is not measured
             worker.step()
         worker.finish()
         freeze_garbage_collector()
@@ -200,7 +201,7 @@ def _count() -> float:
 
 
 def _stages() -> dict[str, float]:
-    """Seconds that each stage took in this process so far."""
+    """Seconds that each step has taken in this process so far."""
     seconds = dict.fromkeys((*STAGES, _QUEUE), 0.0)
     for metric in metrics.STAGE_SECONDS.collect():
         for sample in metric.samples:

@@ -4,11 +4,12 @@
     recommender = nextclick.fit(clicks)
     recommender.recommend(["Puppy Food", "Food Bowl"], k=5)
 
-docs/python.md shows every name. Each is imported when it is first used: torch alone takes seconds,
-and most of the commands need none of it.
+docs/python.md documents every name. A name is imported at its first use, because importing torch
+takes seconds and most commands do not need it.
 
 The folders beside this file are links to those at the top of the repository. So an installed
-nextclick, and a checkout of it, have one top-level package, and collide with nobody's `services`.
+nextclick, and a checkout of it, have one top-level package, which cannot collide with a `services`
+package of the user.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for (PEP 562)."""
+    """Import a name of `__all__` at its first use (PEP 562)."""
     if name == "__version__":
         from importlib.metadata import version
 
@@ -68,9 +69,9 @@ def __getattr__(name: str) -> object:
         try:
             value = getattr(import_module(f"nextclick.{_MODULES[name]}"), name)
         except ModuleNotFoundError as error:
-            from nextclick.shared.runtime.extras import explained
+            from nextclick.shared.runtime.extras import missing_extra
 
-            raise (explained(error) or error) from None
+            raise (missing_extra(error) or error) from None
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

@@ -1,7 +1,7 @@
 """The command line: `nextclick COMMAND`, or `python -m nextclick COMMAND`.
 
-Here the commands of the services and the benchmarks come together. Commands import what they need
-when they run: torch alone takes seconds.
+Combines the commands of the services and the benchmarks. A command imports its dependencies when it
+runs, because importing torch takes seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ app.add_typer(bench_app, name="bench")
 
 def main() -> None:
     """Entry point of the console script."""
-    # Read when torch is loaded. Threads that spin while they wait take the core from others.
+    # torch reads this when it is loaded. Waiting threads must not spin: they share their cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     logs.set_up("nextclick", "WARNING", secrets())
     with errors_as_one_line():

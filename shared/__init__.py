@@ -1,1 +1,1 @@
-"""What services and trainer have in common: contracts, model, ports."""
+"""Code that services and trainer share: message contracts, the model, and clients."""

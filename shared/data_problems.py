@@ -1,4 +1,4 @@
-"""What was wrong with a data set: counted, with the places of the first few. Pure."""
+"""Flaws found in a data set: counted, with the line numbers of the first few. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from nextclick.shared.schemas import MAX_ID_LENGTH
 
-SHOWN = 5
-"""Places that are named; the rest is only counted."""
+MAX_PLACES = 5
+"""Places recorded per problem; further ones are only counted."""
 
 
 @dataclass
@@ -18,15 +18,15 @@ class Problem:
     file: str
     what: str
     consequence: str
-    """What was done about it, and whether it costs the methods anything."""
+    """What was done about it, for example "skipped"."""
     count: int = 0
     first: list[int] = field(default_factory=list)
-    """Where the first few are: line or row numbers, counted from 1."""
+    """Line or row numbers of the first few, counted from 1."""
     more: bool = False
-    """There are such flaws in other lines, too."""
+    """Whether there are more such lines than `first` holds."""
 
     def __str__(self) -> str:
-        """One line for a person."""
+        """Count, flaw, places and consequence on one line."""
         places = ", ".join(map(str, self.first)) + (", …" if self.more else "")
         where = f"{self.file}, line {places}" if self.first else self.file
         return f"{self.count:,} × {self.what} ({where}): {self.consequence}"
@@ -43,20 +43,20 @@ class Problems:
         problem = self._found.setdefault((file, what), Problem(file, what, consequence))
         problem.count += 1
         if place is not None and place not in problem.first:
-            if len(problem.first) < SHOWN:
+            if len(problem.first) < MAX_PLACES:
                 problem.first.append(place)
             else:
                 problem.more = True
 
     def listed(self) -> list[Problem]:
-        """All that was found."""
+        """All problems, in the order in which they were first found."""
         return list(self._found.values())
 
 
-def why_unusable(item_id: str) -> str | None:
-    """Why an item id cannot be one, by the rules of the topic `clicks`; None if it can.
+def invalid_item_id_reason(item_id: str) -> str | None:
+    """Why the topic `clicks` would refuse an item id; None if it would not.
 
-    Control characters are refused too: in a file they are a sign of damage.
+    Ids with control characters are invalid here, too: in a file they are a sign of damage.
     """
     if not item_id:
         return "empty item id"
@@ -66,6 +66,6 @@ def why_unusable(item_id: str) -> str | None:
         kinds = {unicodedata.category(c) for c in item_id}
         if "Cc" in kinds:
             return "item id with a control character"
-        if "Cs" in kinds:  # JSON can say it, UTF-8 cannot
+        if "Cs" in kinds:  # JSON can encode it, UTF-8 cannot
             return "item id with half a surrogate pair"
     return None

@@ -1,23 +1,23 @@
 """Every error that nextclick raises on purpose.
 
-    NextclickError            one clear line for a person; the command line prints it, exit code 2
-    ├── ConfigurationError    a setting is missing, unknown or wrong: stop and say which
-    ├── Unavailable           Kafka, Redis or the registry is away: back off and retry
-    ├── CommitRefused         the group has moved on: go back to what was committed last
-    ├── Fenced                somebody else has our name, or the client is shut out: stop
-    ├── RankLost              another process of a fit on several has died: stop
+    NextclickError            the command line prints its text on one line, exit code 2
+    ├── ConfigurationError    a setting is missing, unknown or wrong: stop and name it
+    ├── Unavailable           Kafka, Redis or the registry is unreachable: back off and retry
+    ├── CommitRefused         the group has rebalanced: resume from the committed offsets
+    ├── Fenced                another process uses our id, or Kafka shut the client out: stop
+    ├── RankLost              another process of a distributed fit has died: stop
     ├── CheckpointError       this model version cannot be served: keep the old one
-    └── BadClick              this message is no click: dead-letter it and go on
+    └── BadClick              this message is not a click: dead-letter it and go on
 
-Anything else is a bug: it crashes the process loudly, the supervisor restarts it, and because
-offsets are committed last nothing is lost.
+Anything else is a bug: it crashes the process, the supervisor restarts it, and nothing is lost,
+because offsets are committed last.
 """
 
 from __future__ import annotations
 
 
 class NextclickError(Exception):
-    """Base of all deliberate errors; its text names the cause and the remedy."""
+    """Base class of all deliberate errors; the text names the cause and the remedy."""
 
 
 class ConfigurationError(NextclickError):
@@ -25,19 +25,19 @@ class ConfigurationError(NextclickError):
 
 
 class Unavailable(NextclickError):
-    """Kafka, Redis or the registry cannot be reached right now."""
+    """Kafka, Redis or the registry cannot be reached now; a retry may succeed."""
 
 
 class CommitRefused(NextclickError):
-    """The consumer group has moved on: the partitions may be somebody else's now."""
+    """The consumer group has rebalanced: another member may own the partitions now."""
 
 
 class Fenced(NextclickError):
-    """Another process has joined the group, or begun transactions, in our name."""
+    """Another process uses the same group.instance.id or transactional.id."""
 
 
 class RankLost(NextclickError):
-    """Another process of a fit that runs on several has died or hangs."""
+    """Another process of a distributed fit has died or hangs."""
 
 
 class CheckpointError(NextclickError):
@@ -47,7 +47,7 @@ class CheckpointError(NextclickError):
 class BadClick(NextclickError):
     """A message on the clicks topic is not a click.
 
-    `reason` is one of a few fixed words, fit for a metric label; the text says more.
+    `reason` is one of a few fixed words, used as a metric label; the text has the details.
     """
 
     def __init__(self, reason: str, text: str) -> None:

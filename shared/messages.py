@@ -1,4 +1,4 @@
-"""A Kafka message as plain data, so that what decides about messages needs no Kafka. Pure."""
+"""Kafka messages as plain data, so that code which processes them needs no Kafka client. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nextclick.shared.schemas import Click, Recommendation
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message as read."""
+    """One consumed message."""
 
     topic: str
     partition: int
@@ -20,11 +20,11 @@ class Message:
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
     timestamp_ms: int | None = None
-    """Kafka's time of the message: set by its producer, or by the broker."""
+    """Kafka's timestamp, epoch milliseconds: set by the producer, or by the broker."""
 
 
 class Place(NamedTuple):
-    """Where on its topic a message lies."""
+    """The position of a message on its topic."""
 
     partition: int
     offset: int
@@ -39,16 +39,16 @@ class OutMessage:
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
     partition: int | None = None
-    """None: the key decides."""
+    """None: chosen by the hash of the key."""
 
 
 def of_user(topic: str, message: Click | Recommendation) -> OutMessage:
-    """Put a message of a user onto a topic, keyed so that the user's messages keep their order."""
+    """Encode a message with its user id as key, so that the user's messages keep their order."""
     return OutMessage(topic, message.user_id.encode(), message.model_dump_json().encode())
 
 
 def offsets_after(messages: Iterable[Message]) -> dict[int, int]:
-    """By partition, the offset that comes next once these messages are dealt with."""
+    """Partition → the offset to commit once these messages are processed."""
     after: dict[int, int] = {}
     for message in messages:
         after[message.partition] = max(after.get(message.partition, 0), message.offset + 1)
@@ -56,10 +56,10 @@ def offsets_after(messages: Iterable[Message]) -> dict[int, int]:
 
 
 REDRIVEN = "redriven"
-"""Header of a click that was a dead letter before: how many times."""
+"""Header of a redriven click: how many times it was a dead letter."""
 
 
 def times_redriven(message: Message) -> int:
-    """Read the header; 0 where there is none, or one that is not ours."""
+    """The value of the header REDRIVEN; 0 if it is missing or malformed."""
     text = dict(message.headers).get(REDRIVEN) or b""
     return int(text) if text.isdigit() and len(text) < 10 else 0

@@ -1,7 +1,7 @@
 """The messages on the topics: JSON on the wire, pydantic models here.
 
-Unknown extra fields are ignored, so producers may evolve first; anything missing or ill-typed
-raises BadClick with a reason fit for a metric label.
+Unknown extra fields are ignored, so producers may evolve first; a field that is missing or has the
+wrong type raises BadClick.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from pydantic_core import from_json
 from nextclick.shared.errors import BadClick
 
 MAX_CLICK_BYTES = 65_536
-"""A click is a few hundred bytes; anything longer than this is a mistake or an attack."""
+"""Longest click; usual ones have a few hundred bytes. A longer one is a mistake or an attack."""
 
 LATEST_TIMESTAMP = 253_402_300_799_999
 """9999-12-31T23:59:59.999Z in epoch milliseconds; also far below 2**53, exact as a double."""
 
 
 def _integer_to_text(value: object) -> object:
-    # Shops often have integer ids. A bool is an int to Python but not to JSON.
+    # Shops often have integer ids. In Python, a bool is an int; in JSON it is not.
     return str(value) if type(value) is int else value
 
 
 def _no_bool(value: object) -> object:
-    if isinstance(value, bool):  # true equals 1 to Python, so to Literal[1], too
+    if isinstance(value, bool):  # in Python True == 1, so Literal[1] accepts it
         raise ValueError("Input should be 1")
     return value
 
@@ -68,7 +68,7 @@ class _Message(BaseModel):
 
 
 class Click(_Message):
-    """One click of one user on one item, as on the topic `clicks` (key = user_id)."""
+    """One click of a user on an item: a message on the topic `clicks` (key = user_id)."""
 
     event_id: str = Field(min_length=1, max_length=64)
     """Unique: a click sent twice with one event_id counts once."""
@@ -82,7 +82,7 @@ class Click(_Message):
 
 @dataclass(slots=True)
 class ScoredItem:
-    """One item of a recommendation. Not a pydantic model: ten are made for every click."""
+    """One item of a recommendation. Not a pydantic model, for speed: ten are made per click."""
 
     item_id: str
     score: float
@@ -90,7 +90,7 @@ class ScoredItem:
 
 
 class Recommendation(_Message):
-    """The answer to one click, as on the topic `recommendations` (key = user_id)."""
+    """The answer to one click: a message on the topic `recommendations` (key = user_id)."""
 
     event_id: str
     """Of the click that this answers; the consumer's key to drop duplicates."""
@@ -110,11 +110,11 @@ class Recommendation(_Message):
 
 
 REASONS = ("empty", "oversized", "not_json", "invalid")
-"""Why a message is no click."""
+"""Reasons of BadClick: why a message is not a click."""
 
 
 def decode_click(value: bytes | None) -> Click:
-    """Turn the value of a message on the clicks topic into a Click.
+    """Decode the value of a message on the clicks topic.
 
     Raises BadClick, whose reason is one of REASONS.
     """
@@ -133,7 +133,7 @@ def decode_click(value: bytes | None) -> Click:
 
 
 def event_id_of(value: bytes | None) -> str | None:
-    """The event_id of a message that is JSON but no click, if it has one such as clicks have."""
+    """The event_id of a message that is JSON but not a valid click; None if it has no valid one."""
     try:
         found = from_json(value or b"")
     except ValueError:
@@ -147,5 +147,5 @@ def uuid7(timestamp_ms: int, randomness: bytes) -> str:
     value = (timestamp_ms << 80) | int.from_bytes(randomness)
     value = value & ~(0xF << 76) | (7 << 76)
     value = value & ~(0b11 << 62) | (0b10 << 62)
-    digits = f"{value:032x}"  # uuid.UUID would write the same, in four times the time
+    digits = f"{value:032x}"  # same text as uuid.UUID gives, four times as fast
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

@@ -1,7 +1,7 @@
-"""The join of clicks and recommendations, seen from outside: what the demo shows. Pure.
+"""Live metrics from joining the topics `clicks` and `recommendations`, for the demo. Pure.
 
-Counts, latencies, and how often the next click was in the list that the shopper had been
-given: for the model, for the popularity list, and for the best list that the world allows.
+Counts, latencies, and the hit rate: how often a user's next click was in the list that answered
+the click before it, for the model and for baselines on the same clicks.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy as np
 from nextclick.shared.schemas import Recommendation
 
 K = 10
-"""Items of a list that count."""
+"""Items of a list that count for hit rates."""
 
 TopItems = Callable[[Sequence[Recommendation]], list[set[str]]]
-"""For each answer's history, the k items that another method would have recommended."""
+"""A baseline: for each answer, the k items that the baseline recommends after its history."""
 
 
 @dataclass
 class StreamMetrics:
-    """Running totals."""
+    """Totals since the start."""
 
     baselines: dict[str, TopItems]
-    """Methods to compare the model with on the same clicks, by name."""
+    """Name → baseline that the model is compared with."""
     k: int = K
     clicks: set[str] = field(default_factory=set)
     """event_ids seen on the clicks topic."""
@@ -34,19 +34,19 @@ class StreamMetrics:
     """Answers seen per event_id."""
     latencies_ms: list[float] = field(default_factory=list)
     versions: list[str] = field(default_factory=list)
-    """Model versions in the order in which they first answered."""
+    """Model versions in order of their first answer."""
     judged: int = 0
-    """Answers whose shopper clicked again."""
+    """Answers after which the user clicked again."""
     hits: Counter[str] = field(default_factory=Counter)
-    """Of these, how many lists held that click, per method."""
+    """Per method: how many of the judged lists held that next click."""
     _lists: dict[str, dict[str, set[str]]] = field(default_factory=dict)
 
     def add_clicks(self, event_ids: Sequence[str]) -> None:
-        """Note clicks that were sent."""
+        """Record clicks that were sent."""
         self.clicks.update(event_ids)
 
     def add_answers(self, answers: Sequence[Recommendation], arrived_ms: Sequence[float]) -> None:
-        """Note answers, in stream order, and when each arrived."""
+        """Record answers, in stream order. arrived_ms: arrival times, epoch milliseconds."""
         baselines = {name: method(answers) for name, method in self.baselines.items()}
         for i, answer in enumerate(answers):
             self.answered[answer.event_id] += 1
@@ -56,7 +56,7 @@ class StreamMetrics:
             if answer.model_version not in self.versions:
                 self.versions.append(answer.model_version)
             earlier = self._lists.get(answer.user_id)
-            if earlier is not None:  # this click follows a list: was it on it?
+            if earlier is not None:  # this click follows a list: was its item in the list?
                 self.judged += 1
                 for name, items in earlier.items():
                     self.hits[name] += answer.history[-1] in items
@@ -81,7 +81,7 @@ class StreamMetrics:
         return max(0, len(self.versions) - 1)
 
     def latency_ms(self, newest: int | None = None) -> dict[str, float]:
-        """Percentiles of click → recommendation, of all or of the newest answers."""
+        """p50, p90, p99 from click to arrival, of all or of the `newest` answers; {} if none."""
         values = self.latencies_ms if newest is None else self.latencies_ms[-newest:]
         if not values:
             return {}
@@ -89,7 +89,7 @@ class StreamMetrics:
         return {"p50": round(p50, 1), "p90": round(p90, 1), "p99": round(p99, 1)}
 
     def hit_rates(self) -> dict[str, float]:
-        """HR@k of the next click, per method."""
+        """HR@k of the next click, per method; {} if no answer is judged yet."""
         if not self.judged:
             return {}
         return {

@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 HISTORY_LENGTH = 10
 PADDING = 0
-"""Catalogue row of "no item"; also what an id outside the vocabulary encodes to."""
+"""Catalogue row of "no item", and of an id outside the vocabulary."""
 
 IntArray = npt.NDArray[np.int64]
 
 
 def starts_new_session(clock_ms: int, timestamp_ms: int, gap_ms: int) -> bool:
-    """Say whether a click at `timestamp_ms` opens a new session.
+    """Whether a click at `timestamp_ms` starts a new session.
 
     `clock_ms` is the newest event time seen from this user so far, so a late click (its
     timestamp in the past) neither reorders nor splits a session. `gap_ms` 0 means never.
@@ -39,8 +39,8 @@ def session_starts(users: IntArray, timestamps: IntArray, gap_ms: int) -> IntArr
     first_of_user = np.r_[True, users[1:] != users[:-1]]
     opens = first_of_user.copy()
     if gap_ms > 0:
-        # Running maximum per user: lift each user above all earlier ones, then take it globally.
-        # On ranks, not on times: users times the span of all times would overflow.
+        # Running maximum per user: shift each user's times above those of all earlier users, then
+        # take one global running maximum. On ranks of times: shifted times themselves overflow.
         times, rank = np.unique(timestamps, return_inverse=True)
         lift = np.cumsum(first_of_user) * len(times)
         clock = times[np.maximum.accumulate(rank + lift) % len(times)]
@@ -62,6 +62,6 @@ def windows(rows: IntArray, starts: IntArray, ends: IntArray) -> IntArray:
         return np.full((len(ends), HISTORY_LENGTH), PADDING, np.int64)
     cut = np.where(inside, rows[np.where(inside, index, 0)], PADDING)
     known = cut != PADDING
-    if (known[:, 1:] < known[:, :-1]).any():  # a hole: some item in the middle is unknown
+    if (known[:, 1:] < known[:, :-1]).any():  # an unknown item between known ones
         cut = np.take_along_axis(cut, np.argsort(known, axis=1, kind="stable"), axis=1)
     return cut

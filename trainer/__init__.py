@@ -1,1 +1,1 @@
-"""The trainer: logged clicks in, a better checkpoint in the registry out."""
+"""The trainer: collects clicks into the event log, fits models on it, and publishes them."""

@@ -1,4 +1,4 @@
-"""What a trainer says of itself on its metrics port, and when it is ready."""
+"""Metrics and health endpoints of a trainer, and its readiness checks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nextclick.trainer.collect import EventLog
 def served(
     settings: Settings, event_log: EventLog, registry: Registry, consumer: ClickConsumer
 ) -> AbstractContextManager[None]:
-    """See nextclick.shared.kafka.health.served."""
+    """Serve the metrics port; see nextclick.shared.kafka.health.served."""
     return health.served(
         settings.trainer.metrics_port,
         "NEXTCLICK_TRAINER__METRICS_PORT",
@@ -29,14 +29,14 @@ def served(
 
 
 def checks(monitor: LagMonitor, event_log: Path, registry: Registry) -> dict[str, Check]:
-    """Name what must be there so that clicks can be logged and a model published."""
+    """The readiness checks: what a trainer needs to log clicks and publish models."""
 
     def log_folder() -> None:
         if not os.access(event_log, os.W_OK | os.X_OK):
             raise Unavailable(f"cannot write into {event_log}; check NEXTCLICK_TRAINER__EVENT_LOG")
 
     def reachable() -> None:
-        registry.pointer()  # none yet is an answer, too
+        registry.pointer()  # raises Unavailable; an empty registry is fine
 
     return {
         "kafka": lambda: monitor.ping(WAIT_SECONDS),

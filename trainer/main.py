@@ -1,8 +1,7 @@
-"""The trainer process: collect clicks into the event log, retrain when due.
+"""The trainer process: collects clicks into the event log and retrains when due.
 
-One flat loop and one thread. While a fit runs, clicks wait on Kafka; the loop catches up
-afterwards. The consumer is alone in its group in most shops, and its poll interval allows for
-any fit.
+One loop in one thread. During a fit, clicks wait on Kafka, and the loop catches up afterwards. The
+consumer's poll interval is long enough for any fit.
 """
 
 from __future__ import annotations
@@ -38,33 +37,33 @@ from nextclick.trainer.retrain import FitLimits, Outcome, fit_with_rank_zero, re
 log = logging.getLogger(__name__)
 
 AROUND_A_FIT_SECONDS = 3600.0
-"""A retraining that takes longer than its fit may and this is stuck; the rest of it has no cap."""
+"""Longest time of a retraining beside its fit (reading, evaluation, …); after that it is stuck."""
 
 
 def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Outcome | None:
-    """Collect and retrain until `stop` is set; with `once`, catch up, retrain once, return.
+    """Collect and retrain until `stop` is set; with `once`, catch up, retrain once, and return.
 
-    Started by torchrun, rank 0 does this; the other ranks only fit along.
-    Raises ConfigurationError or Unavailable if Kafka, the event log, the registry or the device
-    is not usable at the start; RankLost if another rank is gone.
+    With torchrun, rank 0 does this; the other ranks only take part in the fits. Returns the outcome
+    of the retraining with `once`, else None. Raises ConfigurationError or Unavailable if Kafka, the
+    event log, the registry or the device is not usable at the start; RankLost if another rank dies.
     """
-    ours = settings.trainer
-    recipe = preset(ours.preset)
+    trainer = settings.trainer
+    recipe = preset(trainer.preset)
     if recipe.sampling != "temporal":
         raise ConfigurationError(
-            f"NEXTCLICK_TRAINER__PRESET = {ours.preset!r} trains on what it is tested with; "
-            "it reproduces the source's figures (nextclick evaluate source --preset source_table) "
-            "and serves nobody"
+            f"NEXTCLICK_TRAINER__PRESET = {trainer.preset!r} trains on its test data, to "
+            "reproduce the source's figures (nextclick evaluate source --preset source_table): "
+            "it must not serve"
         )
     with distributed.process_group() as group:
         cores = (os.cpu_count() or 1) // group.local_world
-        torch.set_num_threads(ours.torch_threads or max(1, cores))
+        torch.set_num_threads(trainer.torch_threads or max(1, cores))
         device = select_device(settings.device)
         if device.type == "cuda" and device.index is None and group.world > 1:
             device = torch.device("cuda", group.local_rank)
-        limits = FitLimits(ours.seed, ours.max_epochs, ours.max_fit_seconds)
+        limits = FitLimits(trainer.seed, trainer.max_epochs, trainer.max_fit_seconds)
         if group.rank:
-            log.info("rank %d of %d: fitting along on %s", group.rank, group.world, device)
+            log.info("rank %d of %d: taking part in fits on %s", group.rank, group.world, device)
             gap_ms = int(settings.session.gap_seconds * 1000)
             fit_with_rank_zero(group, recipe, limits, gap_ms=gap_ms, device=device)
             return None
@@ -83,21 +82,21 @@ def _run_rank_zero(
     *,
     once: bool,
 ) -> Outcome | None:
-    ours = settings.trainer
+    trainer = settings.trainer
     registry = Registry(settings.registry.url)
     registry.check_writable()
-    event_log = EventLog(ours.event_log)
+    event_log = EventLog(trainer.event_log)
     ensure_topics(settings.kafka, [settings.kafka.clicks_topic])
 
     def retrain_now() -> Outcome | None:
         held = event_log.count()
-        if held < ours.min_clicks:
-            log.info("%d clicks logged, too few to train on (want %d)", held, ours.min_clicks)
+        if held < trainer.min_clicks:
+            log.info("%d clicks logged, too few to train on (minimum %d)", held, trainer.min_clicks)
             return None
-        HEARTBEAT.beat(within=ours.max_fit_seconds + AROUND_A_FIT_SECONDS)
-        log.info("retraining on %d clicks", min(held, ours.window_clicks))
+        HEARTBEAT.beat(within=trainer.max_fit_seconds + AROUND_A_FIT_SECONDS)
+        log.info("retraining on %d clicks", min(held, trainer.window_clicks))
         outcome = retrain(
-            event_log.read(newest=ours.window_clicks),
+            event_log.read(newest=trainer.window_clicks),
             registry,
             recipe,
             limits,
@@ -126,22 +125,24 @@ def _run_rank_zero(
     consumer = ClickConsumer(
         kafka,
         topic,
-        ours.group_id,
+        trainer.group_id,
         seek=lambda partitions: collector.starts(offsets_held(kafka, topic), partitions),
-        instance_id=ours.instance_id,
+        instance_id=trainer.instance_id,
         bulk=True,
     )
-    collector = Collector(consumer, event_log, RetryUntilAvailable(stop, log), ours.flush_seconds)
+    collector = Collector(
+        consumer, event_log, RetryUntilAvailable(stop, log), trainer.flush_seconds
+    )
     try:
         with health.served(settings, event_log, registry, consumer):
             if once:
                 catch_up(collector, stop)
                 _compact(event_log)
                 return None if stop.is_set() else retrain_now()
-            _collect_and_retrain(collector, ours, retrain_now, stop)
+            _collect_and_retrain(collector, trainer, retrain_now, stop)
             collector.flush()
     except ShutdownRequested:
-        log.info("stopped while waiting; what was read but not logged will be read again")
+        log.info("stopped while waiting for a server; unlogged clicks will be read again")
     finally:
         consumer.close()
     return None
@@ -151,25 +152,25 @@ def _note_refusal(registry: Registry, reason: str) -> None:
     try:
         registry.note_refusal(reason)
     except Unavailable as error:
-        log.warning("the refusal is not noted: %s", error)
+        log.warning("the refusal is not recorded in the registry: %s", error)
 
 
 def _collect_and_retrain(
     collector: Collector,
-    ours: TrainerSettings,
+    trainer: TrainerSettings,
     retrain_now: Callable[[], Outcome | None],
     stop: threading.Event,
 ) -> None:
     last = time.monotonic()
     while not stop.is_set():
         collector.step()
-        waited = time.monotonic() - last >= ours.every_seconds and collector.new_clicks > 0
-        if waited or collector.new_clicks >= ours.every_clicks:
+        waited = time.monotonic() - last >= trainer.every_seconds and collector.new_clicks > 0
+        if waited or collector.new_clicks >= trainer.every_clicks:
             collector.flush()
             collector.new_clicks = 0
             try:
                 retrain_now()
-            except Unavailable as error:  # the registry: the next retraining tries again
+            except Unavailable as error:  # of the registry; the next retraining tries again
                 log.error("this retraining is lost: %s", error, extra={"outcome": "lost"})
                 metrics.RETRAINS.labels("lost").inc()
             _compact(collector.event_log)
@@ -177,7 +178,7 @@ def _collect_and_retrain(
 
 
 def _compact(event_log: EventLog) -> None:
-    """Merge small files of the log. It can wait: whatever goes wrong is only said."""
+    """Merge small files of the log. Not essential: an error is only logged."""
     HEARTBEAT.beat(within=AROUND_A_FIT_SECONDS)
     try:
         done = event_log.compact()

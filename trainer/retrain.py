@@ -1,7 +1,7 @@
 """One retraining: event log → candidate → gate → registry.
 
-Nothing but the last step touches what workers see, so a refused, stopped or crashed retraining
-changes nothing for them.
+Only the last step changes what workers see, so a refused, stopped or crashed retraining does not
+affect them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nextclick.trainer.evaluate import (
     evaluate_popularity,
     gate,
 )
-from nextclick.trainer.fit.distributed import ALONE, ProcessGroup
+from nextclick.trainer.fit.distributed import SINGLE_PROCESS, ProcessGroup
 from nextclick.trainer.fit.loop import best_epoch
 from nextclick.trainer.fit.pipeline import fit_model
 from nextclick.trainer.fit.presets import Preset
@@ -38,15 +38,15 @@ log = logging.getLogger(__name__)
 
 
 MAX_CASES = 20_000
-"""Held-out clicks that judge a candidate, at most: half a point of HR@10 shows, in seconds."""
+"""Most held-out clicks that judge a candidate: enough to see half a point of HR@10, in seconds."""
 
 FAULT_CASES = 1_000
-"""Held-out clicks that a champion must rank before a candidate begins where it is."""
+"""Held-out clicks that a champion must rank with finite scores before a fit starts from it."""
 
 
 @dataclass(frozen=True)
 class FitLimits:
-    """What bounds a fit, and its seed."""
+    """Seed and limits of a fit; max_epochs 0: as in the preset."""
 
     seed: int
     max_epochs: int = 0
@@ -62,7 +62,7 @@ class Outcome:
     reason: str
     seconds: float
     refusal: str = ""
-    """If nothing was published: the gate's word for it, or `nothing_to_learn`."""
+    """If nothing was published: the gate's reason as a metric label, or `nothing_to_learn`."""
 
 
 def retrain(
@@ -74,12 +74,13 @@ def retrain(
     gap_ms: int,
     device: torch.device,
     stopped: Callable[[], bool] = lambda: False,
-    ranks: ProcessGroup = ALONE,
+    ranks: ProcessGroup = SINGLE_PROCESS,
 ) -> Outcome | None:
-    """Fit a candidate on a log, judge it against the champion, publish it or say why not.
+    """Fit a candidate on a log, compare it with the champion, and publish it if the gate agrees.
 
-    frame: as EventLog.read gives it. Returns None if `stopped` turned true meanwhile. Of several
-    ranks, rank 0 does all this; the others `fit_with_rank_zero`.
+    frame: as from EventLog.read. gap_ms: the session gap. Returns None if `stopped` turns true.
+    Of several ranks, rank 0 calls this; the others call `fit_with_rank_zero`. Raises Unavailable if
+    the registry cannot be reached.
     """
     began = time.monotonic()
     data = click_log(frame, gap_ms)
@@ -87,7 +88,7 @@ def retrain(
         return Outcome(None, reason, time.monotonic() - began, "nothing_to_learn")
     name, champion = current_champion(registry)
     if champion is not None and (fault := _fault(champion, data, device)):
-        log.error("starting from nothing, the champion %s cannot be used: %s", name, fault)
+        log.error("the champion %s is not usable, the fit starts from scratch: %s", name, fault)
         name, champion = None, None
     ranks.send_log(_recipe(preset, limits, gap_ms), frame, champion)
     try:
@@ -117,8 +118,8 @@ def retrain(
 def fit_with_rank_zero(
     ranks: ProcessGroup, preset: Preset, limits: FitLimits, *, gap_ms: int, device: torch.device
 ) -> None:
-    """Take part in the fits of rank 0 until it says that there are no more."""
-    while (work := ranks.take(_recipe(preset, limits, gap_ms))) is not None:
+    """Take part in the fits of rank 0 until it calls `send_end`."""
+    while (work := ranks.receive_log(_recipe(preset, limits, gap_ms))) is not None:
         frame, champion = work
         fit_candidate(
             click_log(frame, gap_ms),
@@ -132,12 +133,12 @@ def fit_with_rank_zero(
 
 
 def _recipe(preset: Preset, limits: FitLimits, gap_ms: int) -> str:
-    """Everything that must be equal for two ranks to make the same fit of the same log."""
+    """A text of everything that must be equal on all ranks for the same fit of the same log."""
     return repr((preset, limits, gap_ms))
 
 
 def nothing_to_learn(data: ClickLog) -> str | None:
-    """Why no model can be fitted on a log, if so. Not an error: more clicks may come."""
+    """Why no model can be fitted on a log, else None. Not an error: more clicks may come."""
     if len(data.ids_in(Split.TRAIN)) < 2:
         return "the log holds fewer than two items: there is nothing to choose between"
     if len(data.cases(Split.TRAIN)) == 0:
@@ -146,14 +147,14 @@ def nothing_to_learn(data: ClickLog) -> str | None:
 
 
 def current_champion(registry: Registry) -> tuple[str | None, Checkpoint | None]:
-    """The served version and its checkpoint; (None, None) if there is none that loads."""
+    """The served version and its checkpoint; (None, None) if there is none or it does not load."""
     try:
         pointer = registry.pointer()
         if pointer is None:
             return None, None
         return pointer.version, registry.load(pointer.version)
     except CheckpointError as error:
-        log.error("starting from nothing, the champion cannot be loaded: %s", error)
+        log.error("the champion cannot be loaded, so the fit starts from scratch: %s", error)
         return None, None
 
 
@@ -166,9 +167,9 @@ def fit_candidate(
     *,
     device: torch.device,
     stopped: Callable[[], bool] = lambda: False,
-    ranks: ProcessGroup = ALONE,
+    ranks: ProcessGroup = SINGLE_PROCESS,
 ) -> Checkpoint:
-    """Fit a model on the training split, starting from the champion if its shape allows."""
+    """Fit a model on the training split; from the champion's weights if its shape is the same."""
     known = champion.vocabulary if champion else Vocabulary([])
     vocabulary = known.extended(data.ids_in(Split.TRAIN))
     fitted = fit_model(
@@ -209,7 +210,7 @@ def fit_candidate(
 
 
 def _fault(checkpoint: Checkpoint, data: ClickLog, device: torch.device) -> str | None:
-    """Why no candidate can begin where this model is, if so: its scores are not finite."""
+    """Why a fit must not start from this model: its scores are not finite; None if they are."""
     cases = samples(data, Split.TEST, checkpoint.vocabulary)
     try:
         evaluate_model(checkpoint, cases.take(np.arange(len(cases))[-FAULT_CASES:]), device)
@@ -221,9 +222,10 @@ def _fault(checkpoint: Checkpoint, data: ClickLog, device: torch.device) -> str 
 def judge(
     data: ClickLog, candidate: Checkpoint, champion: Checkpoint | None, device: torch.device
 ) -> tuple[gate.Decision, dict[str, float]]:
-    """Rank the newest slice with candidate, champion and simple rivals, and ask the gate.
+    """Rank the test split with candidate, champion and baselines, and decide by the gate.
 
-    The rivals know all clicks outside the test, as they would when serving in its place.
+    The baselines are fitted on all clicks outside the test split. Returns the decision, and metrics
+    for the manifest.
     """
     chosen = _judged(len(data.cases(Split.TEST)))
 
@@ -237,25 +239,25 @@ def judge(
     try:
         of_champion = evaluation(champion) if champion else None
     except CheckpointError as error:
-        log.error("judging without the champion: %s", error)
+        log.error("the candidate is not compared with the champion: %s", error)
         of_champion = None
     known = cases(candidate.vocabulary)
     neighbours = VSkNN()
     neighbours.fit(data, candidate.vocabulary, seed=0)
-    rivals = {
+    baselines = {
         gate.POPULARITY: evaluate_popularity(candidate.popularity, known),
         neighbours.name: evaluate(neighbours.score, candidate.popularity, known),
     }
     assert known.users is not None
-    decision = gate.decide(of_candidate, of_champion, rivals, known.users)
+    decision = gate.decide(of_candidate, of_champion, baselines, known.users)
     metrics = {f"test_{name}": value for name, value in of_candidate.metrics().items()}
-    for name, rival in rivals.items():
-        metrics[f"test_{name.lower()}_hr@10"] = rival.metrics()["hr@10"]
+    for name, baseline in baselines.items():
+        metrics[f"test_{name.lower()}_hr@10"] = baseline.metrics()["hr@10"]
     return decision, metrics
 
 
 def _judged(cases: int) -> IntArray:
-    """Which cases are ranked: all, or a random MAX_CASES of them, in their order."""
+    """Indices of the cases to rank: all, or a random sample of MAX_CASES, in order."""
     if cases <= MAX_CASES:
         return np.arange(cases)
     return np.sort(np.random.default_rng(0).choice(cases, MAX_CASES, replace=False))

@@ -1,1 +1,1 @@
-"""The worker's job done by another stream processor, to be measured beside ours."""
+"""Comparison of our worker with the same task on another stream processor, Quix Streams."""

@@ -1,4 +1,4 @@
-"""What the twin keeps of a user, as JSON, by the rules of shared/redis/sessions.py. Pure."""
+"""Session state of the Quix Streams worker, with the rules of shared/redis/sessions.py. Pure."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from nextclick.shared.redis import ENTRIES_KEPT
 from nextclick.shared.windows import HISTORY_LENGTH, starts_new_session
 
 Entry = list[str | int]
-"""[event_id, item_id, session clock in ms, how many items its history has]."""
+"""[event_id, item_id, session clock in ms, length of its history]; stored as JSON."""
 
 
 def append(
     entries: list[Entry], event_id: str, item_id: str, timestamp: int, gap_ms: int
 ) -> list[str]:
-    """Append a click to a user's entries, in place, and return its history.
+    """Append a click to a user's entries, in place; returns its history, oldest first.
 
-    A click that is among them already changes nothing and gets the history of its first time.
+    A click that is already among them is not appended again, and gets the same history.
     """
     for position in range(len(entries) - 1, -1, -1):
         if entries[position][0] == event_id:

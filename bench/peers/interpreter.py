@@ -1,4 +1,4 @@
-"""The interpreter that the twin runs in: one that has quixstreams beside nextclick."""
+"""Finds a Python interpreter that has both quixstreams and nextclick."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from nextclick.shared.errors import ConfigurationError
 
-OWN = Path("build/peers/bin/python")
-"""Where `make bench-peers` puts one: quixstreams wants an older librdkafka than ours."""
+MADE_BY_MAKE = Path("build/peers/bin/python")
+"""The interpreter that `make bench-peers` makes; quixstreams needs an older librdkafka."""
 
-_ASK = """
+_PRINT_VERSIONS = """
 import importlib.metadata, importlib.util, json
 assert importlib.util.find_spec("nextclick.bench.peers")
 names = "quixstreams", "confluent-kafka", "pydantic", "torch"
@@ -21,14 +21,14 @@ print(json.dumps({name: importlib.metadata.version(name) for name in names}))
 
 
 def find(given: Path | None) -> Path:
-    """The interpreter given, else this one, else the one of `make bench-peers`.
+    """The given interpreter, else this one, else the one of `make bench-peers`.
 
-    Raises ConfigurationError if quixstreams is not there.
+    Raises ConfigurationError if it has no quixstreams.
     """
-    candidates = [given] if given is not None else [Path(sys.executable), OWN]
+    candidates = [given] if given is not None else [Path(sys.executable), MADE_BY_MAKE]
     for candidate in candidates:
-        python = candidate.absolute()  # not resolved: a virtual environment's is a link
-        if _ask(python) is not None:
+        python = candidate.absolute()  # not resolve(): in a virtual environment it is a link
+        if _installed_versions(python) is not None:
             return python
     raise ConfigurationError(
         f"no quixstreams (and nextclick) for {' or '.join(map(str, candidates))}: run `make "
@@ -37,15 +37,19 @@ def find(given: Path | None) -> Path:
 
 
 def versions(python: Path) -> dict[str, str]:
-    """What is installed for that interpreter; raises ConfigurationError if quixstreams is not."""
-    return _ask(find(python)) or {}
+    """Package → version in an interpreter; raises ConfigurationError if it has no quixstreams."""
+    return _installed_versions(find(python)) or {}
 
 
-def _ask(python: Path) -> dict[str, str] | None:
-    # -P: it must find nextclick from any folder.
+def _installed_versions(python: Path) -> dict[str, str] | None:
+    # -P: without the current folder on the path, nextclick must be installed.
     try:
         answer = subprocess.run(
-            [python, "-P", "-c", _ASK], capture_output=True, text=True, check=True, timeout=60
+            [python, "-P", "-c", _PRINT_VERSIONS],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
         )
     except (OSError, subprocess.SubprocessError):
         return None

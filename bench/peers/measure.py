@@ -1,14 +1,14 @@
-"""Our worker and its twin written with Quix Streams, in turns on the same clicks.
+"""Our worker and one written with Quix Streams, in turns on the same clicks.
 
     nextclick bench peers --catalogue 50,10k
 
-A clicks topic is filled beforehand. Each contestant is a process that answers it from its
-beginning, as a group and with state of its own, onto a topic of its own. The clock is the same for
-both: a reader outside notes when answers arrive. Both must give the same answers, or there is no
-result. The *floor* is each of them with a scorer that costs nothing: reading, state and writing.
+Throughput: a clicks topic is filled first. Each contestant is a process that answers it from its
+beginning, with its own consumer group, state and recommendations topic. An external reader records
+when answers arrive. If the answers of the two differ, the run fails. The *floor* is a contestant
+with a scorer that costs nothing: reading, state and writing only.
 
-Then clicks come on schedule, as in bench/round_trip.py, and each contestant and the echo
-(bench/echo.py) answer them, one after the other: how long does a shopper wait?
+Latency: clicks come on schedule, as in bench/round_trip.py, and each contestant and the echo
+(bench/echo.py) answer them, one after the other.
 """
 
 from __future__ import annotations
@@ -31,39 +31,39 @@ from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 
 RATES = (200.0, 1000.0)
-"""Clicks per second, on schedule."""
+"""Clicks per second of the latency runs."""
 FLOOR_CLICKS = 5
-"""Times as many clicks for the floor, which is faster."""
+"""Factor on the number of clicks for the floor, which is faster."""
 _FILL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Click to answer at one rate."""
+    """Latency from click to answer at one rate."""
 
     rate: float
     echo: Percentiles
     ours: Percentiles
     theirs: Percentiles
-    """Far more than at a lower rate if the twin answers fewer clicks a second than come."""
+    """It grows during the run if the Quix Streams worker answers fewer clicks/s than come."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One catalogue; medians over the rounds, ratios within each round."""
+    """Figures for one catalogue: medians over the rounds; ratios are taken within each round."""
 
     items: int
     clicks: int
     rounds: int
     peer: dict[str, str]
-    """Versions in the twin's interpreter."""
+    """Package versions in the interpreter of the Quix Streams worker."""
     ours: float
-    """Clicks per second, as in the next three."""
+    """Clicks per second, as the next three fields."""
     theirs: float
     our_floor: float
     their_floor: float
     ratio: float
-    """How many times as many clicks a second our worker answers."""
+    """ours / theirs."""
     floor_ratio: float
     latency: list[Latency]
 
@@ -77,9 +77,9 @@ def measure(
     device: str,
     seconds: float,
 ) -> Row:
-    """Measure one catalogue; clicks come on schedule for `seconds` at each of RATES.
+    """Measure one catalogue. seconds: length of the latency run at each of RATES.
 
-    Raises NextclickError if the two do not give the same answers, or a click stays unanswered.
+    Raises NextclickError if the answers of the two differ, or a click is not answered.
     """
     peer = versions(python)
     registry = str(servers.folder / f"peers-{items}-registry")

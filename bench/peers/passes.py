@@ -1,4 +1,4 @@
-"""One contestant answers the clicks topic once, and a look at whether two gave the same answers."""
+"""Lets a contestant answer the clicks topic once, and compares the answers of two contestants."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from nextclick.shared.schemas import Recommendation
 
 SILENCE_SECONDS = 60.0
-"""Without an answer for so long a contestant is given up."""
+"""A contestant fails after this long without an answer."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """The topic answered once."""
+    """The outcome of answering the topic once."""
 
     clicks_per_second: float
     answers: list[Recommendation]
@@ -36,8 +36,8 @@ def answer_all(
 ) -> Pass:
     """Let one contestant answer the clicks topic from its beginning.
 
-    `name` must be new: its group, its state and the topic it answers to are called after it.
-    Raises NextclickError if it dies, falls silent or does not end well.
+    `name` must be unique: consumer group, state and recommendations topic are named after it.
+    Raises NextclickError if the process dies, stops answering, or ends with an error.
     """
     answers_to = kafka.model_copy(
         update={"recommendations_topic": f"{name}-{kafka.recommendations_topic}"}
@@ -63,11 +63,11 @@ def answer_all(
 
 
 def rate(scored_ms: list[int], ended_ms: float) -> float:
-    """Answers per second, from when the first was scored to when the last arrived.
+    """Answers per second, from the scoring of the first to the arrival of the last.
 
-    Not from the first arrival: a producer that is not connected yet holds answers back for half a
-    second, and what was scored meanwhile would seem to cost nothing. Those scored together with
-    the first, a whole micro-batch of ours, are not counted.
+    Not from the first arrival: a producer that is still connecting delays it by half a second, and
+    the answers scored in that time would seem to cost nothing. The answers that were scored
+    together with the first one (a micro-batch) are not counted.
     """
     began_ms = min(scored_ms)
     return 1000 * sum(scored > began_ms for scored in scored_ms) / (ended_ms - began_ms)
@@ -76,23 +76,23 @@ def rate(scored_ms: list[int], ended_ms: float) -> float:
 def _watch(
     reader: TopicReader, processes: Processes, name: str, clicks: int
 ) -> tuple[list[bytes], float]:
-    """Read as many answers as there are clicks; returns them and when the last arrived."""
+    """Read one answer per click; returns them, and when the last arrived (epoch seconds)."""
     values: list[bytes] = []
-    heard = time.time()
+    last_arrival = time.time()
     while len(values) < clicks:
         messages = reader.poll(timeout=0.5)
         if messages:
-            heard = time.time()
+            last_arrival = time.time()
             values += [message.value or b"" for message in messages]
-        elif time.time() - heard > SILENCE_SECONDS:
+        elif time.time() - last_arrival > SILENCE_SECONDS:
             raise NextclickError(f"{name} answered {len(values)} of {clicks} clicks, then no more")
         else:
             processes.check()
-    return values, heard
+    return values, last_arrival
 
 
 def compare(ours: list[Recommendation], theirs: list[Recommendation]) -> None:
-    """Raise NextclickError unless both gave the same answers to the same clicks."""
+    """Raise NextclickError unless both lists hold the same answers to the same clicks."""
     mine = sorted(ours, key=lambda answer: answer.event_id)
     others = sorted(theirs, key=lambda answer: answer.event_id)
     if [a.event_id for a in mine] != [a.event_id for a in others]:

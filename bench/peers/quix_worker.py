@@ -1,9 +1,9 @@
-"""The worker's job with Quix Streams: `python -m nextclick.bench.peers.quix_worker [--floor]`.
+"""A worker on Quix Streams: `python -m nextclick.bench.peers.quix_worker [--floor]`.
 
-It reads the same settings, scores with the same scorer, and runs in an interpreter that has
-quixstreams. Where there is a choice it has what makes it faster: JSON straight to and from
-dictionaries, without validation and dead letters; state on the local disk without a changelog
-topic; a commit every 5 s, its default; no model swap.
+It uses the same settings and the same scorer as our worker, and needs an interpreter with
+quixstreams. Every choice favours its speed: JSON to and from dictionaries, without validation and
+dead letters; state on the local disk, without a changelog topic; a commit every 5 s, the default;
+no model swaps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WARM_UP_CALLS = 20
 
 
 def application(settings: Settings, scorer: Scorer, version: str) -> Application:
-    """Clicks in, recommendations out, a user's last clicks in the state under the user's key."""
+    """The Quix Streams application; the state of a user holds the last clicks."""
     gap_ms = int(settings.session.gap_seconds * 1000)
 
     def answer(click: dict[str, Any], state: State) -> dict[str, Any]:

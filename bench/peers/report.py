@@ -14,7 +14,7 @@ QUIX = "Quix Streams"
 
 
 def show(rows: Sequence[Row], servers: Servers, console: Console) -> None:
-    """Print both contestants side by side, one column per catalogue."""
+    """Print the figures of both contestants, one column per catalogue, and the legend."""
     table = Table("clicks/s", *(f"{row.items:,} items" for row in rows))
     for column in table.columns[1:]:
         column.justify = "right"
@@ -43,8 +43,8 @@ def show(rows: Sequence[Row], servers: Servers, console: Console) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in rows[0].peer.items())
     console.print(
         "floor: with a scorer that costs nothing. Ratios: median over the rounds. Both gave the "
-        f"same answers to all clicks. {QUIX} ran with {versions}. Latency: from when a click was "
-        "due to when a reader had its answer; it grows with the run where fewer clicks a second "
-        "are answered than come. echo: consume and produce, no model, no state."
+        f"same answers to all clicks. {QUIX} ran with {versions}. Latency: from the time a click "
+        "was due until a reader had its answer; it grows during a run in which fewer clicks/s are "
+        "answered than come. echo: consume and produce, no model, no state."
     )
     console.print(". ".join(f"{name}: {text}" for name, text in servers.facts.items()) + ".")

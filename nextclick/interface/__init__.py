@@ -1,4 +1,4 @@
 """The Python interface: clicks, recommenders and topics, for notebooks and jobs.
 
-`nextclick/__init__.py` offers its names and imports a module of it at the first use.
+`nextclick/__init__.py` exports its names, and imports each module at its first use.
 """

@@ -1,4 +1,4 @@
-"""Clicks as a frame: columns user_id, item_id (text) and timestamp (epoch ms)."""
+"""Reads clicks into a pandas frame, and validates frames of clicks."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def read_clicks(
 ) -> pd.DataFrame:
     """Read a file of clicks, in any format that `nextclick import` knows, or an event log's folder.
 
-    columns: the names of the file's columns if they are unusual ones, by role:
-    {"user": …, "item": …, "time": …}. time_unit: auto, s, ms, us, ns or iso. These, `format` and
-    `encoding` are of files only.
+    columns: {"user": …, "item": …, "time": …}, the names of the file's columns, if they are not
+    common ones. time_unit: auto, s, ms, us, ns or iso. These, `format` and `encoding` apply to
+    files only.
 
-    Returns columns event_id, user_id, item_id (text) and timestamp (epoch ms, int64): a file's
-    clicks in the order of their times, an event log's in stream order. What is wrong with a file's
-    lines is warned of, and they are left out. Raises ConfigurationError if the path cannot be read
+    Returns columns event_id, user_id, item_id (text) and timestamp (epoch ms, int64): the clicks of
+    a file sorted by time, those of an event log in stream order. Invalid lines of a file are left
+    out, with a warning for each kind of error. Raises ConfigurationError if the path cannot be read
     or holds no click.
     """
     path = Path(path)
@@ -50,10 +50,10 @@ def read_clicks(
 
 
 def checked(clicks: pd.DataFrame) -> pd.DataFrame:
-    """The COLUMNS of a user's own frame: ids as text, times as epoch ms.
+    """Validate a frame of clicks; returns its COLUMNS: ids as text, timestamps as epoch ms.
 
-    Ids may be integers, times datetimes. Raises ConfigurationError for a column that is missing,
-    holds something else, or has gaps.
+    Ids may be integers, timestamps datetimes. Raises ConfigurationError if a column is missing, has
+    another type, or has missing values.
     """
     if missing := [name for name in COLUMNS if name not in clicks]:
         raise ConfigurationError(f"the clicks have no column {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""A fitted model that answers, and the registry that it comes from: as in a worker."""
+"""A fitted model that recommends, and access to the model registry."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _TOP_K = 10
 
 
 class Recommender:
-    """A fitted model: histories in, ranked items out, as a worker answers them."""
+    """A fitted model: histories in, ranked items out, with the same results as in a worker."""
 
     def __init__(
         self, checkpoint: Checkpoint, *, version: str | None = None, device: str = "auto"
     ) -> None:
-        """Wrap a checkpoint; `fit` and `from_registry` do so.
+        """Use `fit` or `from_registry` to make one.
 
-        device: auto (MPS, CUDA, CPU in that order) or a torch name. Raises ConfigurationError for
-        a device that is not there, CheckpointError for a model that gives no finite scores.
+        device: auto (the first of MPS, CUDA, CPU) or the name of a torch device. Raises
+        ConfigurationError for a missing device, CheckpointError if scores are not finite.
         """
         self.checkpoint = checkpoint
         self.version = version
-        """Its name in the registry that it came from or went to last; None: in none."""
+        """Its version in the registry from which it was loaded or to which it was published."""
         self._scorer = Scorer(checkpoint, select_device(device), _TOP_K)
 
     def __repr__(self) -> str:
@@ -39,11 +39,11 @@ class Recommender:
     def from_registry(
         cls, registry: Registry | str, version: str | None = None, *, device: str = "auto"
     ) -> Recommender:
-        """Load a version, by default the current one: that which the workers serve.
+        """Load a version; default: the current one, which the workers serve.
 
-        registry: a folder or any fsspec URL, or what `open_registry` gave. Raises NextclickError
-        if there is no version yet, CheckpointError if it is missing or broken, Unavailable if the
-        registry cannot be read.
+        registry: a folder, any fsspec URL, or the result of `open_registry`. Raises NextclickError
+        if the registry is empty, CheckpointError if the version is missing or broken, Unavailable
+        if the registry cannot be read.
         """
         registry = _opened(registry)
         if version is None:
@@ -56,15 +56,15 @@ class Recommender:
     def publish(self, registry: Registry | str) -> str:
         """Write a new version and make it current: running workers swap to it within seconds.
 
-        No gate judges it, as the trainer's would. Returns the version's name. Raises Unavailable
-        if the registry cannot be written.
+        Unlike in the trainer, no gate checks it. Returns the version's name. Raises Unavailable if
+        the registry cannot be written.
         """
         self.version = _opened(registry).publish(self.checkpoint)
         return self.version
 
     @property
     def name(self) -> str:
-        """Its version, or what it was fitted with."""
+        """Its version, or else the preset that it was fitted with."""
         return self.version or f"BST {self.checkpoint.preset}"
 
     @property
@@ -82,9 +82,10 @@ class Recommender:
     ) -> list[ScoredItem]:
         """The k likeliest next clicks after a history, best first; fewer if fewer are allowed.
 
-        history: item ids, oldest first; the model sees the newest 10. Where it knows none of
-        them, popular items are the answer. exclude: items never to list. without_history: leave out
-        what the model sees of the history, too. A score is P(next click), over the whole catalogue.
+        history: item ids, oldest first; the model uses the newest 10. If it knows none of them, the
+        popular items are returned. exclude: item ids to leave out. without_history: leave out these
+        10 items, too. A score is P(next click), over the whole catalogue. Raises ValueError for
+        k < 1.
         """
         excluded = None
         if rows := [row for row in self.checkpoint.vocabulary.rows(_ids(exclude)) if row]:
@@ -95,10 +96,10 @@ class Recommender:
         return ranking.items
 
     def similar(self, item: str, k: int = _TOP_K) -> list[ScoredItem]:
-        """The k items whose vectors point the most the same way, best first, without the item.
+        """The k items with the most similar vectors, best first, without the item itself.
 
-        A score is the cosine of two vectors, from −1 to 1. Raises ValueError for an item that is
-        not in the catalogue.
+        A score is the cosine of two item vectors, from −1 to 1. Raises ValueError for an item that
+        is not in the catalogue, and for k < 1.
         """
         (row,) = self.checkpoint.vocabulary.rows([str(item)])
         if row == 0:
@@ -112,18 +113,18 @@ class Recommender:
         return [ScoredItem(self.items[column], cosine) for column, cosine in found]
 
     def explain(self, history: Iterable[str], k: int = _TOP_K) -> Explanation:
-        """Recommend, and say what each click of the history contributed to each item, in nats.
+        """Recommend k items, with the contribution of each click of the history to each of them.
 
-        `contributions[i][j]` is by how much click j of `history` (the newest 10) raises
-        log P(items[i]): 0.69 doubles the probability, −0.69 halves it.
+        `contributions[i][j]` is the increase of log P(items[i]) by click j of `history` (the newest
+        10), in nats: 0.69 doubles the probability, −0.69 halves it.
         """
         return explain(self._scorer, _ids(history), positive(k))
 
 
 def open_registry(url: str | None = None) -> Registry:
-    """Open a model registry: a folder or any fsspec URL; None: the one that the settings name.
+    """Open a model registry: a folder or any fsspec URL; None: the one of the settings.
 
-    Nothing is read or written yet. Raises ConfigurationError if no package serves the URL.
+    Nothing is read or written yet. Raises ConfigurationError if no package supports the URL.
     """
     return Registry(Settings.from_environment().registry.url if url is None else url)
 
@@ -139,7 +140,7 @@ def _ids(items: Iterable[str]) -> list[str]:
 
 
 def positive(k: int) -> int:
-    """Returns k; raises ValueError if it is none that a list can have."""
+    """Return k; raises ValueError if it is less than 1."""
     if k < 1:
         raise ValueError(f"k = {k}: at least 1")
     return k

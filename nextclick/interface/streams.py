@@ -1,4 +1,4 @@
-"""Clicks onto Kafka, recommendations from it."""
+"""Publishes clicks to Kafka, and reads recommendations from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nextclick.shared.messages import of_user
 from nextclick.shared.runtime.settings import KafkaSettings, Settings
 from nextclick.shared.schemas import Click, Recommendation
 
-if TYPE_CHECKING:  # who reads recommendations needs no extra
+if TYPE_CHECKING:  # pandas is in an extra, which `recommendations` does not need
     import pandas as pd
 
 log = logging.getLogger(__name__)
@@ -27,15 +27,15 @@ _POLL_SECONDS = 0.1
 def publish_clicks(
     clicks: pd.DataFrame | Iterable[Click], kafka: KafkaSettings | None = None
 ) -> int:
-    """Publish clicks; returns how many, once Kafka has acknowledged them all.
+    """Publish clicks; returns their number after Kafka has acknowledged all of them.
 
-    clicks: a frame as `read_clicks` gives it, or an iterable of Click, which may take its time:
-    each is sent as it comes. Rows without an event_id get one made from user, item and time, so
-    that what is published again counts once. kafka: None = what the settings say. The topic is
+    clicks: a frame as from `read_clicks`, or an iterable of Click; each is sent at once, so the
+    iterable may block. Rows without an event_id get one computed from user, item and time, so that
+    a click that is published again counts once. kafka: None: from the settings. The topic is
     created if it is missing.
 
-    Raises ConfigurationError for a frame that holds something else, or if Kafka refuses a click
-    for good, Unavailable if Kafka does not answer or acknowledge.
+    Raises ConfigurationError for an invalid frame, or if Kafka permanently refuses a click,
+    Unavailable if Kafka does not answer or acknowledge.
     """
     kafka = kafka or Settings.from_environment().kafka
     rows = _clicks_of(clicks) if _is_frame(clicks) else cast("Iterable[Click]", clicks)
@@ -58,41 +58,42 @@ def recommendations(
     from_beginning: bool = False,
     silence_seconds: float | None = None,
 ) -> Iterator[Recommendation]:
-    """The answers to clicks as they come: of each user in order.
+    """Iterate over recommendations as they arrive; those of one user are in order.
 
-    Those that come after this call, whenever the first is asked for; from_beginning: all that the
-    topic holds, too. It ends after so many seconds without one; None: never. kafka: None = what
-    the settings say. It joins no consumer group and commits nothing.
+    Starts with the first recommendation after this call, not after the first next();
+    from_beginning: with the oldest on the topic. silence_seconds: end after this long without a
+    recommendation; None: never. kafka: None: from the settings. Joins no consumer group and commits
+    nothing.
 
     Raises Unavailable if Kafka does not answer or has no such topic.
     """
     kafka = kafka or Settings.from_environment().kafka
-    # Made here and not in the generator, which starts at the first next().
+    # Not in the generator, which runs only from the first next() on.
     reader = TopicReader(kafka, [kafka.recommendations_topic], at_end=not from_beginning)
     return _answers(reader, silence_seconds)
 
 
 def _answers(reader: TopicReader, silence_seconds: float | None) -> Iterator[Recommendation]:
     try:
-        heard = time.monotonic()
-        while silence_seconds is None or time.monotonic() - heard < silence_seconds:
+        last_arrival = time.monotonic()
+        while silence_seconds is None or time.monotonic() - last_arrival < silence_seconds:
             for message in reader.poll(timeout=_POLL_SECONDS):
                 try:
                     yield Recommendation.model_validate_json(message.value or b"")
                 except ValidationError:
                     log.warning(
-                        "no recommendation: %s, partition %d, offset %d",
+                        "skipped, not a recommendation: %s, partition %d, offset %d",
                         message.topic,
                         message.partition,
                         message.offset,
                     )
-                heard = time.monotonic()
+                last_arrival = time.monotonic()
     finally:
         reader.close()
 
 
 def _is_frame(clicks: object) -> TypeGuard[pd.DataFrame]:
-    pandas = sys.modules.get("pandas")  # not imported: then it is none
+    pandas = sys.modules.get("pandas")  # if it is not imported, clicks cannot be a frame
     return pandas is not None and isinstance(clicks, pandas.DataFrame)
 
 
@@ -115,5 +116,5 @@ def _clicks_of(frame: pd.DataFrame) -> Iterator[Click]:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise ConfigurationError(
-                f"row {place} is no click: {first['loc'][0]}: {first['msg']}"
+                f"row {place} is not a click: {first['loc'][0]}: {first['msg']}"
             ) from None

@@ -1,4 +1,4 @@
-"""Fit a model and compare it: the trainer's own code paths."""
+"""Fits and evaluates models, with the same code as the trainer and `nextclick evaluate`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.model import select_device
 from nextclick.shared.runtime.settings import SessionSettings, TrainerSettings
 from nextclick.trainer.compare.benchmark import Benchmark
-from nextclick.trainer.compare.methods import MethodOptions, factories
+from nextclick.trainer.compare.methods import MethodOptions, method_factories
 from nextclick.trainer.data import ClickLog, Split, click_log, samples
 from nextclick.trainer.evaluate import Evaluation, evaluate_model
 from nextclick.trainer.evaluate import evaluate as rank_cases
@@ -34,13 +34,13 @@ def fit(
     max_seconds: float = _MAX_SECONDS,
     device: str = "auto",
 ) -> Recommender:
-    """Fit a model from nothing, as the trainer does: on all but each user's newest clicks.
+    """Fit a model from scratch, as the trainer does, with a progress bar on a terminal.
 
-    clicks: columns user_id, item_id, timestamp, as `read_clicks` gives them; rows in the order of
-    time, at least within each user. The newest tenth of the clicks is left to `evaluate`, the tenth
-    before chooses when to stop. gap_seconds: the pause that ends a session; 0 = none does.
-    max_epochs: 0 = the preset's. Raises ConfigurationError for an unknown preset or device, and for
-    clicks in which there is nothing to learn. A terminal gets a progress bar.
+    clicks: columns user_id, item_id, timestamp, as from `read_clicks`; rows in order of time, at
+    least within each user. Each user's newest tenth of the clicks is left out, for `evaluate`; the
+    tenth before is used for early stopping. gap_seconds: pause that ends a session; 0: sessions
+    never end. max_epochs: 0: as in the preset. Raises ConfigurationError for an unknown preset or
+    device, and if no session has two clicks or there are fewer than two items.
     """
     recipe, log = preset_named(preset), _log(clicks, gap_seconds)
     limits = FitLimits(seed, max_epochs, max_seconds)
@@ -58,16 +58,16 @@ def evaluate(
     max_seconds: float | None = None,
     device: str = "auto",
 ) -> pd.DataFrame:
-    """How well methods rank the clicks that `fit` left out: each user's newest, a tenth of all.
+    """Evaluate methods on the clicks that `fit` leaves out: each user's newest tenth.
 
     methods: a Recommender, the name of a method of `nextclick evaluate` ("popularity", "vsknn",
-    "bst", …; "all"), or several of both. A Recommender is asked as it is, the others are fitted
-    first on all clicks but the newest tenth, each for at most `max_seconds`. clicks, gap_seconds:
-    those that a Recommender was fitted on, or newer ones; older ones it has seen.
+    "bst", …; "all"), or several of both. A Recommender is evaluated as it is; the others are fitted
+    first, on all other clicks, each for at most `max_seconds`. clicks, gap_seconds: as given to
+    `fit`, or newer clicks; a Recommender must not have been trained on the newest tenth.
 
-    Returns a row a method and columns hr@k, mrr@k, ndcg@k for each k (0 to 1, over the full
-    catalogue, ties against the method), cases, and seconds (of fit and ranking). Raises
-    ConfigurationError for an unknown name, and for clicks that leave nothing to evaluate on.
+    Returns one row per method with columns hr@k, mrr@k, ndcg@k for each k (0 to 1, over the full
+    catalogue, ties count against the method), cases, and seconds (fit and ranking). Raises
+    ConfigurationError for an unknown name, and for clicks without a test case.
     """
     benchmark = Benchmark("clicks", _log(clicks, gap_seconds))
     if len(benchmark.cases) == 0:
@@ -82,7 +82,7 @@ def evaluate(
             evaluation = evaluate_model(method.checkpoint, cases, used)
             rows[method.name] = _row(evaluation, ks, began)
             continue
-        for make in factories([method], benchmark, options):
+        for make in method_factories([method], benchmark, options):
             began, fitted = time.perf_counter(), make()
             fitted.fit(benchmark.learnable, benchmark.vocabulary, seed)
             evaluation = rank_cases(fitted.score, benchmark.popularity, benchmark.cases)

@@ -1,1 +1,1 @@
-"""The HTTP service: recommendations when they are asked for, clicks in, and the live page."""
+"""The HTTP service: recommendations on request, clicks in, and the live page."""

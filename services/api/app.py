@@ -1,4 +1,4 @@
-"""The HTTP interface: routes, and nothing else. What they answer is made elsewhere."""
+"""The HTTP routes. They only validate and delegate; answers are computed in other modules."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from nextclick.services.api.messages import (
     Recommendations,
     SessionResponse,
 )
-from nextclick.services.api.middleware import BodyLimit, Measured
+from nextclick.services.api.middleware import BodyLimit, RequestMetrics
 from nextclick.services.api.models import registry_summary
 from nextclick.services.api.problems import Rejected, responses
-from nextclick.services.api.recommender import Answer, NoModel, Question
+from nextclick.services.api.recommender import ListAnswer, ListRequest, NoModel
 from nextclick.services.api.rule_book import RuleBook
 from nextclick.shared.model.explain import explain
 from nextclick.shared.redis import SessionStore
@@ -47,16 +47,16 @@ from nextclick.shared.schemas import MAX_ID_LENGTH, Click
 UserId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
 ItemId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
 ItemsWanted = Annotated[
-    int, Query(ge=1, le=MAX_K, description="items wanted; fewer if there are fewer")
+    int, Query(ge=1, le=MAX_K, description="length of the list; shorter if there are fewer items")
 ]
 ItemIds = Annotated[str, Query(min_length=1, max_length=MAX_ID_LENGTH)]
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the routes stand on."""
+    """The components that the routes use."""
 
-    recommend: MicroBatcher[Question, Answer]
+    recommend: MicroBatcher[ListRequest, ListAnswer]
     publish: MicroBatcher[Click, Click]
     sessions: SessionStore
     slot: ModelSlot
@@ -64,7 +64,7 @@ class Parts:
     rules: RuleBook
     alive: Probes
     ready: Probes
-    """`model` decides; what else is away is only told, because lists come without it."""
+    """Only the check `model` decides readiness; lists can be served without Redis and Kafka."""
 
 
 def create_app(
@@ -72,7 +72,7 @@ def create_app(
 ) -> FastAPI:
     """Make the application.
 
-    default_k: length of a list if the request does not say. secrets: what no error may show.
+    default_k: length of a list if the request has no k. secrets: masked in all error texts.
     """
     app = FastAPI(
         title="nextclick",
@@ -85,28 +85,28 @@ def create_app(
     )
     documentation.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Measured)
+    app.add_middleware(RequestMetrics)
     problems.install(app, secrets)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
 
-    def question(
+    def list_request(
         user_id: str | None,
         history: list[str],
         k: int | None,
         exclude_seen: bool | None,
         category: str | None,
-    ) -> Question:
+    ) -> ListRequest:
         known = parts.rules.rules.categories
         if category is not None and category not in known:
             detail = f"there is no category {category!r}" if known else "there are no categories"
             raise Rejected(HTTPStatus.NOT_FOUND, f"{detail}: see NEXTCLICK_API__CATALOGUE")
         seen = settings.exclude_seen if exclude_seen is None else exclude_seen
-        return Question(user_id, history, k or default_k, seen, category)
+        return ListRequest(user_id, history, k or default_k, seen, category)
 
-    async def recommendations(asked: Question) -> Recommendations:
-        answer = await parts.recommend.ask(asked)
+    async def recommendations(request: ListRequest) -> Recommendations:
+        answer = await parts.recommend.submit(request)
         return Recommendations(
-            user_id=asked.user_id,
+            user_id=request.user_id,
             items=answer.items,
             model_version=answer.model_version,
             history=answer.history,
@@ -120,33 +120,33 @@ def create_app(
         exclude_seen: bool | None = None,
         category: Annotated[str | None, Query(min_length=1, max_length=MAX_ID_LENGTH)] = None,
     ) -> Recommendations:
-        """What a user will click next, by the clicks that the worker has seen from them.
+        """The items that a user is likely to click next, from the user's session.
 
-        Who is unknown gets the most clicked items, with `fallback` `cold_start`.
+        An unknown user gets the most clicked items, with `fallback` `cold_start`.
         """
-        return await recommendations(question(user_id, [], k, exclude_seen, category))
+        return await recommendations(list_request(user_id, [], k, exclude_seen, category))
 
     @app.post("/recommendations", tags=["lists"], responses=responses(404))
     async def recommend_for_history(body: HistoryRequest) -> Recommendations:
-        """What comes next after a history, for visitors who are not known by an id."""
+        """The items that are likely to be clicked after a history, for visitors without an id."""
         return await recommendations(
-            question(None, body.history, body.k, body.exclude_seen, body.category)
+            list_request(None, body.history, body.k, body.exclude_seen, body.category)
         )
 
     @app.post("/clicks", status_code=202, tags=["clicks"])
     async def click(body: ClickRequest) -> ClickAccepted:
-        """Put a click onto the topic. Accepted means that Kafka has it.
+        """Publish a click. The response is sent after Kafka has acknowledged it.
 
-        The worker counts it milliseconds later; until then lists do not know it.
+        The worker adds it to the user's session some milliseconds later.
         """
-        accepted = await parts.publish.ask(click_of(body))
+        accepted = await parts.publish.submit(click_of(body))
         return ClickAccepted(event_id=accepted.event_id)
 
     @app.get("/users/{user_id:path}/session", tags=["clicks"])
     def session(user_id: UserId) -> SessionResponse:
         """The last ten items of a user's session."""
-        (held,) = parts.sessions.read([user_id])
-        return SessionResponse(user_id=user_id, history=held.history, last_click=held.last_click)
+        (found,) = parts.sessions.read([user_id])
+        return SessionResponse(user_id=user_id, history=found.history, last_click=found.last_click)
 
     @app.get("/explain", tags=["lists"])
     def explanation(
@@ -155,7 +155,7 @@ def create_app(
             list[ItemIds], Query(max_length=MAX_HISTORY, description="item ids, oldest first")
         ] = [],  # noqa: B006
     ) -> ExplanationResponse:
-        """Why these items? For a history, or else for a user's, by the model that serves."""
+        """Explain the recommendations for a history, or else for a user, by the served model."""
         model = parts.slot.model
         if model is None:
             raise NoModel
@@ -173,17 +173,17 @@ def create_app(
 
     @app.get("/models", tags=["operation"])
     def models() -> ModelsResponse:
-        """The versions in the registry, and which one answers here."""
+        """The versions in the registry, and the one that this process serves."""
         return registry_summary(parts.registry, parts.slot)
 
     @app.get("/denied", tags=["rules"])
     def denied() -> Denied:
-        """The items that no list holds, as this process knows them."""
+        """The deny list, as this process knows it."""
         return Denied(items=sorted(parts.rules.rules.denied))
 
     @app.put("/denied/{item_id:path}", status_code=204, tags=["rules"])
     def deny(item_id: ItemId) -> None:
-        """Recommend an item no more: here at once, by other processes within a second."""
+        """Stop recommending an item: this process at once, others within a second."""
         parts.rules.deny(item_id)
 
     @app.delete("/denied/{item_id:path}", status_code=204, tags=["rules"])
@@ -196,7 +196,7 @@ def create_app(
 
 
 def _add_operation(app: FastAPI, parts: Parts) -> None:
-    """What probes and Prometheus ask for: as on the worker's metrics port, and without a key."""
+    """Add /healthz, /readyz and /metrics, as on the worker's metrics port; they need no key."""
 
     async def healthz(_: Any) -> Response:
         results = await asyncio.to_thread(parts.alive.results)
@@ -206,19 +206,19 @@ def _add_operation(app: FastAPI, parts: Parts) -> None:
         results = await asyncio.to_thread(parts.ready.results)
         return JSONResponse(results, 200 if results["model"] == "ok" else 503)
 
-    async def shown_metrics(_: Any) -> Response:
+    async def prometheus_metrics(_: Any) -> Response:
         results = await asyncio.to_thread(parts.ready.results)
-        for check, said in results.items():
-            metrics.READY.labels(check).set(said == "ok")
+        for check, outcome in results.items():
+            metrics.READY.labels(check).set(outcome == "ok")
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     app.add_route("/healthz", healthz, include_in_schema=False)
     app.add_route("/readyz", readyz, include_in_schema=False)
-    app.add_route("/metrics", shown_metrics, include_in_schema=False)
+    app.add_route("/metrics", prometheus_metrics, include_in_schema=False)
 
 
 def _key_checks(key: str) -> list[Any]:
-    """Dependencies of every route: none if there is no key."""
+    """Dependencies of every route that check the API key; none if no key is set."""
     if not key:
         return []
     header = APIKeyHeader(name="X-API-Key", auto_error=False)
@@ -231,7 +231,7 @@ def _key_checks(key: str) -> list[Any]:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The document as FastAPI makes it, with the problem documents that we answer errors by."""
+    """FastAPI's OpenAPI document, with our problem documents as the schema of errors."""
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         schemas = document["components"]["schemas"]

@@ -1,8 +1,8 @@
-"""Requests that wait at the same moment are answered together, by one thread.
+"""Micro-batching: one thread answers all requests that wait at the same time together.
 
-The event loop puts questions into a queue; the thread takes one, and with it all others at hand,
-and answers them in one go: one round trip to Redis, one forward pass. It never waits for a batch to
-fill; under load batches fill by themselves.
+The event loop puts requests into a queue; the thread takes all that are in it, up to `max_batch`,
+and answers them in one call: one round trip to Redis, one forward pass. It never waits for a batch
+to fill; under load, batches fill by themselves.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ A = TypeVar("A")
 
 
 class Overloaded(Unavailable):
-    """More requests wait than can be answered soon."""
+    """Too many requests are waiting."""
 
 
 class MicroBatcher(Generic[Q, A]):
-    """A thread that answers questions from an event loop."""
+    """A thread that answers requests from an event loop in batches."""
 
     def __init__(
         self,
@@ -41,10 +41,10 @@ class MicroBatcher(Generic[Q, A]):
         max_waiting: int,
         prepare: Callable[[], None] = lambda: None,
     ) -> None:
-        """`answer` gives as many answers as it gets questions, in order; it runs in the thread.
+        """`answer` runs in the thread and returns one answer per request, in order.
 
-        What it raises is raised to everyone who waits for that batch. `prepare` runs in the thread
-        before; if it fails, `answer` has to see to it.
+        An error of `answer` is raised to all requests of its batch. `prepare` runs once in the
+        thread before the first batch; if it raises a NextclickError, `answer` must do its work.
         """
         self._name = name
         self._answer = answer
@@ -57,11 +57,11 @@ class MicroBatcher(Generic[Q, A]):
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start the thread."""
         self._thread.start()
 
     def check(self) -> None:
-        """Raise Unavailable if the thread is dead, or in one and the same batch for too long."""
+        """Raise Unavailable if the thread is dead, or one batch takes more than STUCK_SECONDS."""
         began = self._began
         if not self._thread.is_alive():
             raise Unavailable(f"the thread {self._name} has ended")
@@ -69,22 +69,22 @@ class MicroBatcher(Generic[Q, A]):
             raise Unavailable(f"the thread {self._name} is stuck since {STUCK_SECONDS:g} s")
 
     def stop(self) -> None:
-        """Answer what waits, then end."""
+        """Answer the waiting requests, then end the thread."""
         self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join()
 
-    async def ask(self, question: Q) -> A:
-        """Wait for the answer to a question.
+    async def submit(self, request: Q) -> A:
+        """Wait for the answer to a request.
 
-        Raises Overloaded at once if too many wait already, else whatever answering raises.
+        Raises Overloaded at once if `max_waiting` requests wait already, else what `answer` raises.
         """
         if self._waiting >= self._max_waiting:
             raise Overloaded(f"{self._waiting} requests wait for {self._name} already")
         self._waiting += 1
         try:
             future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-            self._queue.put((question, future))
+            self._queue.put((request, future))
             return await future
         finally:
             self._waiting -= 1
@@ -113,31 +113,31 @@ class MicroBatcher(Generic[Q, A]):
         futures = [future for _, future in batch]
         self._began = time.monotonic()
         try:
-            answers = self._answer([question for question, _ in batch])
+            answers = self._answer([request for request, _ in batch])
         except Exception as error:
-            _in_loop(futures, _fail, futures, error)
+            _call_in_loop(futures, _set_error, futures, error)
         else:
-            _in_loop(futures, _settle, futures, answers)
+            _call_in_loop(futures, _set_results, futures, answers)
         finally:
             self._began = None
 
 
-def _in_loop(futures: Sequence[asyncio.Future[A]], *call: object) -> None:
+def _call_in_loop(futures: Sequence[asyncio.Future[A]], *call: object) -> None:
     function, *arguments = call
     assert callable(function)
     try:
         futures[0].get_loop().call_soon_threadsafe(function, *arguments)
-    except RuntimeError:  # the loop is closed: nobody waits any more
-        log.debug("nobody waits for %d answers", len(futures))
+    except RuntimeError:  # the event loop is closed
+        log.debug("%d answers dropped: the event loop is closed", len(futures))
 
 
-def _settle(futures: Sequence[asyncio.Future[A]], answers: Sequence[A]) -> None:
+def _set_results(futures: Sequence[asyncio.Future[A]], answers: Sequence[A]) -> None:
     for future, answer in zip(futures, answers, strict=True):
-        if not future.done():  # whoever asked may have gone
+        if not future.done():  # done if the client has disconnected
             future.set_result(answer)
 
 
-def _fail(futures: Sequence[asyncio.Future[A]], error: Exception) -> None:
+def _set_error(futures: Sequence[asyncio.Future[A]], error: Exception) -> None:
     for future in futures:
         if not future.done():
             future.set_exception(error)

@@ -1,6 +1,6 @@
-"""What the shop says of its items: a CSV file with the columns item_id and category.
+"""The shop's catalogue: a CSV file with the columns item_id and category.
 
-Other columns are ignored. An item may stand on several lines, and then it is of several categories.
+Other columns are ignored. An item with several categories has several lines.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 from nextclick.shared.errors import ConfigurationError
 
 Categories = Mapping[str, frozenset[str]]
-"""The item ids of each category."""
+"""Category → its item ids."""
 
 _COLUMNS = ("item_id", "category")
 
 
 def read_categories(path: Path) -> Categories:
-    """Read the file.
+    """Read a catalogue.
 
-    Raises ConfigurationError if it cannot be read, lacks a column, or a line lacks a value.
+    Raises ConfigurationError if the file cannot be read, lacks a column, or a line lacks a value.
     """
     items: defaultdict[str, set[str]] = defaultdict(set)
     try:

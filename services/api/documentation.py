@@ -1,4 +1,4 @@
-"""The page /docs: Swagger UI, from files of our own, so that it asks no other host."""
+"""The page /docs: Swagger UI from bundled files, so that browsers contact no other host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FILES = "/docs/files"
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page and its files. The app has to be made with docs_url and redoc_url None."""
+    """Add the page and its files to an app that was made with docs_url=None and redoc_url=None."""
     app.mount(_FILES, StaticFiles(directory=Path(__file__).parent / "swagger_ui"))
 
     async def page(request: Request) -> HTMLResponse:
@@ -26,4 +26,4 @@ def install(app: FastAPI) -> None:
             swagger_favicon_url=f"{root}{_FILES}/favicon-32x32.png",
         )
 
-    app.add_route("/docs", page, include_in_schema=False)  # a route, so that it asks for no key
+    app.add_route("/docs", page, include_in_schema=False)  # add_route: needs no API key

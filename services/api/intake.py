@@ -1,4 +1,4 @@
-"""Clicks in: from an HTTP request to the clicks topic. An acknowledged click is on the topic."""
+"""Publishes clicks from HTTP requests and waits until Kafka acknowledges them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nextclick.shared.runtime.settings import KafkaSettings
 from nextclick.shared.schemas import Click, uuid7
 
 _KAFKA_SECONDS = 2.0
-"""Whoever sends a click waits about so long for Kafka at most."""
+"""About the longest that a request waits for Kafka."""
 
 
 def click_of(request: ClickRequest) -> Click:
-    """Fill in what the request left open."""
+    """The click of a request; a missing event id and timestamp are filled in."""
     now_ms = int(time.time() * 1000)
     return Click(
         event_id=request.event_id or uuid7(now_ms, secrets.token_bytes(10)),
@@ -33,41 +33,42 @@ class Intake:
     """Publishes clicks in batches. Used by one thread, so a user's clicks keep their order."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
-        """Raises ConfigurationError for what no client takes; it connects at the first click."""
+        """Connects at the first click. Raises ConfigurationError for invalid client options."""
         self._kafka = kafka
         self._publisher = Publisher(kafka)
         self._topic = kafka.clicks_topic
         self._connected = False
-        self._under_way = False
+        self._unacknowledged = False
 
     def connect(self) -> None:
-        """Be ready: takes half a second once. Raises Unavailable."""
+        """Create missing topics and connect; takes half a second. Raises Unavailable."""
         ensure_topics(self._kafka, [self._topic])
         self._publisher.connect()
         self._connected = True
 
     def publish(self, clicks: list[Click]) -> Sequence[Click]:
-        """Return once Kafka has them.
+        """Publish clicks and wait until Kafka acknowledges them; returns them.
 
-        Raises Unavailable if it has not within some seconds. Then they are still under way and may
-        yet arrive: sending them again with the same event_id is right. As long as they are, no
-        other clicks are sent. Raises ConfigurationError if Kafka will not take them; after that
-        a new client tries, because somebody may have put it right.
+        Raises Unavailable if Kafka does not acknowledge in time. The clicks are then still queued
+        and may arrive later, so the sender should retry with the same event_id; until they are
+        acknowledged, no other clicks are sent. Raises ConfigurationError if Kafka rejects them; the
+        next call makes a new client, in case the cause has been fixed.
         """
         if not self._connected:
             self.connect()
         try:
-            if self._under_way:
-                self._publisher.wait_acknowledged(_KAFKA_SECONDS)  # these were not even sent
-            self._under_way = True
+            if self._unacknowledged:
+                # If this raises, the new clicks have not been sent.
+                self._publisher.wait_acknowledged(_KAFKA_SECONDS)
+            self._unacknowledged = True
             self._publisher.send(of_user(self._topic, click) for click in clicks)
             self._publisher.wait_acknowledged(_KAFKA_SECONDS)
         except Unavailable:
-            self._connected = False  # the topic may be gone
+            self._connected = False  # the topic may have been deleted
             raise
         except ConfigurationError:
             self._publisher = Publisher(self._kafka)
-            self._connected = self._under_way = False
+            self._connected = self._unacknowledged = False
             raise
-        self._under_way = False
+        self._unacknowledged = False
         return clicks

@@ -1,4 +1,4 @@
-"""Wiring of the HTTP service."""
+"""Entry point of the HTTP service: makes and connects its components."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ from nextclick.shared.stream_metrics import K, TopItems
 log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 5
-"""For so long requests that have begun are answered after SIGTERM."""
+"""After SIGTERM, open requests have this long to finish."""
 
 
 def run(settings: Settings, ceiling: TopItems | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
-    ceiling: the best lists that there are, for the page; only who simulates the clicks knows them.
+    ceiling: the best possible lists, for the page; known only if the clicks are simulated.
 
-    Raises ConfigurationError if a setting, the device or the port is not usable. Where a server is
-    away requests are answered by fallback lists or errors until it is back.
+    Raises ConfigurationError if a setting, the device or the port is not usable. While Redis or
+    Kafka is unavailable, requests get fallback lists or errors.
     """
-    ours = settings.api
+    api = settings.api
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    with _listening(ours.host, ours.port) as listening, parts_of(settings) as parts:
-        app = create_app(parts, ours, settings.worker.top_k, secrets())
+    with _listening(api.host, api.port) as listening, parts_of(settings) as parts:
+        app = create_app(parts, api, settings.worker.top_k, secrets())
         baselines = {"popularity": most_popular(parts.slot)}
         if ceiling is not None:
             baselines["ceiling"] = ceiling
         feed = Feed(settings.kafka, settings.worker.group_id, parts.registry, baselines)
-        if ours.page:
-            view.install(app, parts, feed, ours.key.get_secret_value())
+        if api.page:
+            view.install(app, parts, feed, api.key.get_secret_value())
         config = uvicorn.Config(
             app,
-            log_config=None,  # ours
-            access_log=False,  # a line a request is what /metrics is for
+            log_config=None,  # logs go through our handlers
+            access_log=False,  # /metrics counts requests
             timeout_graceful_shutdown=_DRAIN_SECONDS,
             server_header=False,
-            proxy_headers=False,  # nobody asks who asked
+            proxy_headers=False,  # the client's address is not used
         )
         host, port = listening.getsockname()[:2]
         log.info("listening on http://%s:%d", host, port)
@@ -74,7 +74,7 @@ def run(settings: Settings, ceiling: TopItems | None = None) -> None:
 
 
 def most_popular(slot: ModelSlot) -> TopItems:
-    """The served model's popular items, whatever the history."""
+    """A baseline: the served model's most popular items, for every history."""
 
     def top(answers: Sequence[Recommendation]) -> list[set[str]]:
         model = slot.model
@@ -86,35 +86,33 @@ def most_popular(slot: ModelSlot) -> TopItems:
 
 @contextlib.contextmanager
 def parts_of(settings: Settings) -> Iterator[Parts]:
-    """Everything behind the routes, running meanwhile."""
+    """Make and start the components that the routes use; stop them at the end."""
     torch.set_num_threads(settings.worker.torch_threads)
     device = select_device(settings.device)
-    ours, kafka = settings.api, settings.kafka
+    api, kafka = settings.api, settings.kafka
     registry = Registry(settings.registry.url)
     slot = ModelSlot(
         registry,
         lambda checkpoint: Scorer(checkpoint, device, settings.worker.top_k),
         settings.registry.poll_seconds,
     )
-    impatient = settings.redis.model_copy(update={"timeout_seconds": ours.redis_timeout_seconds})
-    sessions = session_store(settings.model_copy(update={"redis": impatient}))
+    redis = settings.redis.model_copy(update={"timeout_seconds": api.redis_timeout_seconds})
+    sessions = session_store(settings.model_copy(update={"redis": redis}))
     denied = deny_list(settings)
-    rules = RuleBook(
-        denied, Path(ours.catalogue) if ours.catalogue else None, ours.rules_poll_seconds
-    )
+    rules = RuleBook(denied, Path(api.catalogue) if api.catalogue else None, api.rules_poll_seconds)
     intake = Intake(kafka)
     recommender = Recommender(slot, sessions, rules)
     recommend = MicroBatcher(
         "recommend",
         recommender.answer,
-        max_batch=ours.max_batch,
-        max_waiting=ours.max_waiting,
+        max_batch=api.max_batch,
+        max_waiting=api.max_waiting,
     )
     publish = MicroBatcher(
         "publish",
         intake.publish,
-        max_batch=ours.max_batch,
-        max_waiting=ours.max_waiting,
+        max_batch=api.max_batch,
+        max_waiting=api.max_waiting,
         prepare=intake.connect,
     )
     monitor = LagMonitor(kafka, kafka.clicks_topic, settings.worker.group_id)

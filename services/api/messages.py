@@ -1,4 +1,4 @@
-"""What goes over HTTP: requests and responses, as in the OpenAPI document."""
+"""Request and response bodies of the HTTP service, as in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from nextclick.shared.schemas import MAX_ID_LENGTH, EpochMillis, Identifier, ScoredItem
 
 MAX_HISTORY = 100
-"""Longest history that a request may bring; the model looks at the newest ten."""
+"""Longest history in a request; the model uses the newest ten items."""
 
 MAX_K = 100
 """Longest list."""
@@ -24,16 +24,16 @@ _ID_SCHEMA = {
 
 
 def _encodable(text: str) -> str:
-    # JSON can escape half of a surrogate pair; the topic's decoder refuses it as well.
+    # JSON can escape half of a surrogate pair; the decoder of the topic refuses it, too.
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("is no valid Unicode text") from None
+        raise ValueError("is not valid Unicode text") from None
     return text
 
 
 def _whole(value: object) -> object:
-    # To JSON, 3.0 is an integer as well.
+    # In JSON Schema, 3.0 is an integer, too.
     return int(value) if type(value) is float and value.is_integer() else value
 
 
@@ -45,7 +45,7 @@ Id = Annotated[
 
 
 ListFallback = Literal["cold_start", "unknown_items", "not_finite", "sessions_unavailable"]
-"""Those of the worker, and: Redis did not say what the user's history is."""
+"""The worker's fallbacks, and sessions_unavailable: Redis could not be read."""
 
 
 class _Body(BaseModel):
@@ -53,13 +53,13 @@ class _Body(BaseModel):
 
 
 class HistoryRequest(_Body):
-    """A history of whoever it is."""
+    """A request for recommendations after a history, without a user id."""
 
     history: list[Id] = Field(
         max_length=MAX_HISTORY, description="item ids, oldest first; the newest ten count"
     )
     k: Annotated[int, Field(strict=True, ge=1, le=MAX_K), Whole] | None = Field(
-        None, description="items wanted"
+        None, description="length of the list"
     )
     exclude_seen: bool | None = Field(
         None, strict=True, description="leave out the history's items"
@@ -78,11 +78,11 @@ class ClickRequest(BaseModel):
     item_id: Id
     event_id: Annotated[Text, Field(min_length=1, max_length=64)] | None = Field(
         None,
-        description="unique per click; made here if it is missing, but then a click sent again "
+        description="unique per click; generated if missing, but then a click that is sent again "
         "after an error counts twice",
     )
     timestamp: Annotated[EpochMillis, Whole] | None = Field(
-        None, description="when it happened, milliseconds since 1970; now if missing"
+        None, description="event time, milliseconds since 1970; now if missing"
     )
     event_type: Text = Field("click", min_length=1, max_length=64)
 
@@ -94,22 +94,22 @@ class ClickAccepted(BaseModel):
 
 
 class Recommendations(BaseModel):
-    """A list, and what it was made from."""
+    """A recommendation list, with the model version and the history behind it."""
 
     user_id: str | None = Field(description="null for a history that came with the request")
     items: list[ScoredItem] = Field(
-        description="best first; score is the probability that the item is clicked next, among "
+        description="best first; score is the probability that the item is clicked next, over "
         "the whole catalogue"
     )
     model_version: str
     history: list[str] = Field(description="what was scored, oldest first; ten items at most")
     fallback: (
         Literal["cold_start", "unknown_items", "not_finite", "sessions_unavailable"] | None
-    ) = Field(description="null, or why the most clicked items answered instead of the model")
+    ) = Field(description="null, or why the list is the most clicked items, not the model's")
 
 
 class SessionResponse(BaseModel):
-    """What is held of a user."""
+    """The current session of a user."""
 
     user_id: str
     history: list[str] = Field(description="oldest first; empty for an unknown user")
@@ -123,19 +123,19 @@ class ModelSummary(BaseModel):
     created_at: str | None = Field(description="null for a version that cannot be read")
     parent: str | None
     metrics: dict[str, float]
-    clicks: int | None = Field(description="how many it learned from")
+    clicks: int | None = Field(description="number of clicks that it was trained on")
 
 
 class ModelsResponse(BaseModel):
-    """The registry."""
+    """The versions in the registry."""
 
-    current: str | None = Field(description="what the pointer names")
-    serving: str | None = Field(description="what answers here")
+    current: str | None = Field(description="the version that the pointer names")
+    serving: str | None = Field(description="the version that this process serves")
     versions: list[ModelSummary] = Field(description="newest first")
 
 
 class Contribution(BaseModel):
-    """A recommended item and what speaks for it."""
+    """A recommended item, and the contribution of each click of the history to it."""
 
     item_id: str
     score: float
@@ -146,7 +146,7 @@ class Contribution(BaseModel):
 
 
 class ExplanationResponse(BaseModel):
-    """Recommendations, explained."""
+    """Recommendations with the contributions of the history's clicks."""
 
     model_version: str
     history: list[str]
@@ -166,6 +166,4 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    errors: list[str] = Field(
-        default_factory=list, description="one line for each field that is wrong"
-    )
+    errors: list[str] = Field(default_factory=list, description="one line for each invalid field")

@@ -1,4 +1,4 @@
-"""Around every request: how long its body may be, how long it took. Plain ASGI, for speed."""
+"""ASGI middleware: limits the size of request bodies, counts and times requests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _WITHOUT_BODY = ("GET", "HEAD", "DELETE", "OPTIONS")
 
 
 class BodyLimit:
-    """Refuses a request whose body is longer than `max_bytes`, having read little more.
+    """Rejects a request with status 413 as soon as more than `max_bytes` of its body are read.
 
-    FastAPI has such a limit, too, but not all of its refusals are problem documents.
+    FastAPI has such a limit, too, but does not always answer with a problem document.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -29,7 +29,7 @@ class BodyLimit:
             return
         read = 0
 
-        async def counted() -> Message:
+        async def receive_limited() -> Message:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
@@ -38,10 +38,10 @@ class BodyLimit:
                 raise HTTPException(413, limit, headers={"Connection": "close"})
             return message
 
-        await self._app(scope, counted, send)
+        await self._app(scope, receive_limited, send)
 
 
-class Measured:
+class RequestMetrics:
     """Counts requests by route and status, and times them."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -55,16 +55,16 @@ class Measured:
         began = time.perf_counter()
         status = 500
 
-        async def noted(message: Message) -> None:
+        async def send_recorded(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, noted)
+            await self._app(scope, receive, send_recorded)
         finally:
-            # By its template: what people ask for would make too many labels.
+            # The route's template, not the path: paths would make too many label values.
             route = getattr(scope.get("route"), "path", "other")
             metrics.HTTP_REQUESTS.labels(route, str(status)).inc()
             metrics.HTTP_SECONDS.labels(route).observe(time.perf_counter() - began)

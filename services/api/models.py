@@ -1,4 +1,4 @@
-"""The registry, for whoever looks at it over HTTP or on the page."""
+"""A summary of the registry, for /models and the page."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from nextclick.shared.errors import CheckpointError
 from nextclick.shared.registry import ModelSlot, Registry
 
 NEWEST = 50
-"""Versions that are listed; a shop that retrains hourly makes more in two days."""
+"""Most versions in a summary; hourly retraining makes as many in two days."""
 
 
 def registry_summary(registry: Registry, slot: ModelSlot) -> ModelsResponse:
-    """The newest versions. Raises Unavailable if the registry is away."""
+    """The newest versions. Raises Unavailable if the registry cannot be reached."""
     try:
         pointer = registry.pointer()
-    except CheckpointError:  # unreadable: the versions can still be listed
+    except CheckpointError:  # invalid pointer: the versions can still be listed
         pointer = None
     serving = slot.model
     return ModelsResponse(

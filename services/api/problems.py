@@ -1,4 +1,4 @@
-"""Errors over HTTP: problem documents (RFC 9457), one shape whatever went wrong."""
+"""Error responses: problem documents (RFC 9457), for every kind of error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Rejected(Exception):
-    """A request that cannot be answered, and why."""
+    """A request that is refused with an HTTP status and a reason."""
 
     def __init__(self, status: HTTPStatus, detail: str) -> None:
         super().__init__(detail)
@@ -32,18 +32,18 @@ class Rejected(Exception):
 def problem(
     status: int, detail: str, errors: list[str] | None = None, headers: dict[str, str] | None = None
 ) -> Response:
-    """Make the response."""
+    """Make an error response."""
     title = HTTPStatus(status).phrase
     body = Problem(title=title, status=status, detail=detail, errors=errors or [])
     return Response(body.model_dump_json(), status, headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI, secrets: Collection[str]) -> None:
-    """Let every error of an app become a problem document, in which no secret stands."""
+    """Turn every error of an app into a problem document, with secrets masked."""
 
     def unavailable(_: Request, error: Exception) -> Response:
         detail = redact(secrets, str(error))
-        if not isinstance(error, Unavailable):  # waiting will not heal it
+        if not isinstance(error, Unavailable):  # a retry will not help
             log.error("a request failed: %s", detail)
         return problem(503, detail, headers={"Retry-After": "1"})
 
@@ -55,7 +55,7 @@ def install(app: FastAPI, secrets: Collection[str]) -> None:
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What the OpenAPI document says of an operation's errors."""
+    """The OpenAPI description of an operation's error responses."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {
@@ -68,7 +68,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    # Not the input: it may be anything, and no part of it is news to whoever sent it.
+    # Without the input: it can be long, and the client knows it.
     lines = [f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" for wrong in error.errors()]
     return problem(422, "the request is not what this operation takes", lines)
 
@@ -85,5 +85,5 @@ def _http(_: Request, error: Exception) -> Response:
 
 
 def _bug(request: Request, error: Exception) -> Response:
-    # Uvicorn logs the traceback of what gets as far as here.
+    # Uvicorn logs the traceback.
     return problem(500, f"a bug, noted in the log: {type(error).__name__}")

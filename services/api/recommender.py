@@ -1,4 +1,4 @@
-"""From questions to lists: read the histories, apply the rules, score, all for one batch."""
+"""Answers a batch of list requests: read the histories, apply the business rules, score."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from nextclick.shared.windows import HISTORY_LENGTH
 log = logging.getLogger(__name__)
 
 _BACKOFF_SECONDS = 1.0
-"""For so long Redis is not asked again after it did not answer: lists come without it meanwhile."""
+"""After a failed read, Redis is not read for this long; popular items answer meanwhile."""
 
 
 class NoModel(Unavailable):
-    """There is no model yet."""
+    """No model is loaded yet."""
 
     def __init__(self) -> None:
-        super().__init__("there is no model yet: the registry is empty, or away")
+        super().__init__("there is no model yet: the registry is empty or cannot be reached")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What somebody wants to know."""
+class ListRequest:
+    """A request for a list."""
 
     user_id: str | None
-    """Whose history is to be read; None if it is here."""
+    """The user whose history to read from Redis; None: use `history`."""
     history: list[str]
     k: int
     exclude_seen: bool
@@ -45,8 +45,8 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The list for a question."""
+class ListAnswer:
+    """The list for a request."""
 
     items: list[ScoredItem]
     model_version: str
@@ -55,7 +55,7 @@ class Answer:
 
 
 class Recommender:
-    """Answers questions in batches. Used by one thread."""
+    """Answers list requests in batches. Used by one thread."""
 
     def __init__(
         self,
@@ -68,22 +68,22 @@ class Recommender:
         self._sessions = sessions
         self._rules = rules
         self._clock = clock
-        self._ask_again = -math.inf
+        self._retry_at = -math.inf
         self._warnings = RateLimit(clock)
 
-    def answer(self, questions: list[Question]) -> list[Answer]:
-        """One round trip to Redis, one forward pass.
+    def answer(self, requests: list[ListRequest]) -> list[ListAnswer]:
+        """ListAnswer requests, in order, with one round trip to Redis and one forward pass.
 
-        Where Redis does not answer, the popular items do. Raises NoModel.
+        If Redis does not answer, requests by user id get the popular items. Raises NoModel.
         """
         model = self._slot.model
         if model is None:
             raise NoModel
-        histories, without_redis = self._histories(questions)
-        rankings = model.scorer.recommend(histories, self._constraints(model, questions))
+        histories, without_redis = self._histories(requests)
+        rankings = model.scorer.recommend(histories, self._constraints(model, requests))
         answers = []
         for history, ranking, missing in zip(histories, rankings, without_redis, strict=True):
-            answer = Answer(ranking.items, model.version, history, ranking.fallback)
+            answer = ListAnswer(ranking.items, model.version, history, ranking.fallback)
             if missing:
                 answer = replace(answer, fallback="sessions_unavailable")
             if answer.fallback is not None:
@@ -92,36 +92,36 @@ class Recommender:
         return answers
 
     def _constraints(
-        self, model: ServedModel, questions: list[Question]
+        self, model: ServedModel, requests: list[ListRequest]
     ) -> list[Constraints] | None:
         rules = self._rules.rules
         constraints = [
-            rules.constraints(model.scorer, q.k, q.exclude_seen, q.category) for q in questions
+            rules.constraints(model.scorer, q.k, q.exclude_seen, q.category) for q in requests
         ]
-        # Without choices a shortlist of a very large catalogue will do.
+        # Without constraints the scorer can use the shortlist of a very large catalogue.
         needed = any(_has_constraints(c, model.scorer.top_k) for c in constraints)
         return constraints if needed else None
 
-    def _histories(self, questions: list[Question]) -> tuple[list[list[str]], list[bool]]:
-        """The history of each question, and whether it is missing because Redis is away."""
-        asked = [question.user_id for question in questions if question.user_id is not None]
-        found = self._read(asked) if asked else {}
+    def _histories(self, requests: list[ListRequest]) -> tuple[list[list[str]], list[bool]]:
+        """The history of each request, and whether it is missing because Redis did not answer."""
+        user_ids = [request.user_id for request in requests if request.user_id is not None]
+        found = self._read(user_ids) if user_ids else {}
         histories, missing = [], []
-        for question in questions:
-            held = question.history[-HISTORY_LENGTH:]
-            if question.user_id is not None and found is not None:
-                held = found[question.user_id]
-            histories.append(held)
-            missing.append(question.user_id is not None and found is None)
+        for request in requests:
+            history = request.history[-HISTORY_LENGTH:]
+            if request.user_id is not None and found is not None:
+                history = found[request.user_id]
+            histories.append(history)
+            missing.append(request.user_id is not None and found is None)
         return histories, missing
 
     def _read(self, user_ids: list[str]) -> dict[str, list[str]] | None:
-        if self._clock() < self._ask_again:
+        if self._clock() < self._retry_at:
             return None
         try:
             sessions = self._sessions.read(user_ids)
         except NextclickError as error:
-            self._ask_again = self._clock() + _BACKOFF_SECONDS
+            self._retry_at = self._clock() + _BACKOFF_SECONDS
             if self._warnings.allow():
                 log.warning("popular items answer instead of the model: %s", error)
             return None

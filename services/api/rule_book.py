@@ -1,7 +1,7 @@
-"""Following the business rules: the deny list in Redis, the catalogue on disk.
+"""Keeps the business rules up to date: the deny list in Redis, the catalogue on disk.
 
-A thread looks for changes several times a second and replaces the rules as one snapshot. If Redis
-is away or the file is broken, the rules stay as they were, and the log says so.
+A thread polls both for changes and replaces the rules as one snapshot. If Redis is unavailable or
+the file is invalid, the last rules stay, and a warning is logged.
 """
 
 from __future__ import annotations
@@ -23,50 +23,47 @@ class RuleBook:
     """Holds the rules and keeps them up to date."""
 
     def __init__(self, deny_list: DenyList, catalogue: Path | None, poll_seconds: float) -> None:
-        """Read the catalogue, if there is one.
-
-        Raises ConfigurationError if it is not usable.
-        """
+        """Read the catalogue, if there is one. Raises ConfigurationError if it is invalid."""
         self._deny_list = deny_list
         self._catalogue = catalogue
         self._poll_seconds = poll_seconds
-        self._changing = threading.Lock()
+        self._lock = threading.Lock()
         self._version: int | None = None
         self._modified = _modified(catalogue)
         self._warnings = RateLimit()
         self.rules = Rules(categories=read_categories(catalogue) if catalogue else {})
-        """The rules of now; whoever answers a request reads this once."""
+        """The current rules, immutable; read this once per request."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="rules", daemon=True)
 
     def start(self) -> None:
-        """Look once, then begin to follow changes."""
+        """Check for changes once, then start the thread."""
         self.check()
         self._thread.start()
 
     def stop(self) -> None:
-        """Follow no more."""
+        """Stop the thread."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def deny(self, item_id: str) -> None:
-        """Recommend an item no more: here from now on, elsewhere within a second."""
+        """Deny an item: in this process at once, in others within a second. Raises Unavailable."""
         self._deny_list.add([item_id])
         self.check()
 
     def allow(self, item_id: str) -> None:
-        """Recommend an item again."""
+        """Allow an item again. Raises Unavailable."""
         self._deny_list.remove([item_id])
         self.check()
 
     def check(self) -> None:
-        """Look for changes once."""
-        with self._changing:
+        """Check for changes once."""
+        with self._lock:
             try:
                 version = self._deny_list.version()
                 if version != self._version:
-                    # The number first: a change between the two is seen again, never missed.
+                    # The version is read first: a change between the two reads is read again.
                     denied = self._deny_list.items()
                     self._version = version
                     if denied != self.rules.denied:
@@ -88,18 +85,18 @@ class RuleBook:
             log.warning("the catalogue stays as it was: %s", error)
             return
         self.rules = Rules(self.rules.denied, categories)
-        log.info("%s was read anew: %d categories", self._catalogue, len(categories))
+        log.info("%s was reloaded: %d categories", self._catalogue, len(categories))
 
     def _watch(self) -> None:
         while not self._stop.wait(self._poll_seconds):
             try:
                 self.check()
-            except Exception:  # a bug: say so; rules of before are better than no rules
+            except Exception:  # a bug: log it and keep the last rules
                 log.exception("looking for changed rules failed")
 
 
 def _modified(path: Path | None) -> tuple[int, int] | None:
-    """What tells one state of a file from the next; None if it is not there."""
+    """Modification time (ns) and size of a file, to detect changes; None if it is missing."""
     try:
         found = path.stat() if path is not None else None
     except OSError:

@@ -1,4 +1,4 @@
-"""Business rules: what a list must not hold, as a mask over a model's catalogue. Pure."""
+"""Business rules as masks over a model's catalogue. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nextclick.services.api.catalogue import Categories
 from nextclick.shared.model import Constraints, Scorer
 
 _MASK_BYTES = 64_000_000
-"""Masks of one model that are kept, about so much."""
+"""About the most memory for the masks of one model."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules of a moment."""
+    """An immutable snapshot of the rules."""
 
     denied: frozenset[str] = frozenset()
     categories: Categories = field(default_factory=dict)
@@ -25,7 +25,7 @@ class Rules:
     def constraints(
         self, scorer: Scorer, k: int, without_history: bool, category: str | None
     ) -> Constraints:
-        """What a list by this model may hold; category: None for all items."""
+        """The constraints of one list by this model; category: None for all items."""
         return Constraints(k, self._excluded(scorer, category), without_history)
 
     def _excluded(self, scorer: Scorer, category: str | None) -> Tensor | None:
@@ -49,7 +49,7 @@ class Rules:
     _masks: WeakKeyDictionary[Scorer, dict[str | None, Tensor]] = field(
         default_factory=WeakKeyDictionary, compare=False, repr=False
     )
-    """Made when first needed, forgotten with the model or with these rules."""
+    """Scorer → category → mask. Masks are computed on first use and dropped with the model."""
 
 
 def _columns(scorer: Scorer, items: frozenset[str]) -> Tensor:

@@ -1,6 +1,6 @@
 """The commands of the services, the demo and the tools.
 
-Commands import what they need when they run: torch alone takes seconds.
+A command imports its dependencies when it runs, because importing torch takes seconds.
 """
 
 from nextclick.services.cli import running, tools, upkeep

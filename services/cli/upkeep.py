@@ -1,4 +1,4 @@
-"""Commands that look at and change what the services share."""
+"""Commands that inspect and maintain topics, sessions, models and the event log."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rich.table import Table
 
 from nextclick.services.cli.common import app, cell, console, read_settings
 from nextclick.shared.errors import CheckpointError
-from nextclick.shared.runtime.environment import shown
+from nextclick.shared.runtime.environment import masked_value
 from nextclick.shared.runtime.masking import printable
 
-if TYPE_CHECKING:  # importing it imports torch: seconds that most commands need not wait
+if TYPE_CHECKING:  # importing it imports torch, which takes seconds
     from nextclick.shared.registry import Registry
 
 topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics.")
@@ -29,7 +29,7 @@ app.add_typer(events_app, name="events")
 
 @app.command()
 def settings() -> None:
-    """List every setting with its value here.
+    """List every setting with its present value.
 
     Example: nextclick settings
     """
@@ -38,7 +38,7 @@ def settings() -> None:
     read_settings()
     table = Table("variable", "value", "meaning")
     for name, (default, description) in environment_names().items():
-        value = shown(name, os.environ[name]) if name in os.environ else default
+        value = masked_value(name, os.environ[name]) if name in os.environ else default
         table.add_row(name, cell(value), description)
     console.print(table)
 
@@ -61,13 +61,13 @@ def topics_create() -> None:
 @topics_app.command("check")
 def topics_check(
     messages: Annotated[
-        int, typer.Option(help="Look at so many, the newest of each partition.", min=1)
+        int, typer.Option(help="Messages to check, the newest of each partition.", min=1)
     ] = 10_000,
     json: Annotated[Path | None, typer.Option(help="Write the findings here, too.")] = None,
 ) -> None:
-    """Say what is wrong with the clicks that producers send; exit code 1 if anything is.
+    """Check the clicks that producers send; exit code 1 if anything is wrong.
 
-    A line for each trouble: keys, partitions, times, framing. It reads and changes nothing.
+    Prints one line per problem: keys, partitions, timestamps, framing. Changes nothing.
 
     Example: nextclick topics check --json findings.json
     """
@@ -90,10 +90,10 @@ def topics_check(
 
 @sessions_app.command("rebuild")
 def rebuild_sessions() -> None:
-    """Fill Redis anew from the clicks topic, up to where the workers have come.
+    """Rebuild the sessions in Redis from the clicks topic, up to the workers' committed offsets.
 
-    For when Redis was emptied. Users who click while it runs may start anew: stop the workers
-    first if that matters.
+    For use after Redis has lost its data. Users who click during the rebuild may lose their earlier
+    clicks; to avoid that, stop the workers first.
 
     Example: nextclick sessions rebuild
     """
@@ -107,7 +107,7 @@ def rebuild_sessions() -> None:
 
 @models_app.command("list")
 def models_list() -> None:
-    """List the versions, oldest first; * is current.
+    """List the versions, oldest first; * marks the current one.
 
     Example: nextclick models list
     """
@@ -155,7 +155,7 @@ def models_promote(version: str) -> None:
 
 @models_app.command("rollback")
 def models_rollback() -> None:
-    """Make the version current that was before.
+    """Go back to the version that was current before.
 
     Example: nextclick models rollback
     """
@@ -164,9 +164,9 @@ def models_rollback() -> None:
 
 @events_app.command("compact")
 def events_compact() -> None:
-    """Merge small files of the event log; the trainer does so too, at each retraining.
+    """Merge small files of the event log; the trainer does this at each retraining, too.
 
-    A trainer may run meanwhile.
+    It is safe to run beside a trainer.
 
     Example: NEXTCLICK_TRAINER__EVENT_LOG=event_log nextclick events compact
     """

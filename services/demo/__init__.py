@@ -1,4 +1,4 @@
-"""The demo: every process on this machine, and what the model is measured against.
+"""The demo: all processes on this machine, and the baselines that the model is compared with.
 
-There are no names here: the benchmarks need the processes and not the demo.
+Import the modules: nothing is re-exported, because the benchmarks need only some of them.
 """

@@ -1,4 +1,4 @@
-"""What the model is measured against while it serves, on the same histories."""
+"""Baselines that the served model is compared with live, on the same histories."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nextclick.shared.windows import HISTORY_LENGTH
 
 
 def constant_list(items: Collection[str]) -> TopItems:
-    """The same list, whatever the history."""
+    """A baseline that recommends the same items for every history."""
     listed = set(items)
 
     def same(answers: Sequence[Recommendation]) -> list[set[str]]:
@@ -24,12 +24,12 @@ def constant_list(items: Collection[str]) -> TopItems:
 
 
 def ceiling(shop: Shop) -> TopItems:
-    """The best K items for a history, for somebody who knows the shop's law.
+    """The best possible K items for a history, by the shop's true click probabilities.
 
-    It lets histories run on into the shopper's next mission, because simulated traffic is too fast
-    for a pause that cuts them. A run of a few thousand clicks ends before many shoppers are back,
-    so among its judged clicks too few begin a mission: at 2,000 clicks the ceiling is 0.895 where
-    one that knew this would reach 0.908; at 12,000 the two are the same.
+    Histories continue into the shopper's next mission, because simulated traffic is too fast for a
+    pause that ends a session. In a short run few shoppers return, so fewer clicks begin a mission
+    than these probabilities assume: at 2,000 clicks the ceiling is 0.895 instead of 0.908, at
+    12,000 it is exact.
     """
     vocabulary = Vocabulary(shop.item_ids)
     names = np.array(shop.item_ids, object)

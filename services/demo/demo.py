@@ -1,8 +1,8 @@
-"""The demo: everything on this machine, started, watched and stopped in one call.
+"""The demo: starts, watches and stops everything on this machine in one call.
 
-Embedded Kafka and Valkey, a bootstrapped log and first model, then simulator, worker(s) and
-trainer as processes of their own, exactly as they run in production. What the table shows is
-observed from outside, by reading the topics.
+Starts embedded Kafka and Valkey, fits a first model on simulated past clicks, and then starts
+simulator, workers and trainer as separate processes, as in production. The table is computed from
+the topics alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rich.table import Table
 from nextclick.services.demo import local_servers
 from nextclick.services.demo.baselines import ceiling, constant_list
 from nextclick.services.demo.local_servers import Processes
-from nextclick.services.demo.watcher import DIGEST_SECONDS, Watcher
+from nextclick.services.demo.watcher import UPDATE_SECONDS, Watcher
 from nextclick.services.simulator import worlds
 from nextclick.services.simulator.publish import click_frame
 from nextclick.services.simulator.shop import Clicks
@@ -51,7 +51,7 @@ _ADDRESSES = ("KAFKA__BOOTSTRAP_SERVERS", "REDIS__URL")
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line may choose."""
+    """Options of the command line."""
 
     seconds: float | None
     """None: until Ctrl-C."""
@@ -63,14 +63,14 @@ class Options:
 
 
 def run(options: Options, console: Console) -> None:
-    """Run the demo to its end, print the summary, leave nothing behind.
+    """Run the demo to its end, print the summary, and remove all its files.
 
-    Raises NextclickError if a process dies or the summary is not clean.
+    Raises NextclickError if a process dies or a click stays unanswered.
     """
     folder = Path(tempfile.mkdtemp(prefix="nextclick-demo-"))
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "torch")  # else torch litters /tmp
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "torch")  # else torch leaves files in /tmp
     try:
-        # For a minute the second compiler only takes time: p99 50 instead of 23 ms.
+        # In the first minute the optimising compiler costs more than it gains: p99 50, not 23 ms.
         with local_servers.servers(folder, long_lived=False) as environ:
             kafka, redis = (environ[f"{PREFIX}{name}"] for name in _ADDRESSES)
             console.print(f"Kafka on {kafka}, Redis on {redis} (embedded)")
@@ -103,9 +103,9 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
         services.wait_for_partitions()
         console.print(f"live page: {_start_page(services, options)}")
         services.start("simulator", simulate)
-        with _noting_interrupts() as stop:
-            _show(services, watcher, _Facts(live, kafka), console, stop)
-        console.print("stopping: no new clicks, answering what is in flight …")
+        with _interrupts_as_event() as stop:
+            _show(services, watcher, _TableContent(live, kafka), console, stop)
+        console.print("stopping: no new clicks, waiting for the last answers …")
         services.stop("simulator")
         watcher.drain(DRAIN_SECONDS)
         services.stop_all()
@@ -119,7 +119,7 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
 
 
 def _start_page(services: Processes, options: Options) -> str:
-    """Start the HTTP service; its address, or how to get one."""
+    """Start the HTTP service; returns its address, or how to install it."""
     if importlib.util.find_spec("nicegui") is None:
         return "pip install 'nextclick[api]'"
     arguments = ["api", "--world", options.world, "--world-seed", str(options.seed)]
@@ -130,7 +130,7 @@ def _start_page(services: Processes, options: Options) -> str:
 def _bootstrap(
     historic_clicks: Clicks, options: Options, console: Console, folder: Path
 ) -> list[str]:
-    """Write a log of the past and fit the first model; returns the popularity list."""
+    """Write an event log of past clicks, and fit the first model; returns the K top items."""
     began = time.monotonic()
     frame = click_frame(historic_clicks, int(time.time() * 1000), options.rate, options.seed)
     event_log = EventLog(str(folder / "event_log"))
@@ -165,15 +165,15 @@ def _trainer_settings() -> dict[str, str]:
 
 
 def _fit_threads() -> int:
-    """Half the cores: a fit whose threads wait for each other and for others takes many times
-    longer than one with fewer threads."""
+    """Half the cores: with all of them, the fit competes with the other processes, and its threads
+    wait for each other."""
     return max(1, (os.cpu_count() or 1) // 2)
 
 
 @contextlib.contextmanager
-def _noting_interrupts() -> Iterator[threading.Event]:
-    """Let Ctrl-C and SIGTERM set an event and nothing else: a digest that they broke off would
-    lose the answers it holds."""
+def _interrupts_as_event() -> Iterator[threading.Event]:
+    """While active, Ctrl-C and SIGTERM only set the yielded event, so that they cannot interrupt
+    `Watcher.update`, which would lose answers."""
     stop = threading.Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
@@ -187,38 +187,38 @@ def _noting_interrupts() -> Iterator[threading.Event]:
 def _show(
     services: Processes,
     watcher: Watcher,
-    facts: _Facts,
+    content: _TableContent,
     console: Console,
     stop: threading.Event,
 ) -> None:
-    """Keep the table up to date until the simulator ends or `stop` is set."""
+    """Refresh the table until the simulator ends or `stop` is set."""
     if console.is_terminal:
         with LiveDisplay(console=console, refresh_per_second=4) as display:
             while not _watch_for(1.0, services, watcher, stop):
                 table = Table(title="nextclick", show_header=False, min_width=46)
-                for name, value in facts.now().items():
+                for name, value in content.now().items():
                     table.add_row(name, value)
                 display.update(table)
     else:
         while not _watch_for(5.0, services, watcher, stop):
-            console.print("  ".join(f"{name} {value}" for name, value in facts.now().items()))
+            console.print("  ".join(f"{name} {value}" for name, value in content.now().items()))
 
 
 def _watch_for(
     seconds: float, services: Processes, watcher: Watcher, stop: threading.Event
 ) -> bool:
-    """Watch for a while; True as soon as the simulator has ended or `stop` is set."""
+    """Watch for `seconds`; returns True at once if the simulator has ended or `stop` is set."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         services.check()
-        watcher.digest()
-        if services.ended("simulator") or stop.wait(DIGEST_SECONDS):
+        watcher.update()
+        if services.ended("simulator") or stop.wait(UPDATE_SECONDS):
             return True
     return False
 
 
-class _Facts:
-    """What the live table says."""
+class _TableContent:
+    """The content of the live table."""
 
     def __init__(self, live: StreamMetrics, kafka: KafkaSettings) -> None:
         self._live = live
@@ -252,8 +252,8 @@ class _Facts:
 def _summarise(
     live: StreamMetrics, kafka: KafkaSettings, options: Options, console: Console
 ) -> None:
-    letters = read_offsets(kafka, kafka.dlq_topic, offsets_held(kafka, kafka.dlq_topic))
-    dead_lettered = sum(1 for _ in letters)
+    dead_letters = read_offsets(kafka, kafka.dlq_topic, offsets_held(kafka, kafka.dlq_topic))
+    dead_lettered = sum(1 for _ in dead_letters)
     summary = {
         "clicks_sent": len(live.clicks),
         "recommendations_received": live.answered.total(),

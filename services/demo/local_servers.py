@@ -1,4 +1,4 @@
-"""Kafka, Redis and processes of nextclick on this machine: for the demo and the benches."""
+"""Starts Kafka, Redis and nextclick processes on this machine, for the demo and benchmarks."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from nextclick.shared.runtime.settings import PREFIX
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
-"""On a busy machine a trainer in the background gets little time to come to its end."""
+"""Long, because a trainer at the lowest priority may need it on a busy machine."""
 
 
 @contextlib.contextmanager
 def servers(folder: Path, *, long_lived: bool = True) -> Iterator[dict[str, str]]:
-    """Start broker and Redis; yields the environment that points processes at them.
+    """Start Kafka and Redis; yields the environment variables for processes that use them.
 
-    Settings from outside do not reach the processes, but for the device. `long_lived`: see
-    embedded.start_kafka.
+    NEXTCLICK_ settings of the caller's environment are not passed on, except the device.
+    `long_lived`: see embedded.start_kafka.
     """
     kafka = embedded.start_kafka(folder, long_lived=long_lived)
     try:
@@ -41,7 +41,7 @@ def servers(folder: Path, *, long_lived: bool = True) -> Iterator[dict[str, str]
             yield {
                 **{k: v for k, v in os.environ.items() if not k.startswith(PREFIX)},
                 f"{PREFIX}DEVICE": os.environ.get(f"{PREFIX}DEVICE", "auto"),
-                f"{PREFIX}LOG_FORMAT": "text",  # show_logs shows it to a person
+                f"{PREFIX}LOG_FORMAT": "text",  # for show_logs
                 f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": kafka.address,
                 f"{PREFIX}REDIS__URL": f"redis://{redis.address}/0",
                 f"{PREFIX}REGISTRY__URL": str(folder / "registry"),
@@ -54,19 +54,19 @@ def servers(folder: Path, *, long_lived: bool = True) -> Iterator[dict[str, str]
 
 
 def serve(env_file: Path, console: Console, stop: threading.Event) -> None:
-    """Run the servers until `stop`, with a file that points a shell's commands at them.
+    """Run the servers until `stop`; `env_file` holds the settings to use them, for a shell.
 
-    The registry and the event log are folders beside that file, and stay. Raises ConfigurationError
-    if the file cannot be written.
+    The registry and the event log are folders beside that file, and are kept. Raises
+    ConfigurationError if the file cannot be written.
     """
     folder = Path(tempfile.mkdtemp(prefix="nextclick-servers-"))
     try:
         with servers(folder) as environ:
-            kept = env_file.absolute().parent
-            ours = {k: v for k, v in environ.items() if k.startswith(PREFIX)}
-            ours[f"{PREFIX}REGISTRY__URL"] = str(kept / "registry")
-            ours[f"{PREFIX}TRAINER__EVENT_LOG"] = str(kept / "event_log")
-            lines = [f"export {name}={shlex.quote(value)}\n" for name, value in ours.items()]
+            kept_folder = env_file.absolute().parent
+            settings = {k: v for k, v in environ.items() if k.startswith(PREFIX)}
+            settings[f"{PREFIX}REGISTRY__URL"] = str(kept_folder / "registry")
+            settings[f"{PREFIX}TRAINER__EVENT_LOG"] = str(kept_folder / "event_log")
+            lines = [f"export {name}={shlex.quote(value)}\n" for name, value in settings.items()]
             try:
                 env_file.write_text("".join(lines))
             except OSError as error:
@@ -81,7 +81,7 @@ def serve(env_file: Path, console: Console, stop: threading.Event) -> None:
 
 
 class Processes:
-    """Processes of nextclick, each with a log file in a folder."""
+    """A group of nextclick processes, each with a log file in a folder."""
 
     def __init__(self, folder: Path, environ: dict[str, str]) -> None:
         self._folder = folder
@@ -97,10 +97,7 @@ class Processes:
         module: str = "nextclick",
         python: Path | None = None,
     ) -> None:
-        """Start `nextclick ARGUMENTS`, or another module, or with another interpreter.
-
-        See processes.spawn for `background`.
-        """
+        """Start `python -m MODULE ARGUMENTS`. background: see processes.spawn."""
         self._running[name] = processes.spawn(
             [str(python or sys.executable), "-m", module, *arguments],
             self._folder / f"{name}.log",
@@ -109,18 +106,21 @@ class Processes:
         )
 
     def check(self) -> None:
-        """Raise NextclickError if a process ended with an error."""
+        """Raise NextclickError if a process has exited with an error."""
         for name, process in self._running.items():
             if process.poll() not in (None, 0):
                 raise NextclickError(f"the {name} process died with exit code {process.poll()}")
 
     def wait_for_partitions(self) -> None:
-        """Wait until every consumer is up and owns partitions: only then clicks may start."""
+        """Wait until every consumer owns partitions; clicks must not start before that."""
         for name in self._running:
             self.wait_for(name, r"assigned partitions \[(\d)")
 
     def wait_for(self, name: str, pattern: str) -> str:
-        """Wait until a process has logged this; returns the pattern's first group."""
+        """Wait until the log of a process matches a pattern; returns its first group.
+
+        Raises NextclickError after START_SECONDS, or if a process has exited with an error.
+        """
         deadline = time.monotonic() + START_SECONDS
         while (found := re.search(pattern, self._log(name))) is None:
             self.check()
@@ -130,26 +130,26 @@ class Processes:
         return found[1]
 
     def pid(self, name: str) -> int:
-        """The process's id."""
+        """The process id."""
         return self._running[name].pid
 
     def ended(self, name: str) -> bool:
-        """Say whether a process has come to its end."""
+        """Whether a process has exited."""
         return self._running[name].poll() is not None
 
     def stop(self, name: str) -> None:
-        """Ask a process to end; raises NextclickError if it does not end well."""
+        """Terminate a process; raises NextclickError if its exit code is not 0."""
         code = processes.stop(self._running.pop(name), STOP_SECONDS)
         if code != 0:
             raise NextclickError(f"the {name} process ended with exit code {code}")
 
     def stop_all(self) -> None:
-        """Stop one after the other, in the order of their start."""
+        """Stop all processes, one after the other, in the order of their start."""
         for name in list(self._running):
             self.stop(name)
 
     def kill_all(self) -> None:
-        """SIGKILL what still runs."""
+        """Send SIGKILL to all processes that still run."""
         for process in self._running.values():
             process.kill()
             process.wait()
@@ -160,7 +160,7 @@ class Processes:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def show_logs(self, console: Console) -> None:
-        """Print the end of the log of each process that still runs."""
+        """Print the end of the log of each process that was not stopped."""
         for name in self._running:
             console.rule(f"log of {name}")
             console.print(self._log(name)[-2000:], markup=False)

@@ -1,4 +1,4 @@
-"""Reading both topics from outside, for the demo and the benches."""
+"""Reads clicks and recommendations from Kafka, for the metrics of the demo and benchmarks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from nextclick.shared.runtime.settings import KafkaSettings
 from nextclick.shared.schemas import Recommendation
 from nextclick.shared.stream_metrics import StreamMetrics
 
-DIGEST_SECONDS = 0.25
+UPDATE_SECONDS = 0.25
 
 
 class Watcher:
-    """Reads both topics from outside. A thread notes when each answer arrives and does nothing
-    else; `digest` works out, in bulk, what it means."""
+    """Reads both topics. A thread only records when each answer arrives, so that arrival times are
+    exact; `update` decodes the answers later, in bulk."""
 
     def __init__(self, kafka: KafkaSettings, live: StreamMetrics) -> None:
         self._live = live
@@ -26,12 +26,12 @@ class Watcher:
         self._clicks = TopicReader(kafka, [kafka.clicks_topic], bulk=True)
         self._arrived: deque[tuple[float, bytes]] = deque()
         self._stop = threading.Event()
-        freeze_garbage_collector()  # else an answer would seem to arrive 170 ms late
-        self._thread = threading.Thread(target=self._note_arrivals, name="watcher", daemon=True)
+        freeze_garbage_collector()  # a collection would delay recorded arrivals by 170 ms
+        self._thread = threading.Thread(target=self._record_arrivals, name="watcher", daemon=True)
         self._thread.start()
 
-    def digest(self) -> None:
-        """Bring `live` up to date."""
+    def update(self) -> None:
+        """Add the new clicks and answers to the metrics."""
         batch = [self._arrived.popleft() for _ in range(len(self._arrived))]
         self._live.add_answers(
             [Recommendation.model_validate_json(value) for _, value in batch],
@@ -42,17 +42,17 @@ class Watcher:
         )
 
     def drain(self, seconds: float) -> None:
-        """Wait until every click seen is answered, and no more come, or the time is over."""
+        """Update until all clicks are answered and none arrive, for at most `seconds`."""
         deadline = time.monotonic() + seconds
         quiet_since, seen = time.monotonic(), -1
         while time.monotonic() < deadline:
-            self.digest()
+            self.update()
             total = len(self._live.clicks) + self._live.answered.total()
             if total != seen:
                 quiet_since, seen = time.monotonic(), total
             if self._live.missing == 0 and time.monotonic() - quiet_since > 1.0:
                 return
-            time.sleep(DIGEST_SECONDS)
+            time.sleep(UPDATE_SECONDS)
 
     def close(self) -> None:
         """Stop reading."""
@@ -61,7 +61,7 @@ class Watcher:
         self._answers.close()
         self._clicks.close()
 
-    def _note_arrivals(self) -> None:
+    def _record_arrivals(self) -> None:
         while not self._stop.is_set():
             messages = self._answers.poll(1000, timeout=0.1)
             now_ms = time.time() * 1000

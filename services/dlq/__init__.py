@@ -1,1 +1,1 @@
-"""Dead letters: listing them, showing one, and sending them to the clicks topic once more."""
+"""Dead letters: list them, show one, and redrive them, that is, send them to the clicks topic."""

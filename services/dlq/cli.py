@@ -1,4 +1,4 @@
-"""`nextclick dlq …`: the messages that were no clicks, and sending them once more."""
+"""`nextclick dlq …`: lists, shows and redrives dead letters."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from rich.text import Text
 
 from nextclick.shared.errors import ConfigurationError, NextclickError
 
-app = typer.Typer(no_args_is_help=True, help="Dead letters: messages that were no clicks.")
+app = typer.Typer(no_args_is_help=True, help="Dead letters: messages that were not clicks.")
 console = Console(soft_wrap=True)
 _REASON = typer.Option(
-    # dead_letters.KNOWN in words: importing it takes longer than everything else in --help.
-    help="Only those with this reason: empty, oversized, not_json, invalid or other."
+    # A copy of dead_letters.KNOWN, whose import would make --help slow.
+    help="Only dead letters with this reason: empty, oversized, not_json, invalid or other."
 )
 
 
 @app.command("list")
 def list_dead_letters(
     reason: Annotated[str | None, _REASON] = None,
-    limit: Annotated[int, typer.Option(help="At most so many, the newest.", min=1)] = 20,
+    limit: Annotated[int, typer.Option(help="Show this many of the newest.", min=1)] = 20,
     json: Annotated[Path | None, typer.Option(help="Write the list here, too.")] = None,
 ) -> None:
-    """List dead letters, newest last, and how many there are for each reason.
+    """List dead letters, newest last, and count them by reason.
 
     Example: nextclick dlq list --reason invalid
     """
@@ -35,18 +35,18 @@ def list_dead_letters(
     from nextclick.shared.kafka import offsets_held, read_offsets
     from nextclick.shared.runtime.settings import Settings
 
-    reasons = dead_letters.known(reason)
+    reasons = dead_letters.select_reasons(reason)
     kafka = Settings.from_environment().kafka
-    held = offsets_held(kafka, kafka.dlq_topic)
-    messages = read_offsets(kafka, kafka.dlq_topic, held)
+    retained = offsets_held(kafka, kafka.dlq_topic)
+    messages = read_offsets(kafka, kafka.dlq_topic, retained)
     newest, counts = dead_letters.newest(messages, reasons, limit)
     rows = [text.row(letter) for letter in newest]
     table = Table(*text.COLUMNS)
     for column in table.columns[:3]:
-        column.no_wrap = True  # a place that is cut short cannot be copied
+        column.no_wrap = True  # a position must be copyable
     for row in rows:
         cells = ("–" if row[name] is None else row[name] for name in text.COLUMNS)
-        table.add_row(*map(Text, cells))  # Text: what looks like markup is none
+        table.add_row(*map(Text, cells))  # Text: markup is not interpreted
     if rows:
         console.print(table)
     by_reason = [f"{name} {counts[name]:,}" for name in dead_letters.KNOWN if counts[name]]
@@ -63,7 +63,7 @@ def list_dead_letters(
 def show(
     place: Annotated[str, typer.Argument(help="PARTITION/OFFSET on the dead-letter topic.")],
 ) -> None:
-    """Show everything of one dead letter.
+    """Show one dead letter completely.
 
     Example: nextclick dlq show 0/17
     """
@@ -73,30 +73,30 @@ def show(
 
     partition, offset = dead_letters.place(place)
     kafka = Settings.from_environment().kafka
-    held = offsets_held(kafka, kafka.dlq_topic)
-    here = range(offset, offset + 1) if offset in held.get(partition, ()) else range(0)
+    retained = offsets_held(kafka, kafka.dlq_topic)
+    here = range(offset, offset + 1) if offset in retained.get(partition, ()) else range(0)
     for message in read_offsets(kafka, kafka.dlq_topic, {partition: here}):
         typer.echo(text.page(dead_letters.read(message)))
         return
-    raise NextclickError(f"no dead letter at {place}; {kafka.dlq_topic} holds {_what(held)}")
+    raise NextclickError(f"no dead letter at {place}; {kafka.dlq_topic} holds {_ranges(retained)}")
 
 
 @app.command()
 def redrive(
     reason: Annotated[str | None, _REASON] = None,
-    limit: Annotated[int, typer.Option(help="At most so many; 0 = no limit.", min=0)] = 0,
+    limit: Annotated[int, typer.Option(help="Redrive at most this many; 0 = all.", min=0)] = 0,
     everything: Annotated[
-        bool, typer.Option("--all", help="From the beginning: also what was redriven before.")
+        bool, typer.Option("--all", help="Start at the beginning, with those redriven before.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done.")
+        bool, typer.Option("--dry-run", help="Only print what would be done.")
     ] = False,
 ) -> None:
-    """Send dead letters to the clicks topic once more, each one once.
+    """Send dead letters to the clicks topic again, each one once.
 
-    Begins where the last redrive of the same reason ended. What no worker could accept (cut,
-    empty, oversized) is skipped. A letter that is bad again comes back, marked as redriven.
-    Bytes and key stay as they are, so what was answered before has the same event_id again.
+    Starts after the last redrive for the same reason. Dead letters that no worker can accept (cut,
+    empty, oversized) are skipped. One that is invalid again becomes a new dead letter, marked as
+    redriven. Key and value are unchanged, so the event_id is the same, too.
 
     Example: nextclick dlq redrive --reason invalid --dry-run
     """
@@ -104,17 +104,19 @@ def redrive(
     from nextclick.services.dlq.redrive import run
     from nextclick.shared.runtime.settings import Settings
 
-    reasons = dead_letters.known(reason)
+    reasons = dead_letters.select_reasons(reason)
     settings = Settings.from_environment()
-    gone, skipped = run(settings, reasons, from_beginning=everything, limit=limit, dry_run=dry_run)
+    redriven, skipped = run(
+        settings, reasons, from_beginning=everything, limit=limit, dry_run=dry_run
+    )
     would = "would be " if dry_run else ""
-    typer.echo(f"{gone:,} {would}redriven to {settings.kafka.clicks_topic}")
+    typer.echo(f"{redriven:,} {would}redriven to {settings.kafka.clicks_topic}")
     for why, count in skipped.most_common():
         typer.echo(f"{count:,} {would}skipped: {why}")
-    if not gone and not skipped and not everything:
-        typer.echo("no new letters since the last redrive; --all begins at the beginning")
+    if not redriven and not skipped and not everything:
+        typer.echo("no new dead letters since the last redrive; --all redrives from the beginning")
 
 
-def _what(held: dict[int, range]) -> str:
-    spans = [f"{p}/{r.start} to {p}/{r.stop - 1}" for p, r in sorted(held.items()) if r]
+def _ranges(retained: dict[int, range]) -> str:
+    spans = [f"{p}/{r.start} to {p}/{r.stop - 1}" for p, r in sorted(retained.items()) if r]
     return ", ".join(spans) or "none"

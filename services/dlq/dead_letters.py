@@ -1,4 +1,4 @@
-"""Dead letters: reading them, and deciding which of them to list and to redrive. Pure."""
+"""Decodes dead letters, and selects those to list and to redrive. Pure."""
 
 from __future__ import annotations
 
@@ -13,36 +13,38 @@ from nextclick.shared.messages import REDRIVEN, Message, OutMessage, times_redri
 from nextclick.shared.schemas import LATEST_TIMESTAMP, MAX_CLICK_BYTES, REASONS
 
 OTHER = "other"
-"""The reason of a letter that gives none of them: it is not from a worker of this version."""
+"""The reason of a dead letter without a known one: it is not from a worker of this version."""
 KNOWN = (*REASONS, OTHER)
 
 Offsets = Mapping[int, int]
-"""Partition → offset that comes next."""
+"""Partition → next offset."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter, read: `message` is it as it lies on the dead-letter topic."""
+    """A decoded dead letter."""
 
     message: Message
+    """As on the dead-letter topic."""
     reason: str
     error: bytes
     origin: bytes
-    """Where the worker found it: topic/partition/offset."""
+    """Original position: topic/partition/offset."""
     time_ms: int | None
-    """When it became a letter, if it says so."""
+    """When it was dead-lettered, epoch ms; None if the header is missing or malformed."""
     redriven: int
+    """How many times it was redriven."""
     cut: bool
-    """The worker shortened the key or the value, so this is not the whole message."""
+    """Whether the worker has cut key or value, so that the message is incomplete."""
 
     @property
     def place(self) -> str:
-        """What `dlq show` takes."""
+        """PARTITION/OFFSET on the dead-letter topic, as `dlq show` takes it."""
         return f"{self.message.partition}/{self.message.offset}"
 
 
 def read(message: Message) -> DeadLetter:
-    """Read the headers that the worker wrote (services/worker/decide.py)."""
+    """Decode the headers that the worker wrote (services/worker/decide.py)."""
     headers = {name: value or b"" for name, value in message.headers}
     reason = headers.get("error_class", b"").decode("utf-8", "replace")
     time = headers.get("time", b"")
@@ -57,19 +59,19 @@ def read(message: Message) -> DeadLetter:
     )
 
 
-def known(reason: str | None) -> tuple[str, ...]:
-    """The reasons to look at: this one, or all; raises ConfigurationError if there is no such."""
+def select_reasons(reason: str | None) -> tuple[str, ...]:
+    """This reason, or all for None; raises ConfigurationError if there is no such reason."""
     if reason is not None and reason not in KNOWN:
         raise ConfigurationError(f"--reason {reason!r}: the reasons are {', '.join(KNOWN)}")
     return KNOWN if reason is None else (reason,)
 
 
 def place(text: str) -> tuple[int, int]:
-    """Read PARTITION/OFFSET; raises ConfigurationError if it is something else."""
+    """Parse PARTITION/OFFSET; raises ConfigurationError if it is malformed."""
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,18})", text)
     if match is None:
         raise ConfigurationError(
-            f"{text!r} is no place: give PARTITION/OFFSET as `nextclick dlq list` shows it, "
+            f"{text!r} is not a position: give PARTITION/OFFSET as `nextclick dlq list` shows it, "
             "such as 0/17"
         )
     return int(match[1]), int(match[2])
@@ -78,7 +80,7 @@ def place(text: str) -> tuple[int, int]:
 def newest(
     messages: Iterable[Message], reasons: Collection[str], limit: int
 ) -> tuple[list[DeadLetter], Counter[str]]:
-    """The newest letters with one of these reasons, newest last, and how many of each there are."""
+    """The newest dead letters with one of these reasons, newest last, and all counts by reason."""
     counts: Counter[str] = Counter()
 
     def counted() -> Iterator[DeadLetter]:
@@ -94,74 +96,78 @@ def _age(letter: DeadLetter) -> tuple[int, int, int]:
     return letter.time_ms or 0, letter.message.partition, letter.message.offset
 
 
-def due(messages: Iterable[Message], done: Mapping[str, Offsets]) -> Iterator[DeadLetter]:
-    """The letters with a reason of `done` that lie after what is done of that reason."""
+def pending(messages: Iterable[Message], done: Mapping[str, Offsets]) -> Iterator[DeadLetter]:
+    """The dead letters with a reason of `done` that are after the offsets done for it."""
     for letter in map(read, messages):
         partition, offset = letter.message.partition, letter.message.offset
         if letter.reason in done and offset >= done[letter.reason].get(partition, 0):
             yield letter
 
 
-def still_valid(committed: Offsets, held: Mapping[int, range]) -> Offsets:
-    """Leave out what lies beyond a partition's end: the topic was made anew since."""
-    return {p: offset for p, offset in committed.items() if p in held and offset <= held[p].stop}
-
-
-def unread(held: Mapping[int, range], done: Mapping[str, Offsets]) -> dict[int, range]:
-    """The offsets where letters that are due may lie."""
+def valid_offsets(committed: Offsets, retained: Mapping[int, range]) -> Offsets:
+    """Drop offsets beyond the end of their partition: the topic has been recreated since."""
     return {
-        partition: range(
-            max(offsets.start, min(theirs.get(partition, 0) for theirs in done.values())),
-            offsets.stop,
-        )
-        for partition, offsets in held.items()
+        p: offset for p, offset in committed.items() if p in retained and offset <= retained[p].stop
     }
 
 
-def up_to(limit: int, letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
-    """Stop after `limit` letters that can be redriven; 0 = never."""
+def unread_offsets(retained: Mapping[int, range], done: Mapping[str, Offsets]) -> dict[int, range]:
+    """The offset ranges to read for dead letters that are not done."""
+    return {
+        partition: range(
+            max(
+                offsets.start, min(offsets_done.get(partition, 0) for offsets_done in done.values())
+            ),
+            offsets.stop,
+        )
+        for partition, offsets in retained.items()
+    }
+
+
+def limited(limit: int, letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
+    """Stop after `limit` dead letters that can be redriven; 0 = no limit."""
     count = 0
     for letter in letters:
         yield letter
-        count += obstacle(letter) is None
+        count += skip_reason(letter) is None
         if count == limit > 0:
             return
 
 
-def obstacle(letter: DeadLetter) -> str | None:
-    """Why no worker could accept this letter, whatever has been mended; None if one might."""
+def skip_reason(letter: DeadLetter) -> str | None:
+    """Why no worker can ever accept this dead letter; None if a worker may."""
     if letter.reason == "oversized":
         return f"oversized: a click has at most {MAX_CLICK_BYTES:,} bytes"
     if letter.cut:
-        return "cut: the letter does not hold the whole message"
+        return "cut: the dead letter does not hold the whole message"
     if not letter.message.value:
-        return "empty: there is nothing in it"
+        return "empty: the message has no value"
     return None
 
 
-def redriven(topic: str, partitions: Collection[int], letter: DeadLetter) -> OutMessage:
-    """The message as it first was, and in a header that this is not the first time.
+def redriven_message(topic: str, partitions: Collection[int], letter: DeadLetter) -> OutMessage:
+    """The original message, with a header that counts its redrives.
 
-    It goes to the partition that it came from, where the user's other clicks are: not all
-    producers hash a key alike. Where that is not known (any more) the key decides.
+    It goes to its original partition, where the user's other clicks are, because producers differ
+    in how they hash keys. If that partition is unknown or gone, the key decides.
     """
-    home = (p for p in partitions if letter.origin.startswith(f"{topic}/{p}/".encode()))
+    original = (p for p in partitions if letter.origin.startswith(f"{topic}/{p}/".encode()))
     return OutMessage(
         topic,
         letter.message.key,
         letter.message.value,
         ((REDRIVEN, str(letter.redriven + 1).encode()),),
-        next(home, None),
+        next(original, None),
     )
 
 
-def after(
+def offsets_to_commit(
     letters: Iterable[DeadLetter], committed: Mapping[str, Offsets]
 ) -> dict[str, dict[int, int]]:
-    """What to commit for each reason once these letters are dealt with; never backwards."""
+    """Reason → offsets to commit once these dead letters are processed; they never decrease."""
     offsets: dict[str, dict[int, int]] = defaultdict(dict)
     for letter in letters:
-        partition, following = letter.message.partition, letter.message.offset + 1
-        if following > committed[letter.reason].get(partition, 0):
-            offsets[letter.reason][partition] = following
+        partition, next_offset = letter.message.partition, letter.message.offset + 1
+        if next_offset > committed[letter.reason].get(partition, 0):
+            offsets[letter.reason][partition] = next_offset
     return offsets

@@ -1,14 +1,14 @@
-"""`nextclick dlq redrive`: dead letters go back to the clicks topic, and a worker decides anew.
+"""`nextclick dlq redrive`: sends dead letters to the clicks topic again.
 
-    1  read a part of the letters that are due
-    2  produce those that might be accepted: the original bytes and key, hence the same event_id
+    1  read a batch of pending dead letters
+    2  produce those that a worker may accept: the original key and value, so the same event_id
     3  wait until Kafka has acknowledged them
-    4  commit the part's offsets
+    4  commit the offsets of the batch
 
-4 never runs ahead of 3, so a crash anywhere loses no letter; it repeats those of one part at
-most, and a click that is repeated is appended once and answered alike while it is held
-(shared/redis/sessions.py). Each reason has a consumer group of its own, so a redrive for one reason
-leaves the letters of the others for later. Letters that arrive meanwhile wait for the next redrive.
+Step 4 comes after step 3, so a crash loses no dead letter. It repeats at most one batch; a repeated
+click is appended once, and gets the same answer as long as the session store holds it
+(shared/redis/sessions.py). Each reason has its own consumer group, so a redrive for one reason does
+not skip the dead letters of others. Those that arrive meanwhile wait for the next redrive.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from nextclick.services.dlq import dead_letters
 from nextclick.shared.kafka import GroupOffsets, Publisher, offsets_held, read_offsets
 from nextclick.shared.runtime.settings import Settings
 
-PART = 100
-"""Letters in hand at a time: each may have close to a megabyte."""
+BATCH_SIZE = 100
+"""Dead letters in memory at a time; each may have almost a megabyte."""
 
 
 def run(
@@ -34,14 +34,15 @@ def run(
     limit: int = 0,
     dry_run: bool = False,
 ) -> tuple[int, Counter[str]]:
-    """Redrive what is due for these reasons.
+    """Redrive the pending dead letters with these reasons.
 
-    Returns how many letters went, and how many did not by why. With `dry_run` nothing is done.
+    Returns the number of redriven ones, and the numbers of skipped ones by cause. With `dry_run`
+    nothing is sent or committed. Raises Unavailable or ConfigurationError.
     """
     kafka = settings.kafka
-    held = offsets_held(kafka, kafka.dlq_topic)
-    partitions = offsets_held(kafka, kafka.clicks_topic)  # a missing one is refused, not created
-    gone, skipped = 0, Counter[str]()
+    retained = offsets_held(kafka, kafka.dlq_topic)
+    partitions = offsets_held(kafka, kafka.clicks_topic)  # raises if the topic is missing
+    redriven, skipped = 0, Counter[str]()
     with ExitStack() as stack:
         groups = {
             reason: stack.enter_context(
@@ -50,25 +51,27 @@ def run(
             for reason in reasons
         }
         committed = {
-            reason: dead_letters.still_valid(group.committed(), held)
+            reason: dead_letters.valid_offsets(group.committed(), retained)
             for reason, group in groups.items()
         }
         done = {reason: {} for reason in groups} if from_beginning else committed
-        wanted = dead_letters.unread(held, done)
+        wanted = dead_letters.unread_offsets(retained, done)
         messages = stack.enter_context(closing(read_offsets(kafka, kafka.dlq_topic, wanted)))
-        waiting = dead_letters.up_to(limit, dead_letters.due(messages, done))
+        pending = dead_letters.limited(limit, dead_letters.pending(messages, done))
         publisher = Publisher(kafka)
-        while part := list(islice(waiting, PART)):  # 1
-            obstacles = [dead_letters.obstacle(letter) for letter in part]
-            going = [letter for letter, why in zip(part, obstacles, strict=True) if why is None]
+        while batch := list(islice(pending, BATCH_SIZE)):  # 1
+            skip_reasons = [dead_letters.skip_reason(letter) for letter in batch]
+            accepted = [
+                letter for letter, reason in zip(batch, skip_reasons, strict=True) if reason is None
+            ]
             if not dry_run:
                 publisher.send(
-                    dead_letters.redriven(kafka.clicks_topic, partitions, letter)
-                    for letter in going
+                    dead_letters.redriven_message(kafka.clicks_topic, partitions, letter)
+                    for letter in accepted
                 )  # 2
                 publisher.wait_acknowledged()  # 3
-                for reason, offsets in dead_letters.after(part, committed).items():
+                for reason, offsets in dead_letters.offsets_to_commit(batch, committed).items():
                     groups[reason].commit(offsets)  # 4
-            gone += len(going)
-            skipped.update(why for why in obstacles if why is not None)
-    return gone, skipped
+            redriven += len(accepted)
+            skipped.update(why for why in skip_reasons if why is not None)
+    return redriven, skipped

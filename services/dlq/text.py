@@ -1,7 +1,7 @@
 """Dead letters as text. Pure.
 
-Anybody may have written what is in a letter, its headers included, so nothing of it reaches a
-terminal but through `printable`.
+The content of a dead letter is untrusted, its headers included, so all of it goes through
+`printable` before it reaches a terminal.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from nextclick.services.dlq.dead_letters import DeadLetter
 from nextclick.shared.runtime import masking
 
 COLUMNS = ("place", "time", "reason", "error", "key", "begins")
-"""What of a row a terminal has room for."""
+"""The columns of the table on a terminal; `row` has more."""
 
 
 def printable(raw: bytes | str) -> str:
-    """One line that a terminal shows and does not obey: all that is not printable is escaped."""
+    """Decode and escape: one line without control characters."""
     text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
     return masking.printable(text)
 
 
 def row(letter: DeadLetter) -> dict[str, Any]:
-    """A letter in short, for `dlq list`; None where it has no such thing."""
+    """A short form of a dead letter, for `dlq list`; missing values are None."""
     key, value = letter.message.key, letter.message.value or b""
     return {
         "place": letter.place,
@@ -39,7 +39,7 @@ def row(letter: DeadLetter) -> dict[str, Any]:
 
 
 def page(letter: DeadLetter) -> str:
-    """Everything that a letter says, for `dlq show`."""
+    """The complete dead letter, for `dlq show`."""
     key, value = letter.message.key, letter.message.value
     lines = [
         f"place     {letter.place}",
@@ -62,7 +62,7 @@ def page(letter: DeadLetter) -> str:
 
 
 def _value(value: bytes | None) -> list[str]:
-    """Text as it is, so that a mistake in it can be seen; what is no text in hexadecimal."""
+    """Lines of a value: the text, or a hex dump if it is not UTF-8."""
     if not value:
         return ["(none)" if value is None else "(empty)"]
     try:

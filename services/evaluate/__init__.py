@@ -1,1 +1,1 @@
-"""`nextclick evaluate`: methods compared on a file, a log or a made world, offline."""
+"""`nextclick evaluate`: offline comparison of methods on a file, a log or a simulated world."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from nextclick.services.evaluate.worlds import WORLDS
 from nextclick.shared.errors import ConfigurationError
 from nextclick.trainer.compare.benchmark import Benchmark, open_benchmark
-from nextclick.trainer.compare.methods import MethodOptions, factories
+from nextclick.trainer.compare.methods import MethodOptions, method_factories
 from nextclick.trainer.compare.report import terminal
 from nextclick.trainer.compare.report.compare import compare
 from nextclick.trainer.compare.report.environment import environment
@@ -22,7 +22,7 @@ from nextclick.trainer.compare.report.summary import summarise
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for on the command line."""
+    """The options of the command line."""
 
     data: str
     methods: Sequence[str]
@@ -39,13 +39,16 @@ def names(listed: str) -> list[str]:
 
 
 def use_threads(count: int) -> None:
-    """Bound the CPU threads of torch; 0 leaves them as they are."""
+    """Set the number of CPU threads of torch; 0 leaves it unchanged."""
     if count:
         torch.set_num_threads(count)
 
 
 def open_data(data: str, gap_ms: int) -> Benchmark:
-    """Open a world by name, else a file or folder."""
+    """Open a world by name, else a file or folder. Raises ConfigurationError if it is neither.
+
+    gap_ms: the pause after which a new session starts.
+    """
     if data in WORLDS:
         return WORLDS[data]()
     if not Path(data).exists():
@@ -56,7 +59,7 @@ def open_data(data: str, gap_ms: int) -> Benchmark:
 
 
 def run(options: Options, device: torch.device, gap_ms: int, console: Console) -> None:
-    """Compare and report. Everything that can be wrong is found before anything is fitted."""
+    """Compare and report. Raises ConfigurationError for invalid options before the first fit."""
     for option, file in (("--json", options.json), ("--html", options.html)):
         if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise ConfigurationError(f"{option} {file}: is a folder, or its folder does not exist")
@@ -65,13 +68,13 @@ def run(options: Options, device: torch.device, gap_ms: int, console: Console) -
     if not options.methods or not options.presets:
         raise ConfigurationError("--methods and --preset need at least one name each")
     benchmark = open_data(options.data, gap_ms)
-    makers = factories(
+    chosen = method_factories(
         options.methods,
         benchmark,
         MethodOptions(options.presets, device, options.max_seconds or None),
     )
     seeds = list(range(options.seeds))
-    report = summarise(benchmark, compare(benchmark, makers, seeds), seeds, environment(device))
+    report = summarise(benchmark, compare(benchmark, chosen, seeds), seeds, environment(device))
     terminal.show(report, console)
     if options.json is not None:
         _write(options.json, report.model_dump_json(indent=2))

@@ -1,7 +1,4 @@
-"""The simulated worlds as data sets to compare methods on, each with its ceiling.
-
-Composes simulator and trainer, as only `cli` and `demo` do beside it.
-"""
+"""The simulated worlds as benchmarks, each with the best possible method as its ceiling."""
 
 from __future__ import annotations
 
@@ -20,15 +17,15 @@ from nextclick.trainer.data import Samples, click_log
 from nextclick.trainer.evaluate import FloatArray
 
 INTERACTIONS = 200_000
-"""Of the source's world; every fifth becomes a click."""
+"""Interactions of the source world; every fifth is a click."""
 CLICKS = 200_000
-"""Of the world of missions."""
+"""Clicks of the missions world."""
 _LAST_CLICK = 1_700_000_000_000
 _SEED = 1
 
 
 def source() -> Benchmark:
-    """The source's own log, of clicks without any order, split by time; sessions never end."""
+    """The source's log, whose clicks are independent of their order; each user is one session."""
     world = World()
     frame = click_frame(world.source_clicks(INTERACTIONS), _LAST_CLICK, rate=200, seed=0)
     return Benchmark(
@@ -39,17 +36,17 @@ def source() -> Benchmark:
 
 
 def missions(gap_ms: int, clicks: int = CLICKS) -> Benchmark:
-    """Shoppers on missions, a click a second. Every pause between sessions is over half an hour.
+    """The missions world at one click per second; pauses between sessions exceed half an hour.
 
-    gap_ms: 0 lets histories run on from one mission into the next, as in the demo's fast traffic.
+    gap_ms: with 0, histories continue from one mission into the next, as in the demo's traffic.
     """
     world = MissionWorld()
     frame = click_frame(world.clicks(clicks, _SEED), _LAST_CLICK, rate=1, seed=0)
-    law = partial(world.next_click_given_history, rollover=0.0 if gap_ms else 1.0)
+    click_probabilities = partial(world.next_click_given_history, rollover=0.0 if gap_ms else 1.0)
     return Benchmark(
         "missions" if gap_ms else "missions-nogap",
         click_log(frame, gap_ms),
-        oracle=oracle(world.item_ids, law),
+        oracle=oracle(world.item_ids, click_probabilities),
     )
 
 
@@ -58,20 +55,20 @@ WORLDS: dict[str, Callable[[], Benchmark]] = {
     "missions": partial(missions, gap_ms=30 * 60 * 1000),
     "missions-nogap": partial(missions, gap_ms=0),
 }
-"""Every world that `nextclick evaluate` knows by name: a new one is entered here."""
+"""Name on the command line → benchmark. Add new worlds here."""
 
 
-def oracle(item_ids: list[str], law: Callable[[IntArray], FloatArray]) -> Oracle:
-    """Turn a world's law into an oracle.
+def oracle(item_ids: list[str], click_probabilities: Callable[[IntArray], FloatArray]) -> Oracle:
+    """The best possible method of a world: scores by its true click probabilities.
 
-    law: histories [B, L] as rows of `item_ids` → P(next click), shape [B, len(item_ids)].
+    click_probabilities: histories [B, L], rows of `item_ids` → P(next click) [B, len(item_ids)].
     """
     of_world = Vocabulary(item_ids)
 
     def scores(cases: Samples, vocabulary: Vocabulary) -> FloatArray:
         rows = of_world.rows(vocabulary.item_ids)
         histories = np.concatenate([[0], rows])[cases.histories]
-        # A law may rule an item out; a logarithm that small stands for it.
-        return np.log(np.maximum(law(histories)[:, rows - 1], 1e-300))
+        # Probabilities can be 0; the lower bound keeps the logarithm finite.
+        return np.log(np.maximum(click_probabilities(histories)[:, rows - 1], 1e-300))
 
     return scores

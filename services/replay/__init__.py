@@ -1,1 +1,1 @@
-"""Your own clicks: logs in the usual formats, onto Kafka or into the event log."""
+"""Reads click logs in common formats, and publishes them to Kafka or imports them."""

@@ -1,4 +1,4 @@
-"""`nextclick replay`: read a file, say what is in it, send it."""
+"""`nextclick replay`: describes a click log and publishes its clicks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _REPORT_SECONDS = 10.0
 
 
 def parse_speed(text: str) -> float:
-    """`1x`, `100x` or `max`. Raises ConfigurationError."""
+    """Parse `1x`, `100x` or `max` (infinity). Raises ConfigurationError."""
     if text == "max":
         return math.inf
     found = re.fullmatch(r"(\d+(?:\.\d+)?)x?", text)
@@ -48,7 +48,7 @@ def parse_speed(text: str) -> float:
 
 
 def parse_mapping(text: str) -> dict[str, str]:
-    """`user=…,item=…,time=…`, any of them. Raises ConfigurationError."""
+    """Parse any of `user=…,item=…,time=…` to role → column. Raises ConfigurationError."""
     mapping = {}
     for part in filter(None, text.split(",")):
         role, equals, column = part.partition("=")
@@ -59,9 +59,9 @@ def parse_mapping(text: str) -> dict[str, str]:
 
 
 def describe(clicks: ClickFile, console: Console, strict: bool) -> None:
-    """Print what a file holds, and what is wrong with it.
+    """Print a summary of a file and its problems.
 
-    Raises ConfigurationError if something is, and `strict` forbids that.
+    Raises ConfigurationError if there are problems and `strict` is set.
     """
     first, last = (
         datetime.fromtimestamp(moment / 1000, UTC).isoformat(sep=" ", timespec="seconds")
@@ -94,28 +94,35 @@ def replay(
     restart: bool,
     state_file: Path | None,
 ) -> None:
-    """Send what was not sent yet. Raises ConfigurationError if the file is another one now."""
+    """Publish the clicks that are not sent yet; the progress is saved in `state_file`.
+
+    Raises ConfigurationError if the saved progress is that of another file, topic or `now`.
+    """
     path = state_file or state_path(clicks.path)
     state = None if restart else read_state(path)
-    mark = fingerprint(clicks)
+    file_fingerprint = fingerprint(clicks)
     if state is None:
-        state = State(mark, kafka.clicks_topic, 0, random.token_hex(4) if now else "")
-    elif (state.fingerprint, state.topic, bool(state.salt)) != (mark, kafka.clicks_topic, now):
+        state = State(file_fingerprint, kafka.clicks_topic, 0, random.token_hex(4) if now else "")
+    elif (state.fingerprint, state.topic, bool(state.salt)) != (
+        file_fingerprint,
+        kafka.clicks_topic,
+        now,
+    ):
         raise ConfigurationError(
-            f"{clicks.path} was being replayed as something else ({state.sent:,} clicks sent): "
-            "the file, the topic or --now is another one; --restart begins anew"
+            f"{clicks.path}: an earlier replay ({state.sent:,} clicks sent) had another file "
+            "content, topic or --now; --restart starts over"
         )
     else:
-        console.print(f"going on after {state.sent:,} clicks; --restart begins anew")
-    write_state(path, state)  # now rather than after the first clicks, if it cannot be written
+        console.print(f"resuming after {state.sent:,} clicks; --restart starts over")
+    write_state(path, state)  # fails before the first click if it cannot be written
     ensure_topics(kafka, [kafka.clicks_topic])
     before, began = state.sent, time.monotonic()
     with _progress(len(clicks), console) as show:
         show(state.sent)
 
-        def save(reached: State) -> None:
-            write_state(path, reached)
-            show(reached.sent)
+        def save(new_state: State) -> None:
+            write_state(path, new_state)
+            show(new_state.sent)
 
         with contextlib.suppress(ShutdownRequested):
             publish(
@@ -125,7 +132,7 @@ def replay(
                 Publisher(kafka),
                 save=save,
                 stop=stop,
-                patiently=RetryUntilAvailable(stop, log),
+                until_available=RetryUntilAvailable(stop, log),
             )
     seconds = time.monotonic() - began
     sent = state.sent - before
@@ -134,12 +141,12 @@ def replay(
         path.unlink()
     else:
         left = len(clicks) - state.sent
-        console.print(f"{left:,} are left; the same command goes on")
+        console.print(f"{left:,} are left; the same command resumes")
 
 
 @contextlib.contextmanager
 def _progress(total: int, console: Console) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, else a line now and then."""
+    """Show a bar on a terminal, else a line every _REPORT_SECONDS; yields a function of `sent`."""
     if console.is_terminal:
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("clicks"), TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:

@@ -1,14 +1,14 @@
-"""The formats of click logs, each as a reader of (line, user, item, time) in text.
+"""Readers of click log formats; each yields rows of (line, user, item, time) as text.
 
 csv           a header; `,` `;` tab or `|` between the columns
-jsonl         an object a line
+jsonl         one object per line
 parquet       columns
-sessions      a session a line, item ids with blanks between, no users and no times
+sessions      one session per line: item ids separated by blanks, no users and no times
 rsc15         RecSys Challenge 2015: `session,ISO time,item,category` without a header, or a
               table `SessionId ItemId Time` (unix seconds)
 retailrocket  events.csv: `timestamp,visitorid,event,itemid,transactionid`; its views
 diginetica    train-item-views.csv: `sessionId;userId;itemId;timeframe;eventdate`
-otto          a session a line, `{"session", "events": [{"aid", "ts", "type"}]}`; its clicks
+otto          one session per line, `{"session", "events": [{"aid", "ts", "type"}]}`; its clicks
 movielens     ratings.csv, ratings.dat (`::`) or u.data: `user item rating seconds`
 """
 
@@ -30,17 +30,17 @@ FORMATS = (
     "movielens",
 )  # fmt: skip
 ROLES = ("user", "item", "time")
-_USUAL = {
+_COMMON_NAMES = {
     "user": ("user_id", "userid", "user", "visitorid", "visitor_id", "session_id", "sessionid",
              "session", "customer_id"),
     "item": ("item_id", "itemid", "item", "product_id", "productid", "movieid", "aid", "sku"),
     "time": ("timestamp", "time", "ts", "event_time", "created_at", "datetime", "date"),
 }  # fmt: skip
-"""Names that columns usually have, in lower case."""
+"""Role → common names of its column, in lower case; the first that exists is taken."""
 
 
 class Row(NamedTuple):
-    """A click as it stands in a file."""
+    """A click as text, with its line number."""
 
     line: int
     user: str
@@ -52,9 +52,9 @@ Reader = Callable[[Iterable[Line], str, Problems], Iterator[Row]]
 
 
 def columns_of(names: Sequence[str], mapping: Mapping[str, str], file: str) -> list[str]:
-    """The columns of user, item and time: by the mapping, else by their usual names.
+    """The names of the user, item and time columns: by the mapping, else by common names.
 
-    Raises ConfigurationError that says which are missing and which there are.
+    Raises ConfigurationError that lists the columns of the file if one is missing.
     """
     found = []
     for role in ROLES:
@@ -67,20 +67,20 @@ def columns_of(names: Sequence[str], mapping: Mapping[str, str], file: str) -> l
             found.append(mapping[role])
             continue
         by_name = {name.strip().lower(): name for name in reversed(names)}
-        usual = [by_name[name] for name in _USUAL[role] if name in by_name]
-        if not usual:
+        common = [by_name[name] for name in _COMMON_NAMES[role] if name in by_name]
+        if not common:
             raise ConfigurationError(
-                f"{file}: which column is the {role}? Say --map {role}=COLUMN; "
+                f"{file}: which column is the {role}? Use --map {role}=COLUMN; "
                 f"it has {', '.join(names)}"
             )
-        found.append(usual[0])
+        found.append(common[0])
     return found
 
 
 def detect(lines: Sequence[Line]) -> str:
-    """Say which format the first lines of a text file are in.
+    """Detect the format from the first lines of a text file.
 
-    Raises ConfigurationError if none fits.
+    Raises ConfigurationError if no format fits, or two do.
     """
     first = lines[0].text
     if first.lstrip().startswith("{"):
@@ -111,12 +111,12 @@ def detect(lines: Sequence[Line]) -> str:
     if all(_delimiter(line.text) == " " for line in lines):
         if _has_columns(first.split()):
             raise ConfigurationError(
-                f"is this a session a line or a table? Its first line is {first[:80]!r}; say "
+                f"is this one session per line, or a table? Its first line is {first[:80]!r}; use "
                 "--format sessions or --format csv"
             )
         return "sessions"
     raise ConfigurationError(
-        f"which format is this? Its first line is {first[:80]!r}; say --format "
+        f"which format is this? Its first line is {first[:80]!r}; use --format "
         + ", ".join(FORMATS)
     )
 
@@ -124,20 +124,20 @@ def detect(lines: Sequence[Line]) -> str:
 def csv_rows(
     lines: Iterable[Line], file: str, problems: Problems, mapping: Mapping[str, str]
 ) -> Iterator[Row]:
-    """A table with a header."""
+    """Read a table with a header."""
     rows = _cells(lines, file, problems)
     header = next(rows, None)
     if header is None:
         return
     names = [name.strip() for name in header[1]]
     places = [names.index(name) for name in columns_of(names, mapping, file)]
-    yield from _picked(rows, places, len(names), file, problems)
+    yield from _rows_of_columns(rows, places, len(names), file, problems)
 
 
 def jsonl_rows(
     lines: Iterable[Line], file: str, problems: Problems, mapping: Mapping[str, str]
 ) -> Iterator[Row]:
-    """An object a line."""
+    """Read one JSON object per line."""
     columns: list[str] | None = None
     for line, found in _objects(lines, file, problems):
         if columns is None:
@@ -150,10 +150,11 @@ def jsonl_rows(
 
 
 def session_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
-    """A session a line: the line is the user; a click a second, a session an hour after another.
+    """Read one session per line, with invented users and times.
 
-    The first session is thought to have begun in 2020. The user has the file's name in his own, so
-    that two files, such as a training and a test set, have no user in common.
+    Each line is one user, named after file and line, so that two files, such as a training and a
+    test set, share no user. The first session begins in 2020, each one an hour after the one
+    before; clicks are one second apart.
     """
     begins = 1_577_836_800
     name = file.removesuffix(".gz").removesuffix(".zst")[:100]
@@ -164,41 +165,41 @@ def session_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterat
 
 
 def rsc15_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
-    """Original, or the table that GRU4Rec's tools write."""
+    """Read the original file, or the table that GRU4Rec's tools write."""
     rows = _cells(lines, file, problems)
     first = next(rows, None)
     if first is None:
         return
     if "SessionId" in first[1]:
         names = first[1]
-        places = _places(names, ["SessionId", "ItemId", "Time"], file)
-        yield from _picked(rows, places, len(names), file, problems)
+        places = _column_indices(names, ["SessionId", "ItemId", "Time"], file)
+        yield from _rows_of_columns(rows, places, len(names), file, problems)
     else:
-        yield from _picked(itertools.chain([first], rows), [0, 2, 1], 4, file, problems)
+        yield from _rows_of_columns(itertools.chain([first], rows), [0, 2, 1], 4, file, problems)
 
 
 def retailrocket_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
-    """Views; carts and purchases are other events and passed over."""
+    """Read the views; events of other kinds (carts, purchases) are skipped."""
     rows = _cells(lines, file, problems)
     header = next(rows, None)
     if header is None:
         return
     names = header[1]
-    places = _places(names, ["visitorid", "itemid", "timestamp"], file)
-    (kind,) = _places(names, ["event"], file)
+    places = _column_indices(names, ["visitorid", "itemid", "timestamp"], file)
+    (kind,) = _column_indices(names, ["event"], file)
     views = ((line, cells) for line, cells in rows if cells[kind : kind + 1] == ["view"])
-    yield from _picked(views, places, len(names), file, problems)
+    yield from _rows_of_columns(views, places, len(names), file, problems)
 
 
 def diginetica_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
-    """`timeframe` is milliseconds since the session's first query, `eventdate` its day."""
+    """Read item views; `timeframe` is ms since the session's first query, `eventdate` its day."""
     rows = _cells(lines, file, problems)
     header = next(rows, None)
     if header is None:
         return
     names = header[1]
     wanted = ["sessionId", "itemId", "timeframe", "eventdate"]
-    session, item, frame, date = _places(names, wanted, file)
+    session, item, frame, date = _column_indices(names, wanted, file)
     for line, cells in rows:
         try:
             day = datetime.fromisoformat(cells[date]).replace(tzinfo=UTC)
@@ -209,25 +210,25 @@ def diginetica_rows(lines: Iterable[Line], file: str, problems: Problems) -> Ite
 
 
 def otto_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
-    """Clicks; carts and orders are other events and passed over."""
+    """Read the clicks; events of other kinds (carts, orders) are skipped."""
     for line, found in _objects(lines, file, problems):
         try:
             for event in found["events"]:
                 if event["type"] == "clicks":
                     yield Row(line, str(found["session"]), str(event["aid"]), str(event["ts"]))
         except (KeyError, TypeError):
-            problems.add(file, "line that is no session of OTTO", "left out", line)
+            problems.add(file, "line that is not an OTTO session", "left out", line)
 
 
 def movielens_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
-    """A rating is taken for a click."""
+    """Read ratings; each counts as a click."""
     for line in lines:
         delimiter = "::" if "::" in line.text else "\t" if "\t" in line.text else ","
         cells = line.text.split(delimiter)
         if cells[0].strip('"').lower() == "userid":
             continue
         if len(cells) != 4:
-            problems.add(file, "line that has not four cells", "left out", line.number)
+            problems.add(file, "line without four cells", "left out", line.number)
             continue
         yield Row(line.number, cells[0], cells[1], cells[3].strip())
 
@@ -243,10 +244,10 @@ TEXT_READERS: dict[str, Reader] = {
 TIME_UNITS = {
     "sessions": "s", "retailrocket": "ms", "diginetica": "ms", "otto": "ms", "movielens": "s",
 }  # fmt: skip
-"""Where the format says it; elsewhere the first time tells."""
+"""Formats with a fixed time unit; for others it is detected from the first timestamp."""
 
 
-def _places(names: Sequence[str], wanted: Sequence[str], file: str) -> list[int]:
+def _column_indices(names: Sequence[str], wanted: Sequence[str], file: str) -> list[int]:
     for name in wanted:
         if name not in names:
             raise ConfigurationError(f"{file} has no column {name}; it has {', '.join(names)}")
@@ -265,7 +266,7 @@ def _split(line: str, delimiter: str) -> list[str]:
 
 def _has_columns(names: Sequence[str]) -> bool:
     known = {name.lower() for name in names}
-    return all(known & set(usual) for usual in _USUAL.values())
+    return all(known & set(common) for common in _COMMON_NAMES.values())
 
 
 def _is_time(text: str) -> bool:
@@ -277,7 +278,7 @@ def _is_time(text: str) -> bool:
 
 
 def _cells(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[tuple[int, list[str]]]:
-    """Split lines at the delimiter of the first; a cell with a line break in it is a problem."""
+    """Split lines at the delimiter of the first line; a line break within a cell is a problem."""
     delimiter = None
     for line in lines:
         delimiter = delimiter or _delimiter(line.text)
@@ -290,7 +291,7 @@ def _cells(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[tup
             problems.add(file, "line with an open quote", "left out", line.number)
 
 
-def _picked(
+def _rows_of_columns(
     rows: Iterable[tuple[int, list[str]]],
     places: Sequence[int],
     width: int,
@@ -300,7 +301,7 @@ def _picked(
     user, item, time = places
     for line, cells in rows:
         if len(cells) != width:
-            problems.add(file, f"line that has not {width} cells", "left out", line)
+            problems.add(file, f"line without {width} cells", "left out", line)
             continue
         yield Row(line, cells[user].strip(), cells[item].strip(), cells[time].strip())
 
@@ -312,9 +313,9 @@ def _objects(
         try:
             found = json.loads(line.text)
         except (ValueError, RecursionError):
-            problems.add(file, "line that is no JSON", "left out", line.number)
+            problems.add(file, "line that is not JSON", "left out", line.number)
             continue
         if isinstance(found, dict):
             yield line.number, found
         else:
-            problems.add(file, "line that is no JSON object", "left out", line.number)
+            problems.add(file, "line that is not a JSON object", "left out", line.number)

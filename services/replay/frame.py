@@ -1,4 +1,4 @@
-"""The clicks of a file as a frame. Apart from `log`, which replay needs: it does without pandas."""
+"""The clicks of a file as a pandas frame. Not in `log`, because replay works without pandas."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nextclick.services.replay.log import ClickFile
 
 
 def to_frame(clicks: ClickFile) -> pd.DataFrame:
-    """Columns event_id, user_id, item_id, timestamp (epoch ms), as the event log has them."""
+    """A frame with the event log's columns event_id, user_id, item_id, timestamp (epoch ms)."""
     return pd.DataFrame(
         {
             "event_id": [clicks.event_id(place) for place in range(len(clicks))],

@@ -1,4 +1,4 @@
-"""A file as numbered lines of text, whatever it is packed in."""
+"""Reads a plain, gzip or zstd file as numbered lines of text."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Line(NamedTuple):
-    """One line, without its end."""
+    """One line, without its line break; numbers start at 1."""
 
     number: int
     text: str
 
 
 def read_lines(path: Path, encoding: str, problems: Problems) -> Iterator[Line]:
-    """The lines of a file that are not blank; gzip and zstd are unpacked.
+    """The non-blank lines of a file; gzip and zstd are decompressed.
 
-    A line in another encoding is a problem and left out. Raises ConfigurationError, with the line
-    it came to, if the file cannot be read to its end.
+    A line in another encoding is left out and recorded as a problem. Raises ConfigurationError with
+    the last good line if the file cannot be read to its end.
     """
     number = 0
     try:
@@ -41,7 +41,7 @@ def read_lines(path: Path, encoding: str, problems: Problems) -> Iterator[Line]:
                 if number == 1:
                     if content.startswith(_UTF16) and not encoding.lower().startswith("utf-16"):
                         raise ConfigurationError(
-                            f"{path} is UTF-16: write it anew, for example with "
+                            f"{path} is UTF-16: convert it, for example with "
                             f"iconv -f utf-16 -t utf-8"
                         )
                     content = content.removeprefix(codecs.BOM_UTF8)
@@ -61,12 +61,12 @@ def read_lines(path: Path, encoding: str, problems: Problems) -> Iterator[Line]:
 
 
 def open_binary(path: Path) -> BinaryIO:
-    """Open a file, unpacking it by what it begins with. Raises OSError."""
+    """Open a file, decompressing gzip and zstd by their magic numbers. Raises OSError."""
     with path.open("rb") as file:
-        begins = file.read(4)
-    if begins.startswith(_GZIP):
+        first_bytes = file.read(4)
+    if first_bytes.startswith(_GZIP):
         return gzip.open(path, "rb")  # type: ignore[return-value]
-    if begins.startswith(_ZSTD):
+    if first_bytes.startswith(_ZSTD):
         return io.BufferedReader(pa.CompressedInputStream(path.open("rb"), "zstd"))
     return path.open("rb")
 

@@ -1,7 +1,7 @@
-"""A file → clicks in the order of their times, checked before any of them goes anywhere.
+"""Loads a click log: validates all clicks and sorts them by time, before any is sent.
 
-A file is read whole: 20 bytes a click, and each id once. So whatever is wrong with it is known
-before the first click is sent, and the order is right even where the file's is not.
+The whole file is held in memory: 20 bytes per click, and each id once. So all problems are known
+before the first click is sent, and clicks are sent in order of time even if the file is not sorted.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 from nextclick.services.replay import formats, times
 from nextclick.services.replay.formats import FORMATS, TEXT_READERS, Row
 from nextclick.services.replay.lines import Line, read_lines
-from nextclick.shared.data_problems import Problem, Problems, why_unusable
+from nextclick.shared.data_problems import Problem, Problems, invalid_item_id_reason
 from nextclick.shared.errors import ConfigurationError
 
-_LINES_LOOKED_AT = 20
+_LINES_FOR_DETECTION = 20
 _PARQUET = b"PAR1"
 
 Codes = npt.NDArray[np.int32]
@@ -32,20 +32,21 @@ Codes = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class ClickFile:
-    """The clicks of a file, in the order of their times; of equal times in the file's order."""
+    """The clicks of a file, sorted by time (stable)."""
 
     path: Path
     format: str
     time_unit: str
     users: Codes
-    """Shape [clicks]: places in user_ids."""
+    """Shape [clicks]: indices into user_ids."""
     items: Codes
+    """Shape [clicks]: indices into item_ids."""
     times: npt.NDArray[np.int64]
     """Shape [clicks], epoch ms, ascending."""
     user_ids: list[str]
     item_ids: list[str]
     read: int
-    """Clicks in the file, those left out included."""
+    """Clicks in the file, with those that were left out."""
     unsorted: bool
     problems: list[Problem]
 
@@ -53,13 +54,13 @@ class ClickFile:
         return len(self.times)
 
     def event_id(self, place: int, salt: str = "") -> str:
-        """The same for the same user, item and time: a click that is sent again counts once."""
+        """The id of the click at an index; see `event_id`."""
         user, item = self.user_ids[self.users[place]], self.item_ids[self.items[place]]
         return event_id(user, item, int(self.times[place]), salt)
 
 
 def event_id(user: str, item: str, time_ms: int, salt: str = "") -> str:
-    """An id that is the same for the same click: 32 hexadecimal digits."""
+    """A hash of the click (32 hex digits), so that a click that is sent twice counts once."""
     text = f"{salt}|{len(user)}|{user}{len(item)}|{item}{time_ms}"
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -71,12 +72,13 @@ def load(
     time_unit: str = "auto",
     encoding: str = "utf-8",
 ) -> ClickFile:
-    """Read and check a file.
+    """Read and validate a file.
 
-    mapping: column names of user, item and time, where they are not the usual ones.
+    mapping: role (user, item, time) → column name, if it is not a common one. Invalid clicks are
+    left out and listed in `problems`.
 
-    Raises ConfigurationError if the file cannot be read to its end, is in no such format, or holds
-    no click.
+    Raises ConfigurationError if the file cannot be read to its end, has another format, or holds no
+    valid click.
     """
     mapping = mapping or {}
     problems = Problems()
@@ -95,23 +97,23 @@ def load(
 def _rows(
     path: Path, format: str, mapping: Mapping[str, str], encoding: str, problems: Problems
 ) -> tuple[str, Iterable[Row]]:
-    if format == "parquet" or (format == "auto" and _begins(path).startswith(_PARQUET)):
+    if format == "parquet" or (format == "auto" and _first_bytes(path).startswith(_PARQUET)):
         return "parquet", _parquet_rows(path, mapping)
     lines = iter(read_lines(path, encoding, problems))
-    first = list(itertools.islice(lines, _LINES_LOOKED_AT))
+    first = list(itertools.islice(lines, _LINES_FOR_DETECTION))
     if not first:
         raise ConfigurationError(f"{path} is empty")
     if format == "auto":
         format = formats.detect(first)
-    every: Iterator[Line] = itertools.chain(first, lines)
+    all_lines: Iterator[Line] = itertools.chain(first, lines)
     if format == "csv":
-        return format, formats.csv_rows(every, path.name, problems, mapping)
+        return format, formats.csv_rows(all_lines, path.name, problems, mapping)
     if format == "jsonl":
-        return format, formats.jsonl_rows(every, path.name, problems, mapping)
-    return format, TEXT_READERS[format](every, path.name, problems)
+        return format, formats.jsonl_rows(all_lines, path.name, problems, mapping)
+    return format, TEXT_READERS[format](all_lines, path.name, problems)
 
 
-def _begins(path: Path) -> bytes:
+def _first_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(4)
@@ -157,7 +159,7 @@ def _collect(
             moment = to_millis(time)
         except ValueError:
             hint = "left out; see --time-unit" if to_millis is None else "left out"
-            problems.add(path.name, "click without a time that can be read", hint, line)
+            problems.add(path.name, "click without a readable time", hint, line)
             continue
         user_code, item_code = user_codes.code(user), item_codes.code(item)
         for code, ids in ((user_code, user_codes), (item_code, item_codes)):
@@ -170,10 +172,10 @@ def _collect(
             moments.append(moment)
             lines.append(line)
     columns = np.array(users, np.int32), np.array(items, np.int32), np.array(moments, np.int64)
-    again = _repeated(*columns)
-    for place in np.flatnonzero(again):
-        problems.add(path.name, "click that is there already", "counts once", lines[place])
-    kept = np.flatnonzero(~again)
+    duplicate = _duplicates(*columns)
+    for place in np.flatnonzero(duplicate):
+        problems.add(path.name, "duplicate click", "counts once", lines[place])
+    kept = np.flatnonzero(~duplicate)
     if len(kept) == 0:
         why = "; ".join(map(str, problems.listed()))
         raise ConfigurationError(f"{path} holds no click ({format}){': ' + why if why else ''}")
@@ -195,7 +197,7 @@ def _collect(
 
 
 class _Ids:
-    """Numbers for ids; a negative one for an id that is none."""
+    """Assigns codes to ids: indices into `ids`, or negative keys of `flaws` for invalid ids."""
 
     def __init__(self, role: str) -> None:
         self._role = role
@@ -206,7 +208,7 @@ class _Ids:
     def code(self, text: str) -> int:
         code = self._codes.get(text)
         if code is None:
-            flaw = why_unusable(text)
+            flaw = invalid_item_id_reason(text)
             if flaw is None:
                 code = len(self.ids)
                 self.ids.append(text)
@@ -217,13 +219,15 @@ class _Ids:
         return code
 
 
-def _repeated(users: Codes, items: Codes, moments: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Where a click of the same user on the same item at the same time came before."""
+def _duplicates(
+    users: Codes, items: Codes, moments: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Bool [clicks]: True for a click with the same user, item and time as an earlier one."""
     order = np.lexsort((np.arange(len(users)), items, users, moments))
     same = np.ones(max(0, len(users) - 1), bool)
     for column in (users, items, moments):
         ordered = column[order]
         same &= ordered[1:] == ordered[:-1]
-    again = np.zeros(len(users), bool)
-    again[order[1:][same]] = True
-    return again
+    duplicate = np.zeros(len(users), bool)
+    duplicate[order[1:][same]] = True
+    return duplicate

@@ -1,8 +1,8 @@
-"""Clicks of a file onto Kafka: at their own pace, faster, or as fast as it goes; resumable.
+"""Publishes the clicks of a file to Kafka, at their own pace or faster; resumable.
 
-Open loop, as the simulator: a click is due when the file says so, whatever happened before. Where
-the replay has come is written down after Kafka has acknowledged the clicks up to there. A crash
-repeats the clicks since; their event ids are the same, so they count once.
+Open loop, like the simulator: a click is due at its time in the file, independent of delays before.
+The progress is saved after Kafka has acknowledged the clicks. A crash repeats the clicks since the
+last save; their event ids are the same, so they count once.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from nextclick.shared.messages import OutMessage, of_user
 from nextclick.shared.runtime.retry import RetryUntilAvailable
 from nextclick.shared.schemas import Click
 
-AT_ONCE = 2000
-"""Clicks between two acknowledgements at most, and so those that a crash repeats at full speed."""
+MAX_BATCH = 2000
+"""Most clicks between two acknowledgements, and so the most that a crash at full speed repeats."""
 _LONGEST_WAIT = 0.5
 _SAVE_SECONDS = 0.5
-"""A slower replay repeats the clicks of about so long."""
+"""Time between saves at lower speeds."""
 
 
 @dataclass(frozen=True)
@@ -37,25 +37,25 @@ class Plan:
 
     topic: str
     speed: float
-    """Times as fast as the clicks came; infinite: as fast as it goes."""
+    """Factor on the original pace; infinity: as fast as possible."""
     now: bool
-    """Date each click when it is due, instead of when it happened."""
+    """Use the time at which a click is due as its timestamp, instead of the one in the file."""
 
 
 @dataclass
 class State:
-    """Where a replay is; written beside the file."""
+    """Progress of a replay; saved beside the file."""
 
     fingerprint: str
     topic: str
     sent: int
-    """Clicks acknowledged, in the file's order of times."""
+    """Acknowledged clicks, in order of time."""
     salt: str
-    """Part of every event id; not empty where clicks are dated anew: they are new clicks."""
+    """Part of every event id. Not empty if clicks get new timestamps: they are new clicks."""
 
 
 def fingerprint(clicks: ClickFile) -> str:
-    """What is sent, in a few characters: a replay is not resumed with another file."""
+    """A hash of the content, so that a replay is not resumed with another file."""
     digest = hashlib.blake2b(digest_size=8)
     for column in (clicks.users, clicks.items, clicks.times):
         digest.update(np.ascontiguousarray(column).tobytes())
@@ -65,12 +65,12 @@ def fingerprint(clicks: ClickFile) -> str:
 
 
 def state_path(path: Path) -> Path:
-    """Where the state of a file's replay is kept."""
+    """The default path of a file's replay state."""
     return path.with_name(f".{path.name}.replay.json")
 
 
 def read_state(path: Path) -> State | None:
-    """The state of a replay that did not come to its end.
+    """The state of an unfinished replay; None if there is none.
 
     Raises ConfigurationError if it is unreadable.
     """
@@ -79,18 +79,18 @@ def read_state(path: Path) -> State | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigurationError(f"{path} is unreadable ({error}): --restart forgets it") from None
+        raise ConfigurationError(f"{path} is unreadable ({error}): --restart discards it") from None
 
 
 def write_state(path: Path, state: State) -> None:
-    """Replace the state at once. Raises ConfigurationError if it cannot be written."""
+    """Replace the state atomically. Raises ConfigurationError if it cannot be written."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text(json.dumps(asdict(state)))
         temporary.replace(path)
     except OSError as error:
         raise ConfigurationError(
-            f"{path} cannot be written ({error.strerror}): --state says where else"
+            f"{path} cannot be written ({error.strerror}): choose another file with --state"
         ) from None
 
 
@@ -102,21 +102,22 @@ def publish(
     *,
     save: Callable[[State], None],
     stop: threading.Event,
-    patiently: RetryUntilAvailable,
+    until_available: RetryUntilAvailable,
     clock: Callable[[], float] = time.time,
 ) -> None:
-    """Send what is not sent yet, until `stop`; `save` is called after acknowledgements.
+    """Send the clicks that are not sent yet, until `stop`; updates `state`.
 
-    Raises ShutdownRequested if `stop` is set while Kafka is away.
+    save: called with the state after acknowledgements. clock: seconds since the epoch. Raises
+    ShutdownRequested if `stop` is set while Kafka is unavailable.
     """
-    patiently(publisher.connect)
+    until_available(publisher.connect)
     began = saved = clock()
     first = clicks.times[min(state.sent, len(clicks) - 1)]
-    # Seconds from now until each click is due; none at infinite speed.
+    # Seconds from now until each click is due; 0 at infinite speed.
     due = (clicks.times - first) / 1000 / plan.speed
     while state.sent < len(clicks) and not stop.is_set():
         elapsed = clock() - began
-        end = min(int(np.searchsorted(due, elapsed, side="right")), state.sent + AT_ONCE)
+        end = min(int(np.searchsorted(due, elapsed, side="right")), state.sent + MAX_BATCH)
         if end <= state.sent:
             stop.wait(min(_LONGEST_WAIT, max(0.001, due[state.sent] - elapsed)))
             continue
@@ -129,9 +130,9 @@ def publish(
             _message(clicks, place, plan.topic, int(date), state.salt)
             for place, date in zip(sending, dates, strict=True)
         )
-        patiently(publisher.wait_acknowledged)
+        until_available(publisher.wait_acknowledged)
         state.sent = end
-        if clock() - saved >= _SAVE_SECONDS or len(sending) == AT_ONCE:
+        if clock() - saved >= _SAVE_SECONDS or len(sending) == MAX_BATCH:
             save(state)
             saved = clock()
     save(state)

@@ -1,4 +1,4 @@
-"""Times in files, as epoch milliseconds. Pure."""
+"""Parses timestamps of files to epoch milliseconds. Pure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.schemas import LATEST_TIMESTAMP
 
 ToMillis = Callable[[str], int]
-"""Raises ValueError for what is no time."""
+"""Text → epoch ms; raises ValueError for an invalid time."""
 
 _PER_MILLISECOND = {"s": 0.001, "ms": 1, "us": 1000, "ns": 1_000_000}
 UNITS = (*_PER_MILLISECOND, "iso")
 
 
 def unit_of(text: str) -> str:
-    """Guess the unit by a time of a file: one of UNITS.
+    """Guess the unit of a timestamp: one of UNITS.
 
-    A number is of seconds, milliseconds, … by its size, which is right for the years 1973 to 5000.
-    Raises ValueError for what is no time, and for a number too small to tell: one such line at the
-    beginning must not decide for a whole file.
+    The unit of a number follows from its size, correctly for the years 1973 to 5000. Raises
+    ValueError for an invalid time, and for a number that is too small, so that one such line at the
+    beginning does not decide for a whole file.
     """
     try:
         size = abs(float(text))
@@ -30,13 +30,13 @@ def unit_of(text: str) -> str:
     for unit, least in (("s", 1e8), ("ms", 1e11), ("us", 1e14), ("ns", 1e17)):
         if least <= size < 1000 * least:
             return unit
-    raise ValueError(f"{text} is no epoch time of a year after 1973")
+    raise ValueError(f"{text} is not an epoch time of a year after 1973")
 
 
 def to_millis(unit: str) -> ToMillis:
-    """What turns a time of this unit into milliseconds.
+    """A function that converts timestamps of a unit to epoch milliseconds.
 
-    Raises ConfigurationError for a unit that is none.
+    Raises ConfigurationError for an unknown unit.
     """
     if unit == "iso":
         return _checked(_from_iso)
@@ -46,7 +46,7 @@ def to_millis(unit: str) -> ToMillis:
 
     def convert(text: str) -> int:
         try:
-            return round(int(text) / divisor)  # exact, also where a float would not be
+            return round(int(text) / divisor)  # int first: a float would lose digits
         except ValueError:
             return round(float(text) / divisor)
 
@@ -54,7 +54,7 @@ def to_millis(unit: str) -> ToMillis:
 
 
 def _from_iso(text: str) -> int:
-    """ISO 8601; without a time zone it is UTC."""
+    """Parse ISO 8601; UTC if there is no time zone."""
     moment = datetime.fromisoformat(text.strip())
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -1,1 +1,1 @@
-"""A simulated shop whose shoppers click: the world (who clicks what) and its publisher."""
+"""Simulated shops with known click probabilities ("worlds"), and a publisher of their clicks."""

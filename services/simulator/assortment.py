@@ -1,4 +1,4 @@
-"""What the shop of the mission world sells, and on which missions its shoppers come. Data only."""
+"""Products and missions of the missions world. Data only."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ class Mission(NamedTuple):
     """Products that are clicked together, by name."""
 
     openers: tuple[str, str, str]
-    """In this order."""
+    """Clicked first, in this order."""
     closers: tuple[str, str]
-    """One of them, perhaps then the other."""
+    """Clicked after the openers: one of the two, and then perhaps the other."""
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split(", "))
 
 
-# Ten in each of the source's categories; accessories are where they fit best.
+# Ten products in each of the source's categories; accessories are in the best fitting one.
 PRODUCTS = {
     "Fish Supplies": _names(
         "Aquarium, Gravel, Water Filter, Aquarium Heater, Aquarium Plants, Algae Scraper, "
@@ -42,7 +42,7 @@ PRODUCTS = {
     ),
 }
 
-# Four pairs have the same openers in opposite order, and different closers.
+# Four pairs of missions share their openers, in opposite order, but not their closers.
 MISSIONS = {
     "feeding station": Mission(
         openers=("Puppy Food", "Food Bowl", "Water Dispenser"),

@@ -1,12 +1,12 @@
-"""A world with intent: shoppers come on missions, so the order of their clicks tells more. Pure.
+"""The missions world: shoppers with intents, so that the order of clicks is informative. Pure.
 
 A session is one mission, such as setting up a feeding station: three openers in a fixed order,
-then one of two closers, perhaps the other. Now and then a click is a *detour* to something that
-the shopper's persona likes, and the mission stands still; after any click the shopper may leave.
+then one of two closers, and perhaps the other. Some clicks are *detours* to an item that the
+persona likes; the mission then makes no progress. After any click the shopper may leave.
 
-Time is counted in ticks, one click each. A few shoppers are active and click in turn, so pauses
-inside a session are short. Who has left stays away for long: at a click a second, always for
-more than half an hour.
+Time is counted in ticks of one click. A few shoppers are active and click in turn, so pauses within
+a session are short. A shopper who leaves stays away for long: at one click per second, for more
+than half an hour.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LEAVE = 0.1
 SECOND = 0.5
 """P(the second closer follows the first)."""
 STEPS: tuple[tuple[int, dict[int, float]], ...] = (
-    # Which product of its mission each step calls for, and P(the step that follows).
+    # For each step: index of its product in the mission, and P(next step).
     (0, {1: 1.0}),
     (1, {2: 1.0}),
     (2, {3: 0.5, 4: 0.5}),
@@ -41,21 +41,21 @@ STEPS: tuple[tuple[int, dict[int, float]], ...] = (
 )
 
 _ACTIVE, _RESTING = 0.05, 0.7
-"""Shares of the users that are in a session, or away and not back for some time."""
+"""Shares of the users: in a session, and away without a chance to return soon."""
 _ROUNDS = 200
 """Clicks of each active user in one chunk of traffic."""
 
 
 class MissionWorld:
-    """The shop, its shoppers and the law by which they click; all fixed by `seed`."""
+    """The shop, its shoppers and their click probabilities; all determined by `seed`."""
 
     def __init__(
         self, seed: int = 42, users: int = 1000, fashion: Mapping[str, float] | None = None
     ) -> None:
-        """Draw the shoppers' personas. `users` is 20 or more.
+        """Draw the shoppers' personas. `users` must be at least 20.
 
-        fashion: by the name of a mission, how many times more often than otherwise it is begun.
-        With 0 nobody does, and products of such missions alone are not sold: nobody clicks them.
+        fashion: mission name → factor on how often it is begun. Products that occur only in
+        missions with factor 0 are never clicked.
         """
         self.users = users
         self.item_ids = [name for category in CATEGORIES for name in PRODUCTS[category]]
@@ -75,13 +75,13 @@ class MissionWorld:
         unsold = np.setdiff1d(self.missions[wanted == 0], self.missions[wanted > 0])
         sold = ~np.isin(np.arange(len(self.item_ids)), unsold)
         self.next_click: FloatArray = _shares(click_probability * sold)
-        """Shape [personas, products]: the source's law of the next click, here of a detour."""
+        """Shape [personas, products]: P(item | detour), as P(next click) in the source world."""
         self.mix: FloatArray = _shares(click_probability[:, self.missions].mean(axis=2) * wanted)
         """Shape [personas, missions]: P(a session's mission | persona)."""
         self.chain = mission_chain(self.missions, self.next_click, self.mix)
 
     def traffic(self, seed: int) -> Iterator[Clicks]:
-        """Draw clicks for ever, a chunk at a time; the same seed gives the same clicks."""
+        """Generate clicks without end, in chunks; the same seed gives the same clicks."""
         rng = np.random.default_rng(seed)
         states = len(self.chain.end)
         names = np.array(self.item_ids, object)
@@ -92,24 +92,26 @@ class MissionWorld:
         everyone = rng.permutation(self.users)
         active, resting = int(self.users * _ACTIVE), int(self.users * _RESTING)
         user, away = everyone[:active], everyone[active:].tolist()
-        crowd = _Shoppers(resting=away[:resting], rested=away[resting:])
+        absent = _AbsentShoppers(resting=away[:resting], rested=away[resting:])
         state = begin(self.persona[user], rng.random(active, np.float32))
         for chunk in itertools.count():
             users, items = np.empty((2, _ROUNDS, active), np.int64)
-            lots = rng.random((_ROUNDS, 4, active), np.float32)
-            for i, (click_lot, move_lot, begin_lot, visitor_lot) in enumerate(lots):
+            uniforms = rng.random((_ROUNDS, 4, active), np.float32)
+            for i, (click_uniform, move_uniform, begin_uniform, visitor_uniform) in enumerate(
+                uniforms
+            ):
                 users[i] = user
-                items[i] = click(self.persona[user] * states + state, click_lot)
-                state = move(state, move_lot)
+                items[i] = click(self.persona[user] * states + state, click_uniform)
+                state = move(state, move_uniform)
                 free = np.flatnonzero(state == states)
-                for seat in free.tolist():
-                    user[seat] = crowd.change(int(user[seat]), float(visitor_lot[seat]))
-                state[free] = begin(self.persona[user[free]], begin_lot[free])
+                for slot in free.tolist():
+                    user[slot] = absent.swap(int(user[slot]), float(visitor_uniform[slot]))
+                state[free] = begin(self.persona[user[free]], begin_uniform[free])
             ticks = np.arange(users.size) + chunk * users.size
             yield Clicks(ticks, users.ravel(), names[items.ravel()])
 
     def clicks(self, count: int, seed: int) -> Clicks:
-        """Draw the first `count` clicks of the traffic with this seed."""
+        """The first `count` clicks of `traffic(seed)`."""
         per_chunk = _ROUNDS * int(self.users * _ACTIVE)
         chunks = itertools.islice(self.traffic(seed), count // per_chunk + 1)
         return Clicks(*(np.concatenate(column)[:count] for column in zip(*chunks, strict=True)))
@@ -119,48 +121,47 @@ class MissionWorld:
 
         histories: shape [B, L], rows of `item_ids`, left-padded with 0. Returns shape
         [B, items].
-        rollover: the share of the pauses between sessions that do not cut the history. 1 where
-        no pause is long enough, as in fast traffic or with a gap of 0: then the next click may
-        be the first of another mission. 0 where every pause cuts, as at a click a second with
-        a gap of half an hour: then the next click is one of the same session, because only
-        such clicks have a history.
+        rollover: share of the pauses between sessions after which the history continues. It is 1 if
+        no pause exceeds the session gap, as in fast traffic or with a gap of 0; the next click may
+        then begin another mission. It is 0 if every pause exceeds it, as at one click per second
+        with a gap of half an hour; the next click is then one of the same session, because the
+        first click of a session has no history.
 
-        A history of less than 10 clicks began with a session. One of 10 may begin anywhere, also
-        with a session: it is seen as one of all the histories of 10 that there are. With
-        rollover this is exact only after some time: the very first histories of 10 begin where
-        the shopper began.
+        A history of fewer than 10 clicks began with a session. One of 10 may begin anywhere in a
+        session, and is treated as a random one of all such histories. With rollover, this is exact
+        only after a while, because a shopper's first history of 10 begins with a session.
         """
         personas = np.bincount(self.persona, minlength=len(PERSONAS)) / self.users
         return self.chain.next_click(personas, histories, rollover, HISTORY_LENGTH)
 
 
-class _Shoppers:
-    """The shoppers who are away. Who left last rests until `resting` others have left; who is
-    rested may come back at any time."""
+class _AbsentShoppers:
+    """The shoppers who are away. A shopper who leaves cannot return until as many others have left
+    as `resting` holds; after that, the shopper may return at any time."""
 
     def __init__(self, resting: Sequence[int], rested: list[int]) -> None:
         self._resting = deque(resting)
         self._rested = rested
 
-    def change(self, leaver: int, lot: float) -> int:
-        """Take a leaver in and send another shopper out; `lot` in [0, 1) says whom."""
+    def swap(self, leaver: int, uniform: float) -> int:
+        """Add a shopper who leaves, return one who comes back; `uniform` in [0, 1) selects whom."""
         self._resting.append(leaver)
-        place = int(lot * len(self._rested))
+        place = int(uniform * len(self._rested))
         visitor, self._rested[place] = self._rested[place], self._resting.popleft()
         return visitor
 
 
 def mission_chain(missions: IntArray, next_click: FloatArray, mix: FloatArray) -> Chain:
-    """Write the story down as a hidden Markov model.
+    """The hidden Markov model of the world; a state is (mission, step, detour or not).
 
-    missions: shape [missions, 5], the columns of `next_click` that each calls for.
-    next_click: shape [personas, items], the law of a detour. mix: shape [personas, missions].
-    A state is (mission, step, detour or not), counted in this order.
+    missions: shape [missions, 5], indices of each mission's items.
+    next_click: shape [personas, items], P(item | detour).
+    mix: shape [personas, missions], P(mission | persona).
     """
     kinds = np.array([1.0 - DETOUR, DETOUR])
     steps = len(STEPS)
     following = np.zeros((steps, 2, steps))
-    """P(the next step | the step, detour or not, the shopper stays)."""
+    """P(next step | step, detour or not, the shopper stays)."""
     for step, (_, next_steps) in enumerate(STEPS):
         following[step, 0, list(next_steps)] = list(next_steps.values())
         following[step, 1, step] = 1.0
@@ -179,6 +180,6 @@ def mission_chain(missions: IntArray, next_click: FloatArray, mix: FloatArray) -
 
 
 def _shares(weights: FloatArray) -> FloatArray:
-    """Scale each row to the sum 1."""
+    """Normalise each row to the sum 1."""
     shares: FloatArray = weights / weights.sum(axis=1, keepdims=True)
     return shares

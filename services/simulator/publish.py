@@ -1,4 +1,4 @@
-"""Simulated clicks into a log, or live onto Kafka at an honest pace."""
+"""Simulated clicks as a log, or published to Kafka at a fixed rate (open loop)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from nextclick.shared.schemas import Click, uuid7
 log = logging.getLogger(__name__)
 
 SHORTEST_WAIT = 0.001
-"""Seconds; clicks due within it are sent together."""
+"""Seconds; clicks that are due within it are sent together."""
 
 _REPORT_SECONDS = 10.0
 
 
 def click_frame(clicks: Clicks, last_timestamp_ms: int, rate: float, seed: int) -> pd.DataFrame:
-    """Date simulated clicks as if they had come at `rate` a second until `last_timestamp_ms`.
+    """A frame of clicks, with timestamps at `rate` per second that end at `last_timestamp_ms`.
 
-    Returns columns event_id, user_id, item_id, timestamp: the event log's.
+    Columns event_id, user_id, item_id, timestamp (epoch ms), as in the event log.
     """
     n = len(clicks.users)
     ages_ms = (np.arange(n)[::-1] * 1000.0 / rate).astype(np.int64)
@@ -58,25 +58,25 @@ def publish_live(
     stop: threading.Event,
     clock: Callable[[], float] = time.time,
 ) -> int:
-    """Publish `traffic` at `rate` a second, for `seconds` or until `stop`; returns how many.
+    """Publish `traffic` at `rate` per second, for `seconds` or until `stop`; returns the count.
 
-    `seed` draws the event ids.
+    seed: of the event ids. clock: seconds since the epoch.
 
-    Open loop: the i-th click is due at start + i/rate whatever happened before, and its timestamp
-    is the time it was *due*. If Kafka or this process falls behind, the delay shows up in every
-    latency measured from the timestamp instead of being hidden by a slower schedule.
+    Open loop: the i-th click is due at start + i/rate, independent of delays before, and its
+    timestamp is the time at which it was *due*. If Kafka or this process falls behind, the delay is
+    part of every latency measured from the timestamp (no coordinated omission).
     """
-    patiently = RetryUntilAvailable(stop, log)
+    until_available = RetryUntilAvailable(stop, log)
     shoppers = _one_by_one(traffic)
     randomness = _pieces(np.random.default_rng(seed))
-    patiently(publisher.connect)
+    until_available(publisher.connect)
     start = clock()
     reported = start
     end = float("inf") if seconds is None else start + seconds
     sent = 0
     while not stop.is_set():
         now = clock()
-        # Not end - start at the end: adding a start as large as a clock's costs digits.
+        # At the end `seconds`, not end - start, which lacks digits: the clock's values are large.
         elapsed = now - start if seconds is None else min(now - start, seconds)
         due = int(elapsed * rate + 1e-6)  # 0.29 s at 100/s are 29 clicks, not 28.99…
         if due > sent:
@@ -93,7 +93,7 @@ def publish_live(
         if now >= end:
             break
         stop.wait(max(SHORTEST_WAIT, min(end, start + (sent + 1) / rate) - clock()))
-    patiently(publisher.wait_acknowledged)
+    until_available(publisher.wait_acknowledged)
     return sent
 
 
@@ -103,7 +103,7 @@ def _one_by_one(chunks: Iterator[Clicks]) -> Iterator[tuple[int, int | str]]:
 
 
 def _pieces(rng: np.random.Generator) -> Iterator[bytes]:
-    """Ten random bytes at a time, drawn many at once."""
+    """Yield ten random bytes at a time; drawn in blocks, for speed."""
     while True:
         block = rng.bytes(10_000)
         for start in range(0, len(block), 10):

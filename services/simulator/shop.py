@@ -1,4 +1,4 @@
-"""What every simulated shop looks like to the rest of the code. Pure."""
+"""The interface of a simulated shop. Pure."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ FloatArray = npt.NDArray[np.float64]
 
 
 class Clicks(NamedTuple):
-    """Clicks in the order they happen; all of shape [N]."""
+    """Clicks in order of time; all arrays have shape [N]."""
 
     interactions: IntArray
     """Index of the interaction that became the click."""
     users: IntArray
-    """0 .. users-1."""
+    """User numbers, 0 .. users-1."""
     items: npt.NDArray[Any]
-    """Item ids: numbers in the source's world, names in the world of missions."""
+    """Item ids: numbers in the source world, names in the missions world."""
 
 
 class Shop(Protocol):
-    """Products, shoppers, and the known law by which they click."""
+    """Products and shoppers with known click probabilities."""
 
     users: int
     item_ids: list[str]
-    """Item ids as they travel; the first is row 1, as in a vocabulary."""
+    """Item ids as in messages; the first is row 1, as in a vocabulary."""
 
     def traffic(self, seed: int) -> Iterator[Clicks]:
-        """Draw clicks for ever, a chunk at a time; the same seed gives the same clicks."""
+        """Generate clicks without end, in chunks; the same seed gives the same clicks."""
         ...
 
     def next_click_given_history(self, histories: IntArray) -> FloatArray:
         """Compute the exact P(next click | history): the ceiling for any recommender.
 
         histories: shape [B, L], rows of `item_ids`, left-padded with 0. Returns shape
-        [B, items]; column j is row j + 1. The next click is the shopper's next on Kafka,
-        whenever it comes.
+        [B, items]; column j is row j + 1. The next click is the shopper's next one on Kafka, after
+        any pause.
         """
         ...

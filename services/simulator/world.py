@@ -1,9 +1,9 @@
-"""The Zooplus world: who clicks what, and the best that anyone could predict. Pure.
+"""The source's world: its clicks, and the best possible prediction of the next one. Pure.
 
-50 products in five categories, 1,000 users with one of four personas. An *interaction* is a
-uniformly random user meeting a uniformly random product; it becomes a *click* with the
-probability that the user's persona has for the product's category. There is no order in this
-world: given the persona, clicks are independent.
+50 products in five categories; 1,000 users, each with one of four personas. An *interaction* is a
+uniformly random pair of user and product; it becomes a *click* with a probability that depends on
+the persona and the category. Given the persona, clicks are independent, so their order carries no
+information.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ CLICK_PROBABILITY = {
 PERSONAS = tuple(CLICK_PROBABILITY)
 
 _CHUNK = 1_000_000
-"""Interactions drawn at once by the fast generator: bounds memory at any length."""
+"""Interactions drawn at once by the fast generator; bounds the memory."""
 
 
 class World:
-    """The products, the users, and the law by which they click; all fixed by `seed`."""
+    """The products, the users and their click probabilities; all determined by `seed`."""
 
     def __init__(self, seed: int = 42, products: int = 50, users: int = 1000) -> None:
-        """Draw the world. `products` is a multiple of the number of categories."""
+        """Draw the world. `products` must be a multiple of the number of categories."""
         rng = np.random.default_rng(seed)
         labels = [c for c in CATEGORIES for _ in range(products // len(CATEGORIES))]
         shuffled = rng.permutation(labels)
@@ -48,16 +48,16 @@ class World:
         """Shape [users], index into PERSONAS."""
         table = np.array([CLICK_PROBABILITY[p] for p in PERSONAS])
         self.click_probability: FloatArray = table[:, self.category]
-        """Shape [personas, products]: P(click | persona meets product)."""
+        """Shape [personas, products]: P(click | persona, product)."""
         self.next_click: FloatArray = self.click_probability / self.click_probability.sum(
             axis=1, keepdims=True
         )
-        """Shape [personas, products]: P(the next click is on this product | persona)."""
+        """Shape [personas, products]: P(next clicked product | persona)."""
 
     def source_clicks(self, interactions: int) -> Clicks:
-        """Draw in the source's order, one interaction at a time, so its log is reproduced exactly.
+        """Draw one interaction at a time, as the source does, to reproduce its log exactly.
 
-        The generator goes on from where it stood after drawing the world, as in the source.
+        As in the source, the random generator continues from its state after drawing the world.
         """
         rng = np.random.default_rng()
         rng.bit_generator.state = self._state_after_setup
@@ -72,7 +72,10 @@ class World:
         return Clicks(columns[:, 0], columns[:, 1], columns[:, 2])
 
     def fast_clicks(self, interactions: int, seed: int) -> Clicks:
-        """Draw the same law vectorised: millions of interactions a second, another stream."""
+        """Draw from the same distribution, vectorised: millions of interactions per second.
+
+        The clicks differ from those of `source_clicks`.
+        """
         parts = []
         done = 0
         for chunk in self.traffic(seed):
@@ -84,7 +87,7 @@ class World:
         return Clicks(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def traffic(self, seed: int) -> Iterator[Clicks]:
-        """Draw clicks for ever, a chunk at a time; the same seed gives the same clicks."""
+        """Generate clicks without end, in chunks; the same seed gives the same clicks."""
         rng = np.random.default_rng(seed)
         flat = self.click_probability[self.persona].ravel().astype(np.float32)
         done = 0
@@ -98,13 +101,12 @@ class World:
     def next_click_given_history(self, histories: IntArray) -> FloatArray:
         """Compute the Bayes-optimal P(next click | history): the ceiling for any recommender.
 
-        histories: shape [B, L], product ids, 0 = padding. Returns shape [B, products]. The
-        persona's posterior from the history (prior: its share of the users), then the mixture
-        of the personas' next-click laws.
+        histories: shape [B, L], product ids, 0 = padding. Returns shape [B, products]: P(next click
+        | persona), averaged over the posterior of the persona. The prior is its share of the users.
         """
         log_law = np.concatenate(
             [np.zeros((len(PERSONAS), 1)), np.log(self.next_click)], axis=1
-        )  # column 0: padding says nothing
+        )  # column 0: padding has no effect
         prior = np.bincount(self.persona, minlength=len(PERSONAS)) / self.users
         log_posterior = np.log(prior) + log_law[:, histories].sum(axis=2).T  # [B, personas]
         posterior = np.exp(log_posterior - log_posterior.max(axis=1, keepdims=True))

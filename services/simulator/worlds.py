@@ -1,4 +1,4 @@
-"""The simulated worlds, by the name that a person types."""
+"""The simulated worlds by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nextclick.shared.errors import ConfigurationError
 
 
 def world(name: str, seed: int) -> World | MissionWorld:
-    """Make a world; raises ConfigurationError that lists them."""
+    """Make the world with a name; raises ConfigurationError for an unknown name."""
     match name:
         case "missions":
             return MissionWorld(seed)
@@ -19,7 +19,7 @@ def world(name: str, seed: int) -> World | MissionWorld:
 
 
 def historic_clicks(world: World | MissionWorld, interactions: int, seed: int) -> Clicks:
-    """Draw a log: the source's own in its world, whose generator is seeded by the world."""
+    """Generate a log of past clicks; in the source world the source's own (`seed` is unused)."""
     if isinstance(world, World):
         return world.source_clicks(interactions)
     return world.clicks(interactions, seed)

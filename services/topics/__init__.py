@@ -1,1 +1,1 @@
-"""What is wrong with a clicks topic: `nextclick topics check`."""
+"""`nextclick topics check`: finds mistakes of producers in a sample of the clicks topic."""

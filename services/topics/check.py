@@ -1,4 +1,4 @@
-"""Read a bounded sample of the clicks topic and check it."""
+"""Reads a bounded sample of the clicks topic, and checks it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["line", "run", "write"]
 
 
 def run(settings: KafkaSettings, limit: int) -> Report:
-    """Check the newest messages, at most about `limit`, the same number from each partition.
+    """Check about `limit` of the newest messages, the same number from each partition.
 
     Raises Unavailable if Kafka does not answer or has no such topic.
     """
-    held = offsets_held(settings, settings.clicks_topic)
-    share = -(-limit // len(held))
+    retained = offsets_held(settings, settings.clicks_topic)
+    share = -(-limit // len(retained))
     newest = {
         partition: range(max(offsets.start, offsets.stop - share), offsets.stop)
-        for partition, offsets in held.items()
+        for partition, offsets in retained.items()
     }
-    return findings.check(read_offsets(settings, settings.clicks_topic, newest), list(held))
+    return findings.check(read_offsets(settings, settings.clicks_topic, newest), list(retained))
 
 
 def write(report: Report, topic: str, path: Path) -> None:
-    """Write what was found as JSON."""
+    """Write the report as JSON. Raises ConfigurationError if the file cannot be written."""
     content = {"topic": topic, **asdict(report)}
     for finding in content["findings"]:
         if finding["first"] is not None:

@@ -1,4 +1,4 @@
-"""What a sample of a clicks topic says about those who produce to it. Pure."""
+"""Checks of a sample of messages of the clicks topic for mistakes of producers. Pure."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from nextclick.shared.schemas import decode_click
 
 DAY_MS = 86_400_000
 PLAUSIBLE_MS = DAY_MS
-"""How far a click's own time may lie from the time at which Kafka got it."""
+"""Largest plausible distance between a click's timestamp and Kafka's."""
 UNITS = (("seconds", 1000.0), ("microseconds", 1e-3), ("nanoseconds", 1e-6))
-"""What a time may be in instead of milliseconds, and the milliseconds in one of it."""
+"""Wrong units of timestamps, and the milliseconds in one unit."""
 FRAME_BYTES = 5
-"""A schema registry's serializer puts a zero byte and an id of four bytes before each value."""
+"""Length of the prefix that a schema registry's serializer adds: a zero byte and a 4-byte id."""
 UNLIKELY = 0.001
-"""Below this probability an empty partition is taken for a fault, not for chance."""
+"""Empty partitions are reported if fewer than this many are expected by chance."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One trouble: a fixed name, how many it concerns, where the first one lies, and a sentence."""
+    """One problem: its fixed name, the number of cases, the first position, and a description."""
 
     name: str
     count: int
@@ -36,7 +36,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What was looked at, and what is wrong with it."""
+    """The size of the sample, and the problems in it."""
 
     partitions: int
     messages: int
@@ -45,37 +45,38 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What the checks need of a message."""
+class _Inspected:
+    """The properties of a message that the checks need."""
 
     place: Place
     key: bytes | None
     framed: bool
     user_id: str | None
     no_click: str | None
-    """Why the value is no click."""
+    """Why the value is not a valid click; None if it is one."""
     event_ms: int | None
-    """The click's own time as sent, also of some that are no clicks for its sake."""
+    """The timestamp as sent, also if an invalid timestamp makes the click invalid."""
     kafka_ms: int | None
+    """Kafka's timestamp of the message."""
 
 
 def check(messages: Iterable[Message], partitions: Sequence[int]) -> Report:
-    """Look for what is wrong with messages of a topic that has these partitions."""
-    seen = [_look_at(message) for message in messages]
-    users = {one.user_id for one in seen if one.user_id is not None}
+    """Check a sample of messages. partitions: all partitions of the topic."""
+    inspected = [_inspect(message) for message in messages]
+    users = {one.user_id for one in inspected if one.user_id is not None}
     findings = [
-        *_framing(seen),
-        *_no_clicks(seen),
-        *_keys(seen),
-        *_scattered_users(seen),
-        *_partitioner(seen, len(partitions)),
-        *_empty_partitions(seen, partitions, len(users)),
-        *_times(seen),
+        *_framing(inspected),
+        *_no_clicks(inspected),
+        *_keys(inspected),
+        *_scattered_users(inspected),
+        *_partitioner(inspected, len(partitions)),
+        *_empty_partitions(inspected, partitions, len(users)),
+        *_times(inspected),
     ]
-    return Report(len(partitions), len(seen), len(users), findings)
+    return Report(len(partitions), len(inspected), len(users), findings)
 
 
-def _look_at(message: Message) -> _Seen:
+def _inspect(message: Message) -> _Inspected:
     value = message.value or b""
     framed = len(value) > FRAME_BYTES and value[0] == 0
     if framed:
@@ -88,7 +89,7 @@ def _look_at(message: Message) -> _Seen:
         no_click = str(error)
         event_ms = _raw_timestamp(value)
     place = Place(message.partition, message.offset)
-    return _Seen(place, message.key, framed, user_id, no_click, event_ms, message.timestamp_ms)
+    return _Inspected(place, message.key, framed, user_id, no_click, event_ms, message.timestamp_ms)
 
 
 def _raw_timestamp(value: bytes) -> int | None:
@@ -100,41 +101,41 @@ def _raw_timestamp(value: bytes) -> int | None:
     return timestamp if type(timestamp) is int else None
 
 
-def _found(name: str, wrong: Sequence[_Seen], text: str) -> Iterator[Finding]:
+def _finding(name: str, wrong: Sequence[_Inspected], text: str) -> Iterator[Finding]:
     if wrong:
         yield Finding(name, len(wrong), wrong[0].place, text)
 
 
-def _framing(seen: Sequence[_Seen]) -> Iterator[Finding]:
-    yield from _found(
+def _framing(inspected: Sequence[_Inspected]) -> Iterator[Finding]:
+    yield from _finding(
         "framed",
-        [one for one in seen if one.framed],
+        [one for one in inspected if one.framed],
         "messages begin with a zero byte and four more, as a schema registry's serializer writes "
         "them; the worker reads plain JSON: produce without that serializer",
     )
 
 
-def _no_clicks(seen: Sequence[_Seen]) -> Iterator[Finding]:
-    wrong = [one for one in seen if one.no_click and not one.framed and _unit(one) is None]
+def _no_clicks(inspected: Sequence[_Inspected]) -> Iterator[Finding]:
+    wrong = [one for one in inspected if one.no_click and not one.framed and _unit(one) is None]
     reasons = Counter(one.no_click for one in wrong)
     for reason, _ in reasons.most_common(1):
-        yield from _found(
+        yield from _finding(
             "no_click",
             wrong,
-            f"messages are no clicks, most often because of: {reason}; workers put them onto "
+            f"messages are not clicks, most often because of: {reason}; workers send them to "
             "the dead-letter topic, see `nextclick dlq list`",
         )
 
 
-def _keys(seen: Sequence[_Seen]) -> Iterator[Finding]:
-    clicks = [one for one in seen if one.user_id is not None]
-    yield from _found(
+def _keys(inspected: Sequence[_Inspected]) -> Iterator[Finding]:
+    clicks = [one for one in inspected if one.user_id is not None]
+    yield from _finding(
         "no_key",
         [one for one in clicks if one.key is None],
         "clicks have no key, so a user's clicks lie anywhere and lose their order: "
         "send the user id as the key",
     )
-    yield from _found(
+    yield from _finding(
         "key_is_not_user_id",
         [one for one in clicks if one.key is not None and one.key != (one.user_id or "").encode()],
         "clicks have a key that is not their user_id, as UTF-8 and nothing else: "
@@ -142,9 +143,9 @@ def _keys(seen: Sequence[_Seen]) -> Iterator[Finding]:
     )
 
 
-def _scattered_users(seen: Sequence[_Seen]) -> Iterator[Finding]:
-    first_of: dict[str, dict[int, _Seen]] = defaultdict(dict)
-    for one in seen:
+def _scattered_users(inspected: Sequence[_Inspected]) -> Iterator[Finding]:
+    first_of: dict[str, dict[int, _Inspected]] = defaultdict(dict)
+    for one in inspected:
         if one.user_id is not None:
             first_of[one.user_id].setdefault(one.place.partition, one)
     scattered = [list(places.values()) for places in first_of.values() if len(places) > 1]
@@ -160,19 +161,19 @@ def _scattered_users(seen: Sequence[_Seen]) -> Iterator[Finding]:
         )
 
 
-def _partitioner(seen: Sequence[_Seen], partitions: int) -> Iterator[Finding]:
-    # Each key once, so that the count is not that of a few busy users.
+def _partitioner(inspected: Sequence[_Inspected], partitions: int) -> Iterator[Finding]:
+    # Each key counts once, so that a few busy users do not dominate the count.
     placed: dict[tuple[bytes, int], Place] = {}
-    for one in seen:
+    for one in inspected:
         if one.key is not None:
             placed.setdefault((one.key, one.place.partition), one.place)
     elsewhere = [(k, p) for k, p in placed if p != java_partition(k, partitions)]
     if not elsewhere:
         return
     if all(p == librdkafka_partition(k, partitions) for k, p in elsewhere):
-        cause = "they lie where librdkafka's default, consistent_random, puts them"
+        cause = "they are where librdkafka's default, consistent_random, puts them"
     else:
-        cause = "of a partitioner unknown here, or the topic had fewer partitions then"
+        cause = "of an unknown partitioner, or the topic had fewer partitions then"
     yield Finding(
         "not_murmur2",
         len(elsewhere),
@@ -184,11 +185,11 @@ def _partitioner(seen: Sequence[_Seen], partitions: int) -> Iterator[Finding]:
 
 
 def _empty_partitions(
-    seen: Sequence[_Seen], partitions: Sequence[int], users: int
+    inspected: Sequence[_Inspected], partitions: Sequence[int], users: int
 ) -> Iterator[Finding]:
     count = len(partitions)
-    empty = sorted(set(partitions) - {one.place.partition for one in seen})
-    # Few users leave partitions empty by chance: this is the expected number of such.
+    empty = sorted(set(partitions) - {one.place.partition for one in inspected})
+    # With few users, partitions are empty by chance: the left side is their expected number.
     if empty and count * (1 - 1 / count) ** users < UNLIKELY:
         yield Finding(
             "empty_partitions",
@@ -199,14 +200,14 @@ def _empty_partitions(
         )
 
 
-def _times(seen: Sequence[_Seen]) -> Iterator[Finding]:
+def _times(inspected: Sequence[_Inspected]) -> Iterator[Finding]:
     for unit, _ in UNITS:
-        yield from _found(
+        yield from _finding(
             f"time_in_{unit}",
-            [one for one in seen if _unit(one) == unit],
+            [one for one in inspected if _unit(one) == unit],
             f"timestamps are in {unit}: send milliseconds since 1970",
         )
-    far = [one for one in seen if one.user_id is not None and _unit(one) is None]
+    far = [one for one in inspected if one.user_id is not None and _unit(one) is None]
     for name, sign, where in (("time_behind", -1, "before"), ("time_ahead", 1, "after")):
         wrong = [
             one
@@ -215,7 +216,7 @@ def _times(seen: Sequence[_Seen]) -> Iterator[Finding]:
             and one.kafka_ms is not None
             and sign * (one.event_ms - one.kafka_ms) > PLAUSIBLE_MS
         ]
-        yield from _found(
+        yield from _finding(
             name,
             wrong,
             f"clicks say that they happened more than a day {where} Kafka got them: "
@@ -224,8 +225,8 @@ def _times(seen: Sequence[_Seen]) -> Iterator[Finding]:
         )
 
 
-def _unit(one: _Seen) -> str | None:
-    """What a click's time must be in, if it is not in milliseconds."""
+def _unit(one: _Inspected) -> str | None:
+    """The unit of a click's timestamp, if it is evidently not milliseconds, else None."""
     if one.event_ms is None or one.kafka_ms is None:
         return None
     if abs(one.event_ms - one.kafka_ms) <= PLAUSIBLE_MS:
@@ -241,6 +242,6 @@ def _at(place: Place) -> str:
 
 
 def line(finding: Finding) -> str:
-    """A finding in one line."""
+    """A finding as one line of text."""
     where = "" if finding.first is None else f" First: {_at(finding.first)}."
     return f"{finding.name}: {finding.count:,} {finding.text}.{where}"

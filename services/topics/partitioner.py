@@ -1,4 +1,4 @@
-"""Which partition a key belongs on, as other clients compute it. Pure."""
+"""The partitioners of Kafka's Java client and of librdkafka. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _32_BITS = 0xFFFFFFFF
 
 
 def murmur2(data: bytes) -> int:
-    """MurmurHash2 as Kafka has it, a signed 32-bit integer.
+    """Kafka's MurmurHash2: a signed 32-bit integer.
 
     Source: org.apache.kafka.common.utils.Utils.murmur2 of Apache Kafka.
     """

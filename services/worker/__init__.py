@@ -1,1 +1,1 @@
-"""The session worker: one click in, one recommendation out."""
+"""The worker: answers every click with a recommendation."""

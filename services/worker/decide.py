@@ -1,4 +1,4 @@
-"""What the worker decides about a batch. Pure: messages in, messages out."""
+"""Decoding, batching and encoding of messages for the worker. Pure: messages in, messages out."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from nextclick.shared.schemas import (
 )
 
 MAX_DEAD_LETTER_BYTES = MAX_CLICK_BYTES
-"""Value bytes kept in a dead letter: what is longer is no click however it is mended."""
+"""Longest value of a dead letter; a longer one can never become a valid click."""
 MAX_DEAD_LETTER_KEY_BYTES = 10_000
 _DEAD_LETTER_REST_BYTES = 16_384
-"""What a dead letter takes beside its value, at most: key, headers, and Kafka's own."""
+"""Upper bound of everything beside the value: key, headers, and Kafka's overhead."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedMessage:
-    """A message, and the click in it or the reason why there is none."""
+    """A message, and its click or the reason why it is not one."""
 
     message: Message
     outcome: Click | BadClick
@@ -45,7 +45,7 @@ def _decode(value: bytes | None) -> Click | BadClick:
 
 
 def clicks(batch: Sequence[DecodedMessage]) -> tuple[list[Click], list[Place]]:
-    """The clicks of a batch, and where each of them lies."""
+    """The clicks of a batch, and their positions on the topic."""
     found, places = [], []
     for message, outcome in ((read.message, read.outcome) for read in batch):
         if isinstance(outcome, Click):
@@ -55,23 +55,23 @@ def clicks(batch: Sequence[DecodedMessage]) -> tuple[list[Click], list[Place]]:
 
 
 def bad(batch: Sequence[DecodedMessage]) -> list[tuple[Message, BadClick]]:
-    """The messages of a batch that are no clicks, and why."""
+    """The messages of a batch that are not clicks, with the reasons."""
     return [(read.message, read.outcome) for read in batch if isinstance(read.outcome, BadClick)]
 
 
 def users(batch: Sequence[DecodedMessage]) -> Counter[str]:
-    """How many clicks each user has in a batch."""
+    """Clicks per user in a batch."""
     return Counter(r.outcome.user_id for r in batch if isinstance(r.outcome, Click))
 
 
 def take_batch(
     waiting: deque[DecodedMessage], max_messages: int, uncommitted: Counter[str], max_per_user: int
 ) -> list[DecodedMessage]:
-    """Take a batch from the front, up to a click whose user has enough uncommitted clicks.
+    """Take a batch from the front; stop before a user exceeds `max_per_user` uncommitted clicks.
 
-    `uncommitted` counts the clicks of each user that are taken and not known to be committed; it is
-    kept up to date here. Its bound keeps what a crash can replay of one user within what the
-    session store still remembers (sessions.MAX_UNCOMMITTED_CLICKS_PER_USER).
+    `uncommitted`: clicks per user that were taken and are not committed yet; updated here. The
+    limit ensures that the session store still holds all clicks that a crash can replay
+    (sessions.MAX_UNCOMMITTED_CLICKS_PER_USER).
     """
     batch: list[DecodedMessage] = []
     while waiting and len(batch) < max_messages:
@@ -87,7 +87,7 @@ def take_batch(
 def recommendation(
     click: Click, history: list[str], ranking: Ranking, model_version: str, now_ms: int
 ) -> Recommendation:
-    """Put the answer to one click together."""
+    """Make the recommendation that answers a click."""
     return Recommendation.model_construct(
         event_id=click.event_id,
         user_id=click.user_id,
@@ -101,7 +101,7 @@ def recommendation(
 
 
 def about(message: Message, error: BadClick) -> dict[str, object]:
-    """What a log record of a dead letter is about; the event_id only if it can be made out."""
+    """Structured fields for the log record of a dead letter; event_id only if it is readable."""
     return {
         "event_id": event_id_of(message.value) if error.reason == "invalid" else None,
         "topic": message.topic,
@@ -112,7 +112,7 @@ def about(message: Message, error: BadClick) -> dict[str, object]:
 
 
 def dead_letter_bytes(max_message_bytes: int | None) -> int:
-    """How much of a value to keep, on a topic that takes messages of so many bytes."""
+    """Longest value of a dead letter on a topic with this message limit (None: unknown)."""
     if max_message_bytes is None:
         return MAX_DEAD_LETTER_BYTES
     return min(MAX_DEAD_LETTER_BYTES, max(0, max_message_bytes - _DEAD_LETTER_REST_BYTES))
@@ -125,12 +125,12 @@ def dead_letter(
     now_ms: int,
     max_bytes: int = MAX_DEAD_LETTER_BYTES,
 ) -> OutMessage:
-    """Wrap a message that is no click: its own bytes and key, and in the headers why and whence.
+    """Make the dead letter of a message: its key and value; reason and origin in the headers.
 
-    A dead letter that Kafka refused would stop the worker for good, so a value of more than
-    `max_bytes` and a key that is too long are cut; the headers `original_bytes` and
-    `original_key_bytes` then say how long they were. A message that `nextclick dlq redrive` sent,
-    and that is bad again, stays marked.
+    A value of more than `max_bytes` and a key that is too long are cut, because a dead letter that
+    Kafka refuses would stop the worker for good; the headers `original_bytes` and
+    `original_key_bytes` then hold the full lengths. The header of a message that
+    `nextclick dlq redrive` sent is kept.
     """
     key, value = message.key, message.value
     headers = {

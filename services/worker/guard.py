@@ -1,12 +1,12 @@
-"""The guard: no model that is broken or worse is served for long.
+"""The guard: rolls back a new model version that is broken, worse or slower.
 
-It scores each batch with the served model, and watches a version that was newly swapped in. If that
-gives scores that are no finite numbers, or none at all, the model before it answers the very batch;
-if its lists are hit less, or it is slower, beyond noise (services/worker/trial.py), the model
-before it answers from the next batch on. Either way the slot is told, and it tells the registry.
+It scores each batch with the served model, and keeps a newly published version on trial. If that
+version fails or gives scores that are not finite, the previous model answers the same batch. If it
+has a significantly lower hit rate or is slower (services/worker/trial.py), the previous model
+answers from the next batch on. In both cases the model slot is told, which rolls the registry back.
 
-Everything here happens in the serving thread. What a user was recommended last is kept for the
-USERS who clicked last.
+Everything here runs in the serving thread. The last list of a user is kept for the USERS who
+clicked last.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from nextclick.shared.schemas import Click
 log = logging.getLogger(__name__)
 
 USERS = 10_000
-"""About 5 MB."""
-_JUDGED_AT = 10
-"""HR@10, however long the lists are."""
+"""Users whose last list is kept: about 5 MB."""
+_HIT_RATE_K = 10
+"""Items of a list that count: HR@10 for lists of any length."""
 _JUDGED_KEPT = 2000
-"""If nothing is watched."""
+"""Judged lists kept per version if the guard is off."""
 
 
 @dataclass(frozen=True)
 class _Served:
     model: ServedModel
-    record: VersionStats
+    stats: VersionStats
 
 
 class Guard:
-    """Scores with the served model, and with the one before it if that is found to be bad."""
+    """Scores with the served model, or with the previous one if the new version is rejected."""
 
     def __init__(
         self,
@@ -54,56 +54,57 @@ class Guard:
         users: int = USERS,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Watch a new version for so many judged clicks; 0: never.
+        """clicks: judged clicks for which a new version is on trial; 0: no trial.
 
-        `roll_back(bad, good)` is told when `good` serves again in the place of `bad`.
+        roll_back(bad, good) is called when `good` serves again instead of `bad`. users: last lists
+        kept. clock: seconds.
         """
         self._clicks = clicks
         self._roll_back = roll_back
         self._users = users
         self._clock = clock
-        self._now: _Served | None = None
-        self._before: _Served | None = None
-        """While a watch lasts: the last version that came through its own."""
-        self._watch: Trial | None = None
+        self._current: _Served | None = None
+        self._previous: _Served | None = None
+        """During a trial: the version to roll back to."""
+        self._trial: Trial | None = None
         self._rejected: Callable[[], ServedModel | None] = lambda: None
-        self._records: list[VersionStats] = []
-        self._complained_of: ServedModel | None = None
+        self._stats: list[VersionStats] = []
+        self._error_logged_for: ServedModel | None = None
         self._lists: OrderedDict[str, tuple[VersionStats, tuple[str, ...]]] = OrderedDict()
 
     def recommend(
-        self, model: ServedModel, asked: Sequence[tuple[Click, list[str]]]
+        self, model: ServedModel, requests: Sequence[tuple[Click, list[str]]]
     ) -> tuple[ServedModel, list[Ranking]]:
-        """Rank for clicks and their histories; return that and the model that did it.
+        """Rank for clicks and their histories; returns the model that answered, and the rankings.
 
-        `model` is what the slot holds now. Whatever a model raises is raised, unless there is
-        another that can answer.
+        model: the model in the slot. An error of a model is raised, unless it is on trial: then the
+        previous model answers.
         """
-        now = self._now
+        now = self._current
         if now is None or model is not now.model:
-            now = self._change_to(model)
-        histories = [history for _, history in asked]
+            now = self._switch_to(model)
+        histories = [history for _, history in requests]
         began = self._clock()
         rankings, broken = self._rank(now.model, histories)
         seconds = self._clock() - began
-        if broken is not None and self._before is not None:
+        if broken is not None and self._previous is not None:
             now = self._reject(broken)
             rankings, broken = self._rank(now.model, histories)
         if broken is not None:
-            if self._complained_of is not now.model:
+            if self._error_logged_for is not now.model:
                 log.error(
-                    "model %s gives %s; popularity answers",
+                    "model %s gives %s; popular items are recommended instead",
                     now.model.version,
                     broken.text,
                     extra={"model_version": now.model.version, "reason": broken.reason},
                 )
-                self._complained_of = now.model
-            rankings = _popular_instead(now.model, rankings)
-        self._judge(asked, rankings, now.record)
-        if asked and broken is None:
-            now.record.scored(len(asked), seconds)
-            if self._watch is not None:
-                self._look(self._watch, len(asked), seconds)
+                self._error_logged_for = now.model
+            rankings = _replace_not_finite(now.model, rankings)
+        self._judge(requests, rankings, now.stats)
+        if requests and broken is None:
+            now.stats.scored(len(requests), seconds)
+            if self._trial is not None:
+                self._check_trial(self._trial, len(requests), seconds)
         return now.model, rankings
 
     def _rank(
@@ -112,70 +113,70 @@ class Guard:
         try:
             rankings = model.scorer.recommend(histories)
         except Exception as error:
-            if self._before is None:
+            if self._previous is None:
                 raise
             about = {"model_version": model.version}
             log.error("model %s cannot score", model.version, exc_info=error, extra=about)
             return [], Verdict("failed", repr(error))
         for ranking in rankings:
             if not _is_finite(ranking):
-                return rankings, Verdict("not_finite", "scores that are no finite numbers")
+                return rankings, Verdict("not_finite", "scores that are not finite")
         return rankings, None
 
     def _judge(
         self,
-        asked: Sequence[tuple[Click, list[str]]],
+        requests: Sequence[tuple[Click, list[str]]],
         rankings: list[Ranking],
-        record: VersionStats,
+        stats: VersionStats,
     ) -> None:
         lists = self._lists
-        for (click, _), ranking in zip(asked, rankings, strict=True):
+        for (click, _), ranking in zip(requests, rankings, strict=True):
             user = click.user_id
             last = lists.pop(user, None)
             if last is not None:
                 last[0].judge(user, click.item_id in last[1])
-            lists[user] = (record, tuple([item.item_id for item in ranking.items[:_JUDGED_AT]]))
+            lists[user] = (stats, tuple([item.item_id for item in ranking.items[:_HIT_RATE_K]]))
         while len(lists) > self._users:
             lists.popitem(last=False)
-        for known in self._records:
-            taken = known.take()
+        for stats_of_version in self._stats:
+            taken = stats_of_version.take_new()
             if taken.judged:
-                metrics.LIVE_JUDGED.labels(known.version).inc(taken.judged)
-                metrics.LIVE_HITS.labels(known.version).inc(taken.hits)
+                metrics.LIVE_JUDGED.labels(stats_of_version.version).inc(taken.judged)
+                metrics.LIVE_HITS.labels(stats_of_version.version).inc(taken.hits)
 
-    def _look(self, watch: Trial, clicks: int, seconds: float) -> None:
-        verdict = watch.scored(clicks, seconds)
+    def _check_trial(self, trial: Trial, clicks: int, seconds: float) -> None:
+        verdict = trial.scored(clicks, seconds)
         if verdict is not None:
             self._reject(verdict)
-        elif watch.over:
-            self._watch = self._before = None
+        elif trial.over:
+            self._trial = self._previous = None
 
-    def _change_to(self, model: ServedModel) -> _Served:
-        if self._now is not None and model is self._rejected():
-            return self._now  # it was read before the slot went back
-        # A version that is not through its own watch is nothing to go back to.
-        before = self._now if self._watch is None else self._before
+    def _switch_to(self, model: ServedModel) -> _Served:
+        if self._current is not None and model is self._rejected():
+            return self._current  # the caller read the slot before the rollback
+        # Never roll back to a version that is still on trial itself.
+        before = self._current if self._trial is None else self._previous
         now = _Served(model, VersionStats(model.version, self._clicks or _JUDGED_KEPT))
-        self._now, self._before, self._watch = now, None, None
+        self._current, self._previous, self._trial = now, None, None
         if before is not None and model.on_trial and self._clicks:
-            self._before = before
-            self._watch = Trial(now.record, before.record, self._clicks, self._clock)
-        self._keep_records([now.record, *([before.record] if before else [])])
+            self._previous = before
+            self._trial = Trial(now.stats, before.stats, self._clicks, self._clock)
+        self._keep_stats([now.stats, *([before.stats] if before else [])])
         return now
 
-    def _keep_records(self, records: list[VersionStats]) -> None:
-        """Show these, and only these: as many labels as there are models in memory."""
-        for gone in self._records:
+    def _keep_stats(self, records: list[VersionStats]) -> None:
+        """Keep the metrics of these versions only, so that the number of labels stays bounded."""
+        for gone in self._stats:
             if gone not in records:
                 gone.retire()
-        for version in {r.version for r in self._records} - {r.version for r in records}:
+        for version in {r.version for r in self._stats} - {r.version for r in records}:
             for metric in (metrics.LIVE_JUDGED, metrics.LIVE_HITS):
-                with contextlib.suppress(KeyError):  # none of its lists was ever judged
+                with contextlib.suppress(KeyError):  # none of its lists was judged
                     metric.remove(version)
-        self._records = records
+        self._stats = records
 
     def _reject(self, verdict: Verdict) -> _Served:
-        bad, good = self._now, self._before
+        bad, good = self._current, self._previous
         assert bad is not None
         assert good is not None
         log.error(
@@ -193,7 +194,7 @@ class Guard:
         metrics.ROLLBACKS.labels(verdict.reason).inc()
         self._roll_back(bad.model, good.model)
         self._rejected = weakref.ref(bad.model)
-        self._now, self._before, self._watch = good, None, None
+        self._current, self._previous, self._trial = good, None, None
         return good
 
 
@@ -201,7 +202,7 @@ def _is_finite(ranking: Ranking) -> bool:
     return isfinite(sum([item.score for item in ranking.items]))
 
 
-def _popular_instead(model: ServedModel, rankings: list[Ranking]) -> list[Ranking]:
+def _replace_not_finite(model: ServedModel, rankings: list[Ranking]) -> list[Ranking]:
     (popular,) = model.scorer.recommend([[]])
     instead = Ranking(popular.items, "not_finite")
     return [ranking if _is_finite(ranking) else instead for ranking in rankings]

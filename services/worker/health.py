@@ -1,4 +1,4 @@
-"""What a worker says of itself on its metrics port, and when it is ready."""
+"""Metrics and health endpoints of a worker, and its readiness checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nextclick.shared.runtime.settings import Settings
 
 
 def served(settings: Settings, worker: Worker) -> AbstractContextManager[None]:
-    """See nextclick.shared.kafka.health.served."""
+    """Serve the metrics port; see nextclick.shared.kafka.health.served."""
     return health.served(
         settings.worker.metrics_port,
         "NEXTCLICK_WORKER__METRICS_PORT",
@@ -25,16 +25,16 @@ def served(settings: Settings, worker: Worker) -> AbstractContextManager[None]:
 
 
 def checks(worker: Worker, monitor: LagMonitor) -> dict[str, Check]:
-    """Name what must be there before a click can be answered."""
+    """The readiness checks: what a worker needs to answer clicks."""
 
     def model() -> None:
         if worker.slot.model is None:
-            raise Unavailable("there is no model yet: the registry is empty, or away")
+            raise Unavailable("there is no model yet: the registry is empty or cannot be reached")
 
     def partitions() -> None:
         if not (worker.consumer.assignment or worker.consumer.joined):
             raise Unavailable(
-                "the group has not assigned partitions yet; it is joined once a model is there"
+                "the group has not assigned partitions yet; the worker joins after the first model"
             )
 
     return {

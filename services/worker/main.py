@@ -1,4 +1,4 @@
-"""Wiring of the worker process."""
+"""Entry point of the worker: makes and connects its components."""
 
 from __future__ import annotations
 
@@ -39,19 +39,22 @@ def build(
     stop: threading.Event,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Worker:
-    """Connect to Redis and Kafka; the group is joined with the first poll.
+    """Make a worker and connect it to Redis and Kafka; its first poll joins the group.
 
-    Raises ConfigurationError or Unavailable if one of them is not usable.
+    on_step: called with the name of each step, for tests. Raises ConfigurationError or Unavailable
+    if Redis or Kafka is not usable.
     """
-    kafka, ours = settings.kafka, settings.worker
+    kafka, worker_settings = settings.kafka, settings.worker
     sessions = session_store(settings)
     sessions.ping()
     ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
-    consumer = ClickConsumer(kafka, kafka.clicks_topic, ours.group_id, instance_id=ours.instance_id)
+    consumer = ClickConsumer(
+        kafka, kafka.clicks_topic, worker_settings.group_id, instance_id=worker_settings.instance_id
+    )
     guarantee: Guarantee
-    if ours.guarantee == "exactly_once":
-        # With a name the next worker ends at once what this one leaves open.
-        name = f"{ours.group_id}-{ours.instance_id or uuid.uuid4().hex}"
+    if worker_settings.guarantee == "exactly_once":
+        # With a stable id, the next worker aborts this one's open transaction at once.
+        name = f"{worker_settings.group_id}-{worker_settings.instance_id or uuid.uuid4().hex}"
         transactions = TransactionalPublisher(kafka, name, kafka.clicks_topic)
         transactions.connect()
         guarantee = ExactlyOnce(consumer, transactions, on_step=on_step)
@@ -67,9 +70,9 @@ def build(
         recommendations_topic=kafka.recommendations_topic,
         dlq_topic=kafka.dlq_topic,
         max_dead_letter_bytes=dead_letter_bytes(max_message_bytes(kafka, kafka.dlq_topic)),
-        max_batch=ours.max_batch,
+        max_batch=worker_settings.max_batch,
         stop=stop,
-        guard=Guard(ours.guard_clicks, slot.roll_back),
+        guard=Guard(worker_settings.guard_clicks, slot.roll_back),
         on_step=on_step,
     )
 
@@ -80,10 +83,11 @@ def run(
     scorer: type[Scorer] = Scorer,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> None:
-    """Serve until `stop` is set; benches bring another `scorer`, tests crash where `on_step` says.
+    """Serve until `stop` is set.
 
+    scorer: replaced by benchmarks; on_step: called with the name of each step, for crash tests.
     Raises ConfigurationError or Unavailable if Kafka, Redis or the device is not usable at the
-    start; later outages are waited out.
+    start; later outages are retried.
     """
     torch.set_num_threads(settings.worker.torch_threads)
     device = select_device(settings.device)

@@ -1,9 +1,9 @@
-"""`nextclick sessions rebuild`: Redis has lost the sessions; the clicks topic still has the clicks.
+"""`nextclick sessions rebuild`: rebuilds lost sessions in Redis from the clicks topic.
 
-Reads what the workers have dealt with, as far back as the topic goes, and appends it again. What is
-there already stays as it is (shared/redis/sessions.py), so it may be run again, and beside
-workers. But a user who clicks meanwhile, before its clicks were read, starts anew: stop the workers
-first if that matters.
+Reads the topic from its start to the committed offsets of the workers, and appends every click
+again. Appends are idempotent (shared/redis/sessions.py), so this can be repeated, and run beside
+workers. But the older clicks of a user who clicks during the rebuild, before they are read, are
+skipped; to avoid that, stop the workers first.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ BATCH = 1000
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What was found, in clicks."""
+    """The outcome, in clicks."""
 
     read: int
     behind: int
-    """Not appended: their users have clicked since, or were there already."""
+    """Skipped, because the store holds a newer click of the user."""
 
 
 def run(settings: Settings) -> Rebuilt:
-    """Append every click that the workers' group has committed; raises Unavailable."""
+    """Append every click that the group of the workers has committed. Raises Unavailable."""
     kafka = settings.kafka
     with closing(GroupOffsets(kafka, kafka.clicks_topic, settings.worker.group_id)) as group:
         committed = group.committed()
-    held = offsets_held(kafka, kafka.clicks_topic)
-    wanted = {p: range(r.start, min(r.stop, committed[p])) for p, r in held.items()}
+    retained = offsets_held(kafka, kafka.clicks_topic)
+    wanted = {p: range(r.start, min(r.stop, committed[p])) for p, r in retained.items()}
     read = behind = 0
     with (
         closing(session_store(settings)) as sessions,

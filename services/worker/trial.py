@@ -1,4 +1,4 @@
-"""Does a new model do worse than the one before it, beyond noise? Pure."""
+"""Tests whether a new model version is significantly worse or slower than the previous. Pure."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from dataclasses import dataclass
 from nextclick.services.worker.version_stats import LEAST_JUDGED, HitRate, VersionStats, size_class
 
 WORSE_Z = 3.5
-"""Standard errors by which a hit rate must be lower. At four looks, luck alone does that to fewer
-than one in a thousand models that are just as good."""
+"""A hit rate that is lower by more than this many standard errors is worse. With four interim looks
+fewer than one in a thousand equally good models is rejected by chance."""
 
 BLOCK, TOO_MANY_SLOW, SLOW_BLOCKS = 100, 6, 3
-"""One batch in a hundred is above the p99. Six are luck once in two thousand blocks of a hundred,
-three such blocks in a row are not luck …"""
+"""A version is slower if SLOW_BLOCKS blocks of BLOCK batches in a row have TOO_MANY_SLOW slow
+batches each. Of 100 batches, one is expected above the p99; six by chance happen once in two
+thousand blocks."""
 SLOW_FOR_SECONDS = 10.0
-"""… but may be somebody else who took the processor for a moment. Not for so long."""
+"""The slow blocks must last this long: other processes may take the processor for a moment."""
 
-_LONGEST_WATCH = 20
-"""A watch ends after so many times its clicks, judged or not: some shops see nobody twice."""
+_MAX_ANSWERS_PER_CLICK = 20
+"""A trial ends after this many times its clicks, even if few of them are judged, as in a shop whose
+users rarely return."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why a model must not go on; `reason` is one of a few fixed words, fit for a metric label."""
+    """Why a version is rejected; `reason` is one of a few fixed words, used as a metric label."""
 
     reason: str
     text: str
 
 
 class Trial:
-    """Compares a new version with the one before it, for its first so many judged clicks."""
+    """Compares a new version with the previous one, over the first judged clicks of the new."""
 
     def __init__(
         self,
@@ -41,30 +43,31 @@ class Trial:
         clicks: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """The old version's hits before this moment count, if they are enough; `clock`: seconds.
+        """clicks: judged clicks of the trial; clock: seconds.
 
-        What is judged afterwards would be users who are slow to return, and only these.
+        The hit rate of the old version is taken now, if it has enough judged lists: lists judged
+        later would be those of users who are slow to return, a biased sample.
         """
         clicks = max(clicks, LEAST_JUDGED)
         self._new, self._old, self._clock = new, old, clock
-        share = old.share()
-        self._share = share if share.enough else None
+        rate_of_old = old.hit_rate()
+        self._old_rate = rate_of_old if rate_of_old.enough else None
         self._looks = [n for n in (clicks // 8, clicks // 4, clicks // 2) if n >= LEAST_JUDGED]
         self._looks.append(clicks)
-        self._later = clicks // 8
+        self._retry_after = clicks // 8
         self._limits = old.limits()
-        self._answers_left = _LONGEST_WATCH * clicks
+        self._answers_left = _MAX_ANSWERS_PER_CLICK * clicks
         self._batches = self._in_block = self._slow = self._slow_blocks = 0
         self._block_began = self._slow_since = clock()
 
     @property
     def over(self) -> bool:
-        """Nothing was found, and no more will be looked for."""
+        """Whether the trial has ended without a rejection."""
         seen_enough = not self._looks and self._batches >= SLOW_BLOCKS * BLOCK
         return self._answers_left <= 0 or (seen_enough and self._slow_blocks == 0)
 
     def scored(self, clicks: int, seconds: float) -> Verdict | None:
-        """Look at the new version after a batch; the verdict if it must not go on."""
+        """Record a batch of the new version; returns a verdict if the version is rejected."""
         self._batches += 1
         self._answers_left -= clicks
         return self._slower(clicks, seconds) or self._worse()
@@ -72,9 +75,9 @@ class Trial:
     def _worse(self) -> Verdict | None:
         if not self._looks or self._new.judged < self._looks[0]:
             return None
-        old, new = self._share or self._old.share(), self._new.share()
+        old, new = self._old_rate or self._old.hit_rate(), self._new.hit_rate()
         if not (old.enough and new.enough):
-            self._looks[0] = self._new.judged + self._later
+            self._looks[0] = self._new.judged + self._retry_after
             return None
         del self._looks[0]
         if (z := z_of_drop(old, new)) <= WORSE_Z:
@@ -108,20 +111,21 @@ class Trial:
 
 
 def z_of_drop(old: HitRate, new: HitRate) -> float:
-    """By how many standard errors `new` is below `old`: the z of two proportions, pooled.
+    """The z statistic of the drop from `old` to `new`: two proportions, pooled.
 
-    Hits of one user are alike, so the noise is that between users if that is more: the sum over
-    users of the squared differences between their hits and what their version's rate has them
-    expect.
+    The hits of one user are correlated. So the variance of each rate is the larger one of the
+    binomial variance and the variance between users: the sum over users of the squared difference
+    between their hits and the hits expected at the version's rate.
     """
     if not old.judged or not new.judged:
         return 0.0
     pooled = (old.hits + new.hits) / (old.judged + new.judged)
     variance = 0.0
-    for share in (old, new):
-        alone, rate = share.judged * pooled * (1 - pooled), share.hits / share.judged
-        by_user = sum((hits - rate * judged) ** 2 for hits, judged in share.users)
-        by_user *= len(share.users) / max(1, len(share.users) - 1)
-        variance += max(alone, by_user) / share.judged**2
+    for version in (old, new):
+        rate = version.hits / version.judged
+        binomial = version.judged * pooled * (1 - pooled)
+        by_user = sum((hits - rate * judged) ** 2 for hits, judged in version.users)
+        by_user *= len(version.users) / max(1, len(version.users) - 1)
+        variance += max(binomial, by_user) / version.judged**2
     drop = old.hits / old.judged - new.hits / new.judged
     return drop / math.sqrt(variance) if variance > 0 else 0.0

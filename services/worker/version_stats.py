@@ -1,6 +1,6 @@
-"""How a model does live, in numbers. Pure.
+"""Live statistics of a model version: hit rate and scoring times. Pure.
 
-A list is judged by its user's next click: a hit if that item was among the ten (HR@10).
+A list is judged by the user's next click: a hit if its item is among the first ten (HR@10).
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections import deque
 from dataclasses import dataclass
 
 LEAST_JUDGED, LEAST_USERS = 200, 20
-"""Judged lists, and users who judged them, below which hit rates are not compared."""
+"""Fewest judged lists, and fewest users with judged lists, to compare hit rates."""
 
 SLOWER_TIMES, SLOWER_SECONDS = 2.0, 0.005
-"""A batch is slow above this many times the p99 of batches of its size before, and so much more."""
+"""A batch is slow above SLOWER_TIMES · p99 + SLOWER_SECONDS, with the old version's p99 for batches
+of its size."""
 
 _LEAST_BATCHES = 100
-"""Timed batches of one size below which they have no p99."""
+"""Fewest timed batches of a size class to compute its p99."""
 _BATCHES_KEPT = 500
 
 
@@ -28,11 +29,11 @@ class HitRate:
     hits: int
     judged: int
     users: tuple[tuple[int, int], ...] = ()
-    """Hits and judged lists of each user."""
+    """(hits, judged lists) of each user."""
 
     @property
     def enough(self) -> bool:
-        """Can it be compared with another?"""
+        """Whether there are enough judged lists to compare it."""
         return self.judged >= LEAST_JUDGED and len(self.users) >= LEAST_USERS
 
     def __str__(self) -> str:
@@ -40,13 +41,13 @@ class HitRate:
 
 
 class VersionStats:
-    """What is known of one version: its newest lists that were judged, and times of its batches."""
+    """Statistics of one version: its newest judged lists, and the times of its batches."""
 
     def __init__(self, version: str, kept: int) -> None:
-        """`kept`: how many judged lists count at most, the newest."""
+        """kept: number of newest judged lists that count."""
         self.version = version
         self.judged = 0
-        """Lists judged ever."""
+        """Lists judged since the start."""
         self._new_judged = self._new_hits = 0
         self._newest: deque[tuple[str, bool]] = deque(maxlen=kept)
         self._seconds: dict[int, list[float]] = {}
@@ -54,14 +55,14 @@ class VersionStats:
         self._random = random.Random(0)
 
     def judge(self, user: str, hit: bool) -> None:
-        """Count one list that a click of its user followed."""
+        """Count one judged list."""
         self._newest.append((user, hit))
         self.judged += 1
         self._new_judged += 1
         self._new_hits += hit
 
     def scored(self, clicks: int, seconds: float) -> None:
-        """Note how long a batch took; of each size, a random sample of the batches is kept."""
+        """Record the time of a batch; a random sample is kept for each size class."""
         size = size_class(clicks)
         kept = self._seconds.setdefault(size, [])
         seen = self._timed[size] = self._timed.get(size, 0) + 1
@@ -70,18 +71,18 @@ class VersionStats:
         elif (place := int(self._random.random() * seen)) < _BATCHES_KEPT:
             kept[place] = seconds
 
-    def take(self) -> HitRate:
-        """What was judged since the last call."""
+    def take_new(self) -> HitRate:
+        """Hits and judged lists since the last call."""
         taken = HitRate(self._new_hits, self._new_judged)
         self._new_judged = self._new_hits = 0
         return taken
 
     def retire(self) -> None:
-        """Forget everything: lists of this version may still be judged, but nobody will ask."""
+        """Free the memory; later judged lists of this version are counted for the metrics only."""
         self._newest = deque(maxlen=1)
         self._seconds.clear()
 
-    def share(self) -> HitRate:
+    def hit_rate(self) -> HitRate:
         """Hits among the newest judged lists."""
         users: dict[str, tuple[int, int]] = {}
         for user, hit in self._newest:
@@ -100,9 +101,9 @@ class VersionStats:
 
 
 def size_class(clicks: int) -> int:
-    """Class of a batch: eights of clicks, rounded up, to three binary digits.
+    """Size class of a batch: clicks / 8, rounded up, with its leading three binary digits kept.
 
-    Within a class sizes differ by about a quarter; up to eight clicks take about the same time.
+    Sizes within a class differ by at most about a quarter; up to eight clicks are one class.
     """
     eights = -(-clicks // 8)
     shift = max(0, eights.bit_length() - 3)

@@ -1,7 +1,7 @@
-"""Kafka's jars: of KAFKA_HOME, or fetched once into the user's cache folder.
+"""Kafka's jars: from KAFKA_HOME, or downloaded once into the user's cache folder.
 
 `kafka-jars.toml` beside this module lists each jar with its size and sha256. jgo, a Maven client in
-Python, fetches what the cache lacks; a jar that does not match its checksum is never used.
+Python, downloads the missing jars; a jar that does not match its checksum is never used.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Jar:
-    """A line of the lock file."""
+    """An entry of the lock file."""
 
     coordinates: str
     """group:artifact:version."""
@@ -46,14 +46,14 @@ class Jar:
 
     @property
     def name(self) -> str:
-        """Its file's name."""
+        """File name of the jar."""
         _, artifact, version = self.coordinates.split(":")
         return f"{artifact}-{version}.jar"
 
 
 @dataclass(frozen=True)
 class Lock:
-    """What the lock file says."""
+    """The content of the lock file."""
 
     kafka_version: str
     jars: tuple[Jar, ...]
@@ -66,15 +66,15 @@ def read_lock(path: Path = LOCK_FILE) -> Lock:
 
 
 def cache_folder() -> Path:
-    """Our folder in the user's cache: $XDG_CACHE_HOME/nextclick, or ~/.cache/nextclick."""
+    """The cache folder: $XDG_CACHE_HOME/nextclick, or ~/.cache/nextclick."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "nextclick"
 
 
 def kafka_jars() -> list[Path]:
-    """The jars of Kafka's class path, all there and all checked.
+    """The jars of Kafka's class path, downloaded if missing, and verified.
 
-    Raises ConfigurationError if they cannot be had or are not those of the lock file.
+    Raises ConfigurationError if a download fails or a jar is not that of the lock file.
     """
     if home := os.environ.get("KAFKA_HOME"):
         return _jars_of_installation(Path(home))
@@ -83,9 +83,9 @@ def kafka_jars() -> list[Path]:
 
 
 def fetch(lock: Lock, folder: Path) -> list[Path]:
-    """Fetch into a folder what it lacks of a lock file's jars, and check all of them.
+    """Download the jars of a lock file that a folder lacks, and verify all of them.
 
-    Raises ConfigurationError if one cannot be had or is not that of the lock file.
+    Raises ConfigurationError if a download fails or a jar is not that of the lock file.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def fetch(lock: Lock, folder: Path) -> list[Path]:
 
 
 def verify(path: Path, jar: Jar) -> None:
-    """Raise ConfigurationError if a file is not the jar of the lock file."""
+    """Raise ConfigurationError if the sha256 of a file is not that of the lock file."""
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != jar.sha256:
@@ -119,17 +119,17 @@ def _jars_of_installation(home: Path) -> list[Path]:
 
 
 def _download(version: str, jars: Sequence[Jar], folder: Path) -> None:
-    """Fetch jars into the folder; each appears there whole and verified, or not at all."""
+    """Download jars into the folder; a jar appears there complete and verified, or not at all."""
     try:
         from jgo.config import GlobalSettings
         from jgo.maven import MavenContext
         from requests import RequestException
     except ImportError:
         raise not_installed("jgo") from None
-    # A mirror that the user has configured for jgo is asked instead of the public repository.
+    # A mirror that the user has configured for jgo replaces the public repository.
     mirrors = GlobalSettings.load().repositories or None
     temporary = folder / ".download.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)  # of a download that was killed
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed download
     maven = MavenContext(repo_cache=temporary, remote_repos=mirrors, timeout=_TIMEOUT_SECONDS)
 
     def fetch(jar: Jar) -> Jar:
@@ -138,11 +138,13 @@ def _download(version: str, jars: Sequence[Jar], folder: Path) -> None:
             try:
                 path = maven.project(group, artifact).at_version(jar_version).artifact().resolve()
                 break
-            # jgo raises RuntimeError for what the repository does not have.
+            # jgo raises RuntimeError if the repository lacks the jar.
             except (RequestException, RuntimeError, OSError) as error:
                 shutil.rmtree(temporary / maven.project(group, artifact).path_prefix, True)
                 if attempt == _ATTEMPTS:
-                    raise ConfigurationError(_cannot_be_had(version, jar, folder, error)) from None
+                    raise ConfigurationError(
+                        _download_failed(version, jar, folder, error)
+                    ) from None
                 log.warning("%s, attempt %s of %s: %s", jar.name, attempt, _ATTEMPTS, error)
         verify(path, jar)
         path.replace(folder / jar.name)
@@ -159,7 +161,7 @@ def _download(version: str, jars: Sequence[Jar], folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _cannot_be_had(version: str, jar: Jar, folder: Path, error: Exception) -> str:
+def _download_failed(version: str, jar: Jar, folder: Path, error: Exception) -> str:
     reason = " ".join(str(error).split())
     return (
         f"Apache Kafka {version} cannot be fetched into {folder} ({jar.name}: {reason}): "
@@ -170,7 +172,7 @@ def _cannot_be_had(version: str, jar: Jar, folder: Path, error: Exception) -> st
 
 @contextmanager
 def _progress(version: str, size: int) -> Iterator[Any]:
-    """Show a bar while something of `size` bytes is fetched; yields how to advance it."""
+    """Show a progress bar for `size` bytes; yields a function that advances it by bytes."""
     console = Console(stderr=True)
     title = f"fetching Apache Kafka {version} (once)"
     if not console.is_terminal:

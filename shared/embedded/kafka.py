@@ -1,4 +1,4 @@
-"""Apache Kafka: one broker, or a cluster of three. Each is a JVM, and a KRaft controller too."""
+"""Apache Kafka: one broker, or a cluster of three. Each is one JVM, broker and KRaft controller."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from nextclick.shared.embedded.properties import Node, write_properties
 from nextclick.shared.embedded.server import Server, free_port
 from nextclick.shared.kafka.brokers import Brokers, live_brokers
 
-_ALONE = ["-Xms256m", "-Xmx512m"]
-_ONE_OF_THREE = ["-Xmx288m"]
+_SINGLE_BROKER_HEAP = ["-Xms256m", "-Xmx512m"]
+_CLUSTER_BROKER_HEAP = ["-Xmx288m"]
 _SHORT_LIVED = ["-XX:TieredStopAtLevel=1"]
-"""One compiler, the fast one: a broker of a test never lives long enough to repay the other."""
+"""Only the fast compiler (C1): a broker in a test ends before the slower, optimising one pays."""
 
 
 def start_kafka(
@@ -29,11 +29,11 @@ def start_kafka(
 ) -> Server:
     """Start a broker whose data live in `folder`, and wait until it serves.
 
-    A `long_lived` one compiles its code as well as the JVM can: the start takes half a second more,
-    and under load its clients wait half as long (docs/experiments.md).
-    `listeners` are further ports by security protocol, say {"SASL_PLAINTEXT": 9094}; `properties`
-    go into server.properties. What it holds survives kill() and restart(). Raises
-    ConfigurationError if Java or Kafka cannot be had or the broker does not come up.
+    A `long_lived` broker uses the JVM's optimising compiler: it takes half a second more to start,
+    and halves the latency under load (docs/experiments.md). `listeners` are additional ports by
+    security protocol, for example {"SASL_PLAINTEXT": 9094}; `properties` are added to
+    server.properties. The data survives kill() and restart(). Raises ConfigurationError if Java or
+    Kafka is missing and cannot be downloaded, or if the broker does not start.
     """
     node = Node(1, port or free_port())
     server = _launch(
@@ -42,7 +42,7 @@ def start_kafka(
         node,
         [node],
         _random_id(),
-        _ALONE if long_lived else [*_ALONE, *_SHORT_LIVED],
+        _SINGLE_BROKER_HEAP if long_lived else [*_SINGLE_BROKER_HEAP, *_SHORT_LIVED],
         listeners=listeners,
         properties=properties,
     )
@@ -52,39 +52,39 @@ def start_kafka(
 
 @dataclass(frozen=True)
 class KafkaCluster:
-    """Three brokers; topics have three replicas and need two to acknowledge (min.insync)."""
+    """Three brokers; topics have three replicas and min.insync.replicas = 2."""
 
     cluster_id: str
     brokers: Sequence[Server]
 
     @property
     def bootstrap_servers(self) -> str:
-        """All three addresses."""
+        """The three addresses, comma-separated."""
         return ",".join(broker.address for broker in self.brokers)
 
     def wait_until_complete(self) -> None:
-        """Return as soon as each broker serves and knows the other two."""
-        everyone = Brokers(self.cluster_id, frozenset(broker.address for broker in self.brokers))
+        """Wait until each broker serves and knows the other two."""
+        complete = Brokers(self.cluster_id, frozenset(broker.address for broker in self.brokers))
         for broker in self.brokers:
-            broker.wait_until_ready(lambda address: live_brokers(address) == everyone)
+            broker.wait_until_ready(lambda address: live_brokers(address) == complete)
 
     def repair(self) -> None:
-        """Start whichever does not run, and return as soon as all three serve."""
+        """Start the brokers that do not run, and wait until all three serve."""
         for broker in self.brokers:
             if broker.process.poll() is not None:
                 broker.launch()
         self.wait_until_complete()
 
     def kill(self) -> None:
-        """SIGKILL all."""
+        """Send SIGKILL to all brokers."""
         for broker in self.brokers:
             broker.kill()
 
 
 def start_kafka_cluster(folder: Path) -> KafkaCluster:
-    """Start three brokers, each with a folder of its own in `folder`, and wait for all of them.
+    """Start three brokers, each with its own folder in `folder`, and wait until all serve.
 
-    They want about 1.2 GB of memory together. Raises ConfigurationError as start_kafka does.
+    Together they need about 1.2 GB of memory. Raises ConfigurationError as start_kafka does.
     """
     kafka, cluster_id = installation(), _random_id()
     nodes = [Node(number, free_port()) for number in (1, 2, 3)]
@@ -98,7 +98,7 @@ def start_kafka_cluster(folder: Path) -> KafkaCluster:
                     node,
                     nodes,
                     cluster_id,
-                    [*_ONE_OF_THREE, *_SHORT_LIVED],
+                    [*_CLUSTER_BROKER_HEAP, *_SHORT_LIVED],
                 )
             )
         cluster = KafkaCluster(cluster_id, tuple(brokers))
@@ -121,7 +121,7 @@ def _launch(
     listeners: Mapping[str, int] | None = None,
     properties: Mapping[str, str] | None = None,
 ) -> Server:
-    """Make a node's folder, and start it without waiting for it."""
+    """Create a node's folder and start the node, without waiting until it serves."""
     data, temporary = folder / "kafka", folder / "tmp"
     data.mkdir(parents=True, exist_ok=True)
     temporary.mkdir(exist_ok=True)
@@ -143,7 +143,7 @@ def _launch(
 
 
 def _serves(address: str, cluster_id: str) -> bool:
-    """Say whether it is our broker that answers, and counts itself among the live ones."""
+    """Whether the broker at `address` belongs to our cluster and counts itself as live."""
     brokers = live_brokers(address)
     return brokers is not None and (
         brokers.cluster_id == cluster_id and address in brokers.addresses
@@ -151,9 +151,9 @@ def _serves(address: str, cluster_id: str) -> bool:
 
 
 def _format(data: Path, node: Node, cluster_id: str, checkpoint: bytes) -> None:
-    """Do to a data folder what `StorageTool format` does, without a JVM for it (0.5 to 2 s).
+    """Format a data folder like `StorageTool format`, without starting a JVM (0.5 to 2 s).
 
-    The folder of a broker that ran before stays as it is.
+    A folder that is formatted already is left unchanged.
     """
     if (data / "meta.properties").exists():
         return
@@ -164,5 +164,5 @@ def _format(data: Path, node: Node, cluster_id: str, checkpoint: bytes) -> None:
 
 
 def _random_id() -> str:
-    """A UUID as Kafka writes it: base64, and never with a dash in front."""
+    """A random UUID as Kafka writes it: URL-safe base64 that does not begin with a dash."""
     return base64.urlsafe_b64encode(b"\x01" + secrets.token_bytes(15)).rstrip(b"=").decode()

@@ -1,9 +1,9 @@
-"""Resolve a version of Kafka and write kafka-jars.toml, or another lock file.
+"""Resolves the jars of a Kafka version and writes kafka-jars.toml, or another lock file.
 
 `python -m nextclick.shared.embedded.make_lock 4.1.0`
 `python -m nextclick.shared.embedded.make_lock 3.9.1 tests/kafka-3.9-jars.toml`
 
-Only whoever changes the version needs it. The checksums are of what the Maven repository gives out
+Needed only to change the version. The checksums are computed from what the Maven repository serves
 now; compare them with another source before you commit them.
 """
 
@@ -19,7 +19,7 @@ from jgo.maven import MavenContext
 from nextclick.shared.embedded.jars import LOCK_FILE
 
 LOGGER = "org.slf4j:slf4j-simple:1.7.36"
-"""Kafka names no logging backend; this one writes warnings to the server's log file."""
+"""Kafka comes without a logging backend; this one writes warnings to the server's log file."""
 
 
 def main(kafka_version: str, lock_file: Path | str = LOCK_FILE) -> None:

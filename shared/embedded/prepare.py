@@ -1,8 +1,8 @@
-"""What Kafka needs before its first start on a machine, made once and kept in the user's cache.
+"""Prepares Kafka once per machine, in the user's cache folder, so that later starts are fast.
 
-`installation` yields the class path and Java together with two files that make every later start
-fast: the checkpoint with which `StorageTool format` begins a data folder, and a class data sharing
-(CDS) archive, from which the JVM maps Kafka's classes instead of reading and verifying them.
+`installation` returns Java, the class path and two prepared files: the bootstrap checkpoint that
+`StorageTool format` writes into a new data folder, and a class data sharing (CDS) archive, from
+which the JVM maps Kafka's classes instead of loading and verifying them.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from nextclick.shared.kafka.brokers import live_brokers
 from nextclick.shared.runtime.local_folder import exclusive_lock
 
 CHECKPOINT = "bootstrap.checkpoint"
-"""In each data folder: the feature levels that a new cluster begins with."""
+"""File in each data folder: the initial feature levels of a new cluster."""
 _ARCHIVE = "classes.jsa"
 _TOOL_SECONDS = 120
 
 _JVM_OPTIONS = [
-    "-XX:+UseSerialGC",  # the others want more memory and threads
-    "-XX:-UsePerfData",  # else each broker that is killed leaves a file in /tmp
+    "-XX:+UseSerialGC",  # other collectors need more memory and threads
+    "-XX:-UsePerfData",  # else each killed broker leaves a file in /tmp
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Installation:
-    """A Java, Kafka's class path, and the folder of what was prepared for the two."""
+    """A Java, Kafka's class path, and the folder with the files prepared for this pair."""
 
     java: Java
     jars: list[Path]
@@ -54,7 +54,7 @@ class Installation:
     def command(
         self, main_class: str, arguments: Sequence[str], options: Sequence[str]
     ) -> list[str]:
-        """The command that runs a class of Kafka; `options` are the JVM's."""
+        """The command line that runs a class of Kafka; `options` are JVM options."""
         archive = self.prepared / _ARCHIVE
         shared_classes = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
         class_path = os.pathsep.join(map(str, self.jars))
@@ -67,9 +67,9 @@ class Installation:
 
 
 def installation() -> Installation:
-    """Find Java and Kafka, and prepare them if this pair has not been yet.
+    """Find Java and Kafka, and prepare them if this pair is not prepared yet.
 
-    Raises ConfigurationError if either cannot be had or does not work.
+    Raises ConfigurationError if either is missing or does not work.
     """
     java, jars = find_java(), kafka_jars()
     base = cache_folder() / "kafka-prepared"
@@ -77,7 +77,7 @@ def installation() -> Installation:
     if not folder.exists():
         try:
             base.mkdir(parents=True, exist_ok=True)
-            with exclusive_lock(base):  # whoever waited here finds it done
+            with exclusive_lock(base):  # another process may have prepared it meanwhile
                 if not folder.exists():
                     _prepare(java, jars, folder)
         except OSError as error:
@@ -86,7 +86,7 @@ def installation() -> Installation:
 
 
 def _identity(java: Java, jars: Sequence[Path]) -> str:
-    """A name that differs with the Java and with the jars: an archive serves no other pair."""
+    """A folder name that is unique to this Java and these jars: an archive fits no other pair."""
     parts = [str(java.binary), java.build, *_JVM_OPTIONS]
     for jar in jars:
         status = jar.stat()
@@ -98,21 +98,21 @@ def _prepare(java: Java, jars: list[Path], folder: Path) -> None:
     """Format a data folder, run a broker on it once, and archive the classes that it loaded."""
     print("preparing Apache Kafka for this Java (once, some 10 s)", file=sys.stderr)
     temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a preparation that was killed
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed preparation
     data = temporary / "data"
     data.mkdir(parents=True)
-    ours = Installation(java, jars, temporary)
+    preparing = Installation(java, jars, temporary)
     node, properties = Node(1, free_port()), temporary / "server.properties"
     write_properties(properties, data, node, [node])
     log_file, classes = temporary / "kafka.log", temporary / "classes.txt"
 
     format_arguments = ["format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", str(properties)]
-    _run(ours.command("kafka.tools.StorageTool", format_arguments, []))
+    _run(preparing.command("kafka.tools.StorageTool", format_arguments, []))
     shutil.copy(data / CHECKPOINT, temporary / CHECKPOINT)
 
     broker = Server(
         "kafka",
-        ours.command("kafka.Kafka", [str(properties)], [f"-XX:DumpLoadedClassList={classes}"]),
+        preparing.command("kafka.Kafka", [str(properties)], [f"-XX:DumpLoadedClassList={classes}"]),
         node.port,
         log_file,
         is_ready=lambda address: live_brokers(address) is not None,
@@ -127,15 +127,15 @@ def _prepare(java: Java, jars: list[Path], folder: Path) -> None:
         f"-XX:SharedArchiveFile={archive}",
     ]
     try:
-        _run(ours.command("kafka.Kafka", [], dump))
-    except ConfigurationError as error:  # a JVM without CDS: it starts all the same, slower
+        _run(preparing.command("kafka.Kafka", [], dump))
+    except ConfigurationError as error:  # a JVM without CDS works, it only starts slower
         log.warning("no archive of Kafka's classes, so the broker starts slower: %s", error)
     shutil.rmtree(data)
     temporary.rename(folder)
 
 
 def _run(command: Sequence[str]) -> None:
-    """Run a tool of Kafka or Java; raises ConfigurationError with the end of what it printed."""
+    """Run a tool of Kafka or Java; if it fails, raise ConfigurationError with its last output."""
     outcome = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,

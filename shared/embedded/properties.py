@@ -11,11 +11,11 @@ from nextclick.shared.embedded.server import free_port
 
 @dataclass(frozen=True)
 class Node:
-    """A broker that is a controller too."""
+    """A node that is broker and controller."""
 
     id: int
     port: int
-    """Of clients and of the other brokers, in plain text."""
+    """Port for clients and other brokers, without TLS."""
     controller_port: int = field(default_factory=free_port)
 
 
@@ -28,9 +28,10 @@ def write_properties(
     listeners: Mapping[str, int] | None = None,
     more: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the properties of one node of a cluster, whose data live in the folder `data`.
+    """Write the server.properties of one node of a cluster; `data` is its data folder.
 
-    `listeners` are further ports by security protocol, say SASL_PLAINTEXT; `more` goes last.
+    `listeners` are additional ports by security protocol, for example SASL_PLAINTEXT; `more`
+    overrides properties.
     """
     copies = min(3, len(cluster))
     acknowledging = max(1, copies - 1)
@@ -53,10 +54,10 @@ def write_properties(
         "min.insync.replicas": acknowledging,
         "auto.create.topics.enable": "false",  # as in docker-compose.yml
         "group.initial.rebalance.delay.ms": 0,
-        # Killed and started again, it waits until its former self counts as dead: 9 s by default.
+        # A broker that restarts after a kill waits until its old session expires: 9 s by default.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
-        # Internal topics: with the 50 partitions of the default each start opens 200 files more.
+        # Internal topics: the default of 50 partitions would open 200 more files at each start.
         "offsets.topic.num.partitions": 3,
         "offsets.topic.replication.factor": copies,
         "transaction.state.log.num.partitions": 3,
@@ -65,7 +66,7 @@ def write_properties(
         "share.coordinator.state.topic.num.partitions": 3,
         "share.coordinator.state.topic.replication.factor": copies,
         "share.coordinator.state.topic.min.isr": acknowledging,
-        "log.cleaner.dedupe.buffer.size": 4 * 2**20,  # of the heap; 128 MiB by default
+        "log.cleaner.dedupe.buffer.size": 4 * 2**20,  # heap memory; 128 MiB by default
         **(more or {}),
     }
     path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))

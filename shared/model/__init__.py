@@ -1,4 +1,4 @@
-"""The model and how it is asked: networks, checkpoint, scorer. All of it imports torch."""
+"""Networks, their checkpoint, and the scorer that ranks items with them. Imports torch."""
 
 from nextclick.shared.model.bst import BST
 from nextclick.shared.model.bst_network import BSTConfig

@@ -1,10 +1,10 @@
-"""The model that serves: a network and neighbours, history in, one logit for every item out.
+"""The default model: a network mixed with item neighbours; history in, one score per item out.
 
-The network (`bst_network`) reads a session twice and is trained for both; how much of its logits is
-*about* and how much is *ahead* is what ranks the validation clicks best. Plain counts of which
-items are clicked together (`neighbours`) have a vote besides; so is its weight chosen.
+The network (`bst_network`) makes two readings of a session, *ahead* and *about*, and both are
+trained. `about_share` mixes their logits. Co-click counts (`neighbours`) are mixed in last. The fit
+chooses both mixing weights by the ranking of the validation clicks.
 
-The source's own form, with its tower, is `source_bst.SourceBST`.
+The architecture of the source, with an MLP tower, is `source_bst.SourceBST`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from nextclick.shared.model.session_model import Encoded, Encoder, SessionModel
 
 
 class BST(SessionModel):
-    """See the module."""
+    """See the module docstring."""
 
     config: BSTConfig
     about_share: Tensor
-    """Scalar in [0, 1]: the part of the logits that comes from what a session is about."""
+    """Scalar in [0, 1]: weight of the *about* reading; the *ahead* reading has the rest."""
 
     def __init__(self, config: BSTConfig) -> None:
         super().__init__(config)
@@ -54,15 +54,15 @@ class BST(SessionModel):
         )
 
     def serving_encoder(self, catalogue: Tensor) -> Encoder:
-        """The same by fewer operators, for weights that stay as they are."""
+        """An encoder with fewer operators, for weights that no longer change."""
         return BSTEncoder(self.network, self.about_share.item(), catalogue)
 
     def score(self, encoded: Encoded, catalogue: Tensor) -> Tensor:
-        """Logits [B, items] of the network for `Sessions`."""
+        """Logits [B, items] of the network alone; `encoded` holds the fields of `Sessions`."""
         sessions = Sessions(*encoded)
         scores = sessions.queries @ catalogue.T
         return scores.scatter_add_(1, sessions.bonus_columns, sessions.bonus)
 
     def log_probabilities(self, logits: Tensor, histories: Tensor) -> Tensor:
-        """log P(next click) of network and neighbours: [B, items]."""
+        """log P(next click) of network and neighbours mixed: [B, items]."""
         return self.neighbours.mix(logits, histories)

@@ -1,19 +1,18 @@
-"""One Behaviour Sequence Transformer: a session's clicks in, two readings of it out.
+"""A Behaviour Sequence Transformer: the clicks of a session in, two readings of the session out.
 
-Chen et al., "Behavior Sequence Transformer for E-commerce Recommendation in Alibaba", 2019
-(arXiv:1905.06874), changed where measuring said so (docs/experiments.md):
+After Chen et al., "Behavior Sequence Transformer for E-commerce Recommendation in Alibaba", 2019
+(arXiv:1905.06874), with these changes, each measured (docs/experiments.md):
 
-- Attention is causal, and where two clicks stand to each other enters as a learned bias per
-  distance (Shaw et al., 2018; Raffel et al., 2020), so *one* pass over a session trains the
-  prediction after each of its clicks, and a window means the same wherever it was cut.
-- The session meets a target by the scaled cosine of their vectors, not in an MLP tower, so that
-  all of a large catalogue can compete in every training step, and scoring it is one matrix product.
-- A session is read twice. *Ahead*: the encoder's vector at the last click, free to point anywhere,
-  says where the session leads. *About*: a weighted sum of the clicked items' own vectors, which
-  cannot leave the space of the items (Hou et al., "CORE", 2022), says what the session is about.
-  The first is right where there is much to learn from, the second where items are rare.
-- Shoppers go back to what they have seen; a *repeat bonus*, read from the session for each of the
-  last ten clicks, says how likely.
+- Attention is causal, and positions are relative: a learned bias per distance between two clicks
+  (Shaw et al., 2018; Raffel et al., 2020). So *one* pass over a session trains the prediction after
+  each of its clicks, and the encoding does not depend on where the window was cut.
+- The score of a target is the scaled cosine of session vector and item vector, not an MLP tower.
+  So a training step can use the whole of a large catalogue, and scoring is one matrix product.
+- A session is read twice. *Ahead* is the encoder's output at the last click; it can be any vector.
+  *About* is a weighted sum of the clicked items' own vectors, so it stays in the space of the items
+  (Hou et al., "CORE", 2022). *Ahead* is better with much training data, *about* for rare items.
+- Shoppers return to items that they have seen: a *repeat bonus*, predicted from the session for
+  each of the last ten clicks, is added to the logits of these items.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from nextclick.shared.model.session_model import SessionModelConfig
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING
 
 _FIRST_SCALE = 16.0
-"""Cosines lie in [-1, 1]; this many times that makes logits (learned from here on)."""
+"""Initial value of the learned factor that turns a cosine in [-1, 1] into a logit."""
 
 
 class BSTConfig(SessionModelConfig):
@@ -44,7 +43,7 @@ class BSTConfig(SessionModelConfig):
 
 
 class Sessions(NamedTuple):
-    """Sessions as they are read after some of their clicks: N of them."""
+    """One reading of N sessions (a session read after several clicks counts several times)."""
 
     queries: Tensor
     """Shape [N, d]: logits are queries @ catalogue.T plus the bonus."""
@@ -55,14 +54,14 @@ class Sessions(NamedTuple):
 
 
 class Readings(NamedTuple):
-    """The same sessions, read both ways."""
+    """Both readings of the same N sessions."""
 
     ahead: Sessions
     about: Sessions
 
 
 class Network(nn.Module):
-    """See the module."""
+    """See the module docstring."""
 
     def __init__(self, config: BSTConfig) -> None:
         super().__init__()
@@ -76,19 +75,19 @@ class Network(nn.Module):
         self.about_query = nn.Linear(d, d)
         self.about_key = nn.Linear(d, d)
         self.about_bias = nn.Parameter(torch.zeros(HISTORY_LENGTH))
-        self.ahead = _Aim(d)
-        self.about = _Aim(d)
+        self.ahead = _QueryHead(d)
+        self.about = _QueryHead(d)
 
     def unit_vectors(self, rows: Tensor) -> Tensor:
         """Item vectors of length 1: [..., d] for rows [...]."""
         return functional.normalize(self.item_embedding(rows), dim=-1)
 
     def read(self, rows: Tensor, chosen: Tensor | None = None) -> Readings:
-        """Read left-padded windows [B, L], L ≤ HISTORY_LENGTH, after some of their clicks.
+        """Read left-padded windows [B, L] of rows, L ≤ HISTORY_LENGTH, after chosen clicks.
 
-        chosen: [B, L] of bool, N of them true and none at padding. None: after the newest click of
-        each window, N = B; it is what serving asks for, and cheaper. What is read at a click knows
-        the clicks up to there.
+        chosen: bool [B, L], true for the N clicks to read at, never at padding. None: the newest
+        click of each window, N = B, which is cheaper. A reading at a click depends only on the
+        clicks up to it. Returns two readings of N sessions.
         """
         place = torch.arange(rows.shape[1], device=rows.device)
         distance = place[:, None] - place[None, :]  # key to query
@@ -96,18 +95,18 @@ class Network(nn.Module):
         visible = (distance >= 0) & ((rows != PADDING)[:, None, :] | itself)
         distance = distance.clamp(min=0)
         age = torch.arange(HISTORY_LENGTH, device=rows.device)
-        back = place[:, None] - age  # where the click of an age is, seen from each place
+        back = place[:, None] - age  # for each place, the place of the click of each age before it
         if chosen is None:
-            chosen, asked = torch.ones_like(rows[:, -1:], dtype=torch.bool), slice(-1, None)
+            chosen, queried = torch.ones_like(rows[:, -1:], dtype=torch.bool), slice(-1, None)
         else:
-            asked = slice(None)
+            queried = slice(None)
 
         items = self.unit_vectors(rows)
         hidden = self.embed_dropout(items * math.sqrt(items.shape[-1]))
         for layer in self.layers[:-1]:
             hidden = layer(hidden, distance, visible)
         clicks = self.norm(hidden)
-        distance, visible, back = distance[asked], visible[:, asked], back[asked]
+        distance, visible, back = distance[queried], visible[:, queried], back[queried]
         ahead = self.norm(self.layers[-1](hidden, distance, visible))
 
         relevance = self.about_query(ahead) @ self.about_key(clicks).transpose(1, 2)
@@ -122,8 +121,8 @@ class Network(nn.Module):
         )
 
 
-class _Aim(nn.Module):
-    """From vectors in item space to queries, and how likely the clicks are to be repeated."""
+class _QueryHead(nn.Module):
+    """The output head of one reading: queries from session vectors, and repeat bonuses."""
 
     def __init__(self, d: int) -> None:
         super().__init__()
@@ -133,7 +132,10 @@ class _Aim(nn.Module):
         nn.init.zeros_(self.repeat.bias)
 
     def forward(self, towards: Tensor, vectors: Tensor, clicked: Tensor) -> Sessions:
-        """towards, vectors: [N, d]; clicked: [N, HISTORY_LENGTH] of rows, newest first."""
+        """Make queries of `towards` and bonuses of `vectors`, both [N, d].
+
+        clicked: [N, HISTORY_LENGTH] of rows, newest first.
+        """
         return Sessions(
             functional.normalize(towards, dim=-1) * self.log_scale.exp(),
             (clicked - 1).clamp(min=0),
@@ -162,13 +164,13 @@ class EncoderLayer(nn.Module):
     def forward(self, hidden: Tensor, distance: Tensor, visible: Tensor) -> Tensor:
         """Encode the newest Q of L clicks: [B, L, d] to [B, Q, d].
 
-        distance: [Q, L], of each click to each of those; visible: [B, Q, L] of bool.
+        distance: [Q, L], clicks between query and key; visible: bool [B, Q, L], where to attend.
         """
-        normed, asked = self.attention_norm(hidden), hidden[:, -len(distance) :]
+        normed, newest = self.attention_norm(hidden), hidden[:, -len(distance) :]
         bias = self.distance_bias[:, distance].masked_fill(~visible.unsqueeze(1), float("-inf"))
-        asked = asked + self.dropout(self._attend(normed, bias))
-        inner = functional.gelu(self.feedforward_in(self.feedforward_norm(asked)))
-        result: Tensor = asked + self.dropout(self.feedforward_out(self.dropout(inner)))
+        newest = newest + self.dropout(self._attend(normed, bias))
+        inner = functional.gelu(self.feedforward_in(self.feedforward_norm(newest)))
+        result: Tensor = newest + self.dropout(self.feedforward_out(self.dropout(inner)))
         return result
 
     def _attend(self, normed: Tensor, bias: Tensor) -> Tensor:

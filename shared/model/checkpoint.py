@@ -1,7 +1,7 @@
-"""What a model version consists of, and its files: weights, vocabulary, manifest.
+"""A model version and its files: weights, vocabulary, manifest.
 
-Weights are safetensors: no pickle, so a checkpoint can hold numbers but never code. The
-manifest carries the SHA-256 of every other file and whatever a person wants to know later.
+Weights are safetensors, not pickle, so a checkpoint can hold numbers but never code. The manifest
+holds the SHA-256 of every other file, the metrics, and what the model was trained on.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ ModelConfig = Annotated[BSTConfig | SourceBSTConfig, Field(discriminator="kind")
 
 
 def build(config: BSTConfig | SourceBSTConfig) -> SessionModel:
-    """Make the model of a shape, with fresh weights."""
+    """Make a model with random weights from its configuration."""
     return BST(config) if isinstance(config, BSTConfig) else SourceBST(config)
 
 
 class Manifest(BaseModel):
-    """What `manifest.json` says about a version."""
+    """The content of `manifest.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -54,7 +54,7 @@ class Manifest(BaseModel):
     preset: str
     model: ModelConfig
     metrics: dict[str, float]
-    """Finite numbers only: what could not be computed is left out."""
+    """Finite numbers only; a metric that could not be computed is left out."""
     training: dict[str, Any]
     """The log it was trained on: clicks, users, first and last event time, …"""
     files: dict[str, str]
@@ -75,19 +75,19 @@ class Vocabulary:
         return {item_id: row for row, item_id in enumerate(self.item_ids, start=1)}
 
     def rows(self, item_ids: list[str]) -> IntArray:
-        """Catalogue rows of the ids, PADDING for an id that the model never saw."""
+        """Catalogue rows of the ids, shape [len(item_ids)]; PADDING for an unknown id."""
         row_of = self._row_of
         return np.array([row_of.get(item_id, PADDING) for item_id in item_ids], np.int64)
 
     def extended(self, item_ids: list[str]) -> Vocabulary:
-        """This vocabulary with the new ones among `item_ids` appended: old rows stay valid."""
+        """A vocabulary with the unknown ones of `item_ids` appended; existing rows stay valid."""
         new = dict.fromkeys(i for i in item_ids if i not in self._row_of)
         return Vocabulary([*self.item_ids, *new])
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model with everything that serving it takes."""
+    """A model with everything that is needed to serve it."""
 
     model: SessionModel
     vocabulary: Vocabulary
@@ -100,7 +100,7 @@ class Checkpoint:
 
 
 def to_files(checkpoint: Checkpoint, version: str, created_at: str) -> dict[str, bytes]:
-    """Serialise: file name → content, the manifest last."""
+    """Serialise to file name → content, the manifest last. created_at: ISO 8601, UTC."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.model.state_dict().items()}
     tensors[_POPULARITY] = torch.from_numpy(checkpoint.popularity)
     files = {
@@ -122,7 +122,7 @@ def to_files(checkpoint: Checkpoint, version: str, created_at: str) -> dict[str,
 
 
 def parse_manifest(content: bytes, version: str) -> Manifest:
-    """Read a manifest; raises CheckpointError if it is none, or another version's."""
+    """Read a manifest; raises CheckpointError if it is invalid or names another version."""
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
@@ -137,7 +137,7 @@ def parse_manifest(content: bytes, version: str) -> Manifest:
 
 
 def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
-    """Rebuild a checkpoint, on the CPU, and check all that can be checked.
+    """Rebuild a checkpoint on the CPU and validate it.
 
     Raises CheckpointError for a missing, truncated or altered file, weights of another shape,
     a vocabulary of another size, neighbours outside it, or weights that are not finite.
@@ -184,13 +184,13 @@ def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
 
 
 def _check_shapes(config: BSTConfig | SourceBSTConfig, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Raise ValueError unless the tensors are those of a model of this shape.
+    """Raise ValueError unless names and shapes of the tensors are those of such a model.
 
-    Before the model is made: a manifest could ask for more memory than there is.
+    Checked before the model is built, because a wrong manifest could require too much memory.
     """
-    if config.layers > len(tensors):  # each has several: not to build a billion of them
+    if config.layers > len(tensors):  # each layer has several tensors; do not build a billion
         raise ValueError(f"{config.layers} layers, but {len(tensors)} tensors")
-    with torch.device("meta"):  # takes no memory
+    with torch.device("meta"):  # allocates no memory
         expected = {name: value.shape for name, value in build(config).state_dict().items()}
     found = {name: value.shape for name, value in tensors.items()}
     if expected != found:
@@ -201,7 +201,7 @@ def _check_shapes(config: BSTConfig | SourceBSTConfig, tensors: Mapping[str, tor
 
 
 def _is_text(item_id: str) -> bool:
-    # JSON can spell half a surrogate pair, and an answer with one could not be encoded.
+    # JSON can hold half a surrogate pair; a recommendation with one could not be encoded.
     return not any("\ud800" <= character <= "\udfff" for character in item_id)
 
 

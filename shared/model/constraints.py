@@ -1,4 +1,4 @@
-"""What a list may hold: how many items, which never, and whether any of the history."""
+"""Business rules for a list: its length, excluded items, and whether the history is left out."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from nextclick.shared.windows import PADDING, IntArray
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """The business rules for one list, as rows of one model's catalogue.
+    """The business rules for one list, in terms of one model's catalogue.
 
-    Scores stay what they are without rules: probabilities over the whole catalogue.
+    Rules do not change scores: these remain probabilities over the whole catalogue.
     """
 
     k: int
-    """Items at most; fewer if the rules leave fewer."""
+    """The longest list; it is shorter if the rules leave fewer items."""
     excluded: Tensor | None = None
-    """Shape [items], bool, on the scorer's device: True for what the list must not hold."""
+    """Bool [items], on the scorer's device: True for items that the list must not hold."""
     without_history: bool = False
-    """Leave out what the history holds."""
+    """Leave out the items of the history."""
 
 
 def apply_constraints(
     scores: Tensor, batch: IntArray, constraints: Sequence[Constraints]
 ) -> Tensor:
-    """Set to −inf, in place, what the choices leave out.
+    """Set the scores of items that the constraints exclude to −inf, in place.
 
-    scores: [B, items]; batch: the windows [B, HISTORY_LENGTH] that they belong to.
+    scores: [B, items]; batch: their windows [B, HISTORY_LENGTH]; constraints: one per window.
+    Returns `scores`.
     """
     for row, window, constraint in zip(scores, batch, constraints, strict=True):
         if constraint.excluded is not None:
@@ -43,7 +44,7 @@ def apply_constraints(
 
 
 def most_popular(by_popularity: IntArray, constraint: Constraints) -> IntArray:
-    """The first k of the columns `by_popularity` that a choice allows."""
+    """The first k allowed columns of `by_popularity` (shape [items], the most popular first)."""
     if constraint.excluded is None:
         return by_popularity[: constraint.k]
     allowed = ~constraint.excluded.cpu().numpy()[by_popularity]

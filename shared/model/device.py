@@ -1,4 +1,4 @@
-"""Which device the model runs on."""
+"""Selects the torch device that a model runs on."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Why these items? What each click of a history contributed to each recommendation.
+"""Explains recommendations: how much each click of a history contributed to each item.
 
-By leaving clicks out: a click's contribution to an item is how much it raises log P(item), that is
-log P(item | history) − log P(item | history without the click). It asks the model itself, whatever
-its kind, in one pass over at most 11 windows. Contributions need not add up: of two clicks that say
-the same thing each contributes little.
+Leave-one-out: the contribution of a click to an item is
+log P(item | history) − log P(item | history without the click). This works for every kind of model
+and takes one forward pass over at most 11 windows. Contributions need not add up: each of two
+redundant clicks contributes little.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nextclick.shared.windows import HISTORY_LENGTH, PADDING
 
 @dataclass(frozen=True)
 class Explanation:
-    """Recommendations for one history and what speaks for each."""
+    """Recommendations for one history, with the contribution of each click to each."""
 
     history: list[str]
     """The clicks that the model sees, oldest first; at most HISTORY_LENGTH."""
@@ -31,11 +31,11 @@ class Explanation:
 
 
 def explain(scorer: Scorer, history: list[str], k: int | None = None) -> Explanation:
-    """Recommend for a history (item ids, oldest first) and say what each click contributed.
+    """Recommend for a history (item ids, oldest first) with the contribution of each click.
 
-    Where the model knows no item of the history, popularity answers and nothing contributes. With
-    a single known click, its contribution is measured against popularity. `k`: how many items;
-    None: the scorer's top_k.
+    If the model knows no item of the history, the list is by popularity and all contributions are
+    0. The contribution of a single known click is measured against popularity. `k`: how many
+    items; None: the scorer's top_k.
     """
     history = history[-HISTORY_LENGTH:]
     (ranking,) = scorer.recommend([history], None if k is None else [Constraints(k)])

@@ -1,7 +1,7 @@
-"""Item neighbours: which items are clicked near which, as plain counts. A network's memory.
+"""Item neighbours: co-click counts that are mixed with the predictions of a network.
 
-Networks generalise, counts remember; each is right where the other is not (Ludewig & Jannach,
-"Evaluation of Session-based Recommendation Algorithms", 2018, show how far counts alone go).
+A network generalises, counts memorise, and they make different errors (Ludewig & Jannach,
+"Evaluation of Session-based Recommendation Algorithms", 2018, show how good counts alone are).
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from nextclick.shared.model.softmax import log_softmax
 from nextclick.shared.windows import HISTORY_LENGTH
 
 AGE_DECAY = 0.7
-"""How much less each click back into the history counts."""
+"""Factor on the vote of a click for each click that came after it."""
 
 
 class ItemNeighbours(nn.Module):
-    """For every item its likeliest neighbours, and how much their vote weighs against a model."""
+    """The K likeliest neighbours of every item, and the weight of their votes in the mixture."""
 
     rows: Tensor
     """Shape [items + 1, K], int32: catalogue rows, PADDING where there are fewer than K."""
     shares: Tensor
-    """Shape [items + 1, K]: what part of all that was clicked near an item each neighbour is. A row
-    sums to 1, or to less where an item has more than K neighbours: it then knows less about where
-    a session goes, and its vote counts less."""
+    """Shape [items + 1, K]: each neighbour's share of all clicks near the item. A row sums to 1, or
+    to less for an item with more than K neighbours; the votes of such an item count less."""
     weight: Tensor
-    """Scalar in [0, 1): the votes' part in the mixture."""
+    """Scalar in [0, 1): weight of the votes in the mixture."""
     age_weights: Tensor
 
     def __init__(self, items: int, per_item: int) -> None:
@@ -38,41 +37,41 @@ class ItemNeighbours(nn.Module):
         self.register_buffer("age_weights", AGE_DECAY**ages, persistent=False)
 
     def votes(self, histories: Tensor) -> Tensor:
-        """P(next click) by the neighbours of windows [B, HISTORY_LENGTH] alone: [B, items].
+        """P(next click) by neighbours alone, for windows [B, HISTORY_LENGTH]: [B, items].
 
-        A row of zeros where no item of the window has neighbours.
+        A row is all zeros if no item of its window has neighbours.
         """
-        columns, votes = self.ballot(histories)
+        columns, votes = self.sparse_votes(histories)
         result = torch.zeros(len(histories), len(self.rows) - 1, device=histories.device)
         return result.scatter_add_(1, columns, votes)
 
     def mix(self, logits: Tensor, histories: Tensor) -> Tensor:
-        """Mix the votes into logits [B, items] of a network: log P(next click).
+        """Mix the votes into logits [B, items] of a network: log P(next click), [B, items].
 
-        Only voted columns change but for a constant, so that nothing costs a logarithm per item.
+        Columns without votes change by one constant per row, so they need no logarithm each.
         """
-        columns, votes = self.ballot(histories)
+        columns, votes = self.sparse_votes(histories)
         mixed = log_softmax(logits).add_(self._rest(votes))
         of_network = mixed.gather(1, columns)
-        # An item may be a neighbour of several clicks: the voted cells add its votes up.
+        # An item may be a neighbour of several clicks: sum its votes in its cell.
         mixed.scatter_(1, columns, torch.zeros_like(votes))
         mixed.scatter_add_(1, columns, votes.mul_(self.weight))
         voted = torch.logaddexp(of_network, mixed.gather(1, columns).log_())
         return mixed.scatter_(1, columns, voted)
 
-    def mixed(self, log_p: Tensor, votes: Tensor) -> Tensor:
-        """log P(next click) of some columns, of which a network and the votes are given: [B, N].
+    def mix_columns(self, log_p: Tensor, votes: Tensor) -> Tensor:
+        """log P(next click) of N columns, from the network's log_p and the votes, all [B, N].
 
-        votes: every column that has a vote is among the N, so a row adds up to 1, or to 0 if no
-        item of the window has neighbours.
+        The N columns must include every column with a vote, so that a row of votes sums to 1, or
+        to 0 if no item of the window has neighbours.
         """
         return torch.logaddexp(log_p + self._rest(votes), (self.weight * votes).log())
 
-    def ballot(self, histories: Tensor) -> tuple[Tensor, Tensor]:
-        """Columns that are voted for, and the votes, both [B, L · K], for windows [B, L].
+    def sparse_votes(self, histories: Tensor) -> tuple[Tensor, Tensor]:
+        """Columns with votes, and these votes, both [B, L · K], for windows [B, L].
 
-        A column can come several times, and column 0 with no votes where a neighbour is missing.
-        The votes of a row add up to 1, or to 0 if no item of the window has neighbours.
+        A column can occur several times; a missing neighbour is column 0 with a vote of 0. The
+        votes of a row sum to 1, or to 0 if no item of the window has neighbours.
         """
         batch, length = histories.shape
         clicks = histories.flatten()
@@ -83,5 +82,5 @@ class ItemNeighbours(nn.Module):
         return columns.view(batch, -1), votes
 
     def _rest(self, votes: Tensor) -> Tensor:
-        """log of what part of the mixture is the network's: [B, 1]; all where nothing is voted."""
+        """Log of the network's weight in the mixture, [B, 1]; 0 in a row without votes."""
         return torch.where(votes.sum(dim=1, keepdim=True) > 0, torch.log1p(-self.weight), 0.0)

@@ -1,9 +1,9 @@
 """Histories in, ranked items out: the one scoring path of worker, trainer and tests.
 
-A recommendation is a function of (model version, history), to within 1e-5: kernels add up in
-another order on another processor, with more threads, or for more rows at once. A score differs by
-at most 1e-5 of itself (and by 1e-12 where it is next to nothing), and lists hold the same items in
-the same order, except for items whose scores are that close.
+A recommendation is a function of (model version, history), up to rounding: kernels add in another
+order on another processor, with other thread counts or batch sizes. Scores agree to a relative 1e-5
+(or an absolute 1e-12), and lists hold the same items in the same order, except for items whose
+scores are that close.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from nextclick.shared.errors import CheckpointError
 from nextclick.shared.model.bst import BST
 from nextclick.shared.model.checkpoint import Checkpoint
 from nextclick.shared.model.constraints import Constraints, apply_constraints, most_popular
-from nextclick.shared.model.shortlist import MOST, Shortlist
+from nextclick.shared.model.shortlist import MAX_ITEMS, Shortlist
 from nextclick.shared.model.top_k import top_k
 from nextclick.shared.schemas import ScoredItem
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING, IntArray, windows
 
-_CELLS = 640_000
-"""Scores computed at once: 2.5 MB."""
+_SCORES_PER_BLOCK = 640_000
+"""Scores computed at once (2.5 MB), so that they are ranked while still in a processor cache."""
 
 SHORTLIST_FROM = 200_000
-"""Items from which on a shortlist is ranked instead of the whole catalogue."""
-_SHORTLISTED = 64
-"""Windows whose shortlists are made at once."""
+"""Smallest catalogue for which a shortlist is ranked instead of all items."""
+_SHORTLIST_WINDOWS = 64
+"""Windows per batch of shortlists."""
 
 _POWERS_OF_TEN = np.array([float(f"1e{exponent}") for exponent in range(60)])
-"""Up to 1e22 they are exact, and so are the decimals made with them."""
+"""Exact up to 1e22, so that rounding with them gives the nearest double of a decimal."""
 
 Fallback = Literal["cold_start", "unknown_items", "not_finite"]
 
@@ -58,12 +58,12 @@ class Scorer:
         *,
         shortlist_from: int = SHORTLIST_FROM,
     ) -> None:
-        """Move the model to `device`, precompute its catalogue, and try it once.
+        """Move the model to `device`, precompute its catalogue, and run a smoke test.
 
-        A CPU makes a shortlist of catalogues with `shortlist_from` items or more, and scores only
-        that exactly.
+        On a CPU, a catalogue of `shortlist_from` items or more is ranked by a shortlist (see
+        `shortlist`). top_k: length of a list without constraints.
 
-        Raises CheckpointError if the trial gives anything but finite scores of the right shape.
+        Raises CheckpointError unless the smoke test gives finite scores of the right shape.
         """
         self.vocabulary = checkpoint.vocabulary
         self.shortlist: Shortlist | None = None
@@ -73,20 +73,20 @@ class Scorer:
         with torch.inference_mode():
             self._catalogue = self._model.catalogue()
             self._encode = self._model.serving_encoder(self._catalogue)
-        large = len(self.vocabulary) >= shortlist_from and self.top_k <= MOST
+        large = len(self.vocabulary) >= shortlist_from and self.top_k <= MAX_ITEMS
         if large and device.type == "cpu" and isinstance(self._model, BST):
             self.shortlist = Shortlist(self._model, self._encode, self._catalogue)
         shares = (checkpoint.popularity + 0.5) / (checkpoint.popularity + 0.5).sum()
         self.log_popularity: npt.NDArray[np.float64] = np.log(shares)
-        """Shape [items]: log P(next click) where nothing is known of the session."""
+        """Shape [items]: log P(next click) if no item of the session is known."""
         self._popularity = checkpoint.popularity / max(1, int(checkpoint.popularity.sum()))
         self._by_popularity: IntArray = np.argsort(-checkpoint.popularity, kind="stable")
         self._popular = self._most_popular(Constraints(self.top_k))
-        self._try_once()
+        self._smoke_test()
 
     @property
     def bytes(self) -> int:
-        """Memory that the weights and tables take."""
+        """Memory of the weights and tables."""
         tables = [*self._model.parameters(), *self._model.buffers(), self._catalogue]
         if self.shortlist is not None:
             tables.append(self.shortlist.rough)
@@ -97,9 +97,9 @@ class Scorer:
     ) -> list[Ranking]:
         """Rank the catalogue for each history (item ids, oldest first), best first.
 
-        One forward pass for all. A history that is empty, or holds only items that the model
-        never saw, gets the popular items and says so. With `constraints`, one for each history, a
-        list holds the best k of what its choice allows, else the top_k of the whole catalogue.
+        One forward pass for all. A history that is empty, or holds only unknown items, gets the
+        popular items, and its Ranking says why in `fallback`. With `constraints`, one per history,
+        a list holds the best k items that they allow, else the top_k of the whole catalogue.
         """
         if not histories:
             return []
@@ -135,9 +135,9 @@ class Scorer:
         if len(batch) == 0:
             return []
         if constraints is not None:
-            best = list(self._chosen(batch, constraints))
+            best = list(self._top_constrained(batch, constraints))
         elif self.shortlist is not None:
-            best = list(self._shortlisted(batch, self.shortlist))
+            best = list(self._top_of_shortlists(batch, self.shortlist))
         else:
             best = [top_k(scores, self.top_k) for scores in self._in_blocks(batch)]
         values = torch.cat([values for values, _ in best]).cpu().numpy().astype(np.float64)
@@ -155,10 +155,10 @@ class Scorer:
             ]
         return ranked
 
-    def _chosen(
+    def _top_constrained(
         self, batch: IntArray, constraints: Sequence[Constraints]
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """From all items: what the rules leave of a shortlist may be too little."""
+        """Rank all items: the rules could leave too few of a shortlist."""
         k = min(len(self.vocabulary), max(constraint.k for constraint in constraints))
         start = 0
         for scores in self._in_blocks(batch):
@@ -166,11 +166,11 @@ class Scorer:
             yield top_k(apply_constraints(scores, batch[part], constraints[part]), k)
             start += len(scores)
 
-    def _shortlisted(
+    def _top_of_shortlists(
         self, batch: IntArray, shortlist: Shortlist
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         with torch.inference_mode():
-            for histories in torch.split(self._histories(batch), _SHORTLISTED):
+            for histories in torch.split(self._histories(batch), _SHORTLIST_WINDOWS):
                 yield shortlist.top(histories, self.top_k)
 
     def _histories(self, batch: IntArray) -> torch.Tensor:
@@ -179,11 +179,8 @@ class Scorer:
         return torch.from_numpy(longest).to(self.device)
 
     def _in_blocks(self, batch: IntArray, block: int | None = None) -> Iterator[torch.Tensor]:
-        """log P of at most `block` windows after the other.
-
-        By default so many that the scores of a block are ranked while they are still in a cache.
-        """
-        block = block or max(1, _CELLS // len(self.vocabulary))
+        """Yield log P [b, items] of at most `block` windows; None: of _SCORES_PER_BLOCK scores."""
+        block = block or max(1, _SCORES_PER_BLOCK // len(self.vocabulary))
         histories = self._histories(batch)
         with torch.inference_mode():
             encoded = self._encode(histories)
@@ -198,16 +195,16 @@ class Scorer:
         ids = self.vocabulary.item_ids
         return [ScoredItem(ids[i], share) for i, share in zip(columns, shares, strict=True)]
 
-    def _try_once(self) -> None:
-        trial = np.full((2, HISTORY_LENGTH), len(self.vocabulary), np.int64)
-        trial[0] = [PADDING] * (HISTORY_LENGTH - 1) + [1]
-        scores = self.log_probabilities(trial)
+    def _smoke_test(self) -> None:
+        windows_tried = np.full((2, HISTORY_LENGTH), len(self.vocabulary), np.int64)
+        windows_tried[0] = [PADDING] * (HISTORY_LENGTH - 1) + [1]
+        scores = self.log_probabilities(windows_tried)
         if scores.shape != (2, len(self.vocabulary)) or not torch.isfinite(scores).all():
             raise CheckpointError("the model's scores are not finite numbers, one for every item")
 
 
 def round_to_six_digits(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Round to six significant digits: about what float32 carries, in half the bytes on the topic.
+    """Round to six significant digits: float32 has no more, and it halves the JSON.
 
     scores: any shape, in [0, 1].
     """

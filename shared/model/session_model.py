@@ -1,4 +1,4 @@
-"""What serving asks of a model: the catalogue once, then probabilities for windows."""
+"""The interface of a servable model: a catalogue once, then probabilities for windows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nextclick.shared.model.softmax import log_softmax
 
 
 class SessionModelConfig(BaseModel):
-    """The shape that every session model has; part of every checkpoint."""
+    """Hyperparameters that every session model has; part of every checkpoint."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,7 +33,7 @@ class SessionModelConfig(BaseModel):
 
 
 Encoded: TypeAlias = tuple[Tensor, ...]
-"""Windows as a model understands them: tensors whose first dimension is the window."""
+"""A model's encoding of B windows: tensors whose first dimension is B."""
 
 
 Encoder: TypeAlias = Callable[[Tensor], Encoded]
@@ -43,8 +43,8 @@ Encoder: TypeAlias = Callable[[Tensor], Encoded]
 class SessionModel(nn.Module, ABC):
     """A network that encodes a window once and scores the whole catalogue for it.
 
-    What it holds for each item is in tensors with one row per catalogue row, so that a vocabulary
-    can grow at its end.
+    Parameters per item are tensors with one row per catalogue row, so that a vocabulary can grow at
+    its end.
     """
 
     def __init__(self, config: SessionModelConfig) -> None:
@@ -53,20 +53,20 @@ class SessionModel(nn.Module, ABC):
 
     @abstractmethod
     def catalogue(self) -> Tensor:
-        """Compute what scoring needs of the items: constant per model, first dimension items."""
+        """Precompute the item side of scoring: constant per model, first dimension items."""
 
     @abstractmethod
     def item_vectors(self) -> Tensor:
-        """Vectors of the catalogue, of length 1: [items, embed_dim]. Near ones are alike."""
+        """Unit vectors of the catalogue, [items, embed_dim]; their cosine is the similarity."""
 
     @abstractmethod
     def encode(self, histories: Tensor) -> Encoded:
-        """Encode windows [B, L] of rows, left-padded, L ≤ HISTORY_LENGTH, none without an item."""
+        """Encode windows [B, L] of rows, left-padded, L ≤ HISTORY_LENGTH; none is all padding."""
 
     def serving_encoder(self, catalogue: Tensor) -> Encoder:
-        """What serving encodes with: the numbers of `encode`, for weights that stay as they are.
+        """A function equal to `encode` for weights that no longer change; it may be faster.
 
-        catalogue: what the model computed. A model may have a faster way than its training's.
+        catalogue: the result of `catalogue()`.
         """
         return self.encode
 
@@ -74,18 +74,18 @@ class SessionModel(nn.Module, ABC):
     def score(self, encoded: Encoded, catalogue: Tensor) -> Tensor:
         """Score the whole catalogue for encoded windows: [B, items].
 
-        Column j is catalogue row j + 1. These are the numbers that a fit trains.
+        Column j is catalogue row j + 1. These are the logits that a fit trains.
         """
 
     def logits(self, histories: Tensor, catalogue: Tensor) -> Tensor:
-        """Encode and score."""
+        """Encode windows [B, L] and score the catalogue for them: [B, items]."""
         return self.score(self.encode(histories), catalogue)
 
     def log_probabilities(self, logits: Tensor, histories: Tensor) -> Tensor:
-        """log P(next click) from the logits of windows: [B, items]. Row by row."""
+        """log P(next click) from logits [B, items] and windows [B, L]: [B, items], row by row."""
         return log_softmax(logits)
 
     def forward(self, histories: Tensor, catalogue: Tensor | None = None) -> Tensor:
-        """log P(next click) after windows: [B, items]. `catalogue`: if it is at hand."""
+        """log P(next click) after windows [B, L]: [B, items]. catalogue: None: computed here."""
         known = self.catalogue() if catalogue is None else catalogue
         return self.log_probabilities(self.logits(histories, known), histories)

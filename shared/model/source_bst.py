@@ -1,10 +1,9 @@
-"""The source's BST, as it stands in the text that nextclick implements: a preset, and a yardstick.
+"""The BST exactly as the source text describes it: a preset, and a baseline for `bst.BST`.
 
 Item embeddings plus learned positions, a Transformer encoder, masked mean, and an MLP tower over
-(session, target). The encoder's history is encoded once, never once per candidate: the tower's
-first layer is linear in (session, target), so it splits into a session half and a target half, and
-the target half of the whole catalogue is computed once per model. What serves by default is
-`bst.BST`.
+(session, target). A history is encoded once, not once per candidate: the first layer of the tower
+is linear in (session, target), so it splits into a session half and a target half, and the target
+half of the whole catalogue is computed once per model.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from nextclick.shared.model.session_model import Encoded, SessionModel, SessionM
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING
 
 _BLOCK_ELEMENTS = 8_388_608
-"""Tower activations held at once while scoring (32 MiB of float32): bounds memory."""
+"""Most tower activations held at once while scoring (32 MiB of float32)."""
 
 
 class SourceBSTConfig(SessionModelConfig):
-    """The shape of a source BST."""
+    """Hyperparameters of a source BST."""
 
     kind: Literal["source"] = "source"
     tower: int = Field(128, ge=1)
 
 
 class SourceBST(SessionModel):
-    """See the module. All methods return logits: log-odds or log-probabilities up to a constant."""
+    """See the module docstring. Logits are log-odds or log-probabilities up to a constant."""
 
     config: SourceBSTConfig
 
@@ -42,16 +41,16 @@ class SourceBST(SessionModel):
         layer = nn.TransformerEncoderLayer(
             d, config.heads, config.feedforward, config.dropout, batch_first=True
         )
-        # Nested tensors would make the kernels, and so the last bits, depend on the batch.
+        # With nested tensors the kernels, and so the rounding, would depend on the batch.
         self.encoder = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
         self.tower_in = nn.Linear(2 * d, config.tower)
         self.tower_out = nn.Linear(config.tower, 1)
         self.dropout = nn.Dropout(config.dropout)
 
     def session(self, histories: Tensor) -> Tensor:
-        """Turn windows, shape [B, L] of rows, into sessions, shape [B, embed_dim].
+        """Encode windows [B, L] of rows to sessions [B, embed_dim].
 
-        Every window holds at least one item: attention over nothing is undefined.
+        Every window must hold at least one item: attention over padding alone is undefined.
         """
         padding = histories == PADDING
         embedded = self.item_embedding(histories) + self.position_embedding[-histories.shape[1] :]
@@ -61,35 +60,35 @@ class SourceBST(SessionModel):
         return session
 
     def session_half(self, sessions: Tensor) -> Tensor:
-        """The tower's first layer on sessions [..., embed_dim]: shape [..., tower]."""
+        """First layer of the tower, session half: [..., embed_dim] to [..., tower]."""
         d = self.config.embed_dim
         return nn.functional.linear(sessions, self.tower_in.weight[:, :d], self.tower_in.bias)
 
     def catalogue(self) -> Tensor:
-        """The tower's first layer on every item: shape [items, tower]."""
+        """Target half of the tower's first layer for every item: [items, tower]."""
         return self.target_half(self.item_embedding.weight[1:])
 
     def item_vectors(self) -> Tensor:
-        """The embeddings, scaled to length 1: [items, embed_dim]."""
+        """Item embeddings, scaled to length 1: [items, embed_dim]."""
         return nn.functional.normalize(self.item_embedding.weight[1:], dim=1)
 
     def target_half(self, targets: Tensor) -> Tensor:
-        """The tower's first layer on item embeddings [..., embed_dim]: shape [..., tower]."""
+        """First layer of the tower, target half: [..., embed_dim] to [..., tower]."""
         d = self.config.embed_dim
         return nn.functional.linear(targets, self.tower_in.weight[:, d:])
 
     def tower(self, session_half: Tensor, target_half: Tensor) -> Tensor:
-        """Finish the tower on two halves that broadcast to [..., tower]: logits of shape [...]."""
+        """Rest of the tower, on two halves that broadcast to [..., tower]: logits [...]."""
         logits: Tensor = self.tower_out(self.dropout(torch.relu(session_half + target_half)))
         return logits.squeeze(-1)
 
     def candidate_logits(self, histories: Tensor, candidates: Tensor) -> Tensor:
-        """Score each window's own candidates, rows of shape [B, C]: logits [B, C]."""
+        """Logits [B, C] for windows [B, L], each with its own candidate rows [B, C]."""
         sessions = self.session_half(self.session(histories)).unsqueeze(1)
         return self.tower(sessions, self.target_half(self.item_embedding(candidates)))
 
     def encode(self, histories: Tensor) -> Encoded:
-        """The tower's first layer on the sessions of windows: one tensor [B, tower]."""
+        """Session half of the tower's first layer for windows [B, L]: one tensor [B, tower]."""
         return (self.session_half(self.session(histories)),)
 
     def score(self, encoded: Encoded, catalogue: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The best k of many scores, without sorting through all of them."""
+"""The best k of many scores, faster than torch.topk."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import torch
 from torch import Tensor
 
 _BLOCK = 16
-"""Columns of which only the maximum is looked at first."""
-_WORTH_IT = 20_000
-"""Scores from which on the detour is shorter."""
+"""Columns in a block."""
+_MIN_SCORES = 20_000
+"""Below this many scores torch.topk is faster."""
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Values and columns of the best k ≤ N of scores [B, N], each [B, k], best first.
 
-    The best k lie in the k blocks whose maxima are the largest: only these are looked at closely.
+    The best k lie in the k blocks with the largest maxima, so only these are searched.
     """
     rows, columns = scores.shape
     blocks = columns // _BLOCK
-    if scores.numel() < _WORTH_IT or blocks < k:
+    if scores.numel() < _MIN_SCORES or blocks < k:
         return torch.topk(scores, k)
-    # A block's columns lie apart: maxima of neighbouring ones would cost several times as much.
+    # Blocks are strided: blocks of adjacent columns would take several times as long to reduce.
     maxima = scores[:, : _BLOCK * blocks].view(rows, _BLOCK, blocks).amax(dim=1)
     first = torch.topk(maxima, k, sorted=False).indices
     apart = torch.arange(0, _BLOCK * blocks, blocks, device=scores.device)

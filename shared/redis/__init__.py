@@ -1,4 +1,4 @@
-"""Redis: the only package that imports redis. Sessions of users, and the deny list."""
+"""Session state and deny list in Redis. The only package that imports redis."""
 
 from nextclick.shared.redis.sessions import (
     ENTRIES_KEPT,

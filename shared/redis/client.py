@@ -1,4 +1,6 @@
-"""One Redis server: a client from a URL, a script, and what errors mean. No error has a login."""
+"""A client of one Redis server, Lua scripts, and our errors for redis-py's.
+
+No error text contains the login."""
 
 from __future__ import annotations
 
@@ -15,25 +17,25 @@ from redis.retry import Retry
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
 
-_HEALS = ("NOREPLICAS", "MISCONF", "BUSY")
-"""Refusals that end when the server recovers: replicas missing, disk full, failing over."""
+_TRANSIENT = ("NOREPLICAS", "MISCONF", "BUSY")
+"""Error replies that end when the server recovers: replicas missing, disk full, script running."""
 
 _DENIED_IN_SCRIPT = ("ACL failure", "The user executing the script can't")
-"""A command that a script may not run is a plain error, not NoPermissionError: from Redis 7.2 and
-Valkey, and from Redis 7.0."""
+"""A command that a script may not run gives a plain ResponseError, not NoPermissionError. First
+text: Redis 7.2 and Valkey; second: Redis 7.0."""
 
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 """Parameters of a rediss:// URL that name a file."""
 
 OPTIONS: dict[str, Any] = {"protocol": 2, "driver_info": None}
-"""Of every client. No CLIENT SETINFO: Redis 7.0 has no permission of that name."""
+"""Options of every client. driver_info None: no CLIENT SETINFO, for which Redis 7.0 has no ACL."""
 
 Call: TypeAlias = tuple[bytes, Sequence[bytes | str | int]]
-"""A script's key and arguments."""
+"""Key and arguments of one script call."""
 
 
 class Script:
-    """Lua, and the name that a server knows it by once it has seen it."""
+    """A Lua script and its SHA-1, by which EVALSHA calls it."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -41,17 +43,17 @@ class Script:
 
 
 class RedisServer:
-    """One server. Its methods raise what redis-py raises; see `explained`."""
+    """One server. Its methods raise redis-py's errors; see `translated_errors`."""
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
-        """Prepare; it connects at the first call. Raises as `client` does."""
+        """Connects at the first call. Raises as `client` does."""
         self._client = client(url, timeout_seconds)
 
     def evaluate(self, script: Script, calls: Sequence[Call]) -> list[Any]:
-        """Run the script for each call, in one round trip."""
+        """Run the script for each call, in one round trip; returns the replies in order."""
         try:
             return self._evaluate(script, calls)
-        except redis.exceptions.NoScriptError:  # a fresh or restarted server
+        except redis.exceptions.NoScriptError:  # a new or restarted server
             self._client.script_load(script.text)
             return self._evaluate(script, calls)
 
@@ -62,44 +64,44 @@ class RedisServer:
         return pipeline.execute()
 
     def ping(self) -> None:
-        """Raise unless it answers."""
+        """Raise unless the server answers."""
         self._client.ping()
 
     def used_bytes(self) -> int:
-        """Memory that it uses for everything in it."""
+        """Memory that the server uses for all its data, bytes."""
         return int(self._client.info("memory")["used_memory"])
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._client.close()
 
 
 def client(url: str, timeout_seconds: float) -> redis.Redis:
-    """Prepare a client; it connects at the first call.
+    """Make a client; it connects at the first call.
 
-    Raises ConfigurationError if `url` is no Redis URL, or names a file that cannot be read.
+    Raises ConfigurationError if `url` is not a Redis URL, or names a file that cannot be read.
     """
     try:
-        made = redis.Redis.from_url(
+        result = redis.Redis.from_url(
             url,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 1),
             **OPTIONS,
         )
-        made.connection_pool.connection_class(**made.connection_pool.connection_kwargs)
+        result.connection_pool.connection_class(**result.connection_pool.connection_kwargs)
     except (ValueError, TypeError, redis.exceptions.RedisError):
-        # Not the reason: urllib quotes a piece of the password if it takes it for the port.
+        # The reason is left out: urllib quotes a part of the password if it looks like a port.
         raise ConfigurationError(
             "NEXTCLICK_REDIS__URL is no Redis URL; use redis://user:password@host:port/db, "
             "rediss://…?ssl_ca_certs=FILE or unix://…, and in a password write %2F for /, "
             "%23 for #, %3F for ? and %40 for @"
         ) from None
     for parameter in _FILES:
-        name = made.connection_pool.connection_kwargs.get(parameter)
+        name = result.connection_pool.connection_kwargs.get(parameter)
         if name is not None:
             _check_readable(parameter, name)
-    return made
+    return result
 
 
 def _login_refused(error: Exception) -> ConfigurationError:
@@ -121,11 +123,11 @@ def _check_readable(parameter: str, name: str) -> None:
 
 
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """Turn what the client raises into what a person or RetryUntilAvailable can act on.
+def translated_errors() -> Iterator[None]:
+    """Translate redis-py's errors into ours.
 
-    Raises ConfigurationError for what waiting does not heal (password, permissions,
-    certificates), Unavailable for what it may.
+    Raises Unavailable for errors that a retry may overcome, ConfigurationError for those that it
+    cannot (password, permissions, certificates). Other errors, which are bugs, pass.
     """
     try:
         yield
@@ -155,16 +157,16 @@ def explained() -> Iterator[None]:
                 "NEXTCLICK_REDIS__CLUSTER is true and the server at NEXTCLICK_REDIS__URL is no "
                 "cluster; set it to false"
             ) from None
-        # A server that nobody has logged in to does not even read a long command.
+        # Before the login, a server refuses long commands with this plain error.
         if "unauthenticated" in str(error):
             raise _login_refused(error) from None
         if isinstance(error, redis.exceptions.NoPermissionError) or any(
             text in str(error) for text in _DENIED_IN_SCRIPT
         ):
             raise ConfigurationError(
-                f"Redis lets this user not do what the worker needs ({error}); "
+                f"Redis does not permit this user what nextclick needs ({error}); "
                 "SECURITY.md lists the permissions"
             ) from None
-        if not any(word in str(error) for word in _HEALS):
+        if not any(word in str(error) for word in _TRANSIENT):
             raise
         raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None

@@ -1,13 +1,13 @@
-"""A Redis or Valkey Cluster: scripts run on all nodes at once, by redis-py's cluster client.
+"""Runs scripts on a Redis or Valkey Cluster, on all nodes at once, by redis-py's cluster client.
 
-redis-py knows the nodes and their slots, and writes one pipeline to each node before it reads. Two
-things are done here, because redis-py 8.1 does them call by call, each with a time-out of its own:
-a call that was redirected is sent on in the next pipeline, also to a node that has no slot yet
-(where redis-py fails with an AttributeError); and a call that was not answered is not sent again,
-so a node that hangs costs one time-out.
+redis-py knows the nodes and their slots, and writes one pipeline to each node before it reads the
+replies. Redirections and time-outs are handled here, because redis-py 8.1 handles them one call at
+a time, each with its own time-out. Here a redirected call goes into the next pipeline, also to a
+node that has no slot yet (where redis-py fails with an AttributeError). A call without a reply is
+not retried, so a node that hangs costs one time-out.
 
-Nodes fail one by one, so after an error some calls may have been run and others not. Running all of
-them again must be right; for sessions it is.
+Nodes fail independently: after an error, some calls have been run and others not. The caller runs
+all of them again, so scripts must be idempotent; those for sessions are.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from redis.retry import Retry
 from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.redis.client import OPTIONS, Call, RedisServer, Script, client
 
-_ROUNDS = 8
-"""How often a call is sent on, at most: slots move, and nodes learn of it one after the other."""
-_SENT_ON = (redis.exceptions.AskError, redis.exceptions.NoScriptError)
+_MAX_PIPELINES = 8
+"""Most pipelines per call: slots move, and nodes learn of it one after the other."""
+_REDIRECTIONS = (redis.exceptions.AskError, redis.exceptions.NoScriptError)
 _Command: TypeAlias = tuple[ClusterNode, tuple[bytes | str | int, ...]]
 _Client: TypeAlias = Any
 """redis.RedisCluster; most of it has no types."""
@@ -34,13 +34,13 @@ T = TypeVar("T")
 
 
 class RedisCluster:
-    """All nodes. Its methods raise what redis-py raises; see `client.explained`."""
+    """All nodes of a cluster. Its methods raise redis-py's errors; see `translated_errors`."""
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
-        """Prepare; it connects at the first call.
+        """Connects at the first call.
 
-        url: of any node, with the login and TLS of all of them. Raises ConfigurationError if it is
-        no Redis URL, of a socket, or names a database: a cluster has only number 0.
+        url: of any node, with the login and TLS parameters of all nodes. Raises ConfigurationError
+        if it is not a Redis URL, or names a socket or a database (a cluster has only database 0).
         """
         options = client(url, timeout_seconds).connection_pool.connection_kwargs
         if "host" not in options or options.get("db"):
@@ -54,23 +54,23 @@ class RedisCluster:
         self._lock = threading.Lock()
         self._cluster: _Client | None = None
         self._outdated = False
-        """Whether to ask for nodes and slots again."""
+        """Whether to load the nodes and slots again before the next call."""
 
     def evaluate(self, script: Script, calls: Sequence[Call]) -> list[Any]:
-        """Run the script for each call; one round trip, unless slots move or a node is fresh."""
+        """Run the script for each call; one round trip, unless slots move or a node is new."""
         return self._run(lambda cluster: _evaluate(cluster, script, calls))
 
     def ping(self) -> None:
         """Raise unless every node that has slots answers."""
-        self._run(lambda cluster: _ask_primaries(cluster, "PING"))
+        self._run(lambda cluster: _send_to_primaries(cluster, "PING"))
 
     def used_bytes(self) -> int:
-        """Memory that all nodes with slots use."""
-        answers = self._run(lambda cluster: _ask_primaries(cluster, "INFO", "memory"))
+        """Memory that all nodes with slots use for their data, bytes."""
+        answers = self._run(lambda cluster: _send_to_primaries(cluster, "INFO", "memory"))
         return sum(int(answer["used_memory"]) for answer in answers)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         if self._cluster is not None:
             self._cluster.disconnect_connection_pools()
 
@@ -80,7 +80,7 @@ class RedisCluster:
         except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException) as error:
             self._outdated = True
             failure = _cause(error)
-        raise failure  # out here, so that its own context stays
+        raise failure  # outside of `except`, so that it keeps its own __context__
 
     def _connected(self) -> _Client:
         with self._lock:
@@ -102,42 +102,42 @@ class RedisCluster:
 
 def _evaluate(cluster: _Client, script: Script, calls: Sequence[Call]) -> list[Any]:
     answers: list[Any] = [None] * len(calls)
-    waiting: dict[int, ClusterNode | None] = dict.fromkeys(range(len(calls)))
-    """Call → the node that takes it this once (ASK), or None: the one that has the slot."""
-    fresh: set[ClusterNode] = set()
-    """Nodes that lack the script: new, or restarted."""
-    for _ in range(_ROUNDS):
-        commands: list[_Command] = [(node, ("SCRIPT LOAD", script.text)) for node in fresh]
-        fresh = set()
+    pending: dict[int, ClusterNode | None] = dict.fromkeys(range(len(calls)))
+    """Index of a call → the node of an ASK redirection, or None: the node that has the slot."""
+    without_script: set[ClusterNode] = set()
+    """Nodes that lack the script because they are new or were restarted."""
+    for _ in range(_MAX_PIPELINES):
+        commands: list[_Command] = [(node, ("SCRIPT LOAD", script.text)) for node in without_script]
+        without_script = set()
         positions = {}
-        for number, asked in waiting.items():
+        for number, ask_node in pending.items():
             key, arguments = calls[number]
-            node = asked or cluster.get_node_from_key(key)
-            if asked:
+            node = ask_node or cluster.get_node_from_key(key)
+            if ask_node:
                 commands.append((node, ("ASKING",)))
             positions[number] = len(commands)
             commands.append((node, ("EVALSHA", script.sha, 1, key, *arguments)))
-        got = _send(cluster, commands)
+        replies = _send(cluster, commands)
         for number, position in positions.items():
-            node, answer = commands[position][0], got[position]
+            node, answer = commands[position][0], replies[position]
             if isinstance(answer, redis.exceptions.NoScriptError):
-                fresh.add(node)
-            elif isinstance(answer, redis.exceptions.AskError):  # MOVED is one of these, too
-                waiting[number] = _redirected(cluster, node, answer)
+                without_script.add(node)
+            elif isinstance(answer, redis.exceptions.AskError):  # MovedError is a subclass
+                pending[number] = _redirected(cluster, node, answer)
             else:
                 answers[number] = answer
-                del waiting[number]
-        if not waiting:
+                del pending[number]
+        if not pending:
             return answers
     raise Unavailable("Redis (NEXTCLICK_REDIS__URL): slots move, and nodes disagree where to")
 
 
-def _ask_primaries(cluster: _Client, *words: str) -> list[Any]:
+def _send_to_primaries(cluster: _Client, *words: str) -> list[Any]:
     return _send(cluster, [(node, words) for node in cluster.get_primaries()])
 
 
 def _send(cluster: _Client, commands: Sequence[_Command]) -> list[Any]:
-    """One pipeline to each node; redirections and missing scripts are among the answers."""
+    """Send one pipeline to each node; redirections and missing scripts are among the replies."""
     stack = [
         PipelineCommand(words, {"target_nodes": node}, position)  # type: ignore[no-untyped-call]
         for position, (node, words) in enumerate(commands)
@@ -146,7 +146,7 @@ def _send(cluster: _Client, commands: Sequence[_Command]) -> list[Any]:
         stack, raise_on_error=False, allow_redirections=False
     )
     for answer in answers:
-        if isinstance(answer, Exception) and not isinstance(answer, _SENT_ON):
+        if isinstance(answer, Exception) and not isinstance(answer, _REDIRECTIONS):
             raise answer
     return answers
 
@@ -154,7 +154,7 @@ def _send(cluster: _Client, commands: Sequence[_Command]) -> list[Any]:
 def _redirected(
     cluster: _Client, node: ClusterNode, answer: redis.exceptions.AskError
 ) -> ClusterNode | None:
-    """The node to ask once, or None: the slot was moved for good, and the cluster knows."""
+    """The node of an ASK redirection; None for MOVED, after which the slot table is updated."""
     answer.host = answer.host or node.host
     if isinstance(answer, redis.exceptions.MovedError):
         cluster.nodes_manager.move_slot(answer)
@@ -164,7 +164,7 @@ def _redirected(
 
 
 def _cause(error: Exception) -> Exception:
-    """What redis-py's cluster client wrapped, or a ClusterDownError that says the same."""
+    """The error that redis-py's cluster client wrapped, else a ClusterDownError."""
     inner: BaseException | None = error
     while isinstance(inner, redis.exceptions.RedisClusterException):
         inner = inner.__cause__ or inner.__context__
@@ -174,5 +174,5 @@ def _cause(error: Exception) -> Exception:
 
 
 def connect(url: str, timeout_seconds: float, *, cluster: bool) -> RedisServer | RedisCluster:
-    """Prepare one server or a cluster. Raises ConfigurationError if the URL is none of it."""
+    """A client of one server or of a cluster. Raises ConfigurationError for an invalid URL."""
     return RedisCluster(url, timeout_seconds) if cluster else RedisServer(url, timeout_seconds)

@@ -1,7 +1,7 @@
-"""Items that no list from the HTTP service may hold: out of stock, hidden, recalled.
+"""Items that the HTTP service must not recommend: out of stock, hidden, recalled.
 
-One hash in Redis, so that every process sees a change: its fields are the items, and the field
-without a name holds a number that every change raises, so that looking for changes costs little.
+One hash in Redis, shared by all processes. Its fields are the item ids. The field with the empty
+name holds a version number that every change increments, so that polling for changes is cheap.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from nextclick.shared.redis.client import Script, explained
+from nextclick.shared.redis.client import Script, translated_errors
 from nextclick.shared.redis.cluster import connect
 from nextclick.shared.runtime.settings import Settings
 
@@ -29,41 +29,38 @@ class DenyList:
     """The hash in Redis."""
 
     def __init__(self, url: str, *, key: str, timeout_seconds: float, cluster: bool) -> None:
-        """Prepare the client; it connects at the first call.
-
-        Raises ConfigurationError if `url` is no Redis URL.
-        """
+        """Connects at the first call. Raises ConfigurationError if `url` is not a Redis URL."""
         self._redis = connect(url, timeout_seconds, cluster=cluster)
         self._key = key.encode()
 
     def version(self) -> int:
-        """A number that is another one after every change. Raises Unavailable."""
+        """A number that changes with every change of the list. Raises Unavailable."""
         return int(self._evaluate(_VERSION))
 
     def items(self) -> frozenset[str]:
-        """The item ids. Raises Unavailable."""
+        """The denied item ids. Raises Unavailable."""
         return frozenset(item.decode() for item in self._evaluate(_ITEMS) if item)
 
     def add(self, item_ids: Collection[str]) -> None:
-        """Recommend these no more. Raises Unavailable."""
+        """Deny these item ids. Raises Unavailable."""
         self._evaluate(_ADD, *item_ids)
 
     def remove(self, item_ids: Collection[str]) -> None:
-        """Recommend these again. Raises Unavailable."""
+        """Allow these item ids again. Raises Unavailable."""
         self._evaluate(_REMOVE, *item_ids)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._redis.close()
 
     def _evaluate(self, script: Script, *arguments: str) -> Any:
-        with explained():
+        with translated_errors():
             (answer,) = self._redis.evaluate(script, [(self._key, arguments)])
         return answer
 
 
 def deny_list(settings: Settings) -> DenyList:
-    """The list that the settings name."""
+    """The deny list that the settings name."""
     return DenyList(
         settings.redis.url.get_secret_value(),
         key=settings.api.deny_key,

@@ -1,16 +1,16 @@
--- Append some clicks of one user to the session, in their order; return for each the session's last
--- items as it left them, oldest first. Appending a click that is already held changes nothing and
--- returns the history as it was when that click was first applied. A click that was applied before
--- and is not held with its whole history any more returns nothing. One key, so it also runs on Redis
--- Cluster; all of a user's clicks in one call, so that none is applied where one before it was not.
--- What is at the key and is no session, by somebody else's hand or a fault, is replaced by one.
+-- Append clicks of one user to the session, in order; returns the history of each click, oldest item
+-- first. Idempotent: a click that the list still holds is not appended again, and gets the history
+-- of its first append. A replayed click that the list no longer holds with its whole history gets an
+-- empty one. The script uses one key, so it also runs on Redis Cluster; all clicks of a user are in
+-- one call, so that a click is never appended without those before it. A value at the key that is
+-- not a session (a foreign or damaged value) is replaced.
 --
 -- KEYS[1]  list: the fence, then entries, oldest first
 -- ARGV     gap ms (0 = never), ttl s, history length, entries kept; then for each click
---          event digest (8 bytes), item id, timestamp ms, partition and offset (-1 = of no topic)
--- The fence is where the newest entry lay: partition (4 bytes) | offset (double).
--- An entry is: digest (8 bytes) | items in its history (1 byte) | session clock ms (double) | item.
--- Returns     1 if something was replaced, else 0; then the history of each click
+--          event digest (8 bytes), item id, timestamp ms, partition and offset (-1 = not from Kafka)
+-- The fence is the position of the newest entry: partition (4 bytes) | offset (double).
+-- An entry is: digest (8 bytes) | history length (1 byte) | session clock ms (double) | item.
+-- Returns     1 if a foreign value was replaced, else 0; then the history of each click
 local gap, ttl = tonumber(ARGV[1]), tonumber(ARGV[2])
 local history_length, keep = tonumber(ARGV[3]), tonumber(ARGV[4])
 
@@ -24,7 +24,7 @@ local function is_session(list)
   return length >= 1 and length <= history_length and clock >= 0 and clock <= 2^53  -- no NaN
 end
 
--- One entry more than a session has: a huge list of somebody else's is not read whole.
+-- Reads one element more than a session can have, so that a huge foreign list is not read whole.
 local list = redis.pcall('LRANGE', KEYS[1], 0, keep + 1)
 local wrong_type = list.err ~= nil and string.find(list.err, 'WRONGTYPE', 1, true)
 if list.err and not wrong_type then
@@ -32,7 +32,7 @@ if list.err and not wrong_type then
 end
 local replaced = 0
 if wrong_type or not is_session(list) then
-  redis.call('EXPIRE', KEYS[1], 0)  -- deletes it, and needs no permission more than is needed below
+  redis.call('EXPIRE', KEYS[1], 0)  -- deletes the key without the permission for DEL
   list, replaced = {}, 1
 end
 
@@ -59,8 +59,8 @@ local function append(digest, item, timestamp, partition, offset)
   if newest > 1 then
     local last_length, last_clock = struct.unpack('>Bd', string.sub(list[newest], 9, 17))
     local last_partition, last_offset = struct.unpack('>i4d', list[1])
-    -- What lies behind the fence was seen then, and its time is in the clock. A click that is newer
-    -- than the clock is no repetition: the topic was made anew and counts from 0 again.
+    -- A click behind the fence was appended before, and the clock includes its time. If it is newer
+    -- than the clock, it is not a replay: the topic was recreated, and its offsets restarted at 0.
     if partition == last_partition and offset <= last_offset and offset >= 0
       and timestamp <= last_clock then
       return {}
@@ -74,7 +74,7 @@ local function append(digest, item, timestamp, partition, offset)
   local fence = struct.pack('>i4d', partition, offset)
   if newest == 0 then
     redis.call('RPUSH', KEYS[1], fence)
-  elseif newest > keep then  -- the oldest entry makes room: the fence takes its place
+  elseif newest > keep then  -- drop the oldest entry: the fence takes its place
     redis.call('LSET', KEYS[1], 1, fence)
     redis.call('LPOP', KEYS[1])
     table.remove(list, 2)

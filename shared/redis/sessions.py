@@ -1,7 +1,7 @@
-"""Session state: the last HISTORY_LENGTH items of every user, appended to idempotently.
+"""Session state: the last HISTORY_LENGTH items of every user, with idempotent appends.
 
-`SessionStore` is the port, `RedisSessions` the real one, `MemorySessions` the same in a
-dictionary for tests and offline use; one contract suite (tests/contract) runs on both.
+`SessionStore` is the interface, `RedisSessions` the implementation on Redis, `MemorySessions` one
+in a dictionary, for tests and offline use. One contract suite (tests/contract) tests both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import redis
 
 from nextclick.shared.errors import Unavailable
 from nextclick.shared.messages import Place
-from nextclick.shared.redis.client import Script, explained
+from nextclick.shared.redis.client import Script, translated_errors
 from nextclick.shared.redis.cluster import connect
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.masking import printable
@@ -30,22 +30,22 @@ from nextclick.shared.windows import HISTORY_LENGTH, starts_new_session
 log = logging.getLogger(__name__)
 
 ENTRIES_KEPT = 32
-"""Clicks remembered per user. More than HISTORY_LENGTH, so that a replay finds its click."""
+"""Clicks kept per user. More than HISTORY_LENGTH, so that a replayed click is found."""
 
 MAX_UNCOMMITTED_CLICKS_PER_USER = ENTRIES_KEPT - HISTORY_LENGTH
-"""The most clicks of one user that may be appended before their offsets are committed.
+"""Most clicks of one user that may be appended before their offsets are committed.
 
-A crash replays uncommitted clicks; up to this many, each is still held together with the whole
-history it was answered from, so the replay is exact. The worker cuts its batches by it.
+A crash replays uncommitted clicks. Up to this many per user, the store still holds each of them
+with its whole history, so the replay is exact. The worker limits its batches accordingly.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What is held of a user."""
+    """The current session of a user."""
 
     history: list[str]
-    """The session's last HISTORY_LENGTH items, oldest first; empty if nothing is held."""
+    """The session's last HISTORY_LENGTH items, oldest first; empty for an unknown user."""
     last_click: int | None = None
     """The newest event time seen from the user, epoch ms."""
 
@@ -56,32 +56,33 @@ class SessionStore(Protocol):
     def append(
         self, clicks: Sequence[Click], places: Sequence[Place] | None = None
     ) -> list[list[str]]:
-        """Append the clicks in order; return each one's history, oldest first, itself last.
+        """Append the clicks in order; return the history of each, oldest first, the click last.
 
-        Idempotent by event_id: a click already held is not appended again, and its history is
-        the one of its first time. That much goes for replays of what was not committed. Further
-        back, when offsets were lost or a worker that was thought dead wakes up, `places` tell: a
-        click that does not lie after the user's newest one, and is not newer than it, was appended
-        before. If it is not held with its whole history any more, its history is empty.
+        Idempotent by event_id: a click that the store still holds is not appended again, and gets
+        the history of its first append. This covers replays of uncommitted clicks. For older
+        replays (offsets were lost, or a worker that was declared dead resumes) `places` are
+        compared: a click that is on the same partition as the user's newest click, not after it,
+        and not newer in event time, was appended before. If the store no longer holds such a click
+        with its whole history, its history is empty.
 
-        Raises Unavailable if the store cannot be reached; then any prefix of each user's clicks may
-        have been appended, and calling again with all of them is right.
+        Raises Unavailable if the store cannot be reached. Then any prefix of each user's clicks may
+        have been appended; retry with all of them.
         """
         ...
 
     def read(self, user_ids: Sequence[str]) -> list[Session]:
-        """What is held of each user, changing nothing: the history that was answered last.
+        """The current session of each user; nothing is changed. Raises Unavailable.
 
-        A session does not end by waiting, only by a click after the gap. Raises Unavailable.
+        Only a click after the gap ends a session, so one can be read long after its last click.
         """
         ...
 
     def ping(self) -> None:
-        """Raise Unavailable, or ConfigurationError if it is the login, unless it answers."""
+        """Raise Unavailable if the store does not answer, ConfigurationError if the login fails."""
         ...
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         ...
 
 
@@ -94,12 +95,12 @@ return list
 
 
 def event_digest(event_id: str) -> bytes:
-    """Eight bytes that stand for an event id (any length) among one user's last entries."""
+    """An 8-byte hash of an event id, to recognise it among the last entries of one user."""
     return hashlib.blake2b(event_id.encode(), digest_size=8).digest()
 
 
 class RedisSessions:
-    """Session state in Redis or Valkey: one list and one Lua call per user, one round trip."""
+    """Session state in Redis or Valkey: one list per user, one Lua call per user and batch."""
 
     def __init__(
         self,
@@ -111,10 +112,10 @@ class RedisSessions:
         timeout_seconds: float,
         cluster: bool = False,
     ) -> None:
-        """Prepare the client; it connects at the first call.
+        """Connects at the first call.
 
-        `cluster`: the URL is of any node of a cluster. Raises ConfigurationError if `url` is no
-        Redis URL, or none that a cluster can have.
+        `cluster`: the URL is of any node of a cluster. Raises ConfigurationError if `url` is not a
+        Redis URL, or cannot be that of a cluster.
         """
         self._redis = connect(url, timeout_seconds, cluster=cluster)
         self._key_prefix = key_prefix.encode()
@@ -124,7 +125,7 @@ class RedisSessions:
     def append(
         self, clicks: Sequence[Click], places: Sequence[Place] | None = None
     ) -> list[list[str]]:
-        """See SessionStore.append. One round trip, whatever the number of clicks."""
+        """See SessionStore.append. One round trip for any number of clicks."""
         places = places or [_NOWHERE] * len(clicks)
         of_user: dict[str, list[bytes | str | int]] = {}
         for click, (partition, offset) in zip(clicks, places, strict=True):
@@ -132,49 +133,49 @@ class RedisSessions:
             digest = event_digest(click.event_id)
             arguments += (digest, click.item_id, click.timestamp, partition, offset)
         calls = [(self._key_prefix + user.encode(), rest) for user, rest in of_user.items()]
-        with explained():
+        with translated_errors():
             answers = self._redis.evaluate(self._script, calls)
         for user, (replaced, *_) in zip(of_user, answers, strict=True):
             if replaced:
                 metrics.SESSIONS_REPLACED.inc()
                 log.warning(
-                    "what Redis held at %s was no session: the user begins anew",
+                    "the value at the Redis key %s was not a session: the user's session is reset",
                     printable((self._key_prefix + user.encode()).decode()),
                 )
         histories = {u: iter(rest) for u, (_, *rest) in zip(of_user, answers, strict=True)}
         return [[_text(item) for item in next(histories[click.user_id])] for click in clicks]
 
     def read(self, user_ids: Sequence[str]) -> list[Session]:
-        """See SessionStore.read. One round trip, whatever the number of users."""
-        with explained():
+        """See SessionStore.read. One round trip for any number of users."""
+        with translated_errors():
             calls = [(self._key_prefix + user_id.encode(), ()) for user_id in user_ids]
             return [_session(entries) for entries in self._redis.evaluate(_READ, calls)]
 
     def ping(self) -> None:
-        """Raise Unavailable, or ConfigurationError if it is the login, unless Redis answers."""
+        """See SessionStore.ping."""
         try:
-            with explained():
+            with translated_errors():
                 self._redis.ping()
         except redis.exceptions.RedisError as error:
             raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None
 
     def used_bytes(self) -> int:
-        """Memory that the server uses for everything in it, or all servers of the cluster."""
+        """Memory that the server, or the whole cluster, uses for all its data, bytes."""
         return self._redis.used_bytes()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._redis.close()
 
 
 _ENTRY = struct.Struct(">8sBd")
-"""Before the item in an entry of sessions.lua: digest, items in its history, session clock."""
+"""Header of an entry of sessions.lua: digest, history length, session clock; the item follows."""
 
 
 def _session(entries: list[bytes]) -> Session:
-    """The newest entries of a key, oldest first; what is before the session is left out."""
+    """Decode the newest entries of a key, oldest first; entries of earlier sessions are skipped."""
     if not entries or len(entries[-1]) <= _ENTRY.size:
-        return Session([])  # nothing, or no session: the next click replaces it
+        return Session([])  # empty, or not a session: the next click replaces it
     _, length, clock = _ENTRY.unpack_from(entries[-1])
     history = [entry[_ENTRY.size :] for entry in entries[-length:]]
     if not (1 <= length <= HISTORY_LENGTH and 0 <= clock <= 2**53 and all(history)):
@@ -183,12 +184,12 @@ def _session(entries: list[bytes]) -> Session:
 
 
 def _text(item: bytes) -> str:
-    """What is no UTF-8 is an item that no model knows, not an error."""
+    """Decode an item id; invalid UTF-8 gives an unknown item, not an error."""
     return item.decode(errors="replace")
 
 
 def session_store(settings: Settings) -> RedisSessions:
-    """The store that the settings name."""
+    """The session store that the settings name."""
     return RedisSessions(
         settings.redis.url.get_secret_value(),
         key_prefix=settings.redis.key_prefix,
@@ -204,21 +205,21 @@ class _Entry:
     digest: bytes
     item_id: str
     clock: int
-    """Newest event time seen from the user so far, ms."""
+    """Newest event time of the user up to this click, epoch ms."""
     length: int
-    """How many items its history has."""
+    """Number of items in its history."""
 
 
 @dataclass(frozen=True, slots=True)
 class _User:
     expires: float
     fence: Place
-    """Where the newest entry lay."""
+    """Position of the newest entry on its topic; older positions are replays."""
     entries: list[_Entry]
 
 
 class MemorySessions:
-    """The same store in a dictionary of this process; `clock` (seconds) drives the expiry."""
+    """Session state in a dictionary of this process; `clock` (seconds) drives the expiry."""
 
     def __init__(
         self, *, gap_ms: int, ttl_seconds: int, clock: Callable[[], float] = time.monotonic
@@ -273,7 +274,7 @@ class MemorySessions:
         return Session(history, user.entries[-1].clock)
 
     def ping(self) -> None:
-        """Do nothing: it is here."""
+        """Always available: do nothing."""
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is no connection."""

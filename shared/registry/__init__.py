@@ -1,4 +1,4 @@
-"""The registry: versions of a model in a folder or a bucket, and the one that serves."""
+"""The model registry: versions in a folder or bucket, a pointer to one, and hot swap to it."""
 
 from nextclick.shared.registry.registry import Pointer, Registry
 from nextclick.shared.registry.slot import ModelSlot, ServedModel

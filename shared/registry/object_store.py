@@ -1,9 +1,9 @@
-"""What an object store does otherwise than a folder: its errors, and writing if nobody else has.
+"""Where object stores differ from folders: their errors, and conditional writes.
 
-An object is written whole or not at all. There are no folders to make or lock, and a bucket is not
-ours to make. S3 (and what speaks its protocol, such as MinIO, R2 and Ceph) can write an object only
-if it still is the one that was read (If-Match), or is not there yet (If-None-Match); with others,
-of two writers at the same time the last one wins.
+An object is written atomically. There are no folders to create or lock, and buckets are not created
+by us. S3 and its compatibles (MinIO, R2, Ceph) support conditional writes: If-Match, only if the
+object is unchanged since it was read, and If-None-Match, only if it does not exist. On other object
+stores, the last of two concurrent writers wins.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _REFUSED = {"PreconditionFailed", "ConditionalRequestConflict"}
 
 
 class PreconditionFailed(Exception):
-    """Somebody else has written the object since it was looked at."""
+    """Another writer has changed the object since it was read."""
 
 
 def is_object_store(fs: Any) -> bool:
@@ -25,7 +25,7 @@ def is_object_store(fs: Any) -> bool:
 
 
 def storage_errors(fs: Any) -> tuple[type[Exception], ...]:
-    """What a file system raises of its own when it is away or refuses us, beside OSError."""
+    """The errors that a file system raises beside OSError if it is away or refuses access."""
     if not _protocols(fs) & _S3:
         return ()
     from botocore.exceptions import BotoCoreError, ClientError
@@ -34,12 +34,12 @@ def storage_errors(fs: Any) -> tuple[type[Exception], ...]:
 
 
 def is_bucket_error(error: Exception) -> bool:
-    """Whether not just the object is missing."""
+    """Whether the bucket is missing, not just the object."""
     return _code(error) == "NoSuchBucket"
 
 
 def etag_of(fs: Any, path: str) -> str | None:
-    """What changes whenever the object does; None if it is not there, "" if it cannot be told."""
+    """The ETag of an object; None if the object is missing, "" if the store has no ETags."""
     if not _protocols(fs) & _S3:
         return ""
     try:
@@ -51,7 +51,7 @@ def etag_of(fs: Any, path: str) -> str | None:
 
 
 def write_if_unchanged(fs: Any, path: str, content: bytes, tag: str | None) -> None:
-    """Write an object unless it has another tag meanwhile; then raises Changed."""
+    """Write an object if its ETag is still `tag`, as `etag_of` gave it; else PreconditionFailed."""
     condition = {} if tag == "" else {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
     try:
         fs.pipe_file(path, content, **condition)

@@ -1,15 +1,15 @@
-"""The model registry: a folder, or any fsspec URL, of versions with a pointer.
+"""The model registry: model versions and a pointer to the served one, at any fsspec URL.
 
     <url>/<version>/model.safetensors, vocabulary.json, manifest.json
     <url>/current.json          {"version": …, "history": [older …], "changed_at": …}
     <url>/refused.json          [{"at": …, "reason": …}, …]: candidates that the gate refused
 
-A version appears whole or not at all, and the pointer is replaced last and atomically, so a
-reader never sees half a model, whenever the writer dies. On a local disk a version is written
-under a temporary name, fsynced and renamed; on an object store, where a single object is
-written atomically but a folder is not, its manifest is written last. Of two who move the pointer at
-the same time one waits for the other (a lock on the folder), or sees that it came second and looks
-again (S3; see `object_store`).
+A version appears complete or not at all, and the pointer is replaced last and atomically, so a
+reader never sees half a model, even if the writer dies. On a local disk, a version is written
+under a temporary name, fsynced and renamed. On an object store, where single objects are written
+atomically but folders are not, the manifest is written last. Two concurrent changes of the pointer
+are serialised: by a lock on a local folder, by a conditional write and retry on S3 (see
+`object_store`).
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _PROBE = ".probe-"
 _HISTORY_KEPT = 50
 REFUSED = "refused.json"
 _REFUSALS_KEPT = 50
-_TRIES = 20
-"""To move a pointer that others move, too."""
+_MAX_ATTEMPTS = 20
+"""Most attempts to move the pointer while other processes move it."""
 _TIME = "%Y%m%dT%H%M%S"
 
 
 @dataclass(frozen=True)
 class Pointer:
-    """Which version is served, and which were before it (the newest last)."""
+    """The served version, and the versions served before it, newest last."""
 
     version: str
     history: list[str]
@@ -53,14 +53,14 @@ class Pointer:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A candidate that was not published."""
+    """When and why the gate refused a candidate."""
 
     at: datetime
     reason: str
 
 
 def published_at(version: str) -> datetime | None:
-    """When a version was published, by its name; None if the name does not tell."""
+    """The time of publication in a version's name; None if the name holds none."""
     try:
         return datetime.strptime(version.partition("-")[0], _TIME).replace(tzinfo=UTC)
     except ValueError:
@@ -71,9 +71,9 @@ class Registry:
     """Publishes, lists, promotes and loads model versions."""
 
     def __init__(self, url: str) -> None:
-        """Open the registry at `url`; nothing is read or written yet.
+        """Open the registry at `url`, without reading or writing.
 
-        Raises ConfigurationError if no fsspec implementation serves the URL.
+        Raises ConfigurationError if no fsspec implementation supports the URL.
         """
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
@@ -84,7 +84,7 @@ class Registry:
                 "use a folder, or a URL whose fsspec package is installed "
                 "(for s3://: pip install 'nextclick[s3]')"
             ) from None
-        self.url = masked_url(url)  # as it may be shown
+        self.url = masked_url(url)  # without secrets, for logs and error texts
         self._secrets = secrets_of_url(url)
         self._local = isinstance(self._fs, LocalFileSystem)
         self._has_folders = not object_store.is_object_store(self._fs)
@@ -94,13 +94,13 @@ class Registry:
         )
 
     def check_writable(self) -> None:
-        """Raise Unavailable now rather than after a long fit, if nothing can be written.
+        """Raise Unavailable if the registry is not writable; called before a long fit.
 
-        What writers that were killed left behind in a folder is removed.
+        Also removes what killed writers left behind in a folder.
         """
         probe = self._path(f"{_PROBE}{secrets.token_hex(4)}")
         with self._translated("write"):
-            if self._has_folders:  # of a bucket that is missing, no new one is made
+            if self._has_folders:  # a missing bucket is not created
                 self._fs.makedirs(self._root, exist_ok=True)
             with self._exclusive_lock() as exclusive_lock:
                 if exclusive_lock:
@@ -111,8 +111,8 @@ class Registry:
     def publish(self, checkpoint: Checkpoint, now: datetime | None = None) -> str:
         """Write a new version and point to it; returns its name.
 
-        Names sort by time and carry four random hex digits; one that is taken is not given again,
-        whatever the clock says. Raises Unavailable if the registry cannot be written.
+        Names sort by time and end in four random hex digits; a name is never used twice. Raises
+        Unavailable if the registry cannot be written.
         """
         now = now or datetime.now(UTC)
         with self._translated("write"):
@@ -120,7 +120,7 @@ class Registry:
                 Path(self._root).mkdir(parents=True, exist_ok=True)
             with (
                 self._exclusive_lock()
-            ):  # else somebody may take what is half written for a leftover
+            ):  # else another process may remove the half-written version as a leftover
                 version = self._free_name(now)
                 files = checkpoints.to_files(checkpoint, version, now.isoformat(timespec="seconds"))
                 if self._local:
@@ -132,9 +132,9 @@ class Registry:
         return version
 
     def pointer(self) -> Pointer | None:
-        """Which version is current; None if nothing was published yet.
+        """The pointer; None if nothing is published yet.
 
-        Raises Unavailable if that cannot be found out, CheckpointError if it is unreadable.
+        Raises Unavailable if the registry cannot be read, CheckpointError for an invalid pointer.
         """
         try:
             with self._translated("read"):
@@ -147,11 +147,11 @@ class Registry:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(
                 f"{POINTER} in the registry {self.url} is unreadable ({error}); "
-                "`nextclick models promote VERSION` writes it anew"
+                "`nextclick models promote VERSION` rewrites it"
             ) from None
 
     def load(self, version: str) -> Checkpoint:
-        """Read a version and check it.
+        """Read and validate a version.
 
         Raises CheckpointError if it is missing or broken, Unavailable if it cannot be read.
         """
@@ -167,7 +167,7 @@ class Registry:
         return checkpoints.from_files(files, version)
 
     def manifest(self, version: str) -> Manifest:
-        """Read what a version says of itself; raises as `load` does."""
+        """Read the manifest of a version; raises as `load` does."""
         if not _is_name(version):
             raise CheckpointError(f"{version!r} is not a version name")
         try:
@@ -181,14 +181,14 @@ class Registry:
         return checkpoints.parse_manifest(content, version)
 
     def versions(self) -> list[str]:
-        """All complete versions, oldest first."""
+        """Names of all complete versions, oldest first. Raises Unavailable."""
         with self._translated("read"):
             found = map(PurePosixPath, self._fs.find(self._root, maxdepth=2))
         names = [path.parent.name for path in found if path.name == MANIFEST]
         return sorted(name for name in names if not name.startswith("."))
 
     def promote(self, version: str) -> None:
-        """Point to a version that is in the registry, after checking that it loads."""
+        """Point to a version of the registry, after checking that it loads; raises as `load`."""
         self.load(version)
 
         def to_version(old: Pointer | None) -> Pointer | None:
@@ -197,16 +197,17 @@ class Registry:
             history = [] if old is None else [*old.history, old.version][-_HISTORY_KEPT:]
             return Pointer(version, history)
 
-        self._move_pointer(to_version, mend=True)
+        self._move_pointer(to_version, replace_invalid=True)
 
     def rollback(self, only_if: str | None = None) -> Pointer:
-        """Point to the version that was current before; returns what the pointer says then.
+        """Point to the version that was served before; returns the resulting pointer.
 
-        With `only_if` nothing is changed if another version is current. Raises CheckpointError if
-        there is no earlier version, or it does not load, Unavailable if the registry is away.
+        With `only_if`, nothing is changed unless that version is the current one. Raises
+        CheckpointError if there is no earlier version or it does not load, Unavailable if the
+        registry cannot be reached.
         """
 
-        def back(old: Pointer | None) -> Pointer | None:
+        def to_previous(old: Pointer | None) -> Pointer | None:
             if old is not None and only_if not in (None, old.version):
                 return None
             if old is None or not old.history:
@@ -217,25 +218,25 @@ class Registry:
             self.load(version)
             return Pointer(version, history)
 
-        pointer = self._move_pointer(back)
+        pointer = self._move_pointer(to_previous)
         assert pointer is not None
         return pointer
 
     def _move_pointer(
-        self, decide: Callable[[Pointer | None], Pointer | None], *, mend: bool = False
+        self, decide: Callable[[Pointer | None], Pointer | None], *, replace_invalid: bool = False
     ) -> Pointer | None:
-        """Replace the pointer by what is decided from it (None: leave it); returns what it is then.
+        """Replace the pointer by decide(pointer); None leaves it. Returns the resulting pointer.
 
-        With `mend`, one that is unreadable counts as none.
+        With `replace_invalid`, an invalid pointer is passed to `decide` as None.
         """
         with self._exclusive_lock():
-            for _ in range(_TRIES):
+            for _ in range(_MAX_ATTEMPTS):
                 with self._translated("read"):
                     tag = object_store.etag_of(self._fs, self._path(POINTER))
                 try:
                     old = self.pointer()
                 except CheckpointError:
-                    if not mend:
+                    if not replace_invalid:
                         raise
                     old = None
                 new = decide(old)
@@ -246,10 +247,10 @@ class Registry:
                 except object_store.PreconditionFailed:
                     continue
                 return new
-        raise Unavailable(self._complaint("write", "others keep changing the pointer"))
+        raise Unavailable(self._complaint("write", "other processes keep changing the pointer"))
 
     def note_refusal(self, reason: str, now: datetime | None = None) -> None:
-        """Remember that a candidate was refused; the newest _REFUSALS_KEPT are kept.
+        """Record a refused candidate; the newest _REFUSALS_KEPT are kept.
 
         Raises Unavailable if the registry cannot be written.
         """
@@ -262,7 +263,7 @@ class Registry:
             self._replace(REFUSED, json.dumps(entries).encode())
 
     def refusals(self) -> list[Refusal]:
-        """The candidates refused of late, oldest first; none if what is noted is unreadable."""
+        """The newest refusals, oldest first; none if the record is unreadable."""
         try:
             with self._translated("read"):
                 entries = json.loads(self._fs.cat_file(self._path(REFUSED)))
@@ -278,16 +279,16 @@ class Registry:
 
     @contextlib.contextmanager
     def _exclusive_lock(self) -> Iterator[bool]:
-        """Let nobody else write meanwhile; gives whether that can be had.
+        """Lock the registry for writing; yields whether the lock is held.
 
-        Object stores and some network file systems have no lock: unless it is S3, of two who move
-        the pointer within the same milliseconds, one may not see what the other did.
+        Object stores and some network file systems have no lock. There, except on S3, one of two
+        concurrent changes of the pointer may be lost.
         """
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as stack:
             locked = False
             with self._translated("lock"):
                 if self._local and Path(self._root).is_dir():
-                    locked = held.enter_context(local_folder.exclusive_lock(Path(self._root)))
+                    locked = stack.enter_context(local_folder.exclusive_lock(Path(self._root)))
             yield locked
 
     def _write_pointer(self, pointer: Pointer, tag: str | None) -> None:
@@ -336,6 +337,6 @@ class Registry:
 
 
 def _is_name(version: str) -> bool:
-    """No path, and nothing that a terminal or a file system takes for something else."""
+    """Whether it is a plain file name: printable, short, and without a path."""
     plain = version.isprintable() and len(version) <= 100
     return plain and PurePosixPath(version).name == version and version not in ("", ".", "..")

@@ -1,8 +1,8 @@
-"""Which model serves: a background thread follows the registry's pointer and swaps.
+"""The served model: a background thread follows the registry's pointer and swaps models.
 
-A new version is fetched, checked, loaded and warmed here, beside the serving thread. Only then
-is the one reference `model` replaced; the worker reads it once per batch, so no click is
-dropped, and none is scored by a half-loaded model. Whatever fails, the old model stays.
+The thread loads, validates and warms up a new version, while the serving thread goes on with the
+old one, and then replaces the single reference `model`. The worker reads that once per batch, so no
+click is dropped or scored by a half-loaded model. If anything fails, the old model stays.
 """
 
 from __future__ import annotations
@@ -31,10 +31,8 @@ class ServedModel:
     version: str
     scorer: Scorer
     on_trial: bool = False
-    """Newly published in the place of the one that served: the guard watches it.
-
-    Not so if a person went back to it: whatever its hits are, it is there to stay.
-    """
+    """Whether it was newly published, so that the guard may roll it back. False for a version that
+    a person promoted or rolled back to."""
 
 
 class ModelSlot:
@@ -51,52 +49,52 @@ class ModelSlot:
         self._make_scorer = make_scorer
         self._poll_seconds = poll_seconds
         self._model: ServedModel | None = None
-        self._given_up: str | None = None
+        self._rejected: str | None = None
         self._rolled_back: str | None = None
         self._swapping = threading.Lock()
         self._warnings = RateLimit(clock)
         self._crash: BaseException | None = None
         self._stop = threading.Event()
-        self._first = threading.Event()
+        self._first_loaded = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="model-slot", daemon=True)
 
     @property
     def model(self) -> ServedModel | None:
-        """The model to score the next batch with; None until the first one is there.
+        """The model for the next batch; None until the first one is loaded.
 
-        Raises what crashed the watching thread, if a bug did.
+        Re-raises the error of the background thread, if a bug crashed it.
         """
         if self._crash is not None:
             raise self._crash
         return self._model
 
     def start(self) -> None:
-        """Begin to follow the pointer."""
+        """Start the thread that follows the pointer."""
         self._thread.start()
 
     def wait(self, timeout: float) -> bool:
-        """Wait for the first model; True once it is there."""
-        return self._first.wait(timeout)
+        """Wait up to `timeout` seconds for the first model; returns whether it is loaded."""
+        return self._first_loaded.wait(timeout)
 
     def stop(self) -> None:
-        """End the watching thread."""
+        """Stop the thread and wait for it."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def roll_back(self, bad: ServedModel, good: ServedModel) -> None:
-        """Serve `good` in the place of `bad`, at once, and tell the registry soon.
+        """Serve `good` instead of `bad` at once; the next poll moves the registry's pointer.
 
-        `bad` is not taken again, unless somebody promotes it anew. Called by the serving thread.
+        `bad` is not loaded again unless it is promoted again. Called by the serving thread.
         """
         with self._swapping:
-            self._given_up = self._rolled_back = bad.version
-            if self._model is bad:  # else a newer one is there, which `good` is not to replace
+            self._rejected = self._rolled_back = bad.version
+            if self._model is bad:  # else a newer model serves already, and stays
                 self._model = good
                 _set_metrics(good.version)
 
     def check(self) -> None:
-        """Look at the pointer once, and swap if it names another version that can serve."""
+        """Read the pointer once, and swap if it names another version that can serve."""
         try:
             pointer = self._registry.pointer()
             if pointer is None:
@@ -108,20 +106,20 @@ class ModelSlot:
             if self._rolled_back is not None:
                 pointer = self._move_pointer(pointer)
             served = self._model.version if self._model else None
-            if pointer.version != self._given_up:
-                self._given_up = None  # whoever points to it once more wants it tried once more
-            if pointer.version in (served, self._given_up):
+            if pointer.version != self._rejected:
+                self._rejected = None  # if it is promoted again, it is tried again
+            if pointer.version in (served, self._rejected):
                 return
             forward = served in pointer.history and pointer.version not in pointer.history
             self._swap(pointer.version, on_trial=forward)
             self._warnings.reset()
         except Unavailable as error:
             self._warn(str(error))
-        except CheckpointError as error:  # the pointer itself is unreadable
+        except CheckpointError as error:  # the pointer itself is invalid
             self._warn(str(error))
 
     def _move_pointer(self, pointer: Pointer) -> Pointer:
-        """Move the pointer off the version that was rolled back, if it is still there."""
+        """Roll the registry back if its pointer still names the version that was rolled back."""
         bad = self._rolled_back
         try:
             if bad == pointer.version:
@@ -154,7 +152,7 @@ class ModelSlot:
                 scorer.recommend([[scorer.vocabulary.item_ids[0]]] * size)
         except (CheckpointError, RuntimeError) as error:  # RuntimeError: torch, out of memory, …
             metrics.SWAP_FAILURES.labels(stage).inc()
-            self._given_up = version  # its bytes will not get better
+            self._rejected = version  # a version's files never change: a retry would fail, too
             kept = f"keeping {served}" if served else "there is no older one"
             about = {"model_version": version, "previous_version": served, "reason": stage}
             log.error("model %s cannot serve, %s: %s", version, kept, error, extra=about)
@@ -162,7 +160,7 @@ class ModelSlot:
         with self._swapping:
             self._model = ServedModel(version, scorer, on_trial)
             _set_metrics(version)
-        self._first.set()
+        self._first_loaded.set()
         metrics.SWAPS.inc()
         about = {"model_version": version, "previous_version": served}
         log.info("serving model %s", version, extra=about)
@@ -176,9 +174,9 @@ class ModelSlot:
             while not self._stop.is_set():
                 self.check()
                 self._stop.wait(self._poll_seconds)
-        except BaseException as error:  # a bug: hand it to the serving thread, which crashes
+        except BaseException as error:  # a bug: `model` re-raises it in the serving thread
             self._crash = error
-            self._first.set()
+            self._first_loaded.set()
 
 
 def _set_metrics(version: str) -> None:

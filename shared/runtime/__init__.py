@@ -1,4 +1,4 @@
-"""What every process needs: settings, logs, metrics, health, retries. Import the module.
+"""Settings, logs, metrics, health and retries of every process.
 
-There are no names here: a command that reads the settings shall not pay for the rest.
+Import the modules: nothing is re-exported here, so that a command loads only those that it needs.
 """

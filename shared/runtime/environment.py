@@ -1,4 +1,4 @@
-"""Which environment variables hold secrets. Apart from `settings`, which is slow to import."""
+"""The environment variables that hold secrets. Not in `settings`, which is slow to import."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ API_KEY = "NEXTCLICK_API__KEY"
 URLS = ("NEXTCLICK_REDIS__URL", "NEXTCLICK_REGISTRY__URL")
 
 
-def shown(name: str, value: str) -> str:
-    """The value of an environment variable as it may be shown."""
+def masked_value(name: str, value: str) -> str:
+    """The value of an environment variable, with its secrets masked."""
     if name.upper() in (CLIENT_CONFIG, API_KEY):
         return MASK
     return masked_url(value) if name.upper() in URLS else value
 
 
 def secrets() -> set[str]:
-    """Every secret in the environment's settings, right or wrong: what no output may hold."""
+    """All secrets in our environment variables, valid or not; no output may contain one."""
     found: set[str] = set()
     for name, value in os.environ.items():
         if name.upper() in URLS:
@@ -31,5 +31,5 @@ def secrets() -> set[str]:
             try:
                 found |= secrets_of_options(json.loads(value))
             except (ValueError, AttributeError, RecursionError):
-                found.add(value)  # not JSON, or no object: it is refused, and shown nowhere
+                found.add(value)  # not a JSON object: mask all of it, it may hold secrets
     return found

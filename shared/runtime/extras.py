@@ -1,4 +1,4 @@
-"""The optional packages: which extra of `pip install nextclick` brings what."""
+"""Optional packages, and the extra of `pip install nextclick[…]` that installs each."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ EXTRAS = {
 """Extra → the modules of its packages, as in pyproject.toml."""
 
 
-def explained(error: ModuleNotFoundError) -> ConfigurationError | None:
-    """The error for a person, of a module that an extra brings; None if none does."""
+def missing_extra(error: ModuleNotFoundError) -> ConfigurationError | None:
+    """An error that names the extra to install; None if no extra has the missing module."""
     missing = (error.name or "").partition(".")[0]
     for extra, modules in EXTRAS.items():
         if missing in modules:

@@ -1,11 +1,11 @@
-"""What a process says of itself on its metrics port: /metrics, /healthz, /readyz.
+"""HTTP server on the metrics port of a process: /metrics, /healthz, /readyz.
 
-    /healthz   200 as long as the process's loop gets anywhere, else 503: restart it
-    /readyz    200 if it can do its work now, else 503: leave it alone, something else is away
+    /healthz   200 if the process's loop makes progress, else 503: restart the process
+    /readyz    200 if the process can do its work now, else 503: a dependency is unavailable
 
-The answer is a JSON object with an entry for each check: "ok" or the reason. A check runs in a
-thread of its own, at most once a second however many ask, and is waited for only so long: neither
-the loop nor whoever asks is held up by a server that hangs.
+The answer is a JSON object with an entry for each check: "ok" or the reason of the failure. A check
+runs in its own thread, at most once a second, and is waited for at most WAIT_SECONDS: a dependency
+that hangs blocks neither the loop nor the client.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from nextclick.shared.errors import ConfigurationError, NextclickError
 from nextclick.shared.runtime.metrics import READY
 
 FRESH_SECONDS = 1.0
-"""For so long an answer is given again instead of asking again."""
+"""A result is reused for this long."""
 WAIT_SECONDS = 2.0
 """A check that takes longer than this has failed."""
 _CLIENT_SECONDS = 10.0
-"""Whoever connects and sends nothing is dropped after so long."""
+"""Read time-out of a connection."""
 
 Check = Callable[[], None]
-"""Returns if all is well; raises NextclickError with the reason if not."""
+"""Returns if the check passes; raises NextclickError with the reason if not."""
 
 
 class Probe:
-    """One check, run on demand beside everything else."""
+    """One check, run on demand in its own thread."""
 
     def __init__(self, check: Check, clock: Callable[[], float] = time.monotonic) -> None:
         self._check = check
@@ -45,10 +45,10 @@ class Probe:
         self._ended = threading.Event()
         self._ended.set()
         self._ended_at: float | None = None
-        self._said = ""
+        self._outcome = ""
 
     def begin(self) -> None:
-        """Start the check, unless it is under way or was answered just now."""
+        """Start the check, unless it is running or its last result is fresh."""
         with self._lock:
             fresh = self._ended_at is not None and self._clock() - self._ended_at < FRESH_SECONDS
             if fresh or not self._ended.is_set():
@@ -57,32 +57,32 @@ class Probe:
             threading.Thread(target=self._run, name="probe", daemon=True).start()
 
     def result(self, seconds: float) -> str:
-        """Wait at most so many seconds for the check; "ok" or the reason why not."""
+        """Wait at most `seconds` for the check; returns "ok" or the reason of the failure."""
         if not self._ended.wait(max(0.0, seconds)):
             return f"no answer within {WAIT_SECONDS:g} s"
-        return self._said
+        return self._outcome
 
     def _run(self) -> None:
         try:
             self._check()
-            self._said = "ok"
+            self._outcome = "ok"
         except NextclickError as error:
-            self._said = str(error)
-        except Exception as error:  # a bug in a check is a reason, too, not to be trusted
-            self._said = repr(error)
+            self._outcome = str(error)
+        except Exception as error:  # a bug in a check: the process is not ready
+            self._outcome = repr(error)
         finally:
             self._ended_at = self._clock()
             self._ended.set()
 
 
 class Probes:
-    """The checks behind one path."""
+    """The checks of one path."""
 
     def __init__(self, checks: Mapping[str, Check]) -> None:
         self._probes = {name: Probe(check) for name, check in checks.items()}
 
     def results(self) -> dict[str, str]:
-        """Run what is due, all at once; "ok" or a reason for each check, within WAIT_SECONDS."""
+        """Run all checks in parallel; name → "ok" or the reason, within WAIT_SECONDS."""
         for probe in self._probes.values():
             probe.begin()
         deadline = time.monotonic() + WAIT_SECONDS
@@ -92,15 +92,15 @@ class Probes:
 
 
 class HealthServer:
-    """Answers HTTP from background threads until closed."""
+    """Serves HTTP from background threads until closed."""
 
     def __init__(
         self, port: int, setting: str, *, alive: Mapping[str, Check], ready: Mapping[str, Check]
     ) -> None:
         """Listen on `port` of all interfaces, as prometheus_client does.
 
-        `setting` is the environment variable that the port came from. Raises ConfigurationError
-        if the port cannot be had.
+        `setting` is the environment variable that holds the port. Raises ConfigurationError if the
+        port cannot be bound.
         """
         self._probes = {"/healthz": Probes(alive), "/readyz": Probes(ready)}
         self._metrics = make_wsgi_app()
@@ -119,7 +119,7 @@ class HealthServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -131,16 +131,16 @@ class HealthServer:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _send(start_response, "405 Method Not Allowed", {"error": "GET only"})
         if path in ("/metrics", "/"):
-            for check, said in self._probes["/readyz"].results().items():
-                READY.labels(check).set(said == "ok")
+            for check, outcome in self._probes["/readyz"].results().items():
+                READY.labels(check).set(outcome == "ok")
             answer: Iterable[bytes] = self._metrics(environ, start_response)
             return answer
         if path not in self._probes:
             known = ["/metrics", *self._probes]
             return _send(start_response, "404 Not Found", {"error": f"there is {known}"})
         results = self._probes[path].results()
-        well = all(said == "ok" for said in results.values())
-        return _send(start_response, "200 OK" if well else "503 Service Unavailable", results)
+        healthy = all(outcome == "ok" for outcome in results.values())
+        return _send(start_response, "200 OK" if healthy else "503 Service Unavailable", results)
 
 
 def _send(start_response: Callable[..., Any], status: str, body: dict[str, Any]) -> list[bytes]:
@@ -164,4 +164,4 @@ class _Handler(WSGIRequestHandler):
     timeout = _CLIENT_SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: a probe a second is no news."""
+        """Log nothing: probes come every second."""

@@ -1,4 +1,4 @@
-"""Is the loop of this process getting anywhere? It says so itself, by a beat after every step."""
+"""Liveness of the process's main loop: it beats after every step, and /healthz checks the beat."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from nextclick.shared.errors import NextclickError
 
 STEP_SECONDS = 60.0
-"""A loop that has not ended a step for so long is stuck."""
+"""Longest step of a loop; one that takes longer is stuck."""
 
 
 class Stuck(NextclickError):
@@ -16,15 +16,15 @@ class Stuck(NextclickError):
 
 
 class Heartbeat:
-    """Notes until when the next beat is due. One thread beats, others check."""
+    """Knows when the next beat is due. One thread beats, others check."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` counts seconds; the first beat is due STEP_SECONDS from now."""
+        """The first beat is due in STEP_SECONDS. `clock` gives seconds."""
         self._clock = clock
         self._due = clock() + STEP_SECONDS
 
     def beat(self, within: float = STEP_SECONDS) -> None:
-        """Say that the loop goes on, and that it will say so again within so many seconds."""
+        """Record progress; the next beat is due within so many seconds."""
         self._due = self._clock() + within
 
     def check(self) -> None:
@@ -35,4 +35,4 @@ class Heartbeat:
 
 
 HEARTBEAT = Heartbeat()
-"""The heart of this process; there is one, like the metrics. Who waits for a server beats too."""
+"""The heartbeat of this process. A loop that waits for a server beats, too."""

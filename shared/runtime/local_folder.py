@@ -1,4 +1,4 @@
-"""Writing into a folder on a disk so that what is there is whole, whenever the writer dies."""
+"""Atomic and durable writes into a local folder: a killed writer leaves no partial file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file, or put it in the place of the one that is there, in one step."""
+    """Write or replace a file atomically."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         _write_durably(temporary, content)
@@ -24,7 +24,7 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def add(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder of files, in one step."""
+    """Write a new folder of files atomically. files: name → content."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.mkdir()
     try:
@@ -40,13 +40,13 @@ def add(path: Path, files: Mapping[str, bytes]) -> None:
 
 @contextlib.contextmanager
 def exclusive_lock(folder: Path) -> Iterator[bool]:
-    """Let nobody else in here meanwhile, by a lock on the folder; gives whether we have it."""
+    """Lock a folder against other processes; yields whether the lock is held."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             locked = True
-        except OSError:  # some network file systems have none
+        except OSError:  # some network file systems have no locks
             locked = False
         yield locked
     finally:
@@ -54,9 +54,9 @@ def exclusive_lock(folder: Path) -> Iterator[bool]:
 
 
 def remove_leftovers(folder: Path, *patterns: str) -> None:
-    """Remove what writers that were killed left behind, by these names too.
+    """Remove temporary files and folders of killed writers, and files that match `patterns`.
 
-    Hold `exclusive_lock` meanwhile.
+    The caller must hold `exclusive_lock`.
     """
     for pattern in (".*.tmp", *patterns):
         for leftover in folder.glob(pattern):

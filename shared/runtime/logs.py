@@ -1,11 +1,11 @@
-"""The log of a process: a record is one line, whatever is in it, and no secret is in any.
+"""Logging: every record is one line, and secrets are masked.
 
-Two forms. *Text* is for people; *JSON* is for what collects logs: an object a line, with these keys
+Two forms. *Text* is for people. *JSON* is for log collectors: one object per line, with these keys
 
     time        UTC, ISO 8601, milliseconds
     level, logger, service, message
     exception   the traceback, where there is one
-    FIELDS      what the record is about, where the call says so by `extra={...}`
+    FIELDS      structured data, if the logging call passes it in `extra={...}`
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from typing import Literal, TextIO
 from nextclick.shared.runtime.masking import printable, redact
 
 Form = Literal["auto", "text", "json"]
-"""auto: text if a person looks on, that is if stderr is a terminal, else JSON."""
+"""auto: text if stderr is a terminal, else JSON."""
 
 FIELDS = (
     "event_id",
     "topic",
     "partition",
     "offset",
-    "partitions",  # a list: those that a process got or gave up
+    "partitions",  # list of the partitions that were assigned or revoked
     "model_version",
-    "previous_version",  # the version that served, or serves again
+    "previous_version",  # the version served before, or after a rollback
     "reason",  # the label of the metric that counts such events
     "outcome",  # of a retraining
     "seconds",
@@ -39,9 +39,9 @@ FIELDS = (
 
 
 class OneLine(logging.Formatter):
-    """Escapes what is not printable: a user id with a line break cannot forge a record.
+    """Escapes unprintable characters, so that a user id with a line break cannot forge a record.
 
-    The lines of a traceback follow indented, so that the text of an exception cannot either.
+    Lines of a traceback are indented, so that the text of an exception cannot forge one either.
     """
 
     def __init__(self, name: str, secrets: Collection[str] = ()) -> None:
@@ -49,7 +49,7 @@ class OneLine(logging.Formatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the record as text."""
+        """Format the record as text."""
         record.message = record.getMessage()
         record.asctime = self.formatTime(record)
         lines = [self.formatMessage(record)]
@@ -60,7 +60,7 @@ class OneLine(logging.Formatter):
 
 
 class JsonLine(logging.Formatter):
-    """The record as one JSON object on one line of ASCII: no text in it can end or steer it."""
+    """Formats a record as one JSON object on one line of ASCII; no text can break out of it."""
 
     def __init__(self, name: str, secrets: Collection[str] = ()) -> None:
         super().__init__()
@@ -68,9 +68,9 @@ class JsonLine(logging.Formatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the record as JSON."""
+        """Format the record as JSON."""
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        said: dict[str, object] = {
+        entry: dict[str, object] = {
             "time": at.replace("+00:00", "Z"),
             "level": record.levelname,
             "logger": record.name,
@@ -80,10 +80,10 @@ class JsonLine(logging.Formatter):
         for field in FIELDS:
             value = getattr(record, field, None)
             if value is not None:
-                said[field] = self._masked(value) if isinstance(value, str) else value
+                entry[field] = self._masked(value) if isinstance(value, str) else value
         if record.exc_info and record.exc_info[0] is not None:
-            said["exception"] = self._masked(self.formatException(record.exc_info))
-        return json.dumps(said).replace("\x7f", "\\u007f")
+            entry["exception"] = self._masked(self.formatException(record.exc_info))
+        return json.dumps(entry).replace("\x7f", "\\u007f")
 
     def _masked(self, text: str) -> str:
         return redact(self._secrets, text)
@@ -96,7 +96,7 @@ def set_up(
     form: Form = "text",
     stream: TextIO | None = None,
 ) -> None:
-    """Log to stderr, and what ends a thread or the process, too; in place of what was before."""
+    """Log to `stream` (default: stderr), uncaught exceptions too; replaces earlier handlers."""
     stream = stream or sys.stderr
     as_json = form == "json" or (form == "auto" and not stream.isatty())
     handler = logging.StreamHandler(stream)
@@ -108,7 +108,7 @@ def set_up(
 
 
 def is_json() -> bool:
-    """Say whether this process logs JSON."""
+    """Whether this process logs JSON."""
     return any(isinstance(h.formatter, JsonLine) for h in logging.getLogger().handlers)
 
 

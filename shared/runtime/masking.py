@@ -1,4 +1,4 @@
-"""What may be shown: no secrets, and no text that a terminal obeys or a log mistakes. Pure."""
+"""Makes text safe to show: masks secrets, escapes control characters. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import unquote
 MASK = "…"
 
 SHORTEST_SECRET = 4
-"""Shorter ones are not looked for in running text: they are in every other word."""
+"""Shorter secrets are not masked in running text: they occur in ordinary words."""
 
 _SECRET_NAME = re.compile(r"pass|pwd|secret|token|key|pem|cred|oauth|jaas|sig|sas$", re.IGNORECASE)
 _LOGIN = re.compile(r"(?<=://).*(?=@)", re.DOTALL)  # to the last @: an S3 secret may hold a slash
@@ -19,12 +19,12 @@ _PARAMETER = re.compile(r"([?&]([^=&#]*)=)([^&#]*)")
 
 
 def printable(text: str) -> str:
-    """One line that a terminal shows and does not obey: all that is not printable is escaped."""
+    """Escape line breaks, control characters and everything else that is not printable."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def masked_url(url: str) -> str:
-    """The URL without the login and without what in its query has a secret's name."""
+    """The URL with its login, and query parameters that are named like secrets, masked."""
     without_login = _LOGIN.sub(MASK, url)
     return _PARAMETER.sub(
         lambda found: found[1] + (MASK if _SECRET_NAME.search(found[2]) else found[3]),
@@ -33,7 +33,7 @@ def masked_url(url: str) -> str:
 
 
 def secrets_of_url(url: str) -> set[str]:
-    """The secret parts of a URL, as they stand there and decoded."""
+    """The secret parts of a URL, each as written and percent-decoded."""
     found = {value for _, name, value in _PARAMETER.findall(url) if _SECRET_NAME.search(name)}
     if login := _LOGIN.search(url):
         user, colon, password = login[0].partition(":")
@@ -42,12 +42,12 @@ def secrets_of_url(url: str) -> set[str]:
 
 
 def secrets_of_options(options: Mapping[str, Any]) -> set[str]:
-    """The values of options that have a secret's name, such as sasl.password."""
+    """The values of options that are named like secrets, such as sasl.password."""
     return {str(value) for name, value in options.items() if _SECRET_NAME.search(name) and value}
 
 
 def redact(secrets: Iterable[str], text: str) -> str:
-    """The text with every secret in it masked, also where it stands quoted."""
+    """Mask every secret in a text, also where it is quoted by repr or JSON."""
     forms = {
         form
         for secret in secrets

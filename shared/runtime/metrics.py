@@ -9,11 +9,11 @@ from prometheus_client import Counter, Gauge, Histogram, Info, Summary
 CLICKS = Counter("nextclick_clicks", "Valid clicks read")
 ANSWERED_BEFORE = Counter(
     "nextclick_clicks_answered_before",
-    "Clicks read again so long after their answer that their history is not held any more",
+    "Replayed clicks whose history is no longer stored, so that they are not answered again",
 )
 SESSIONS_REPLACED = Counter(
     "nextclick_sessions_replaced",
-    "Users who began anew, for what Redis held at their key was no session",
+    "Sessions reset because the value at the user's Redis key was not a session",
 )
 RECOMMENDATIONS = Counter("nextclick_recommendations", "Recommendations acknowledged by Kafka")
 DEAD_LETTERS = Counter("nextclick_dead_letters", "Messages that are not clicks", ["reason"])
@@ -28,18 +28,18 @@ CLICK_TO_ACKNOWLEDGED = Histogram(
 )
 STAGE_SECONDS = Summary(
     "nextclick_stage_seconds",
-    "Seconds of the worker's steps, a micro-batch at a time: poll, decode, append, score, encode, "
-    "produce; and beside them queue (exactly_once: scored, while the transaction before is open), "
+    "Seconds of the worker's steps per micro-batch: poll, decode, append, score, encode, produce; "
+    "and, in parallel to these, queue (exactly_once: wait for the previous transaction), "
     "acknowledge, commit",
     ["stage"],
 )
-SWAPS = Counter("nextclick_swaps", "Models swapped in, the first one included")
+SWAPS = Counter("nextclick_swaps", "Models swapped in, including the first one")
 SWAP_FAILURES = Counter("nextclick_swap_failures", "Models that could not be served", ["stage"])
-ROLLBACKS = Counter("nextclick_rollbacks", "Versions that the guard took back", ["reason"])
+ROLLBACKS = Counter("nextclick_rollbacks", "Versions that the guard rolled back", ["reason"])
 LIVE_JUDGED = Counter(
-    "nextclick_live_judged", "Lists that a click of their user followed", ["version"]
+    "nextclick_live_judged", "Lists that were followed by a click of their user", ["version"]
 )
-LIVE_HITS = Counter("nextclick_live_hits", "Those of them that held the item clicked", ["version"])
+LIVE_HITS = Counter("nextclick_live_hits", "Judged lists that held the clicked item", ["version"])
 RETRAINS = Counter("nextclick_retrains", "Retrainings by outcome", ["outcome"])
 GATE_REFUSALS = Counter("nextclick_gate_refusals", "Candidates not published", ["reason"])
 REMOVED_UNREAD = Counter(
@@ -73,8 +73,8 @@ KNOWN = {
     RETRAINS: ("published", "refused", "lost"),
     GATE_REFUSALS: ("worse", "rival", "same", "not_finite", "no_cases", "nothing_to_learn"),
 }
-"""Their labels' values. They begin at 0: a counter that begins at 1 never increased, to Prometheus,
-and the first rollback would raise no alert."""
+"""The known values of labels; their counters are created at 0. If a counter first appeared at 1,
+Prometheus would see no increase, and the first rollback would raise no alert."""
 
 for _counter, _values in KNOWN.items():
     for _value in _values:

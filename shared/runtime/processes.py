@@ -15,7 +15,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def die_with_parent() -> None:
-    """On Linux: let the kernel kill this process if the thread that made it dies first."""
+    """On Linux: the kernel kills this process if the thread that started it dies first."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -27,12 +27,11 @@ def spawn(
     environ: Mapping[str, str] | None = None,
     background: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start a process whose output goes to `log_file`.
+    """Start a process whose output is appended to `log_file`.
 
-    It gets a session of its own, so that Ctrl-C reaches the parent alone, which then stops its
-    children in order. On Linux the kernel kills it if the parent's calling thread dies first,
-    however that dies. A `background` process gets only the processor time that nobody else
-    wants, so a fit does not add to the latency of what runs beside it.
+    It gets its own session, so that Ctrl-C reaches only the parent, which then stops its children
+    in order. On Linux the kernel kills it if the calling thread dies first. A `background` process
+    runs at the lowest scheduling priority, so that a fit does not add to the latency of others.
     """
 
     def in_child() -> None:
@@ -57,7 +56,7 @@ def spawn(
 
 
 def stop(process: subprocess.Popen[bytes], timeout: float = 15.0) -> int:
-    """Ask a process to end, kill it if it does not within `timeout`; returns its exit code."""
+    """Terminate a process, kill it after `timeout` seconds; returns its exit code."""
     process.terminate()
     try:
         return process.wait(timeout)

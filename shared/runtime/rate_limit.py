@@ -1,4 +1,4 @@
-"""At most once a minute: for warnings about what goes on and would fill the log."""
+"""Limits repeated warnings, which would fill the log, to one per minute."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _SECONDS = 60.0
 
 
 class RateLimit:
-    """Allows something at once, and then once a minute; `clock` gives seconds."""
+    """Allows one event per minute; the first passes at once. `clock` gives seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._allowed: float | None = None
 
     def allow(self) -> bool:
-        """Whether it may be done now; counts as done if so."""
+        """Whether an event may pass now; if so, the minute starts."""
         now = self._clock()
         if self._allowed is not None and now - self._allowed < _SECONDS:
             return False
@@ -24,5 +24,5 @@ class RateLimit:
         return True
 
     def reset(self) -> None:
-        """Allow the next one at once."""
+        """Let the next event pass at once."""
         self._allowed = None

@@ -1,4 +1,4 @@
-"""Waiting for what time heals."""
+"""Retries with backoff while a server is unavailable."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LONGEST_DELAY = 5.0
 
 
 class ShutdownRequested(Exception):
-    """The process was asked to stop while it waited; work in hand is left uncommitted."""
+    """The process was told to stop while it waited for a server; open work stays uncommitted."""
 
 
 class RetryUntilAvailable:
-    """Calls an action until it works: backs off, and says so at once and then once a minute."""
+    """Retries an action while it raises Unavailable, with backoff and one warning a minute."""
 
     def __init__(
         self,
@@ -37,9 +37,9 @@ class RetryUntilAvailable:
         self._clock = clock
 
     def __call__(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return action(...), called again while it raises Unavailable.
+        """Return action(...), retried while it raises Unavailable.
 
-        Raises ShutdownRequested if `stop` is set meanwhile.
+        Raises ShutdownRequested if `stop` is set during a wait, and every other error of `action`.
         """
         delay = FIRST_DELAY
         warnings = RateLimit(self._clock)
@@ -57,5 +57,5 @@ class RetryUntilAvailable:
                 delay = min(2 * delay, LONGEST_DELAY)
             else:
                 if waited:
-                    self._log.info("going on")
+                    self._log.info("available again")
                 return result

@@ -1,6 +1,6 @@
 """All settings, read once from the environment: `NEXTCLICK_` + section + `__` + name.
 
-One frozen object; unknown names are refused, so a typo cannot pass silently. Only the wiring
+One frozen object; unknown names are refused, so that a typo does not pass silently. Only the entry
 points (`cli`, `demo`, each service's `main`) read it; everything else takes plain arguments.
 """
 
@@ -34,37 +34,42 @@ class KafkaSettings(_Section):
     )
     client_id: str = Field(
         "",
-        description="name in Kafka's quotas, metrics and logs; empty = nextclick- and the command",
+        description="client.id in Kafka's quotas, metrics and logs; empty = nextclick-COMMAND",
     )
     clicks_topic: str = Field("clicks", description="clicks in")
     recommendations_topic: str = Field("recommendations", description="recommendations out")
     dlq_topic: str = Field("clicks.dlq", description="messages that are not clicks")
-    partitions: int = Field(8, ge=1, description="partitions of topics that we create")
+    partitions: int = Field(8, ge=1, description="partitions of topics that nextclick creates")
     replication_factor: int = Field(
-        -1, ge=-1, description="replicas of topics that we create; -1 = the brokers' default"
+        -1,
+        ge=-1,
+        description="replicas of topics that nextclick creates; -1 = the brokers' default",
     )
     min_insync_replicas: int = Field(
         0,
         ge=0,
-        description="min.insync.replicas of topics that we create; 0 = the brokers' default",
+        description="min.insync.replicas of topics that nextclick creates; "
+        "0 = the brokers' default",
     )
-    retention_hours: float = Field(168, gt=0, description="retention of topics that we create")
+    retention_hours: float = Field(
+        168, gt=0, description="retention of topics that nextclick creates"
+    )
 
 
 class RedisSettings(_Section):
-    """Where the session state lives."""
+    """Where Redis, which holds the session state, is."""
 
     url: SecretStr = Field(
         SecretStr("redis://localhost:6379/0"),
         description="redis://, rediss:// (TLS) or unix:// URL",
     )
-    cluster: bool = Field(False, description="the URL is of any node of a Redis Cluster")
-    key_prefix: str = Field("nextclick:session:", description="before the user id in every key")
-    timeout_seconds: float = Field(5.0, gt=0, description="connect and answer within")
+    cluster: bool = Field(False, description="the URL is that of a node of a Redis Cluster")
+    key_prefix: str = Field("nextclick:session:", description="prefix of the user id in every key")
+    timeout_seconds: float = Field(5.0, gt=0, description="time-out of connecting and of each call")
 
 
 class SessionSettings(_Section):
-    """What counts as one session; worker and trainer must agree, so it is one setting."""
+    """What counts as one session; one setting, because worker and trainer must agree."""
 
     gap_seconds: float = Field(
         1800, ge=0, description="event time without a click that ends a session; 0 = never"
@@ -81,7 +86,7 @@ class RegistrySettings(_Section):
         repr=False,  # may hold the key of an object store
         description="folder or any fsspec URL",
     )
-    poll_seconds: float = Field(1.0, gt=0, description="how often workers look at the pointer")
+    poll_seconds: float = Field(1.0, gt=0, description="how often workers read the pointer")
 
 
 class WorkerSettings(_Section):
@@ -95,13 +100,14 @@ class WorkerSettings(_Section):
         "at_least_once",
         description="at_least_once, or exactly_once: answers and offsets in one transaction",
     )
-    max_batch: int = Field(256, ge=1, description="clicks in one micro-batch at most")
+    max_batch: int = Field(256, ge=1, description="most clicks in one micro-batch")
     top_k: int = Field(10, ge=1, description="items in a recommendation")
     torch_threads: int = Field(1, ge=1, description="threads of one forward pass")
     guard_clicks: int = Field(
         2000,
         ge=0,
-        description="judged clicks in which a new model that does worse is rolled back; 0 = off",
+        description="judged clicks within which a new model that does worse is rolled back; "
+        "0 = off",
     )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0 = off"
@@ -116,14 +122,18 @@ class TrainerSettings(_Section):
         "", description="stable name within the group: a restart takes over at once (KIP-345)"
     )
     event_log: str = Field("event_log", min_length=1, description="folder of Parquet files")
-    every_seconds: float = Field(3600, gt=0, description="retrain after so long …")
-    every_clicks: int = Field(100_000, ge=1, description="… or after so many new clicks")
+    every_seconds: float = Field(3600, gt=0, description="retrain after this many seconds …")
+    every_clicks: int = Field(100_000, ge=1, description="… or after this many new clicks")
     min_clicks: int = Field(1000, ge=1, description="do not train on fewer clicks than this")
-    window_clicks: int = Field(2_000_000, ge=1, description="train on the newest so many clicks")
-    flush_seconds: float = Field(5.0, gt=0, description="write the event log at least so often")
+    window_clicks: int = Field(
+        2_000_000, ge=1, description="train on at most this many of the newest clicks"
+    )
+    flush_seconds: float = Field(
+        5.0, gt=0, description="write collected clicks to the event log at least this often"
+    )
     preset: str = Field("default", description="model and fit preset: default or source")
-    max_epochs: int = Field(0, ge=0, description="cap on epochs; 0 = the preset's")
-    max_fit_seconds: float = Field(600, gt=0, description="cap on one fit")
+    max_epochs: int = Field(0, ge=0, description="most epochs of a fit; 0 = as in the preset")
+    max_fit_seconds: float = Field(600, gt=0, description="longest time of one fit")
     seed: int = Field(42, description="seed of initialisation and shuffling")
     torch_threads: int = Field(0, ge=0, description="threads of a fit; 0 = all cores")
     metrics_port: int = Field(
@@ -137,36 +147,37 @@ class ApiSettings(_Section):
     host: str = Field(
         "127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 = all of them"
     )
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 = any that is free")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 = any free port")
     key: SecretStr = Field(
         SecretStr(""), description="if set, requests must carry it in the header X-API-Key"
     )
     exclude_seen: bool = Field(
-        False, description="leave out what the history holds, unless the request says otherwise"
+        False,
+        description="leave out the items of the history, unless the request says otherwise",
     )
-    catalogue: str = Field("", description="CSV file item_id,category: for the category filter")
+    catalogue: str = Field("", description="CSV file item_id,category, for the category filter")
     deny_key: str = Field(
         "nextclick:denied", min_length=1, description="Redis key of the items never to recommend"
     )
     rules_poll_seconds: float = Field(
-        0.25, gt=0, le=1, description="how often the deny list and the catalogue are looked at"
+        0.25, gt=0, le=1, description="how often the deny list and the catalogue are read"
     )
     page: bool = Field(True, description="serve the live page at /")
-    max_body_bytes: int = Field(65_536, ge=1024, description="longest request that is read")
-    max_batch: int = Field(64, ge=1, description="requests that are answered in one go at most")
-    max_waiting: int = Field(1000, ge=1, description="requests waiting at once; more get a 503")
+    max_body_bytes: int = Field(65_536, ge=1024, description="longest request body")
+    max_batch: int = Field(64, ge=1, description="most requests scored in one batch")
+    max_waiting: int = Field(1000, ge=1, description="most waiting requests; further ones get 503")
     redis_timeout_seconds: float = Field(
-        0.25, gt=0, description="a user's history is waited for so long; then popularity answers"
+        0.25, gt=0, description="time-out of reading a history; then popularity answers"
     )
 
 
 class DlqSettings(_Section):
-    """What `nextclick dlq redrive` remembers."""
+    """Settings of `nextclick dlq redrive`."""
 
     group_id: str = Field(
         "nextclick-redrive",
         min_length=1,
-        description="Kafka consumer groups of redriving begin with this; one for each reason",
+        description="prefix of the Kafka consumer groups of redriving; there is one per reason",
     )
 
 
@@ -177,12 +188,16 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_nested_delimiter=NESTING, frozen=True, extra="forbid"
     )
 
-    device: str = Field("auto", description="auto (MPS, CUDA, CPU in that order), or a torch name")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="logging")
+    device: str = Field(
+        "auto", description="auto (the first of MPS, CUDA, CPU), or the name of a torch device"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="least severe level that is logged"
+    )
     log_format: Literal["auto", "text", "json"] = Field(
         "auto",
-        description="of the services: text, json (an object a line), or auto: text on a "
-        "terminal, else json",
+        description="log format of the services: text, json (one object per line), or auto: text "
+        "on a terminal, else json",
     )
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
@@ -197,14 +212,14 @@ class Settings(BaseSettings):
     def settings_customise_sources(  # type: ignore[override]
         cls, settings_cls: Any, **_: Any
     ) -> tuple[Any, ...]:
-        """Take values from the environment alone: one source per setting."""
+        """Read the environment only: one source per setting."""
         return (EnvSettingsSource(settings_cls),)
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read and check all settings.
+        """Read and validate all settings.
 
-        Raises ConfigurationError that names the environment variable and what is wrong with it.
+        Raises ConfigurationError that names the environment variable and its error.
         """
         known = environment_names()
         ours = [name for name in os.environ if name.upper().startswith(PREFIX)]
@@ -223,7 +238,7 @@ class Settings(BaseSettings):
 
 
 def environment_names() -> dict[str, tuple[str, str]]:
-    """Map every environment variable to its default (as text) and its description."""
+    """Environment variable → its default (as text) and its description."""
     names: dict[str, tuple[str, str]] = {}
     for field_name, field in Settings.model_fields.items():
         if isinstance(field.default, _Section):

@@ -104,9 +104,9 @@ def test_the_stream_is_seen_a_shopper_picked_and_a_model_rolled_back(
     best = next(answer for answer in seen if answer.event_id == "calm-0").items[0].item_id
     expect(listed.filter(has_text=best).first).to_be_visible()
 
-    shop.send(clicks("calm", [best], 1))  # it is foreseen, and the page says so
+    shop.send(clicks("calm", [best], 1))  # it is predicted, and the page says so
     expect(page.get_by_text(f"calm → {best}  ✓ no. 1")).to_be_visible()
-    expect(page.get_by_text("1 of 1 foreseen; the last one was no. 1")).to_be_visible()
+    expect(page.get_by_text("1 of 1 predicted; the last one was no. 1")).to_be_visible()
 
     page.get_by_role("button", name="Roll back").click()
     expect(page.get_by_text(f"Go back from {versions[1]}")).to_be_visible()

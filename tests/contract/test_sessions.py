@@ -444,7 +444,7 @@ def test_what_is_no_session_is_replaced_and_nobody_else_notices(
         clicks = [click("a", 1), click("b", 2), click("other", 1, user="w")]
         assert store.append(clicks)[:2] == [["a"], ["a", "b"]], name
         assert store.append([click("c", 3)]) == [["a", "b", "c"]], name
-        assert caplog.text.count("the user begins anew") == number + 1, name
+        assert caplog.text.count("the user's session is reset") == number + 1, name
     raw.close()
     store.close()
 

@@ -69,8 +69,8 @@ def collect(folder: Path, committed: Path, prepare: Callable[[], None] = lambda:
     prepare()
     event_log = EventLog(str(folder))
     consumer = _Consumer(event_log, committed)
-    patiently = RetryUntilAvailable(threading.Event(), logging.getLogger("collect"))
-    collector = Collector(consumer, event_log, patiently, 0.0)  # type: ignore[arg-type]
+    until_available = RetryUntilAvailable(threading.Event(), logging.getLogger("collect"))
+    collector = Collector(consumer, event_log, until_available, 0.0)  # type: ignore[arg-type]
     while not consumer.at_end():
         collector.step()
     collector.flush()

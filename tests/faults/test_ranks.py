@@ -20,7 +20,7 @@ from nextclick.shared.kafka import ensure_topics
 from nextclick.shared.model import Checkpoint
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
-from nextclick.trainer.fit.distributed import ALONE, ProcessGroup, process_group
+from nextclick.trainer.fit.distributed import SINGLE_PROCESS, ProcessGroup, process_group
 from tests.conftest import Launch
 from tests.faults.ranks import LOST, NOISY, RECIPE, at_step, start
 from tests.faults.tampering import die
@@ -111,7 +111,7 @@ def test_half_of_torchruns_environment_is_refused() -> None:
     ):
         process_group({"WORLD_SIZE": "2", "RANK": "0"}).__enter__()
     with process_group({}) as ranks:
-        assert ranks is ALONE
+        assert ranks is SINGLE_PROCESS
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -123,7 +123,7 @@ def test_the_parts_of_a_batch_are_the_batch(world: int) -> None:
         mean = 0.0
         whole = float((losses[batch] * targets[batch]).sum() / targets[batch].sum())
         for rank in range(world):
-            ours, weight = ProcessGroup(rank, world).part(targets[batch])
+            ours, weight = ProcessGroup(rank, world).shard(targets[batch])
             t = targets[batch][ours]
             mean += weight * float((losses[batch][ours] * t).sum() / t.sum()) / world
         assert mean == pytest.approx(whole)
@@ -181,7 +181,7 @@ def test_under_torchrun_sigterm_ends_all(
     ensure_topics(kafka, [kafka.clicks_topic])
     process = torchrun(environ, tmp_path)
     log = tmp_path / "torchrun.log"
-    until(lambda: "fitting along" in log.read_text(), "the second process waits", 60)
+    until(lambda: "taking part in fits" in log.read_text(), "the second process waits", 60)
     until(lambda: "assigned partitions" in log.read_text(), "the first one collects", 60)
     process.terminate()
     process.wait(25)  # torchrun itself says that a signal ended it; it kills after 30 s

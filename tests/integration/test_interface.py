@@ -69,7 +69,7 @@ def test_clicks_are_published_as_they_come(kafka: KafkaSettings) -> None:
 
 def test_what_came_before_a_failure_is_published(kafka: KafkaSettings) -> None:
     frame = pd.DataFrame({"user_id": ["u", "u"], "item_id": ["a", ""], "timestamp": [NOON, NOON]})
-    with pytest.raises(ConfigurationError, match="row 1 is no click: item_id"):
+    with pytest.raises(ConfigurationError, match="row 1 is not a click: item_id"):
         nextclick.publish_clicks(frame, kafka)
     assert [c.item_id for c in sent(kafka, 1)] == ["a"]
 

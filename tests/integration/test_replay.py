@@ -76,7 +76,7 @@ def test_a_replay_that_was_killed_goes_on(
     file.write_text(file.read_text() + "u,i,1600000199999\n")
     refused = launch("replay", str(file))
     assert refused.wait(30) == 2
-    assert "--restart begins anew" in logs("replay")
+    assert "--restart starts over" in logs("replay")
 
 
 def test_now_dates_clicks_when_they_are_sent(

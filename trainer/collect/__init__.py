@@ -1,4 +1,4 @@
-"""From the topic into the event log. The collector is not named here: it brings Kafka along."""
+"""The event log. The collector is not exported here, because it imports the Kafka client."""
 
 from nextclick.trainer.collect.compaction import compact
 from nextclick.trainer.collect.event_log import EventLog, Row

@@ -1,4 +1,4 @@
-"""Clicks from the topic into the event log, and where reading goes on."""
+"""Copies clicks from the topic into the event log, and determines where reading resumes."""
 
 from __future__ import annotations
 
@@ -31,62 +31,62 @@ FLUSH_MESSAGES = 20_000
 
 @dataclass
 class Collector:
-    """Moves clicks from the topic into the event log: files first, then offsets."""
+    """Copies clicks from the topic into the event log: writes files first, then commits offsets."""
 
     consumer: ClickConsumer
     event_log: EventLog
-    patiently: RetryUntilAvailable
+    until_available: RetryUntilAvailable
     flush_seconds: float
     clock: Callable[[], float] = time.monotonic
     new_clicks: int = 0
     """Clicks logged since the last retraining."""
-    _waiting: list[Message] = field(default_factory=list)
+    _unlogged: list[Message] = field(default_factory=list)
     _flushed_at: float | None = None
 
     def step(self) -> None:
-        """Read what is there and write it out when it is due."""
-        self._waiting += self.patiently(self.consumer.poll, FLUSH_MESSAGES, POLL_SECONDS)
+        """Poll once; flush if `flush_seconds` have passed or FLUSH_MESSAGES are read."""
+        self._unlogged += self.until_available(self.consumer.poll, FLUSH_MESSAGES, POLL_SECONDS)
         if self._flushed_at is None:
             self._flushed_at = self.clock()
         HEARTBEAT.beat()
         due = self.clock() - self._flushed_at >= self.flush_seconds
-        if due or len(self._waiting) >= FLUSH_MESSAGES:
+        if due or len(self._unlogged) >= FLUSH_MESSAGES:
             self.flush()
 
     def flush(self) -> None:
-        """Make everything read so far durable, then commit its offsets."""
+        """Write everything read so far to the event log, then commit its offsets."""
         self._flushed_at = self.clock()
-        changed: bool = self.patiently(self._has_changed) if self._waiting else False
+        changed: bool = self.until_available(self._topic_changed) if self._unlogged else False
         if changed:
             self.consumer.read_anew()
         by_partition: dict[int, list[Message]] = {}
-        for message in self._waiting:
+        for message in self._unlogged:
             by_partition.setdefault(message.partition, []).append(message)
         for partition, messages in by_partition.items():
             rows = [row for message in messages if (row := _row(message)) is not None]
-            self.patiently(
+            self.until_available(
                 self.event_log.append, partition, messages[0].offset, messages[-1].offset, rows
             )
             self.new_clicks += len(rows)
             metrics.LOGGED_CLICKS.inc(len(rows))
-        if self._waiting:
+        if self._unlogged:
             try:
-                self.patiently(self.consumer.commit_now, offsets_after(self._waiting))
-            except CommitRefused as refused:  # reading goes on after the files, whoever reads
+                self.until_available(self.consumer.commit_now, offsets_after(self._unlogged))
+            except CommitRefused as refused:  # harmless: reading resumes after the files
                 log.warning("%s", refused)
-        self._waiting = []
+        self._unlogged = []
 
-    def starts(self, held: Mapping[int, range], partitions: Sequence[int]) -> dict[int, int]:
-        """See `start_offsets`; goes over to a topic that was made anew. May raise Unavailable."""
-        if self._has_changed():
+    def starts(self, retained: Mapping[int, range], partitions: Sequence[int]) -> dict[int, int]:
+        """See `start_offsets`; first checks whether the topic was recreated. Raises Unavailable."""
+        if self._topic_changed():
             self.consumer.read_anew()
-        return start_offsets(self.event_log, held, partitions)
+        return start_offsets(self.event_log, retained, partitions)
 
-    def _has_changed(self) -> bool:
-        """Whether the topic is another one than before; if so, go over to it.
+    def _topic_changed(self) -> bool:
+        """Whether the topic was recreated; if so, switch to the new one and drop unlogged clicks.
 
-        To be asked after reading and before writing: only if it is not, what was read is surely of
-        the topic that we think it is.
+        Called after reading and before writing: if the topic is unchanged then, the clicks were
+        certainly read from it.
         """
         topic_id, before = self.consumer.topic_id(), self.event_log.topic_id
         if topic_id == before:
@@ -94,13 +94,13 @@ class Collector:
         self.event_log.use_topic(topic_id)
         if not before:
             return False
-        if self._waiting:
+        if self._unlogged:
             log.warning(
-                "the topic was made anew; %d messages are not logged, for nobody knows whether "
-                "they are of the former one",
-                len(self._waiting),
+                "the topic was recreated; %d messages are not logged: it is unknown whether "
+                "they are from the former topic",
+                len(self._unlogged),
             )
-        self._waiting = []
+        self._unlogged = []
         return True
 
 
@@ -113,7 +113,7 @@ def _row(message: Message) -> tuple[str, str, str, int] | None:
 
 
 def catch_up(collector: Collector, stop: threading.Event) -> None:
-    """Log every click that is on our partitions now."""
+    """Log all clicks up to the present end of our partitions."""
     consumer = collector.consumer
     while not stop.is_set() and not (
         consumer.assignment and consumer.assignment <= consumer.read_to_end
@@ -123,19 +123,19 @@ def catch_up(collector: Collector, stop: threading.Event) -> None:
 
 
 def start_offsets(
-    event_log: EventLog, held: Mapping[int, range], partitions: Sequence[int]
+    event_log: EventLog, retained: Mapping[int, range], partitions: Sequence[int]
 ) -> dict[int, int]:
-    """Where reading goes on: after what the log holds.
+    """Partition → offset to resume at: the one after the newest in the log.
 
-    Raises ConfigurationError if the log holds offsets that the topic does not have: it belongs
-    to another topic, or Kafka has lost messages.
+    retained: the offsets that the topic has. Raises ConfigurationError if the log is ahead of them:
+    it was written from another topic, or Kafka has lost messages.
     """
     starts = {}
     for partition in partitions:
         offset = event_log.next_offset(partition)
         if offset is None:
-            starts[partition] = held.get(partition, range(0)).start
-        elif offset > (end := held.get(partition, range(0)).stop):
+            starts[partition] = retained.get(partition, range(0)).start
+        elif offset > (end := retained.get(partition, range(0)).stop):
             raise ConfigurationError(
                 f"the event log {event_log.folder} is ahead of the topic (partition {partition}: "
                 f"{offset} > {end}), so it was written from another topic; "

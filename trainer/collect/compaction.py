@@ -1,16 +1,16 @@
-"""Many small files of an event log become few large ones.
+"""Compaction: merges many small files of an event log into few large ones.
 
-A trainer writes a file for each partition every few seconds. Opening so many costs more than
-reading them, so neighbours are merged, and the name of the new file says which offsets it covers:
+A trainer writes a file for each partition every few seconds. Opening so many files costs more than
+reading them, so adjacent files are merged. The name of a file says which offsets it covers.
 
-1. remove files that are covered already: somebody died in 3
+1. remove files that are covered already, left by a process that died in step 3
 2. write the merged file under a temporary name, fsync and rename it
 3. remove the files that it was made from
 
-Dying in 1 or 3 leaves covered files, which nobody reads; dying in 2 leaves a temporary file. The
-rows and their order are at every moment those of before. Between two neighbours there may be
-offsets that no file holds (transaction markers, a gap of the topic). No file will ever hold them,
-because reading goes on after the newest file, so the merged file may cover them.
+A crash in step 1 or 3 leaves covered files, which are not read; one in step 2 leaves a temporary
+file. The rows and their order do not change at any time. Between two adjacent files there may be
+offsets that no file holds (transaction markers, a gap of the topic). The merged file covers these,
+too, because reading resumes after the newest file, so no other file will ever hold them.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from nextclick.trainer.collect.event_log_files import (
     write,
 )
 
-FULL = 1_000_000
-"""Rows of a file that is not made larger: about 40 MB on disk, 150 in memory."""
+MAX_ROWS = 1_000_000
+"""Most rows of a merged file: about 40 MB on disk, 150 MB in memory."""
 _SMALL = 10_000
-"""Files of so few rows are merged with whatever stands beside them."""
+"""A file with at most this many rows is always merged with its neighbour."""
 
 
 @dataclass(frozen=True)
 class Compacted:
-    """What a compaction did."""
+    """The outcome of a compaction."""
 
     files_before: int
     files_after: int
@@ -52,13 +52,13 @@ class Compacted:
 
 
 def merges(
-    files: Sequence[tuple[OffsetFile, int]], full: int = FULL
+    files: Sequence[tuple[OffsetFile, int]], full: int = MAX_ROWS
 ) -> list[list[tuple[OffsetFile, int]]]:
-    """Choose which neighbours become one file each. Pure.
+    """Choose runs of adjacent files to merge, each into one file. Pure.
 
-    files: with their rows, none covered, sorted. From the newest backwards, a
-    file joins what lies after it unless it is much larger: so a row is written anew about log₂
-    (full / rows of a small file) times in all, not once for each compaction.
+    files: uncovered files with their row counts, sorted. From the newest backwards, a file joins
+    the run after it unless it is much larger. So a row is rewritten about log₂(full / rows of a
+    small file) times in total, not once for each compaction.
     """
     found: list[list[tuple[OffsetFile, int]]] = []
     run: list[tuple[OffsetFile, int]] = []
@@ -80,11 +80,11 @@ def merges(
 
 
 def compact(folder: Path) -> Compacted:
-    """Merge what is worth it.
+    """Merge the small files of a folder.
 
-    Raises Unavailable if the folder cannot be written, ConfigurationError for a file that is no
-    Parquet. Others may read, write and even compact the folder meanwhile: they wait for one merged
-    file at most.
+    Raises Unavailable if the folder cannot be written, ConfigurationError for a file that is not
+    Parquet. Other processes may read, write and compact the folder at the same time; they wait for
+    the merge of one file at most.
     """
     with locked(folder, exclusive=True):
         files = offset_files(folder)
@@ -96,7 +96,7 @@ def compact(folder: Path) -> Compacted:
         sources = [file.path for file, _ in run]
         with locked(folder, exclusive=True):
             if not all(path.exists() for path in sources):
-                continue  # another compaction was faster
+                continue  # another process has merged them
             first, last = run[0][0].first, max(file.last for file, _ in run)
             name = name_of(*run[0][0].stream, first, last)
             write(folder, name, _table(sources))
@@ -122,7 +122,7 @@ def _table(paths: Sequence[Path]) -> pa.Table:
         except (OSError, pa.ArrowException) as error:
             raise unreadable(path, error) from None
     merged = pa.concat_tables(tables)
-    # Of one generation: they name one topic, or none.
+    # Files of one generation name the same topic or none ("").
     return merged.replace_schema_metadata({TOPIC_ID: max(topic_ids)})
 
 

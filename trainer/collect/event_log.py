@@ -1,14 +1,13 @@
-"""The event log: clicks on disk, as Parquet files that cannot hold a click twice.
+"""The event log: clicks on disk, as Parquet files that are named by Kafka offsets.
 
-A file holds one contiguous offset range of one partition of one topic and is named after it
-(`event_log_files`). It is written under a temporary name, fsynced and renamed. The log itself
-therefore knows which offset comes next; the consumer's committed offsets are only a hint for lag
-monitors. A crash
-between the file and the commit costs nothing: reading goes on after the file. Imported logs
-(no Kafka offsets) are files of partition "import" and come before everything else.
+A file holds one contiguous offset range of one partition of one topic, and is named after it
+(`event_log_files`). It is written under a temporary name, fsynced and renamed. So the log itself
+determines the next offset to read, and no click is logged twice, even after a crash between file
+and commit; committed offsets only serve lag monitors. Imported clicks, which have no offsets, are
+files of partition "import" and come before all others.
 
-Reading takes memory for what is asked for, not for what is held: footers tell how new the rows of
-a file are, and files that are too old are not opened. `compact` merges small files.
+The memory for reading depends on the clicks that are requested, not on the size of the log: footers
+tell the age of the rows, and files that are too old are not opened. `compact` merges small files.
 """
 
 from __future__ import annotations
@@ -47,15 +46,15 @@ class EventLog:
     """A folder of Parquet files."""
 
     def __init__(self, folder: str, *, read_only: bool = False) -> None:
-        """Open the log, creating the folder; leftovers of a crashed write are removed.
+        """Open the log; create the folder, and remove what crashed writers left behind.
 
-        read_only: only look at a folder that is there, beside a trainer that writes to it.
+        read_only: change nothing; the folder may be in use by a trainer.
 
         Raises ConfigurationError if the folder cannot be written.
         """
         self.folder = Path(folder)
         self.topic_id = ""
-        """Of the topic that `append` and `next_offset` mean, see `use_topic`."""
+        """Id of the topic that `append` and `next_offset` refer to, see `use_topic`."""
         self._generation = 0
         self._footers: dict[Path, list[RowGroup]] = {}
         if read_only:
@@ -66,17 +65,17 @@ class EventLog:
                 leftover.unlink(missing_ok=True)
             probe = self.folder / f".{secrets.token_hex(4)}.tmp"
             probe.touch()
-            probe.unlink(missing_ok=True)  # another trainer that starts now may be faster
+            probe.unlink(missing_ok=True)  # another starting trainer may have removed it
         except OSError as error:
             raise ConfigurationError(
                 f"NEXTCLICK_TRAINER__EVENT_LOG = {folder!r} cannot be written ({error})"
             ) from None
 
     def use_topic(self, topic_id: str) -> None:
-        """From here on offsets are those of this topic.
+        """Set the topic that offsets refer to from now on.
 
-        A topic that the log does not know begins a generation of its own, for its offsets mean
-        nothing in another. Files that name no topic are taken for its.
+        An unknown topic starts a new generation of files, because offsets of different topics are
+        unrelated. If the newest files name no topic, they are assumed to be of this one.
         """
         with locked(self.folder):
             files = offset_files(self.folder)
@@ -91,20 +90,20 @@ class EventLog:
             self._generation = newest
 
     def next_offset(self, partition: int) -> int | None:
-        """The offset after the newest click held of a partition; None if it holds none."""
+        """The offset after the newest one in the log for a partition; None if there is none."""
         with locked(self.folder):
             files = offset_files(self.folder)
         stream = (self._generation, partition)
-        held = [file.last for file in files if file.stream == stream]
-        return max(held) + 1 if held else None
+        last_offsets = [file.last for file in files if file.stream == stream]
+        return max(last_offsets) + 1 if last_offsets else None
 
     def append(
         self, partition: int, first_offset: int, last_offset: int, rows: Sequence[Row]
     ) -> None:
-        """Make the clicks of one offset range durable.
+        """Write the clicks of one offset range as a file. Raises Unavailable.
 
-        rows: (event_id, user_id, item_id, timestamp) of each valid click in the range, in
-        order; offsets without one (dead letters, transaction markers) are simply not there.
+        rows: (event_id, user_id, item_id, timestamp) of each valid click in the range, in order;
+        other offsets (invalid clicks, transaction markers) have no row.
         """
         columns = list(zip(*rows, strict=True)) if rows else [()] * len(SCHEMA)
         arrays = [
@@ -116,31 +115,30 @@ class EventLog:
         event_log_files.write(self.folder, name, table)
 
     def import_clicks(self, frame: pd.DataFrame, source: str = "") -> None:
-        """Add clicks that did not come through Kafka: columns as in SCHEMA, in stream order.
+        """Add clicks that are not from Kafka. frame: columns as in SCHEMA, in stream order.
 
-        source: what `imported_sources` is to say of them.
+        source: an identifier that `imported_sources` will list. Raises Unavailable.
         """
         table = pa.Table.from_pandas(frame, SCHEMA, preserve_index=False)
         table = table.replace_schema_metadata({_SOURCE: source})
         event_log_files.write(self.folder, event_log_files.next_import(self.folder), table)
 
     def imported_sources(self) -> set[str]:
-        """What was imported, by the names that were given to it."""
+        """The `source` identifiers of all imports."""
         footers = map(pq.read_schema, self.folder.glob("clicks-import-*.parquet"))
         sources = ((footer.metadata or {}).get(_SOURCE, b"") for footer in footers)
         return {source.decode() for source in sources if source}
 
     def count(self) -> int:
-        """How many clicks the log holds; reads only the files' footers, each once."""
+        """Number of logged clicks; reads only the footers of files, each once."""
         with locked(self.folder):
-            held = self._held()
-        return sum(group.rows for groups in held.values() for group in groups)
+            footers = self._read_footers()
+        return sum(group.rows for groups in footers.values() for group in groups)
 
     def read(self, newest: int | None = None) -> pd.DataFrame:
-        """The clicks, each user's in stream order; at most the `newest` so many of them.
+        """A frame of the clicks, or of the `newest` many of them, each user's in stream order.
 
-        Columns as in SCHEMA. A click logged twice (the shop sent its event_id twice) counts once;
-        one of those older than what is read counts as not there.
+        Columns as in SCHEMA. Of several clicks with one event_id only the first is returned.
         """
         with locked(self.folder):
             frame = self._newest(newest)
@@ -153,19 +151,19 @@ class EventLog:
         return compaction.compact(self.folder)
 
     def _newest(self, newest: int | None) -> pd.DataFrame:
-        """At least so many of the newest clicks, or all."""
-        held = self._held()
-        groups = [group for of_file in held.values() for group in of_file]
+        """At least this many of the newest clicks, or all."""
+        footers = self._read_footers()
+        groups = [group for of_file in footers.values() for group in of_file]
         wanted = newest
         while True:
             since = None if wanted is None else horizon(groups, wanted)
-            frame = _load(held, since)
+            frame = _load(footers, since)
             if since is None or newest is None or wanted is None or len(frame) >= newest:
                 return frame
-            wanted = 2 * max(wanted, 1)  # some of them were there twice: further back
+            wanted = 2 * max(wanted, 1)  # some were duplicates: read further back
 
-    def _held(self) -> dict[Path, list[RowGroup]]:
-        """The files in order, and their footers; files never change, so each is read once."""
+    def _read_footers(self) -> dict[Path, list[RowGroup]]:
+        """The files in order, with their footers; these are cached, because files never change."""
         known = self._footers
         self._footers = {
             path: known[path] if path in known else _footer(path) for path in files_of(self.folder)
@@ -174,17 +172,17 @@ class EventLog:
 
 
 def _topic_id_of(files: Sequence[OffsetFile], generation: int) -> str:
-    """What the newest file of a generation that names a topic names; empty if none does."""
-    ours = (file for file in files if file.generation == generation)
-    newest_first = sorted(ours, key=lambda file: -file.last)
+    """The topic id of a generation, from the newest file that has one; "" if none has."""
+    of_generation = (file for file in files if file.generation == generation)
+    newest_first = sorted(of_generation, key=lambda file: -file.last)
     return next((found for file in newest_first if (found := topic_id_of(file.path))), "")
 
 
-def _load(held: dict[Path, list[RowGroup]], since: int | None) -> pd.DataFrame:
-    """Clicks not older than `since`, of those logged twice the first."""
+def _load(footers: dict[Path, list[RowGroup]], since: int | None) -> pd.DataFrame:
+    """The clicks that are not older than `since` (epoch ms), without duplicates."""
     wanted = [
         str(path)
-        for path, groups in held.items()
+        for path, groups in footers.items()
         if since is None or any(group.newest >= since for group in groups)
     ]
     newer = None if since is None else ds.field("timestamp") >= since

@@ -1,17 +1,17 @@
-"""The files of an event log: what their names and footers say, and how one is written.
+"""The files of an event log: names, footers, locking and writing.
 
     clicks-g0002-p00003-000000000000001200-000000000000001317.parquet
         generation, partition, first and last offset
     clicks-import-000000000000000000.parquet
-        clicks that were on no topic
+        imported clicks, without offsets
 
-A topic that is deleted and created again counts its offsets from 0 again: it is the next
-*generation*. The first has no number in its names. Which topic a generation is of, its id
-(KIP-516), is in the footers.
+When a topic is deleted and created again, its offsets start at 0 again: a new *generation*. The
+names of the first generation have no number. The topic id (KIP-516) of a generation is in the
+footers.
 
 A file whose offsets all lie within those of another file of its partition and generation is
-*covered*: the other was made from it and others (`compaction`), and whoever did so died before he
-removed it. It counts as not there.
+*covered*: it was merged into that file (`compaction`), but the process died before it removed it.
+Covered files are ignored.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ SCHEMA = pa.schema(
     ]
 )
 ROWS_IN_A_GROUP = 65_536
-"""Rows that one entry of a footer speaks for, at most: what is read beyond a window is this."""
+"""Most rows in a row group: the granularity at which reading skips old rows."""
 
 TOPIC_ID = b"nextclick.topic_id"
-"""In a footer: the topic that the offsets are of. Absent in the oldest logs."""
+"""Footer metadata: id of the topic that the offsets refer to. Missing in the oldest logs."""
 
 _NAME = re.compile(r"clicks-(?:g(\d{4})-)?p(\d{5})-(\d{18})-(\d{18})\.parquet")
 _IMPORTED = re.compile(r"clicks-import-(\d{18})\.parquet")
@@ -51,7 +51,7 @@ _ALWAYS = (0, 2**63 - 1)
 
 @dataclass(frozen=True, slots=True, order=True)
 class OffsetFile:
-    """A file that holds one range of offsets of one partition; they sort by just that."""
+    """A file with one offset range of one partition; sorts by generation, partition, offset."""
 
     generation: int
     partition: int
@@ -61,35 +61,35 @@ class OffsetFile:
 
     @property
     def stream(self) -> tuple[int, int]:
-        """What counts its offsets by itself: a partition of one generation."""
+        """(generation, partition): offsets are comparable within one of these."""
         return self.generation, self.partition
 
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """What a footer says of some rows."""
+    """Row count and time range of a row group, from a footer."""
 
     rows: int
     oldest: int
-    """No timestamp is less, ms."""
+    """Lower bound of the timestamps, epoch ms."""
     newest: int
-    """No timestamp is more, ms."""
+    """Upper bound of the timestamps, epoch ms."""
 
 
 def name_of(generation: int, partition: int, first: int, last: int) -> str:
-    """The name of the file with these offsets."""
+    """The file name of an offset range."""
     of_generation = f"g{generation:04d}-" if generation else ""
     return f"clicks-{of_generation}p{partition:05d}-{first:018d}-{last:018d}.parquet"
 
 
 def topic_id_of(path: Path) -> str:
-    """The id of the topic that a file's offsets are of; empty if it does not say."""
+    """The topic id in a file's footer; "" if it has none."""
     metadata = pq.read_schema(path).metadata or {}
     return str(metadata.get(TOPIC_ID, b"").decode())
 
 
 def offset_files(folder: Path) -> list[OffsetFile]:
-    """All files with offsets in a folder, covered ones too, by generation, partition, offset."""
+    """All files with offsets in a folder, with covered ones, sorted."""
     found = ((_NAME.fullmatch(path.name), path) for path in folder.glob("clicks-*.parquet"))
     return sorted(
         OffsetFile(int(m[1] or 0), int(m[2]), int(m[3]), int(m[4]), path) for m, path in found if m
@@ -97,30 +97,30 @@ def offset_files(folder: Path) -> list[OffsetFile]:
 
 
 def uncovered(files: Iterable[OffsetFile]) -> list[OffsetFile]:
-    """Leave out what another file covers; the rest in order. Pure."""
+    """Remove the covered files; returns the others, sorted. Pure."""
     kept: list[OffsetFile] = []
     for file in sorted(files, key=lambda file: (*file.stream, file.first, -file.last)):
-        # Every file before starts no later; so the one kept last reaches the furthest.
+        # Earlier files start no later, so the last kept one has the highest offset so far.
         if not (kept and kept[-1].stream == file.stream and file.last <= kept[-1].last):
             kept.append(file)
     return kept
 
 
 def next_import(folder: Path) -> str:
-    """The name of the next import: after the last, for the oldest may have been deleted."""
+    """The name of the next import: the highest number + 1, as older ones may be deleted."""
     matches = [_IMPORTED.fullmatch(path.name) for path in folder.glob("clicks-import-*")]
     number = max((int(m[1]) for m in matches if m), default=-1) + 1
     return f"clicks-import-{number:018d}.parquet"
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files that make up an event log: imports first, then as they sort."""
+    """The files to read of an event log, in order: imports, then uncovered files with offsets."""
     imported = sorted(p for p in folder.glob("clicks-import-*") if _IMPORTED.fullmatch(p.name))
     return imported + [file.path for file in uncovered(offset_files(folder))]
 
 
 def row_groups(path: Path) -> list[RowGroup]:
-    """Read a file's footer. Without statistics a group may hold any time."""
+    """Read a file's footer. A group without statistics gets the widest time range."""
     groups = []
     metadata = pq.read_metadata(path)
     column = metadata.schema.names.index("timestamp")
@@ -134,9 +134,9 @@ def row_groups(path: Path) -> list[RowGroup]:
 
 
 def horizon(groups: Iterable[RowGroup], newest: int) -> int | None:
-    """The latest time such that `newest` rows at least are surely not older; None: all are wanted.
+    """The latest time (epoch ms) from which on there are at least `newest` rows; None: read all.
 
-    Rows in a group that begins later are not older, whatever else the group holds. Pure.
+    A conservative bound: it only counts groups that lie completely after that time. Pure.
     """
     seen = 0
     for group in sorted(groups, key=lambda group: -group.oldest):
@@ -148,11 +148,11 @@ def horizon(groups: Iterable[RowGroup], newest: int) -> int | None:
 
 @contextlib.contextmanager
 def locked(folder: Path, *, exclusive: bool = False) -> Iterator[None]:
-    """Let nobody replace files meanwhile, by a lock on the folder.
+    """Lock the folder, shared to list files, exclusive to replace them.
 
-    A listing takes time: a file that is replaced during it by one of another name may be in it by
-    neither. Adding a file needs no lock. A folder that is away holds nothing; to change it is
-    Unavailable.
+    Without the lock, a listing during a compaction could miss both the old files and the merged
+    one. Adding a file needs no lock. If the folder is missing, a shared lock does nothing; an
+    exclusive one raises Unavailable.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -164,7 +164,7 @@ def locked(folder: Path, *, exclusive: bool = False) -> Iterator[None]:
             f"cannot read the event log {folder} ({error}); check NEXTCLICK_TRAINER__EVENT_LOG"
         ) from None
     try:
-        with contextlib.suppress(OSError):  # a file system without locks: one trainer is the rule
+        with contextlib.suppress(OSError):  # no locks on this file system; mostly one trainer
             fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield
     finally:
@@ -172,7 +172,7 @@ def locked(folder: Path, *, exclusive: bool = False) -> Iterator[None]:
 
 
 def write(folder: Path, name: str, table: pa.Table) -> None:
-    """Write a file so that it is there whole or not at all; raises Unavailable."""
+    """Write a file atomically and durably. Raises Unavailable."""
     temporary = folder / f".{name}.{secrets.token_hex(4)}.tmp"
     try:
         with open(temporary, "wb") as file:
@@ -194,6 +194,6 @@ def write(folder: Path, name: str, table: pa.Table) -> None:
 
 
 def unreadable(path: Path, error: Exception) -> ConfigurationError:
-    """The error for a file that is no Parquet, or none of ours."""
+    """The error for a file that is not Parquet or has other columns."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return ConfigurationError(f"{path} cannot be read as Parquet ({reason})")

@@ -1,4 +1,4 @@
-"""Methods side by side: the model, the baselines and the ceiling on the same cases.
+"""Comparison of the model with baselines and the ceiling, on the same cases.
 
-There are no names here: the trainer needs one baseline and none of the report.
+Import the modules: nothing is re-exported, because the trainer needs only one baseline.
 """

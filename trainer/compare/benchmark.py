@@ -1,4 +1,4 @@
-"""A data set to compare methods on: its clicks, its test cases, and what else is known of it."""
+"""A data set to compare methods on: its clicks, test cases and statistics."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from nextclick.trainer.data.session_files import is_session_folder, read_session
 from nextclick.trainer.evaluate import FloatArray
 
 Oracle = Callable[[Samples, Vocabulary], FloatArray]
-"""Cases in the rows of a vocabulary → the best scores that any method could give them, shape
-[len(cases), len(vocabulary)]. Only simulated worlds have one."""
+"""Cases as rows of a vocabulary → the best possible scores, shape [len(cases), len(vocabulary)].
+Only simulated worlds have one."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One data set. What methods may learn from and what they are asked is split here."""
+    """A data set, split into clicks that methods may learn from, and test cases."""
 
     name: str
     log: ClickLog
@@ -36,37 +36,37 @@ class Benchmark:
 
     @cached_property
     def learnable(self) -> ClickLog:
-        """The clicks outside the test: the log that methods get."""
+        """The clicks outside the test split: the log that methods are fitted on."""
         return self.log.keep(self.log.split != Split.TEST)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The items clicked outside the test: the catalogue that is ranked."""
+        """The items clicked outside the test split: the catalogue that is ranked."""
         known = Vocabulary([]).extended(self.log.ids_in(Split.TRAIN))
         return known.extended(self.log.ids_in(Split.VALIDATION))
 
     @cached_property
     def popularity(self) -> IntArray:
-        """Clicks of each catalogue item outside the test: shape [items]."""
+        """Clicks per catalogue item outside the test split: shape [items]."""
         return self.log.counts(self.vocabulary)
 
     @cached_property
     def cases(self) -> Samples:
-        """Every click of the test that has an earlier one in its session."""
+        """A case for every test click that has an earlier click in its session."""
         return samples(self.log, Split.TEST, self.vocabulary)
 
     @cached_property
     def sessions(self) -> IntArray:
-        """Shape [cases]: a number for the session of each case."""
+        """Shape [cases]: a number that identifies the session of each case."""
         return self.log.starts[self.log.cases(Split.TEST)]
 
     @cached_property
     def clicks_before(self) -> IntArray:
-        """Shape [cases]: clicks in the session before the target, unknown items included."""
+        """Shape [cases]: clicks in the session before the target, including unknown items."""
         return self.log.cases(Split.TEST) - self.sessions
 
     def facts(self) -> dict[str, int | float | str]:
-        """The numbers of the data set; shares are of the cases."""
+        """Statistics of the data set; floats are shares of the cases."""
         log = self.log
         outside = log.split != Split.TEST
         facts: dict[str, int | float | str] = {
@@ -86,21 +86,21 @@ class Benchmark:
         return facts
 
     def _repeated(self) -> npt.NDArray[np.bool_]:
-        """Shape [cases]: true where the target was clicked before in the whole session."""
+        """Shape [cases]: true if the target was clicked earlier in the session."""
         log = self.log
         pair = log.starts * np.int64(len(log.item_ids)) + log.items
         _, first = np.unique(pair, return_index=True)
         new = np.zeros(len(pair), bool)
-        new[first] = True  # np.unique gives the first place of each pair
+        new[first] = True  # np.unique gives the first index of each pair
         return ~new[log.cases(Split.TEST)]
 
 
 def open_benchmark(path: Path, gap_ms: int) -> Benchmark:
     """Open session files or Parquet clicks.
 
-    path: a folder with session files, a folder of Parquet files, or one Parquet file. `gap_ms`
-    is the pause that ends a session in Parquet logs. Raises ConfigurationError if it is none
-    of these or holds nothing usable.
+    path: a folder with session files, a folder of Parquet files, or one Parquet file. gap_ms: the
+    session gap for Parquet logs. Raises ConfigurationError if it is none of these, or has no
+    training or test case.
     """
     name = path.resolve().stem
     if not path.exists():

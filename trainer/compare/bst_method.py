@@ -1,4 +1,4 @@
-"""Our own model as a method in a comparison."""
+"""Our model as a method in a comparison."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from nextclick.trainer.fit.presets import Preset
 
 
 class BSTMethod:
-    """A preset, fitted as the trainer fits it, and scored by the scorer that serves.
+    """A preset, fitted as by the trainer, and scored by the same scorer as in serving.
 
-    The validation chooses the number of epochs and how the model's parts mix; then the model is
-    fitted anew, so many epochs long, on training and validation together (`refit`): the newest
-    clicks are worth the most.
+    The validation selects the number of epochs and the mixing weights. With `refit`, the model is
+    then fitted refitted with that number of epochs on training and validation clicks, because the
+    newest clicks are the most valuable.
     """
 
     def __init__(
@@ -32,17 +32,17 @@ class BSTMethod:
         max_seconds: float = float("inf"),
         refit: bool = True,
     ) -> None:
-        """Prepare. `max_seconds` bounds the whole fit, the refit included."""
+        """max_seconds: longest time of the fit, including the refit."""
         self.name = f"BST {preset.name}"
         self.curve: list[Epoch] = []
-        """The training curve of the fit that chose the number of epochs."""
+        """The training curve of the first fit."""
         self._preset = preset
         self._device = device
-        self._refit = refit and preset.sampling != "source"  # its split has no later part
+        self._refit = refit and preset.sampling != "source"  # whose split is not by time
         self._max_seconds = max_seconds / 2 if self._refit else max_seconds
 
     def fit(self, log: ClickLog, vocabulary: Vocabulary, seed: int) -> None:
-        """Fit with early stopping, then once more on all clicks outside the test."""
+        """Fit with early stopping, then refit on all clicks outside the test split."""
         fitted = self._fit(log, vocabulary, seed)
         self.curve = fitted.curve
         model = fitted.model
@@ -51,18 +51,18 @@ class BSTMethod:
             everything = replace(
                 log, split=np.where(log.split == Split.VALIDATION, Split.TRAIN, log.split)
             )
-            again = self._fit(everything, vocabulary, seed, epochs=best).model
-            if isinstance(model, BST) and isinstance(again, BST):
-                again.about_share.copy_(model.about_share)
-                again.neighbours.weight.copy_(model.neighbours.weight)
-            model = again
+            refitted = self._fit(everything, vocabulary, seed, epochs=best).model
+            if isinstance(model, BST) and isinstance(refitted, BST):
+                refitted.about_share.copy_(model.about_share)
+                refitted.neighbours.weight.copy_(model.neighbours.weight)
+            model = refitted
         self._score = model_score(
             Checkpoint(model, vocabulary, log.counts(vocabulary), self._preset.name, None, {}, {}),
             self._device,
         )
 
     def score(self, cases: Samples) -> Scores:
-        """Log-probabilities of the catalogue, shape [B, items]."""
+        """Log-probabilities of the catalogue: shape [B, items]."""
         return np.asarray(self._score(cases), np.float32)
 
     def _fit(self, log: ClickLog, vocabulary: Vocabulary, seed: int, epochs: int = 0) -> Fitted:

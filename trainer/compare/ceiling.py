@@ -1,4 +1,4 @@
-"""The best possible, as a method: where a world's law is known, this is what it allows."""
+"""The best possible method, for simulated worlds with known click probabilities."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _JITTER = 1e-9
 
 
 class Ceiling:
-    """Scores by the oracle of a world; learns nothing.
+    """Scores by the oracle of a world.
 
-    To an oracle many items can be exactly alike. Ties stand against a method, so they are broken
-    at random, which is the best that anyone could do about them.
+    Many items can have exactly equal probabilities. Ties count against a method, so they are broken
+    at random, which is the best possible.
     """
 
     name = "Ceiling"
@@ -25,11 +25,11 @@ class Ceiling:
         self._oracle = oracle
 
     def fit(self, log: ClickLog, vocabulary: Vocabulary, seed: int) -> None:
-        """Take note of the rows; nothing is learnt."""
+        """Keep the vocabulary; there is nothing to learn."""
         self._vocabulary = vocabulary
         self._rng = np.random.default_rng(seed)
 
     def score(self, cases: Samples) -> FloatArray:
-        """The oracle's scores, shape [B, items]; 64 bits wide, so that near ties stay apart."""
+        """The oracle's scores, shape [B, items], as float64, so that near ties stay distinct."""
         scores = self._oracle(cases, self._vocabulary)
         return scores + _JITTER * self._rng.random(scores.shape)

@@ -1,4 +1,4 @@
-"""What every recommender in a comparison looks like."""
+"""The interface of a recommender in a comparison."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ Scores = FloatArray
 
 
 class Method(Protocol):
-    """A way to rank the catalogue for a session: fitted once, then asked in batches.
+    """Ranks the catalogue for sessions: fitted once, then scores cases in batches.
 
-    Methods never see the test split: `fit` uses training and validation clicks and nothing else
-    (`log.split`), and decides for itself what it needs the validation for.
+    Methods never see the test split: `fit` uses training and validation clicks only (`log.split`),
+    and decides what it uses the validation for.
     """
 
     name: str
 
     def fit(self, log: ClickLog, vocabulary: Vocabulary, seed: int) -> None:
-        """Learn from the clicks of `log` outside Split.TEST, in the rows of `vocabulary`.
+        """Fit on the clicks of `log` outside Split.TEST.
 
-        The vocabulary holds exactly the items that were clicked outside the test.
+        vocabulary: exactly the items clicked outside the test split. Raises NextclickError
+        if the method is not applicable to the data.
         """
         ...
 
     def score(self, cases: Samples) -> Scores:
-        """Score every item for cases whose histories hold at least one known item.
+        """Scores [len(cases), items], finite; column j is row j + 1; higher is better.
 
-        Returns shape [len(cases), items], finite; column j is row j + 1; higher is better.
+        The history of every case holds at least one known item.
         """
         ...

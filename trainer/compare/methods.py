@@ -1,4 +1,4 @@
-"""The methods that can be compared, by name."""
+"""All methods that can be compared, by name."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ Factory = Callable[[], Method]
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """What the methods are made with."""
+    """Options of the methods."""
 
     presets: Sequence[str]
-    """Of our own model; each is a method."""
+    """Presets of our model; each is a method."""
     device: torch.device
     max_seconds: float | None = None
-    """Bounds each fit, where a method can be bounded; None: as each method has it."""
+    """Longest fit, for methods with such a limit; None: their defaults."""
 
 
-def factories(names: Sequence[str], benchmark: Benchmark, options: MethodOptions) -> list[Factory]:
-    """Make the makers of the named methods; "all" stands for everything that the data allows.
+def method_factories(
+    names: Sequence[str], benchmark: Benchmark, options: MethodOptions
+) -> list[Factory]:
+    """Factories of the named methods; "all": all methods that are applicable to the data.
 
-    Case, blanks and signs in a name do not matter: V-SkNN is vsknn. Raises ConfigurationError
-    for an unknown name or preset, or a ceiling where none is known.
+    Only letters and digits of a name matter, not their case: vsknn is V-SkNN. Raises
+    ConfigurationError for an unknown name or preset, and for a ceiling without an oracle.
     """
     known = _known(benchmark, options)
-    chosen = list(known) if "all" in names else list(dict.fromkeys(map(_plain, names)))
+    chosen = list(known) if "all" in names else list(dict.fromkeys(map(_normalised, names)))
     if "ceiling" in chosen and benchmark.oracle is None:
         raise ConfigurationError(
             "--methods ceiling: the best possible is known for the simulated worlds only"
@@ -50,8 +52,8 @@ def factories(names: Sequence[str], benchmark: Benchmark, options: MethodOptions
 
 
 def _known(benchmark: Benchmark, options: MethodOptions) -> dict[str, list[Factory]]:
-    """Every name, and what it stands for on this data set."""
-    known = {_plain(name): [_bounded(make, options)] for name, make in BASELINES.items()}
+    """Name → factories, for this data set."""
+    known = {_normalised(name): [_bounded(make, options)] for name, make in BASELINES.items()}
     known["bst"] = [_bst(name, options) for name in options.presets]
     if (oracle := benchmark.oracle) is not None:
         known["ceiling"] = [lambda: Ceiling(oracle)]
@@ -59,7 +61,7 @@ def _known(benchmark: Benchmark, options: MethodOptions) -> dict[str, list[Facto
 
 
 def _bounded(make: Factory, options: MethodOptions) -> Factory:
-    """Make a baseline; those that take their time have an attribute max_seconds."""
+    """A factory that applies max_seconds to a method that has this attribute."""
 
     def bounded() -> Method:
         method = make()
@@ -76,5 +78,5 @@ def _bst(name: str, options: MethodOptions) -> Factory:
     return lambda: BSTMethod(recipe, options.device, max_seconds=seconds)
 
 
-def _plain(name: str) -> str:
+def _normalised(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -1,4 +1,4 @@
-"""From logged clicks to sessions and samples."""
+"""Turns logged clicks into sessions, splits and samples."""
 
 from nextclick.trainer.data.dataset import (
     ClickLog,

@@ -1,6 +1,6 @@
 """Logged clicks → sessions, windows and a temporal split. Pure.
 
-Training and evaluation see exactly what serving will see: `nextclick.shared.windows` cuts both.
+Training, evaluation and serving cut windows with the same code, `nextclick.shared.windows`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nextclick.shared.windows import PADDING, IntArray, session_starts, windows
 
 
 class Split(IntEnum):
-    """Where a click belongs: each user's newest clicks are held out for the test."""
+    """The split that a click belongs to; each user's newest clicks are the test."""
 
     TRAIN = 0
     VALIDATION = 1
@@ -26,7 +26,7 @@ class Split(IntEnum):
 
 
 UNUSABLE = ""
-"""Item id of a click whose id cannot be one: known to no vocabulary, so always a miss."""
+"""Stands for an invalid item id. No vocabulary holds it, so as a target it is always a miss."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class ClickLog:
     """Clicks grouped by user, each user's in stream order; arrays of shape [N]."""
 
     users: IntArray
+    """Index into user_ids."""
     items: IntArray
     """Index into item_ids."""
     starts: IntArray
@@ -46,23 +47,23 @@ class ClickLog:
     first_timestamp: int
     last_timestamp: int
     order: IntArray | None = None
-    """The place of each click in the stream of all users; None: they lie in stream order."""
+    """Position of each click in the stream of all users; None: the arrays are in stream order."""
 
     def ids_in(self, split: Split) -> list[str]:
-        """The items clicked in one split, in the order in which they first appear."""
+        """The items clicked in a split, in order of first appearance."""
         used = self.items[self.split == split]
         first = np.sort(np.unique(used, return_index=True)[1])
         return [self.item_ids[i] for i in used[first]]
 
     def cases(self, split: Split) -> IntArray:
-        """The clicks in a split that have an earlier click in their session: indices, [M]."""
+        """Indices [M] of the clicks in a split that have an earlier click in their session."""
         index = np.arange(len(self.items))
         chosen: IntArray = index[(self.split == split) & (index > self.starts)]
         return chosen
 
     def keep(self, kept: npt.NDArray[np.bool_]) -> ClickLog:
-        """The log of the clicks where `kept` [N] is true; user and item numbers stay."""
-        starts = self.starts[kept]  # still tells sessions apart, by old indices
+        """A log of the clicks where `kept` [N] is true; user and item numbers do not change."""
+        starts = self.starts[kept]  # old indices; they still tell sessions apart
         opens = np.r_[True, starts[1:] != starts[:-1]][: len(starts)]
         index = np.arange(len(starts))
         return replace(
@@ -75,14 +76,14 @@ class ClickLog:
         )
 
     def counts(self, vocabulary: Vocabulary) -> IntArray:
-        """Clicks of each vocabulary item outside the test split: shape [len(vocabulary)]."""
+        """Clicks per vocabulary item outside the test split: shape [len(vocabulary)]."""
         rows = vocabulary.rows(self.item_ids)[self.items[self.split != Split.TEST]]
         return np.bincount(rows, minlength=len(vocabulary) + 1)[1:]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Windows and the click that followed each."""
+    """Windows, each with the click that follows it (the target)."""
 
     histories: IntArray
     """Shape [M, HISTORY_LENGTH], rows of one vocabulary."""
@@ -91,7 +92,7 @@ class Samples:
     labels: npt.NDArray[np.float64] | None = None
     """Shape [M], 1 = clicked, 0 = sampled; None: all clicked."""
     users: IntArray | None = None
-    """Shape [M], the user number in the log, for methods that know users."""
+    """Shape [M], user numbers of the log, for methods that use them."""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -108,9 +109,9 @@ def click_log(
 ) -> ClickLog:
     """Group, sessionise and split a log.
 
-    frame: columns user_id, item_id, timestamp; rows in stream order. `validation` and `test`
-    are the shares of each user's clicks: the newest are the test, those before them the
-    validation.
+    frame: columns user_id, item_id, timestamp (epoch ms); rows in stream order. gap_ms: session
+    gap; 0: sessions never end. validation, test: shares of each user's clicks; the newest are the
+    test, those before them the validation.
     """
     users, user_ids = pd.factorize(frame["user_id"])
     items, item_ids = pd.factorize(frame["item_id"])
@@ -131,11 +132,11 @@ def click_log(
 
 
 def _temporal_split(users: IntArray, validation: float, test: float) -> IntArray:
-    """Shape [N] of Split. users: shape [N], grouped.
+    """Assign a Split to each click: shape [N]. users: shape [N], grouped.
 
-    The shares hold over all users together: where a user's share is no whole number of clicks
-    it is rounded up for some and down for others, else users with a click or two would give all
-    of them to the test.
+    The shares hold on average over users: a fractional number of clicks is rounded up for some
+    users and down for others. Rounding up always would put all clicks of users with one or two into
+    the test.
     """
     first_of_user = np.r_[True, users[1:] != users[:-1]][: len(users)]
     number = np.cumsum(first_of_user) - 1
@@ -152,10 +153,10 @@ def _temporal_split(users: IntArray, validation: float, test: float) -> IntArray
 
 
 def samples(log: ClickLog, split: Split, vocabulary: Vocabulary) -> Samples:
-    """All windows whose next click lies in `split`, in the rows of one vocabulary.
+    """All windows whose next click is in `split`, as rows of a vocabulary.
 
-    Histories reach back into earlier splits, as they do when serving. A window without a
-    single known item is kept in the test (it counts as a miss) and dropped in training.
+    Histories include clicks of earlier splits, as when serving. Windows without a known item, and
+    unknown targets, are kept in the test split and dropped in the others.
     """
     rows = vocabulary.rows(log.item_ids)[log.items] if len(log.items) else log.items
     chosen = log.cases(split)
@@ -171,19 +172,19 @@ def samples(log: ClickLog, split: Split, vocabulary: Vocabulary) -> Samples:
 def sample_negatives(
     targets: IntArray, per_target: int, items: int, rng: np.random.Generator
 ) -> IntArray:
-    """Draw uniform catalogue rows that are never the row's target: shape [M, per_target].
+    """Draw uniform random catalogue rows other than the target: shape [M, per_target].
 
     targets: shape [M], no PADDING. Needs items ≥ 2.
     """
     draws = rng.integers(1, items, (len(targets), per_target))
-    return draws + (draws >= targets[:, None])  # skips the target: uniform over the other rows
+    return draws + (draws >= targets[:, None])  # skip the target
 
 
 def source_samples(log: ClickLog, vocabulary: Vocabulary, rng: np.random.Generator) -> Samples:
-    """Build the source's own training table: every window of the log, and its labelled twin.
+    """The source's training table: each window of the log with a positive and a negative item.
 
-    Each window appears once with the item that followed (label 1) and once with a uniformly
-    random item (label 0), which now and then *is* the target: kept as the source has it.
+    The positive item (label 1) is the next click; the negative (label 0) is uniformly random, and
+    sometimes equals the positive one, as in the source.
     """
     everything = replace(log, split=np.full(len(log.items), Split.TRAIN))
     positive = samples(everything, Split.TRAIN, vocabulary)
@@ -196,10 +197,10 @@ def source_samples(log: ClickLog, vocabulary: Vocabulary, rng: np.random.Generat
 
 
 def random_split(table: Samples, rng: np.random.Generator) -> tuple[Samples, Samples]:
-    """Split rows at random into training and validation (a fifth), as the source does.
+    """Split rows at random into training and validation (20 %), as the source does.
 
-    It leaks: most validation rows have their twin, same history and other label, in training.
-    Kept to reproduce the source's figures; never used to judge a model that serves.
+    It leaks: most validation rows have a counterpart in training, with the same history and the
+    other label. Only for reproducing the source's figures, never to judge a served model.
     """
     order = rng.permutation(len(table))
     held_out = math.ceil(len(table) * 0.2)
@@ -207,6 +208,6 @@ def random_split(table: Samples, rng: np.random.Generator) -> tuple[Samples, Sam
 
 
 def without_unusable(log: ClickLog) -> ClickLog:
-    """Leave out the clicks with an UNUSABLE item, except in the test: there they are misses."""
+    """Remove clicks with an UNUSABLE item, except in the test, where they are misses."""
     usable = np.array([item_id != UNUSABLE for item_id in log.item_ids], bool)
     return log.keep(usable[log.items] | (log.split == Split.TEST)) if len(usable) else log

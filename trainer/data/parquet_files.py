@@ -1,6 +1,6 @@
-"""Parquet files → a log: the trainer's own event log, or any other with the same columns.
+"""Reads Parquet files as a log: the trainer's event log, or others with the same columns.
 
-Read only: unlike EventLog, nothing is created, removed or written.
+Unlike EventLog, nothing is created, removed or written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nextclick.shared.data_problems import Problem, Problems, why_unusable
+from nextclick.shared.data_problems import Problem, Problems, invalid_item_id_reason
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.schemas import LATEST_TIMESTAMP
 from nextclick.trainer.collect.event_log_files import SCHEMA, files_of
@@ -23,27 +23,27 @@ _NEEDED = ("user_id", "item_id", "timestamp")
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """The files of a log: `path` itself, or what a folder holds, in stream order."""
+    """The files of a log in stream order: `path` itself, or the files in a folder."""
     if path.is_file():
         return [path]
     return files_of(path) or sorted(path.glob("*.parquet"))
 
 
 def read_clicks(path: Path, gap_ms: int) -> tuple[ClickLog, list[Problem]]:
-    """Read a log, cut it into sessions and split it by time.
+    """Read a log, sessionise it, and split it by time; returns it with its problems.
 
-    Raises ConfigurationError for a file that is no Parquet, lacks a column or has it in another
-    type, and for a log in which there is nothing to learn or to ask.
+    Raises ConfigurationError for a file that is not Parquet, or lacks a column or has another type
+    in it, and for a log without training or test cases.
     """
     problems = Problems()
     frames = [_read(file, problems) for file in parquet_files(path)]
     frame = pd.concat(frames, ignore_index=True)
     if "event_id" in frame:
         named = frame["event_id"].notna()
-        again = named & frame["event_id"].duplicated()
-        for _ in range(int(again.sum())):
-            problems.add(path.name, "event_id seen before", "the same click, counted once")
-        frame = frame[~again]
+        duplicate = named & frame["event_id"].duplicated()
+        for _ in range(int(duplicate.sum())):
+            problems.add(path.name, "duplicate event_id", "counted once")
+        frame = frame[~duplicate]
     log = without_unusable(click_log(frame, gap_ms))
     learnable = log.keep(log.split != Split.TEST)
     if len(learnable.cases(Split.TRAIN)) == 0 or len(np.unique(learnable.items)) < 2:
@@ -54,7 +54,7 @@ def read_clicks(path: Path, gap_ms: int) -> tuple[ClickLog, list[Problem]]:
 
 
 def _read(file: Path, problems: Problems) -> pd.DataFrame:
-    """Read one file: columns user_id, item_id (UNUSABLE where it is none), timestamp, event_id."""
+    """Read one file: columns user_id, item_id (UNUSABLE if invalid), timestamp, event_id."""
     try:
         table = pq.ParquetFile(file).read()
     except (OSError, pa.ArrowException) as error:
@@ -72,7 +72,7 @@ def _read(file: Path, problems: Problems) -> pd.DataFrame:
     _report(problems, file, without_time & ~without_user, "click without a time", "left out")
 
     items = frame["item_id"].fillna(UNUSABLE)
-    flaws = items.map({item: why_unusable(item) for item in items.unique()})
+    flaws = items.map({item: invalid_item_id_reason(item) for item in items.unique()})
     for what in flaws.dropna().unique():
         kept = "left out; in the test a miss as a target, unknown in a history"
         _report(problems, file, flaws == what, str(what), kept)
@@ -81,7 +81,7 @@ def _read(file: Path, problems: Problems) -> pd.DataFrame:
 
 
 def _column(file: Path, table: pa.Table, name: str) -> npt.NDArray[np.generic]:
-    """Ids as text (None where null), times as float milliseconds (NaN where null, else exact)."""
+    """Ids as text (None for null); timestamps as float epoch ms, which is exact (NaN for null)."""
     column = table.column(name)
     kind = column.type
     integer = pa.types.is_integer(kind)

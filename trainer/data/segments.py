@@ -1,9 +1,9 @@
-"""Sessions cut for training after every click: each pass over a segment predicts many clicks.
+"""Cuts sessions into segments, so that one forward pass trains the prediction of many clicks.
 
-A segment is HISTORY_LENGTH clicks and the click after each of them. A short session is one
-segment. In a longer one, every click past the first HISTORY_LENGTH + 1 should be predicted from a
-full window, which alone would make as many segments as clicks; predicting the last `stride` clicks
-of a segment makes fewer, and costs the earlier of these a little of their history.
+A segment is up to HISTORY_LENGTH + 1 clicks: each click but the first is predicted from those
+before it. A short session is one segment. In a longer one, each further click should be predicted
+from a full window, which would need one segment per click. Instead, each segment predicts its last
+`stride` clicks: fewer segments, but up to stride − 1 clicks less history for some predictions.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from nextclick.shared.windows import HISTORY_LENGTH, IntArray, windows
 from nextclick.trainer.data.sessions import Sessions
 
 _RECENCY = 1.1
-"""The newest session is drawn e to the power of this times as often as the oldest: three times."""
+"""The newest session is drawn e^_RECENCY = 3 times as often as the oldest."""
 _BATCHES_PER_GROUP = 16
-"""More means less padding, fewer means more mixing."""
+"""Batches sorted by length together; more of them need less padding, but mix segments less."""
 
 
 @dataclass(frozen=True)
@@ -27,26 +27,26 @@ class Segments:
     """S segments, left-padded."""
 
     rows: IntArray
-    """Shape [S, HISTORY_LENGTH + 1]: clicks; the inputs are all but the last, the targets all but
+    """Shape [S, HISTORY_LENGTH + 1]: catalogue rows. Inputs are all but the last, targets all but
     the first."""
     trained: IntArray
-    """Shape [S]: how many of the newest clicks are predicted here; over all that `cut` makes, every
-    click that has one before it is predicted exactly once."""
+    """Shape [S]: number of newest clicks to predict. Over all segments of `cut_segments`, every
+    click with a click before it is predicted exactly once."""
     lengths: IntArray
-    """Shape [S]: clicks before the last one."""
+    """Shape [S]: number of input clicks."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, index: IntArray) -> Segments:
-        """The segments at these places."""
+        """The segments at `index`, in that order."""
         return Segments(self.rows[index], self.trained[index], self.lengths[index])
 
 
-def cut(sessions: Sessions, stride: int, rng: np.random.Generator) -> Segments:
-    """Cut segments; where those of a long session end is drawn anew at each call.
+def cut_segments(sessions: Sessions, stride: int, rng: np.random.Generator) -> Segments:
+    """Cut sessions into segments; the ends of segments in a long session are random.
 
-    1 ≤ stride ≤ HISTORY_LENGTH, else ValueError.
+    Raises ValueError unless 1 ≤ stride ≤ HISTORY_LENGTH.
     """
     if not 1 <= stride <= HISTORY_LENGTH:
         raise ValueError(f"stride {stride} is not between 1 and {HISTORY_LENGTH}")
@@ -67,11 +67,11 @@ def cut(sessions: Sessions, stride: int, rng: np.random.Generator) -> Segments:
     return Segments(clicks, trained, np.minimum(place[ends], HISTORY_LENGTH))
 
 
-def mostly_recent(segments: Segments, rng: np.random.Generator) -> Segments:
-    """As many segments again, in their order: of late ones more, of early ones fewer.
+def resample_by_recency(segments: Segments, rng: np.random.Generator) -> Segments:
+    """Draw as many segments as there are, in order, with weights that grow with recency.
 
-    What shoppers want moves on. A late segment comes once or twice, an early one once or not at
-    all (systematic sampling, which draws each as often as it should be, give or take one).
+    Interests change over time. By systematic sampling, a late segment is drawn once or twice, an
+    early one once or not at all.
     """
     count = len(segments)
     weight = np.exp(_RECENCY * np.arange(count) / max(1, count))
@@ -83,10 +83,10 @@ def mostly_recent(segments: Segments, rng: np.random.Generator) -> Segments:
 def batches(
     segments: Segments, targets_per_batch: int, rng: np.random.Generator
 ) -> list[npt.NDArray[np.int64]]:
-    """Shuffle segments into batches of about equally many targets, alike in length.
+    """Shuffle segments into batches with about equal numbers of targets; returns their indices.
 
-    Segments of one length need no padding. Batches are formed within random groups of the
-    segments, so that their company changes from epoch to epoch.
+    Segments of a batch have similar lengths, to save padding. Batches are formed within random
+    groups of segments, so that they differ from epoch to epoch.
     """
     order = rng.permutation(len(segments))
     seen = np.cumsum(segments.trained[order])

@@ -1,11 +1,11 @@
-"""Session files → a log: `train_sessions.txt` and `test_sessions.txt` in one folder.
+"""Reads session files as a log: `train_sessions.txt` and `test_sessions.txt` in one folder.
 
-One session per line, item ids separated by blanks, oldest session and oldest click first: the
-form in which the public session data sets are passed on. There are no users and no times, so
-every line becomes a user of its own with one session.
+One session per line, item ids separated by blanks, oldest session and oldest click first, a common
+form of the public session data sets. There are no users and times, so every line becomes one user
+with one session.
 
-Whatever is wrong with a line is counted and reported by line number. A test click whose id
-cannot be used stays a case, and a miss, so that a broken file never makes a method look better.
+Problems are counted and reported by line number. A test click with an invalid item id stays a case,
+and is a miss, so that a broken file never improves a result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from nextclick.shared.data_problems import Problem, Problems, why_unusable
+from nextclick.shared.data_problems import Problem, Problems, invalid_item_id_reason
 from nextclick.shared.errors import ConfigurationError
 from nextclick.trainer.data.dataset import UNUSABLE, ClickLog, Split, without_unusable
 
@@ -32,27 +32,29 @@ class Session(NamedTuple):
 
     line: int
     items: list[str]
-    """Item ids, UNUSABLE where the file has something that is none."""
+    """Item ids; UNUSABLE for invalid ones."""
 
 
 def is_session_folder(folder: Path) -> bool:
-    """Say whether a folder holds session files."""
+    """Whether a folder holds session files."""
     return (folder / TRAIN).exists() or (folder / TEST).exists()
 
 
 def read_sessions(folder: Path) -> tuple[ClickLog, list[Problem]]:
-    """Read both files; the last tenth of the training sessions is the validation.
+    """Read both files; the last tenth of the training sessions is the validation split.
 
-    Raises ConfigurationError if one of them is missing, cannot be read, or holds nothing that a
-    method could learn from or be asked.
+    Returns the log with its problems. Raises ConfigurationError if a file is missing, cannot be
+    read, or has no training or test case.
     """
     problems = Problems()
-    train = _parse(folder / TRAIN, problems, unusable="left out", alone="only counted as a click")
+    train = _parse(
+        folder / TRAIN, problems, unusable="left out", single_click="only counted as a click"
+    )
     test = _parse(
         folder / TEST,
         problems,
         unusable="a miss as a target, unknown in a history",
-        alone="nothing comes next, so it is no case",
+        single_click="no next click, so not a case",
     )
     learnable = [[item for item in session.items if item != UNUSABLE] for session in train]
     catalogue = {item for items in learnable for item in items}
@@ -69,8 +71,11 @@ def read_sessions(folder: Path) -> tuple[ClickLog, list[Problem]]:
     return _log(train, test), problems.listed()
 
 
-def _parse(path: Path, problems: Problems, *, unusable: str, alone: str) -> list[Session]:
-    """Split a file into sessions. `unusable` and `alone` say what happens to such clicks."""
+def _parse(path: Path, problems: Problems, *, unusable: str, single_click: str) -> list[Session]:
+    """Split a file into sessions.
+
+    unusable, single_click: the consequence to report for invalid ids and for sessions of one click.
+    """
     sessions = []
     ids: dict[bytes, tuple[str, str | None]] = {}
     try:
@@ -91,7 +96,7 @@ def _parse(path: Path, problems: Problems, *, unusable: str, alone: str) -> list
                     problems.add(path.name, "empty line", "no session, passed over", line)
                     continue
                 if len(items) == 1:
-                    problems.add(path.name, "session of one click", alone, line)
+                    problems.add(path.name, "session of one click", single_click, line)
                 sessions.append(Session(line, items))
     except FileNotFoundError:
         raise ConfigurationError(
@@ -103,12 +108,12 @@ def _parse(path: Path, problems: Problems, *, unusable: str, alone: str) -> list
 
 
 def _item_id(token: bytes) -> tuple[str, str | None]:
-    """The item id, or UNUSABLE and why."""
+    """The item id and None, or UNUSABLE and the reason."""
     try:
         item = token.decode()
     except UnicodeDecodeError:
         return UNUSABLE, "item id that is not UTF-8"
-    flaw = why_unusable(item)
+    flaw = invalid_item_id_reason(item)
     return (UNUSABLE, flaw) if flaw else (item, None)
 
 

@@ -1,4 +1,4 @@
-"""The clicks that a recommender may learn from, as sessions in one flat array."""
+"""Training clicks as sessions in one flat array."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import PADDING, IntArray
 from nextclick.trainer.data.dataset import ClickLog, Split
 
-LEARN = (Split.TRAIN, Split.VALIDATION)
-"""All that a method may see."""
+LEARNING_SPLITS = (Split.TRAIN, Split.VALIDATION)
+"""The splits that a method may train on."""
 
 
 @dataclass(frozen=True)
 class Sessions:
-    """Sessions, the one with the oldest last click first.
+    """Sessions, ordered by their last click, oldest first.
 
     The clicks of session s are rows[bounds[s]:bounds[s + 1]], oldest first.
     """
@@ -32,17 +32,17 @@ class Sessions:
 
     @property
     def targets(self) -> int:
-        """How many clicks have one before them."""
+        """Number of clicks that have a click before them in their session."""
         return len(self.rows) - len(self)
 
     @cached_property
     def lengths(self) -> IntArray:
-        """Shape [sessions], clicks in each."""
+        """Shape [sessions], number of clicks in each session."""
         return np.diff(self.bounds)
 
     @cached_property
     def number(self) -> IntArray:
-        """Shape [N], the session of each click."""
+        """Shape [N], index of the session of each click."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
     @cached_property
@@ -54,11 +54,11 @@ class Sessions:
 def sessions_of(
     log: ClickLog,
     vocabulary: Vocabulary,
-    splits: tuple[Split, ...] = LEARN,
+    splits: tuple[Split, ...] = LEARNING_SPLITS,
 ) -> Sessions:
-    """Cut the clicks of some splits into sessions; items that the vocabulary lacks are left out.
+    """The sessions of some splits, without the items that the vocabulary lacks.
 
-    A session that reaches into another split ends (or starts) where the split does.
+    A session that spans splits is cut where the split ends. Raises ValueError for the test split.
     """
     if Split.TEST in splits:
         raise ValueError("a method never sees the test split")

@@ -1,4 +1,4 @@
-"""How well a model ranks, and whether a candidate is good enough to serve."""
+"""Ranking metrics, confidence intervals, and the gate that decides whether to publish."""
 
 from nextclick.trainer.evaluate.bootstrap import paired_interval
 from nextclick.trainer.evaluate.metrics import (

@@ -1,4 +1,4 @@
-"""How much of a difference between two methods may be luck. Pure."""
+"""Confidence interval of the difference between two methods. Pure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def paired_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Bootstrap 95 % interval of the mean of paired differences.
+    """Bootstrap 95 % interval (low, high) of the mean of paired differences.
 
-    difference, clusters: shape [M], M ≥ 1. Whole clusters are drawn, the cases of one session or
-    one user, because they are not independent (a cluster bootstrap; Efron & Tibshirani, An
-    Introduction to the Bootstrap, 1993, percentile method).
+    difference, clusters: shape [M], M ≥ 1. Whole clusters (sessions or users) are resampled,
+    because the cases of one cluster are not independent (cluster bootstrap, percentile method;
+    Efron & Tibshirani, An Introduction to the Bootstrap, 1993).
     """
     _, number = np.unique(clusters, return_inverse=True)
     sums = np.bincount(number, weights=difference)

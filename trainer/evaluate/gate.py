@@ -1,7 +1,7 @@
-"""The gate: may this candidate replace the champion? Pure.
+"""The gate: decides whether a candidate replaces the champion. Pure.
 
-All were ranked against the same newest slice of the log, so the comparison is paired, case by
-case, and its noise is that of the differences alone.
+All models rank the same cases, so the comparison is paired, and its noise is only that of the
+differences.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ POPULARITY = "popularity"
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate says, and why, with the numbers."""
+    """The decision, and its reason with the numbers."""
 
     publish: bool
     reason: str
     refusal: str = ""
-    """If refused: `no_cases`, `same`, `worse`, `rival` or `not_finite`, fit for a metric label."""
+    """If refused: `no_cases`, `same`, `worse`, `rival` or `not_finite`, used as a metric label."""
 
 
 def decide(
     candidate: Evaluation,
     champion: Evaluation | None,
-    rivals: Mapping[str, Evaluation],
+    baselines: Mapping[str, Evaluation],
     users: IntArray,
     k: int = 10,
 ) -> Decision:
-    """Publish a candidate that is not worse than the champion beyond noise, and beats the rivals.
+    """Accept a candidate that is not significantly worse than the champion and beats the baselines.
 
-    rivals: what a simple method reaches, by name; POPULARITY is among them. users: shape [M], who
-    clicked; noise is judged by drawing whole users anew.
+    baselines: name → evaluation, including POPULARITY. users: shape [M], the user of each case; the
+    bootstrap resamples whole users.
 
-    Worse beyond noise: the bootstrap's 95 % interval of the paired difference lies below zero.
-    A rival need not be beaten that the champion does not beat either. Without a champion, anything
-    better than the popularity list is better than what is served now. A candidate that ranks every
-    case as the champion does is no news, and refused.
+    Significantly worse: the 95 % interval of the paired difference in hits lies below zero. A
+    baseline that the champion does not beat need not be beaten. Without a champion, only POPULARITY
+    must be beaten, because it is served until there is a model. A candidate that ranks every case
+    exactly as the champion does is refused.
     """
     new = candidate.hits(k)
     if len(new) == 0:
         return Decision(False, "no held-out clicks to judge the candidate by", "no_cases")
-    means = {name: float(rival.hits(k).mean()) for name, rival in rivals.items()}
+    means = {name: float(baseline.hits(k).mean()) for name, baseline in baselines.items()}
     numbers = ", ".join(
         [f"HR@{k} candidate {new.mean():.4f}", *(f"{n} {mean:.4f}" for n, mean in means.items())]
     )

@@ -1,9 +1,9 @@
-"""How good a ranking is: HR@k, NDCG@k, MRR@k over the full catalogue, and AUC.
+"""Ranking metrics over the full catalogue: HR@k, NDCG@k, MRR@k; and AUC.
 
-One code path for the gate, the manifests and `nextclick evaluate`: `evaluate` ranks cases in
-batches of bounded memory and keeps the rank of each, so that two methods can be compared case by
-case. Ranks are pessimistic: a target that ties with other items stands behind all of them, so a
-constant or collapsed model scores nothing. Scores that are not numbers are refused.
+The gate, the manifests and `nextclick evaluate` all use `evaluate`. It ranks cases in batches of
+bounded memory and keeps the rank of each case, so that two methods can be compared case by case.
+Ranks are pessimistic: a target that ties with other items ranks behind all of them, so a constant
+or collapsed model gets no hits. Scores that are not finite raise an error.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from nextclick.trainer.data import Samples, sample_negatives
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Score = Callable[[Samples], FloatArray]
-"""Cases with a known item in the history → scores of the catalogue, shape [B, items]."""
+"""Cases, each with a known item in the history → scores of the catalogue, shape [B, items]."""
 
 METRICS = ("hr@5", "hr@10", "hr@20", "mrr@20", "ndcg@10")
-COVERED = 20
-"""Length of the lists whose union is the catalogue coverage."""
+COVERAGE_K = 20
+"""Length of the lists for catalogue coverage."""
 MISS = np.iinfo(np.int64).max
-"""Rank of a target that the model cannot name."""
+"""Rank of a target that is not in the catalogue."""
 
 _ROWS = 1024
-_CELLS = 16_000_000
-"""Scores held at once: 64 MB of float32, whatever the size of the catalogue."""
+_MAX_SCORES = 16_000_000
+"""Most scores in memory at once: 64 MB of float32, for any size of the catalogue."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,18 @@ class Evaluation:
     ranks: IntArray
     """Shape [M], 1 = first; MISS if the item is not in the catalogue."""
     auc: float
-    """P(the target's score beats that of a random other item), ties half, over all cases."""
+    """P(score of a target > score of a random other item), ties count half, over all cases."""
     auc_error: float = float("nan")
     """Standard error of the AUC over cases."""
     covered: npt.NDArray[np.bool_] | None = None
-    """Shape [items]: which items are in anybody's first COVERED; None if it was not asked."""
+    """Shape [items]: items among the first COVERAGE_K of any case; None if not requested."""
 
     def hits(self, k: int = 10) -> npt.NDArray[np.float64]:
-        """Shape [M]: 1.0 where the target is among the first k."""
+        """Shape [M]: 1.0 if the target is among the first k, else 0.0."""
         return (self.ranks <= k).astype(np.float64)
 
     def per_case(self, metric: str) -> npt.NDArray[np.float64]:
-        """Shape [M]: what each case adds to the mean that is `metric`, one of METRICS."""
+        """Shape [M]: the value of each case, whose mean is `metric`, one of METRICS."""
         name, k = metric.split("@")
         ranks = np.minimum(self.ranks, 10**9)
         hits = self.hits(int(k))
@@ -66,45 +66,49 @@ class Evaluation:
         return values
 
     def metrics(self) -> dict[str, float]:
-        """The named means that manifests and reports carry."""
+        """Metric name → mean over the cases, for manifests and reports."""
         means = {metric: float(self.per_case(metric).mean()) for metric in METRICS}
         return {"cases": float(len(self.ranks)), **means, "auc": self.auc}
 
 
 def discounted_gain(ranks: IntArray) -> npt.NDArray[np.float64]:
-    """1/log₂(1 + rank): its mean is NDCG, without a cut."""
+    """1/log₂(1 + rank), of any shape; its mean is NDCG without a cutoff."""
     gain: npt.NDArray[np.float64] = 1.0 / np.log2(1.0 + ranks)
     return gain
 
 
 def ranks_of(scores: FloatArray, targets: IntArray) -> IntArray:
-    """Pessimistic rank of each target row (1-based column) in its row of scores [B, items]."""
+    """Pessimistic rank of each target in its row of scores [B, items]: shape [B], 1 = first.
+
+    targets: shape [B], catalogue rows; PADDING gives MISS. Raises CheckpointError if a score is not
+    finite.
+    """
     if not np.isfinite(scores).all():
         raise CheckpointError("the model gave scores that are not finite numbers")
-    named = targets != PADDING
-    own = np.take_along_axis(scores, np.where(named, targets - 1, 0)[:, None], axis=1)
-    return np.where(named, (scores >= own).sum(axis=1), MISS)
+    in_catalogue = targets != PADDING
+    own = np.take_along_axis(scores, np.where(in_catalogue, targets - 1, 0)[:, None], axis=1)
+    return np.where(in_catalogue, (scores >= own).sum(axis=1), MISS)
 
 
 def auc_with_error(positive: FloatArray, negative: FloatArray) -> tuple[float, float]:
-    """Area under the ROC curve, and its standard error where row i of both is one case.
+    """Area under the ROC curve of scores [M] and [N], and its standard error.
 
-    The error is that of DeLong et al., Comparing the Areas under Two or More Correlated ROC
-    Curves (Biometrics 1988), from the share of the other side that each score beats; NaN if
-    the two are not of equal length.
+    The error is that of DeLong et al., "Comparing the Areas under Two or More Correlated ROC
+    Curves" (Biometrics, 1988), for paired scores: entry i of both belongs to one case. It is NaN if
+    the lengths differ.
     """
     if len(positive) == 0 or len(negative) == 0:
         return float("nan"), float("nan")
-    wins = _share_below(positive, negative)
+    wins = _fraction_below(positive, negative)
     auc = float(wins.mean())
     if len(positive) != len(negative) or len(positive) < 2:
         return auc, float("nan")
-    influence = wins + (1.0 - _share_below(negative, positive))
+    influence = wins + (1.0 - _fraction_below(negative, positive))
     return auc, float(influence.std(ddof=1) / np.sqrt(len(influence)))
 
 
-def _share_below(scores: FloatArray, others: FloatArray) -> npt.NDArray[np.float64]:
-    """For each score the share of the others that are lower, equal ones counted half."""
+def _fraction_below(scores: FloatArray, others: FloatArray) -> npt.NDArray[np.float64]:
+    """For each score, the fraction of `others` that is lower; equal ones count half."""
     others = np.sort(others)
     below = np.searchsorted(others, scores, "left") + np.searchsorted(others, scores, "right")
     return below / (2.0 * len(others))
@@ -115,17 +119,17 @@ def evaluate(
 ) -> Evaluation:
     """Rank the catalogue for every case.
 
-    popularity: shape [items], click counts: they rank cases whose history holds no known item,
-    as serving does, whatever the method. The AUC compares each target with one random other
-    item: the same for every method.
+    popularity: shape [items], click counts. They rank cases whose history has no known item, for
+    every method, as when serving. The AUC compares each target with one random other item, the same
+    one for every method. coverage: compute `covered`, too.
     """
     items = len(popularity)
     fallback = popularity_scores(popularity)
-    named = cases.targets != PADDING
+    in_catalogue = cases.targets != PADDING
     others = np.full(len(cases), PADDING, np.int64)
     if items > 1:
         rng = np.random.default_rng(0)
-        others[named] = sample_negatives(cases.targets[named], 1, items, rng)[:, 0]
+        others[in_catalogue] = sample_negatives(cases.targets[in_catalogue], 1, items, rng)[:, 0]
     ranks = np.full(len(cases), MISS, np.int64)
     pairs = np.zeros((2, len(cases)))
     covered = np.zeros(items, bool)
@@ -140,25 +144,25 @@ def evaluate(
         each = np.arange(len(index))
         pairs[:, index] = scores[each, targets - 1], scores[each, others[index] - 1]
         if coverage:
-            covered[_within_first(scores, COVERED)] = True
+            covered[_within_first(scores, COVERAGE_K)] = True
     compared = others != PADDING
     auc, error = auc_with_error(pairs[0, compared], pairs[1, compared])
     return Evaluation(ranks, auc, error, covered if coverage else None)
 
 
 def evaluate_model(checkpoint: Checkpoint, cases: Samples, device: torch.device) -> Evaluation:
-    """Evaluate a checkpoint on cases in its own rows."""
+    """Evaluate a checkpoint on cases in the rows of its vocabulary."""
     return evaluate(model_score(checkpoint, device), checkpoint.popularity, cases)
 
 
 def model_score(checkpoint: Checkpoint, device: torch.device) -> Score:
-    """The log-probabilities of a checkpoint, by the scorer that serves."""
+    """A Score: the log-probabilities of a checkpoint, by the same scorer as in serving."""
     scorer = Scorer(checkpoint, device, top_k=1)
     return lambda cases: scorer.log_probabilities(cases.histories).cpu().numpy()
 
 
 def evaluate_popularity(popularity: IntArray, cases: Samples) -> Evaluation:
-    """Evaluate "the same most-clicked items for everybody"."""
+    """Evaluate the popularity list, which is the same for every case."""
     scores = popularity_scores(popularity)
     return evaluate(
         lambda part: np.broadcast_to(scores, (len(part), len(scores))), popularity, cases
@@ -166,15 +170,15 @@ def evaluate_popularity(popularity: IntArray, cases: Samples) -> Evaluation:
 
 
 def popularity_scores(popularity: IntArray) -> npt.NDArray[np.float64]:
-    """Log shares of clicks; equal counts ordered by row, as the fallback list serves them."""
+    """Log shares of clicks, shape [items]; ties are ordered by row, as in the fallback list."""
     ordered = popularity + 0.5 - np.arange(len(popularity)) / (2.0 * len(popularity))
     shares: npt.NDArray[np.float64] = ordered / ordered.sum()
     return np.log(shares)
 
 
 def _batches(index: IntArray, items: int) -> list[IntArray]:
-    """Cut indices of cases so that the scores of a batch fit into _CELLS."""
-    rows = max(1, min(_ROWS, _CELLS // max(1, items)))
+    """Split indices of cases into batches with at most _MAX_SCORES scores."""
+    rows = max(1, min(_ROWS, _MAX_SCORES // max(1, items)))
     return [index[start : start + rows] for start in range(0, len(index), rows)]
 
 

@@ -1,4 +1,4 @@
-"""Fit a model: presets, losses and objectives, one loop, on one process or several.
+"""Fitting a model: presets, losses, objectives, and the loop, on one process or several.
 
-There are no names here: whoever needs a preset shall not pay for scipy and pandas.
+Import the modules: nothing is re-exported, so that presets do not need scipy and pandas.
 """

@@ -1,4 +1,4 @@
-"""What counting gives a BST: item neighbours with a vote, and item vectors to start from."""
+"""Co-click counts of a log: a BST's item neighbours, and initial item vectors from them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from nextclick.shared.windows import HISTORY_LENGTH, IntArray
 from nextclick.trainer.data import Sessions
 
 _REACH = 4.0
-"""Clicks over which being near fades, as in the sessions of V-SkNN."""
+"""Decay length of the weight of a pair, in clicks."""
 _RANDOM_PART = 0.1
+"""Weight of the random initialisation in an initial item vector."""
 _CONTEXT_POWER = 0.75
-"""Levy et al.: smooths how often items are clicked, so that rare ones do not stand out."""
+"""Exponent that smooths context frequencies, so that rare items do not dominate (Levy et al.)."""
 
 
 Table: TypeAlias = scipy.sparse.csr_matrix
-"""Shape [items, items]: how much two items are clicked near each other; the diagonal holds items
-that were clicked again."""
+"""Shape [items, items]: weighted counts of two items clicked near each other; on the diagonal, of
+items clicked again."""
 
 
 def count_pairs(sessions: Sessions, items: int) -> Table:
-    """Count pairs clicked within HISTORY_LENGTH of each other, weighted exp(−distance / _REACH).
+    """Count pairs within HISTORY_LENGTH clicks of each other, weighted exp(−distance / _REACH).
 
-    Both directions count alike: on real clicks that was better than successors only, as people
-    compare things back and forth.
+    The table is symmetric: on real clicks this was better than counting successors only, because
+    shoppers compare items back and forth.
     """
     index = np.arange(len(sessions.rows))
     table = Table((items, items))
@@ -43,11 +44,11 @@ def count_pairs(sessions: Sessions, items: int) -> Table:
 
 
 def set_neighbours(neighbours: ItemNeighbours, table: Table, clicks: IntArray) -> None:
-    """Set rows and shares to each item's largest counts, of rare items more than of popular ones.
+    """Set each item's neighbours to those with the largest counts, weighted by rarity.
 
-    clicks: shape [items], how often each item was clicked. Every click is near itself, so an item
-    is among its own neighbours, the more so the less company its clicks had; an item that was never
-    clicked is alone there.
+    clicks: shape [items], clicks per item. Each click also counts as a pair with itself, so an item
+    is one of its own neighbours, with a larger share if it was clicked alone. An item without
+    clicks has only itself as a neighbour.
     """
     clicks = np.maximum(clicks, 1)
     rarity = scipy.sparse.diags(np.log1p(clicks.sum() / clicks))
@@ -59,11 +60,11 @@ def set_neighbours(neighbours: ItemNeighbours, table: Table, clicks: IntArray) -
 
 
 def item_vectors(table: Table, dimensions: int) -> torch.Tensor:
-    """Vectors of items by what they are clicked with: shape [items, dimensions], of length 1.
+    """Unit item vectors from the pairs of a table: shape [items, dimensions].
 
     A truncated singular value decomposition of the positive pointwise mutual information
     (Levy, Goldberg and Dagan, "Improving Distributional Similarity with Lessons Learned from Word
-    Embeddings", 2015). Items that were clicked alone get zeros. Draws from torch's generator.
+    Embeddings", 2015). Items without pairs get zeros. Uses torch's random generator.
     """
     items = table.shape[0]
     result = torch.zeros(items, dimensions)
@@ -87,11 +88,11 @@ def item_vectors(table: Table, dimensions: int) -> torch.Tensor:
 
 
 def initialise_item_vectors(model: BST, table: Table, known: int) -> None:
-    """Set the embeddings of all items after the first `known` to where counting puts them.
+    """Initialise the embeddings of all items after the first `known`, which a champion trained.
 
-    With nothing known, all come from `item_vectors`. Beside items that a champion has trained, a
-    new one starts amid its neighbours. Both keep some of their random beginning, which alone places
-    items that counting knows nothing of.
+    With known = 0, they come from `item_vectors`. Otherwise a new item starts at the weighted mean
+    of the trained items that it is clicked with. In both cases a part of the random initialisation
+    is added; items without pairs keep only that.
     """
     weight = model.network.item_embedding.weight.detach()
     if known == 0:
@@ -105,7 +106,10 @@ def initialise_item_vectors(model: BST, table: Table, known: int) -> None:
 
 
 def _largest(table: Table, per_item: int) -> tuple[IntArray, npt.NDArray[np.float64]]:
-    """The columns (as catalogue rows) and values of each row's largest: both [items, per_item]."""
+    """The largest values of each row, and their catalogue rows: (rows, values), [items, per_item].
+
+    Missing ones are 0.
+    """
     row = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
     order = np.lexsort((table.indices, -table.data, row))
     place = np.arange(len(row)) - table.indptr[row]  # rank within the row, as `order` sorts by row

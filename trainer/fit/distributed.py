@@ -1,15 +1,15 @@
-"""One fit on several processes, as torchrun starts them: same data, each step's batch shared out.
+"""Data-parallel fit on several processes that torchrun starts.
 
-Every process (a *rank*) goes through the same fit with the same random numbers: the same batches in
-the same order, the same items to compete with, the same starting weights. Of each batch it computes
-its part, and gradients are averaged so that each step is the step that one process would have made,
-up to the order in which numbers are added. Different is dropout: each rank draws its own masks.
+Every process (*rank*) runs the same fit with the same random numbers: the same batches in the same
+order, the same negative samples, the same initial weights. It computes its part of each batch, and
+gradients are averaged, so that each step equals that of a single process up to rounding. Only
+dropout differs: each rank draws its own masks.
 
-Rank 0 is the trainer. The others wait until it hands out a log, fit along, and wait again; they
-touch neither Kafka nor event log nor registry. If one dies or hangs, the rest end with RankLost.
+Rank 0 is the trainer. The others wait until it sends a log, take part in the fit, and wait again;
+they do not use Kafka, event log or registry. If a rank dies or hangs, the others end with RankLost.
 
-What ranks send each other is numbers, Arrow and safetensors, nothing that could be code. They trust
-each other: keep their ports inside your network.
+Ranks exchange tensors, Arrow and safetensors, which cannot hold code. They do not authenticate each
+other: keep their ports inside your network.
 """
 
 from __future__ import annotations
@@ -33,55 +33,60 @@ from nextclick.shared.model import checkpoint as checkpoints
 from nextclick.shared.windows import IntArray
 
 TIMEOUT_SECONDS = 300.0
-"""In a fit, ranks wait so long for each other."""
+"""Longest time that ranks wait for each other within a fit."""
 _BETWEEN_FITS = timedelta(days=3650)
 _NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 _COLUMNS = ["user_id", "item_id", "timestamp"]
 _FILES = (checkpoints.WEIGHTS, checkpoints.VOCABULARY, checkpoints.MANIFEST)
-_SEEDS_APART = 1_000_003
+_SEED_STRIDE = 1_000_003
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among those that fit together."""
+    """The ranks of a fit, as seen by this process."""
 
     rank: int = 0
     world: int = 1
+    """Number of ranks."""
     local_rank: int = 0
-    """Among those on this machine."""
+    """Rank among the processes on this machine."""
     local_world: int = 1
-    waiting: dist.ProcessGroup | None = None
-    """For what may take long: the time between two fits."""
+    """Number of processes on this machine."""
+    idle_group: dist.ProcessGroup | None = None
+    """A second group without a practical time-out, for waiting between fits."""
 
-    def part(self, targets: IntArray) -> tuple[slice, float]:
-        """Which rows of a batch are ours, and what our mean loss weighs.
+    def shard(self, targets: IntArray) -> tuple[slice, float]:
+        """The rows of a batch for this rank, and the weight of its mean loss.
 
-        targets: shape [rows], predictions in each row. With the weight, the mean over ranks is the
-        mean over the batch. A batch of fewer rows than ranks is everybody's.
+        targets: shape [rows], number of predictions in each row. The mean over ranks of the
+        weighted losses is the mean over the batch. If there are fewer rows than ranks, each rank
+        takes the whole batch.
         """
         if self.world == 1 or len(targets) < self.world:
             return slice(None), 1.0
-        ours = slice(self.rank, None, self.world)
-        return ours, float(self.world * targets[ours].sum() / targets.sum())
+        shard = slice(self.rank, None, self.world)
+        return shard, float(self.world * targets[shard].sum() / targets.sum())
 
     def seed(self, seed: int) -> int:
-        """Of this rank's dropout."""
-        return seed + _SEEDS_APART * self.rank
+        """The seed of this rank's dropout."""
+        return seed + _SEED_STRIDE * self.rank
 
     def broadcast_weights(self, model: nn.Module) -> None:
-        """Give every rank the weights of rank 0: machines may differ in the last bit."""
+        """Copy the weights of rank 0 to all ranks: initial weights may differ by rounding."""
         if self.world > 1:
             with _raise_rank_lost():
                 for value in model.state_dict().values():
                     dist.broadcast(value, 0)
 
     def average(self, model: nn.Module, halt: bool) -> bool:
-        """Average the gradients; returns whether any rank wants to halt after this step."""
+        """Average the gradients over all ranks; returns whether any rank has set `halt`."""
         if self.world == 1:
             return halt
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        wish = gradients[0].new_full((1,), float(halt))  # it travels with the gradients
-        flat = torch.cat([*(g.reshape(-1) for g in gradients), wish])
+        halt_flag = gradients[0].new_full(
+            (1,), float(halt)
+        )  # in the same all_reduce as the gradients
+        flat = torch.cat([*(g.reshape(-1) for g in gradients), halt_flag])
         with _raise_rank_lost():
             dist.all_reduce(flat)
         flat /= self.world
@@ -91,7 +96,7 @@ class ProcessGroup:
         return bool(flat[-1] > 0)
 
     def sum(self, *values: float) -> list[float]:
-        """Add up numbers over all ranks; all get the same."""
+        """Sum each value over all ranks."""
         if self.world == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
@@ -100,11 +105,14 @@ class ProcessGroup:
         return [float(value) for value in total]
 
     def from_rank_zero(self, value: float) -> float:
-        """What rank 0 says."""
+        """The value of rank 0, on all ranks."""
         return self.sum(value if self.rank == 0 else 0.0)[0]
 
     def send_log(self, recipe: str, frame: pd.DataFrame, champion: Checkpoint | None) -> None:
-        """Let the others fit along, from rank 0. `recipe` must be what they would do, too."""
+        """On rank 0: send log and champion to the other ranks, which then take part in the fit.
+
+        recipe: must be equal on all ranks, see `receive_log`.
+        """
         if self.world > 1:
             table = pa.Table.from_pandas(frame[_COLUMNS], preserve_index=False)
             sink = pa.BufferOutputStream()
@@ -117,21 +125,21 @@ class ProcessGroup:
             self._send(blobs)
 
     def send_end(self) -> None:
-        """Tell the others that there will be no more fits, from rank 0."""
+        """On rank 0: tell the other ranks that there are no more fits."""
         if self.world > 1:
             self._send([])
 
-    def take(self, recipe: str) -> tuple[pd.DataFrame, Checkpoint | None] | None:
-        """Wait for what rank 0 hands out: log and champion; None when it dismisses.
+    def receive_log(self, recipe: str) -> tuple[pd.DataFrame, Checkpoint | None] | None:
+        """On other ranks: wait for log and champion from rank 0; None if there are no more fits.
 
-        Raises ConfigurationError if rank 0 has another recipe, RankLost if it is gone.
+        Raises ConfigurationError if rank 0 has another recipe, RankLost if it has died.
         """
         blobs = self._receive()
         if not blobs:
             return None
         if blobs[0].decode() != recipe:
             raise ConfigurationError(
-                f"rank {self.rank} has other settings than rank 0: all need the same "
+                f"the settings of rank {self.rank} differ from those of rank 0: all need the same "
                 "NEXTCLICK_TRAINER__… and NEXTCLICK_SESSION__…"
             )
         frame: pd.DataFrame = pa.ipc.open_stream(blobs[1]).read_all().to_pandas()
@@ -154,42 +162,42 @@ class ProcessGroup:
 
     def _broadcast(self, tensor: Tensor) -> Tensor:
         with _raise_rank_lost():
-            dist.broadcast(tensor, 0, group=self.waiting)
+            dist.broadcast(tensor, 0, group=self.idle_group)
         return tensor
 
 
-ALONE = ProcessGroup()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @contextlib.contextmanager
 def process_group(
     environ: Mapping[str, str] = os.environ, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> Iterator[ProcessGroup]:
-    """Join the processes that torchrun has started with us; without torchrun, be alone.
+    """Join the other processes that torchrun started; without torchrun, yield SINGLE_PROCESS.
 
-    Raises ConfigurationError if the environment is half torchrun's, RankLost if the others do not
-    come.
+    Raises ConfigurationError if torchrun's environment variables are incomplete, RankLost if the
+    other processes do not join.
     """
     world = int(environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     if missing := [name for name in _NEEDED if name not in environ]:
         raise ConfigurationError(
-            f"WORLD_SIZE = {world} and no {', '.join(missing)}: start with torchrun, "
+            f"WORLD_SIZE = {world}, but {', '.join(missing)} is not set: start with torchrun, "
             "or unset WORLD_SIZE"
         )
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _raise_rank_lost():
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
-        waiting = dist.new_group(timeout=_BETWEEN_FITS, backend="gloo")
+        idle_group = dist.new_group(timeout=_BETWEEN_FITS, backend="gloo")
     try:
         yield ProcessGroup(
             int(environ["RANK"]),
             world,
             int(environ.get("LOCAL_RANK", "0")),
             int(environ.get("LOCAL_WORLD_SIZE", "1")),
-            waiting,
+            idle_group,
         )
     finally:
         dist.destroy_process_group()
@@ -199,9 +207,9 @@ def process_group(
 def _raise_rank_lost() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # of every backend: connection closed, timed out
+    except RuntimeError as error:  # all backends raise this: connection closed, timed out
         reason = str(error).splitlines()[0]
         raise RankLost(
             f"another process of this fit has died or hangs, so this one ends, too ({reason}); "
-            "nothing was published; torchrun --max-restarts starts all anew"
+            "nothing was published; torchrun --max-restarts restarts all"
         ) from None

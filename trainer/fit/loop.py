@@ -1,4 +1,4 @@
-"""The fit: one flat loop from an objective to weights."""
+"""The training loop: optimises the weights of a model for an objective."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nextclick.shared.model import SessionModel
 from nextclick.trainer.data import Samples
 from nextclick.trainer.evaluate import discounted_gain, ranks_of
-from nextclick.trainer.fit.distributed import ALONE, ProcessGroup
+from nextclick.trainer.fit.distributed import SINGLE_PROCESS, ProcessGroup
 from nextclick.trainer.fit.objectives import Objective
 from nextclick.trainer.fit.presets import Preset
 
@@ -24,23 +24,24 @@ _VALIDATION_BATCH = 512
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of the training curve."""
+    """One entry of the training curve."""
 
     epoch: int
     train_loss: float
     validation_loss: float
     """Mean −log P(next click) over the whole catalogue."""
     validation_ndcg: float
-    """Mean of 1/log₂(1 + rank) over the whole catalogue, without a cut: it decides.
+    """Mean of 1/log₂(1 + rank) over the whole catalogue; selects the best epoch.
 
-    It is smoother than a hit rate. The loss is smoother still, but asks for calibrated
-    probabilities, which a fit with label smoothing does not give: it would stop too early.
+    It is less noisy than a hit rate. The loss is even less noisy, but it requires calibrated
+    probabilities, which a fit with label smoothing does not give, so it would select too early an
+    epoch.
     """
     seconds: float
 
 
 def best_epoch(curve: Sequence[Epoch]) -> Epoch:
-    """The epoch whose weights a fit keeps: the best on the validation; without one, the last."""
+    """The epoch with the best validation NDCG, whose weights a fit keeps; else the last."""
     if math.isnan(curve[-1].validation_ndcg):
         return curve[-1]
     return max(curve, key=lambda epoch: epoch.validation_ndcg)
@@ -58,18 +59,19 @@ def fit(
     max_epochs: int = 0,
     max_seconds: float = float("inf"),
     stopped: Callable[[], bool] = lambda: False,
-    ranks: ProcessGroup = ALONE,
+    ranks: ProcessGroup = SINGLE_PROCESS,
 ) -> list[Epoch]:
-    """Train `model` in place and leave it with the weights of its best validation epoch.
+    """Train `model` in place, and leave it with the weights of its best validation epoch.
 
-    Reproducible on the CPU: the same seed, data and number of threads give the same weights,
-    unless `max_seconds` cuts it: epochs that will not fit are then left out, and the learning
-    rate falls the sooner. `warm` says that the model comes from a champion. `stopped` is asked at
-    every step; when it turns true the fit ends early.
-    With `ranks` every process calls this with the same arguments and ends with the same weights;
-    rank 0's `stopped` and clock count for all. See `distributed` for what is the same as alone.
-    Returns the training curve; its first entry (epoch 0) is the model as it came. It ends early
-    when neither ranking nor loss was at its best for `preset.patience` epochs.
+    Reproducible on the CPU: the same seed, data and number of threads give the same weights, unless
+    `max_seconds` takes effect: then fewer epochs are made, and the learning rate decays sooner.
+
+    warm: the model starts from a champion's weights. max_epochs: 0: as in the preset. stopped: is
+    called at every step; the fit ends when it returns true. ranks: every rank calls this with the
+    same arguments and ends with the same weights; `stopped` and clock of rank 0 decide.
+
+    The fit ends early after `preset.patience` epochs without a new best NDCG or loss. Returns the
+    training curve; its first entry (epoch 0) is the model before training.
     """
     torch.manual_seed(ranks.seed(seed))
     rng = np.random.default_rng(seed)
@@ -106,8 +108,8 @@ def fit(
                 group["lr"] = peak * _warm_up_then_decay(step / (epochs * steps_per_epoch))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            ours_to_say = ranks.rank == 0
-            halt = ours_to_say and (stopped() or time.monotonic() - began > max_seconds)
+            is_rank_zero = ranks.rank == 0
+            halt = is_rank_zero and (stopped() or time.monotonic() - began > max_seconds)
             halt = ranks.average(model, halt)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -134,14 +136,14 @@ def fit(
 
 
 def _last_progress(curve: Sequence[Epoch]) -> int:
-    """The last epoch that was the best so far by ranking or by loss."""
+    """The last epoch with a new best NDCG or loss."""
     if math.isnan(curve[-1].validation_loss):
         return curve[-1].epoch
     return max(best_epoch(curve).epoch, min(curve, key=lambda e: e.validation_loss).epoch)
 
 
 def _groups(model: SessionModel, weight_decay: float) -> list[dict[str, object]]:
-    """Decay matrices; never biases, norms and scales."""
+    """Parameter groups: weight decay for matrices, none for biases, norms and scales."""
     parameters = list(model.parameters())
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
@@ -152,7 +154,7 @@ def _groups(model: SessionModel, weight_decay: float) -> list[dict[str, object]]
 def _validate(
     model: SessionModel, validation: Samples, device: torch.device, ranks: ProcessGroup
 ) -> tuple[float, float]:
-    """Mean −log P(next click) and NDCG; not a number without validation."""
+    """Mean −log P(next click) and NDCG; both NaN without validation cases."""
     if len(validation) == 0:
         return float("nan"), float("nan")
     model.eval()
@@ -175,5 +177,5 @@ def _validate(
 
 
 def _warm_up_then_decay(done: float) -> float:
-    """Learning-rate factor at a share `done` of the steps: up over 5 %, then down to 2 %."""
+    """Learning-rate factor after a fraction `done` of the steps: warm-up over 5 %, decay to 2 %."""
     return min(1.0, done / 0.05 + 0.01, 0.02 + 0.98 * max(0.0, 1.0 - done) / 0.95)

@@ -1,7 +1,8 @@
-"""How much each part of a fitted BST has to say: chosen on the validation clicks.
+"""Chooses the mixing weights of a fitted BST on the validation clicks.
 
-By 1/log₂(1 + rank), which also chooses the epoch (`loop`): the likelihood would ask for calibrated
-probabilities, which label smoothing does not give, and hear the neighbours too little.
+The criterion is the mean of 1/log₂(1 + rank), as for the best epoch (`loop`). The likelihood would
+require calibrated probabilities, which label smoothing does not give, and would give the neighbours
+too small a weight.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ SHARE_WITHOUT_VALIDATION = 0.5
 WEIGHT_WITHOUT_VALIDATION = 0.1
 SHARES = np.linspace(0.0, 1.0, 11)
 WEIGHTS = np.array([0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 0.99])
-"""However right the neighbours were on the validation: other items must stay possible."""
+"""All below 1, so that items without votes keep a probability above 0."""
 _CASES = 20_000
-"""With 5,000, chance decided between a weight of 0.1 and one of 0.3."""
+"""Most validation cases used. With 5,000, the choice between 0.1 and 0.3 was random."""
 _BATCH = 256
 
 
 def mix(model: BST, validation: Samples, device: torch.device) -> None:
-    """Set what is about and what ahead first, then how much the neighbours add to that."""
+    """Set the share of the *about* reading first, then the weight of the neighbours."""
     choose_about_share(model, validation, device)
     choose_neighbours_share(model, validation, device)
 
 
 def choose_about_share(model: BST, validation: Samples, device: torch.device) -> None:
-    """Set the one of SHARES under which the network ranks the validation best."""
+    """Set about_share to that of SHARES with which the network ranks the validation best."""
 
     def mixed(histories: Tensor, catalogue: Tensor) -> Iterator[Tensor]:
         ahead, about = model.readings(histories)
@@ -47,7 +48,7 @@ def choose_about_share(model: BST, validation: Samples, device: torch.device) ->
 
 
 def choose_neighbours_share(model: BST, validation: Samples, device: torch.device) -> None:
-    """Set the one of WEIGHTS under which network and neighbours rank the validation best."""
+    """Set the neighbours' weight to that of WEIGHTS with the best ranking of the validation."""
 
     def mixed(histories: Tensor, catalogue: Tensor) -> Iterator[Tensor]:
         logits = model.logits(histories, catalogue)
@@ -66,18 +67,18 @@ def _best(
     validation: Samples,
     device: torch.device,
 ) -> float | None:
-    """The option that ranks some of the validation best; None without validation.
+    """The option with the best ranking of up to _CASES validation cases; None if there are none.
 
-    scores_under: (histories, catalogue) → the scores [B, items] under one option after the other.
+    scores_under: (histories, catalogue) → an iterator of scores [B, items], one for each option.
     """
     if len(validation) == 0:
         return None
-    some = np.unique(np.linspace(0, len(validation) - 1, _CASES).astype(np.int64))
+    sampled = np.unique(np.linspace(0, len(validation) - 1, _CASES).astype(np.int64))
     gains = np.zeros(len(options))
     with torch.inference_mode():
         catalogue = model.catalogue()
-        for start in range(0, len(some), _BATCH):
-            batch = validation.take(some[start : start + _BATCH])
+        for start in range(0, len(sampled), _BATCH):
+            batch = validation.take(sampled[start : start + _BATCH])
             histories = torch.from_numpy(batch.histories).to(device)
             for number, scores in enumerate(scores_under(histories, catalogue)):
                 ranks = ranks_of(scores.cpu().numpy(), batch.targets)

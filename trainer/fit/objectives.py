@@ -1,4 +1,4 @@
-"""What a fit minimises: each objective turns its data into one loss per step."""
+"""Training objectives: each turns its training data into one loss per step."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from torch.nn import functional
 
 from nextclick.shared.model import BST, SourceBST
 from nextclick.trainer.data import Samples, Sessions, sample_negatives
-from nextclick.trainer.data.segments import batches, cut, mostly_recent
-from nextclick.trainer.fit.distributed import ALONE, ProcessGroup
+from nextclick.trainer.data.segments import batches, cut_segments, resample_by_recency
+from nextclick.trainer.fit.distributed import SINGLE_PROCESS, ProcessGroup
 from nextclick.trainer.fit.loss import CatalogueCrossEntropy
 from nextclick.trainer.fit.negative_samples import draw_negative_samples
 
 
 class Objective(Protocol):
-    """Training data and a loss on it."""
+    """Training data with a loss."""
 
     steps_per_epoch: int
 
     def epoch(
-        self, rng: np.random.Generator, device: torch.device, ranks: ProcessGroup = ALONE
+        self, rng: np.random.Generator, device: torch.device, ranks: ProcessGroup = SINGLE_PROCESS
     ) -> Iterator[Tensor]:
-        """Yield the loss of one step after the other; the model moves between two of them.
+        """Yield the loss of each step; the caller updates the model in between.
 
-        Of several ranks each yields its part: their mean is the loss. All draw the same numbers.
+        With several ranks, each yields the loss of its part, and their mean is the loss of the
+        step. All ranks must use equal random generators.
         """
         ...
 
 
 ABOUT_LOSS = 0.2
-"""The part of the loss that is of what a session is about. Both readings share the items' vectors
-and the encoder: where items are rare it needs no more, elsewhere more would cost the other."""
+"""Weight of the *about* reading in the loss; *ahead* has the rest. They share item vectors and
+encoder. A larger weight did not help for rare items, and made *ahead* worse for others."""
 
 
-class EveryClick:
-    """−log P(click | the clicks before it), for every click of every session: trains a BST.
+class SequenceObjective:
+    """−log P(click | the clicks before it) for every click of every session; trains a BST.
 
-    Each reading learns by itself, so that their mean is one of two opinions.
+    Each of the two readings has its own loss, so that both become predictors that can be mixed.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class EveryClick:
         stride: int,
         label_smoothing: float = 0.0,
     ) -> None:
-        """`batch`: predicted clicks per step. `stride`: see `segments`."""
+        """batch: predicted clicks per step. stride: see `segments`."""
         self._model = model
         self._sessions = sessions
         self._batch = batch
@@ -61,17 +62,17 @@ class EveryClick:
         self.steps_per_epoch = max(1, round(sessions.targets / batch))
 
     def epoch(
-        self, rng: np.random.Generator, device: torch.device, ranks: ProcessGroup = ALONE
+        self, rng: np.random.Generator, device: torch.device, ranks: ProcessGroup = SINGLE_PROCESS
     ) -> Iterator[Tensor]:
         """See Objective."""
-        segments = mostly_recent(cut(self._sessions, self._stride, rng), rng)
+        segments = resample_by_recency(cut_segments(self._sessions, self._stride, rng), rng)
         for batch in batches(segments, self._batch, rng):
             length = int(segments.lengths[batch].max())
             rows = torch.from_numpy(segments.rows[batch, -length - 1 :]).to(device)
             negative_samples = draw_negative_samples(self._model.config.items, rows, rng)
-            ours, weight = ranks.part(segments.trained[batch])
-            trained = torch.from_numpy(segments.trained[batch][ours]).to(device)
-            inputs, targets = rows[ours, :-1], rows[ours, 1:]
+            shard, weight = ranks.shard(segments.trained[batch])
+            trained = torch.from_numpy(segments.trained[batch][shard]).to(device)
+            inputs, targets = rows[shard, :-1], rows[shard, 1:]
             chosen = torch.arange(length, device=device) >= length - trained[:, None]
             columns = negative_samples.columns(targets[chosen])
             catalogue = self._model.network.unit_vectors(negative_samples.rows)
@@ -87,11 +88,11 @@ class EveryClick:
             yield weight * torch.lerp(ahead, about, ABOUT_LOSS)
 
 
-class OwnCandidates:
-    """Each window against its target and some random items: trains a source BST.
+class CandidateObjective:
+    """Each window with its target and some random negatives as candidates; trains a source BST.
 
-    `loss` "bce" is the source's, clicked or not per candidate; "cross_entropy" is softmax over
-    target and negatives. A table that brings its own labels is learned as it stands.
+    loss: "bce", as in the source, is binary cross-entropy per candidate; "cross_entropy" is a
+    softmax over target and negatives. Samples with labels are trained as they are, with "bce".
     """
 
     def __init__(
@@ -104,22 +105,22 @@ class OwnCandidates:
         self.steps_per_epoch = max(1, -(-len(samples) // batch))
 
     def epoch(
-        self, rng: np.random.Generator, device: torch.device, ranks: ProcessGroup = ALONE
+        self, rng: np.random.Generator, device: torch.device, ranks: ProcessGroup = SINGLE_PROCESS
     ) -> Iterator[Tensor]:
         """See Objective."""
         order = rng.permutation(len(self._samples))
         for index in np.array_split(order, self.steps_per_epoch):
             batch = self._samples.take(index)
-            ours, weight = ranks.part(np.ones(len(batch), np.int64))
-            histories = torch.from_numpy(batch.histories[ours]).to(device)
-            targets = torch.from_numpy(batch.targets[ours]).to(device)
+            shard, weight = ranks.shard(np.ones(len(batch), np.int64))
+            histories = torch.from_numpy(batch.histories[shard]).to(device)
+            targets = torch.from_numpy(batch.targets[shard]).to(device)
             if batch.labels is not None:
                 logits = self._model.candidate_logits(histories, targets.unsqueeze(1)).squeeze(1)
-                labels = torch.from_numpy(batch.labels[ours]).to(device, logits.dtype)
+                labels = torch.from_numpy(batch.labels[shard]).to(device, logits.dtype)
                 yield weight * functional.binary_cross_entropy_with_logits(logits, labels)
                 continue
             items = self._model.config.items
-            negatives = sample_negatives(batch.targets, self._negatives, items, rng)[ours]
+            negatives = sample_negatives(batch.targets, self._negatives, items, rng)[shard]
             others = torch.from_numpy(negatives).to(device)
             candidates = torch.cat([targets.unsqueeze(1), others], dim=1)
             logits = self._model.candidate_logits(histories, candidates)

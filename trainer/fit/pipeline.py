@@ -1,4 +1,4 @@
-"""From a log and a preset to a fitted model, cold or from a champion."""
+"""Fits a model on a log with a preset, from scratch or from a champion."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from nextclick.trainer.data import (
     source_samples,
 )
 from nextclick.trainer.fit import cooccurrence
-from nextclick.trainer.fit.distributed import ALONE, ProcessGroup
+from nextclick.trainer.fit.distributed import SINGLE_PROCESS, ProcessGroup
 from nextclick.trainer.fit.loop import Epoch, fit
 from nextclick.trainer.fit.mixing import mix
-from nextclick.trainer.fit.objectives import EveryClick, Objective, OwnCandidates
+from nextclick.trainer.fit.objectives import CandidateObjective, Objective, SequenceObjective
 from nextclick.trainer.fit.presets import Preset
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model and how it came about."""
+    """A fitted model and its training curve."""
 
     model: SessionModel
     curve: list[Epoch]
@@ -52,13 +52,13 @@ def fit_model(
     max_epochs: int = 0,
     max_seconds: float = float("inf"),
     stopped: Callable[[], bool] = lambda: False,
-    ranks: ProcessGroup = ALONE,
+    ranks: ProcessGroup = SINGLE_PROCESS,
 ) -> Fitted:
-    """Fit on Split.TRAIN; Split.VALIDATION, if any, chooses the epoch and how the parts mix.
+    """Fit on Split.TRAIN; Split.VALIDATION, if any, selects the epoch and the mixing weights.
 
-    With a `champion` of the preset's shape, the model starts from its weights; its vocabulary is
-    then the beginning of `vocabulary`. See `fit` for the rest. Of several ranks only rank 0 gets
-    the parts mixed: it is the one that uses the model.
+    champion: if it has the preset's shape, the model starts from its weights; its vocabulary must
+    be a prefix of `vocabulary`. The other arguments are those of `fit`. Of several ranks, only rank
+    0 sets the mixing weights, because only it uses the model.
     """
     torch.manual_seed(seed)
     train = sessions_of(data, vocabulary, (Split.TRAIN,))
@@ -97,11 +97,13 @@ def _training_data(
     preset: Preset,
     seed: int,
 ) -> tuple[Objective, Samples]:
-    """What the model is fitted on, and the validation cases."""
+    """The objective with the training data, and the validation cases."""
     validation = samples(data, Split.VALIDATION, vocabulary)
     if isinstance(model, BST):
-        smoothing = preset.regularised(len(vocabulary), len(train.rows)).label_smoothing
-        return EveryClick(model, train, preset.batch_size, preset.stride, smoothing), validation
+        smoothing = preset.regularisation_for(len(vocabulary), len(train.rows)).label_smoothing
+        return SequenceObjective(
+            model, train, preset.batch_size, preset.stride, smoothing
+        ), validation
     assert isinstance(model, SourceBST)
     if preset.sampling == "source":
         rng = np.random.default_rng(seed)
@@ -111,26 +113,26 @@ def _training_data(
     else:
         table = samples(data, Split.TRAIN, vocabulary)
     return (
-        OwnCandidates(model, table, preset.batch_size, preset.loss, preset.negatives),
+        CandidateObjective(model, table, preset.batch_size, preset.loss, preset.negatives),
         validation,
     )
 
 
 def _warm_start(model: SessionModel, champion: Checkpoint) -> bool:
-    """Copy the champion's weights, item by item; False if its shape is another."""
+    """Copy the champion's weights; returns False, and copies nothing, if its shape differs."""
     if _shape(champion.model) != _shape(model):
-        log.warning("the champion has another shape than the preset: starting from nothing")
+        log.warning("the champion has another shape than the preset: starting from scratch")
         return False
     weights = model.state_dict()
     for name, value in champion.model.state_dict().items():
         if value.shape == weights[name].shape:
             weights[name] = value
-        else:  # one row per item, and the vocabulary only ever grows at its end
+        else:  # one row per item; the vocabulary only grows at its end
             weights[name][: len(value)] = value
     model.load_state_dict(weights)
     return True
 
 
 def _shape(model: SessionModel) -> dict[str, object]:
-    """What must be equal for weights to fit; dropout may change with the log."""
+    """The hyperparameters that must be equal to copy weights; dropout depends on the log."""
     return model.config.model_dump(exclude={"items", "dropout", "embed_dropout"})

@@ -1,4 +1,4 @@
-"""Named recipes: the shape of the model and how it is fitted."""
+"""Presets: named hyperparameters of model and fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nextclick.shared.model import BSTConfig, SourceBSTConfig
 
 @dataclass(frozen=True)
 class Regularisation:
-    """How a BST is kept from learning its log by heart."""
+    """Regularisation of a BST against overfitting."""
 
     dropout: float
     embed_dropout: float
@@ -21,52 +21,52 @@ class Regularisation:
 SPARSE = Regularisation(dropout=0.3, embed_dropout=0.25, label_smoothing=0.1)
 DENSE = Regularisation(dropout=0.1, embed_dropout=0.1, label_smoothing=0.0)
 DENSE_CLICKS_PER_ITEM = 200
-"""From so many training clicks per item on, there is little to learn by heart."""
+"""With at least this many training clicks per item, overfitting is small: DENSE is used."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One recipe."""
+    """Hyperparameters of model and fit."""
 
     name: str
     shape: BSTConfig | SourceBSTConfig
-    """The model's shape but for the number of items."""
+    """The model's configuration; `items` is replaced."""
     learning_rate: float
     warm_learning_rate: float
-    """Peak rate when the fit starts from a champion instead of from nothing."""
+    """Peak learning rate of a fit that starts from a champion."""
     batch_size: int
     """Predicted clicks per step."""
     epochs: int
-    """At least so many."""
+    """Minimum number of epochs, see `steps`."""
     patience: int
-    """Stop after so many epochs without a better validation loss."""
+    """Stop after this many epochs without a better validation NDCG or loss."""
     weight_decay: float
     steps: int = 0
-    """On a log where `epochs` make fewer steps, as many epochs as make about so many."""
+    """If `epochs` epochs have fewer steps than this, as many epochs as give about this many."""
     stride: int = 8
-    """For a BST, see `segments`."""
+    """For a BST: clicks predicted per segment, see `trainer.data.segments`."""
     regularisation: Regularisation | None = None
-    """For a BST; None: chosen by how many clicks there are per item."""
+    """For a BST; None: SPARSE or DENSE, by the number of clicks per item."""
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
-    """For a source BST: softmax over target and negatives, or clicked or not per candidate."""
+    """For a source BST: softmax over target and negatives, or binary cross-entropy each."""
     negatives: int = 1
     """For a source BST: random items per target."""
     sampling: Literal["temporal", "source"] = "temporal"
     """source: the source's own labelled table and random 80/20 split (dataset.source_samples).
-    It leaks, so it is for reproducing the source's figures and nothing else."""
+    It leaks test data into training: only for reproducing the source's figures."""
 
     def config(self, items: int, clicks: int) -> BSTConfig | SourceBSTConfig:
-        """The model's shape for a catalogue of `items` and so many training clicks."""
+        """The model's configuration for a catalogue size and a number of training clicks."""
         config = self.shape.model_copy(update={"items": items})
         if isinstance(config, SourceBSTConfig):
             return config
-        chosen = self.regularised(items, clicks)
+        chosen = self.regularisation_for(items, clicks)
         return config.model_copy(
             update={"dropout": chosen.dropout, "embed_dropout": chosen.embed_dropout}
         )
 
-    def regularised(self, items: int, clicks: int) -> Regularisation:
-        """What a BST is regularised with on so many items and training clicks."""
+    def regularisation_for(self, items: int, clicks: int) -> Regularisation:
+        """The regularisation of a BST for a catalogue size and a number of training clicks."""
         dense = clicks >= DENSE_CLICKS_PER_ITEM * max(1, items)
         return self.regularisation or (DENSE if dense else SPARSE)
 
@@ -102,7 +102,7 @@ PRESETS = {preset.name: preset for preset in (DEFAULT, SOURCE, SOURCE_TABLE)}
 
 
 def preset(name: str) -> Preset:
-    """Look a preset up; raises ConfigurationError that lists them."""
+    """The preset with a name; raises ConfigurationError that lists all if there is none."""
     try:
         return PRESETS[name]
     except KeyError:

@@ -1,1 +1,1 @@
-"""The live page: the stream as it flows, one shopper at a time, and the registry."""
+"""The live page: charts of the stream, one shopper's session and list, and the registry."""

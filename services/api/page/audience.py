@@ -1,4 +1,4 @@
-"""Who is there, to be picked, and the stream of their clicks."""
+"""Two panels: the most active shoppers, to pick one, and the newest clicks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from nicegui import ui
 
-from nextclick.services.api.page.stream import Seen, Shopper
+from nextclick.services.api.page.stream import AnsweredClick, Shopper
 
 ACTIVE = 10
-"""Shoppers to pick from: those with the most clicks."""
+"""Shoppers in the list: those with the most clicks."""
 NEWEST = 14
 
 
@@ -24,7 +24,7 @@ class Audience:
                 self._lines = [self._line(place, pick) for place in range(ACTIVE)]
 
     def _line(self, place: int, pick: Callable[[str], None]) -> tuple[ui.row, ui.label, ui.label]:
-        # Lines stay and their texts change: what is rebuilt every second cannot be clicked.
+        # Rows stay and only texts change: a row that is rebuilt every second is hard to click.
         with ui.row().classes("w-full justify-between row-line py-1 px-1 cursor-pointer") as row:
             name = ui.label().classes("ellipsis").mark("pick")
             fact = ui.label().classes("quiet")
@@ -33,7 +33,7 @@ class Audience:
         return row, name, fact
 
     def show(self, shoppers: dict[str, Shopper], picked: str | None) -> None:
-        """Bring it up to date."""
+        """Update the panel."""
         active = sorted(shoppers.items(), key=lambda pair: (-pair[1].clicks, pair[0]))[:ACTIVE]
         self._users = [user_id for user_id, _ in active]
         for (row, name, fact), (user_id, shopper) in zip(self._lines, active, strict=False):
@@ -42,7 +42,7 @@ class Audience:
                 add="lit" if user_id == picked else "", remove="lit" if user_id != picked else ""
             )
             name.text = user_id
-            fact.text = f"{shopper.clicks} clicks, {shopper.hits} of {shopper.judged} foreseen"
+            fact.text = f"{shopper.clicks} clicks, {shopper.hits} of {shopper.judged} predicted"
 
 
 class Ticker:
@@ -56,8 +56,8 @@ class Ticker:
                     ui.label().classes("ellipsis w-full row-line py-1") for _ in range(NEWEST)
                 ]
 
-    def show(self, newest: list[Seen]) -> None:
-        """Bring it up to date; newest: oldest first."""
+    def show(self, newest: list[AnsweredClick]) -> None:
+        """Update the panel; newest: the newest clicks, oldest first."""
         for line, seen in zip(self._lines, reversed(newest), strict=False):
             hit = seen.rank is not None
             line.text = f"{seen.user_id} → {seen.item_id}" + (f"  ✓ no. {seen.rank}" if hit else "")

@@ -1,4 +1,4 @@
-"""The charts, as ECharts options. Pure."""
+"""ECharts options of the charts. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _METHODS = {"model": BLUE, "popularity": GREY, "ceiling": GREEN}
 
 
 def hit_rates(points: Sequence[Point], marks: Sequence[Mark]) -> dict[str, Any]:
-    """HR@10 of each method, with swaps and refusals on the time axis."""
+    """HR@10 of each method over time, with marks for swaps, rollbacks and refusals."""
     names = [n for n in _METHODS if any(n in point.hit_rates for point in points)]
     series = [
         _line(
@@ -47,7 +47,7 @@ def hit_rates(points: Sequence[Point], marks: Sequence[Mark]) -> dict[str, Any]:
 
 
 def throughput(points: Sequence[Point]) -> dict[str, Any]:
-    """Clicks and answers a second."""
+    """Clicks and answers per second."""
     return _options(
         [
             _line("clicks/s", [(p.time_ms, _rounded(p.clicks_per_second)) for p in points], GREY),
@@ -57,7 +57,7 @@ def throughput(points: Sequence[Point]) -> dict[str, Any]:
 
 
 def latency(points: Sequence[Point]) -> dict[str, Any]:
-    """Percentiles from click to answer, ms."""
+    """Latency percentiles from click to answer, ms."""
     series = []
     for place, (name, colour) in enumerate([("p50", BLUE), ("p90", ORANGE), ("p99", RED)]):
         values = [(p.time_ms, _rounded(p.latency_ms and p.latency_ms[place])) for p in points]
@@ -66,7 +66,7 @@ def latency(points: Sequence[Point]) -> dict[str, Any]:
 
 
 def lag(points: Sequence[Point]) -> dict[str, Any]:
-    """Clicks that wait to be answered."""
+    """Consumer lag of the workers: clicks that are not committed yet."""
     return _options([_line("lag", [(p.time_ms, p.lag) for p in points], ORANGE)])
 
 

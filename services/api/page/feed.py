@@ -1,4 +1,4 @@
-"""Reading the topics for the page: only while somebody looks at it."""
+"""Reads the topics for the page, as long as somebody has it open."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from nextclick.shared.stream_metrics import TopItems
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 300.0
-"""For so long the stream is followed after the last look at it."""
+"""The topics are read this long after the last call of `look`."""
 _RETRY_SECONDS = 2.0
 
 
 class Feed:
-    """Follows the stream in a thread of its own."""
+    """Follows the stream in a background thread."""
 
     def __init__(
         self,
@@ -37,24 +37,24 @@ class Feed:
         baselines: dict[str, TopItems],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """group_id: the workers', for their lag."""
+        """group_id: the consumer group of the workers, for their lag."""
         self._kafka = kafka
         self._group_id = group_id
         self._registry = registry
         self._baselines = baselines
         self._clock = clock
-        self._looked_at = 0.0
+        self._last_look = 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.lock = threading.Lock()
-        """Held while the stream changes; whoever reads it must hold it, too."""
+        """Hold it to read `stream`; the thread holds it to change the stream."""
         self.stream = Stream(baselines)
-        self.trouble = ""
-        """Why nothing is seen at the moment; empty if all is well."""
+        self.error = ""
+        """Why the topics cannot be read now; empty if they can."""
 
     def look(self) -> Stream:
-        """The stream; from now on it is followed. Call it again before IDLE_SECONDS are over."""
-        self._looked_at = self._clock()
+        """The stream; starts to follow it if needed. Following ends IDLE_SECONDS after a call."""
+        self._last_look = self._clock()
         if self._thread is None or not self._thread.is_alive():
             self.stream = Stream(self._baselines)
             self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
@@ -62,20 +62,20 @@ class Feed:
         return self.stream
 
     def stop(self) -> None:
-        """Follow no more."""
+        """Stop the thread."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
 
-    def _wanted(self) -> bool:
-        return not self._stop.is_set() and self._clock() - self._looked_at < IDLE_SECONDS
+    def _is_watched(self) -> bool:
+        return not self._stop.is_set() and self._clock() - self._last_look < IDLE_SECONDS
 
     def _run(self) -> None:
-        while self._wanted():
+        while self._is_watched():
             try:
                 self._follow()
             except NextclickError as error:
-                self.trouble = str(error)
+                self.error = str(error)
                 self._stop.wait(_RETRY_SECONDS)
 
     def _follow(self) -> None:
@@ -87,7 +87,7 @@ class Feed:
         try:
             began = self._clock()
             since = datetime.now(UTC)
-            while self._wanted():
+            while self._is_watched():
                 self._add(reader.poll(2000, timeout=0.1), time.time() * 1000)
                 seconds = self._clock() - began
                 if seconds >= STEP_SECONDS:
@@ -96,7 +96,7 @@ class Feed:
                     lag = monitor.lag()
                     with self.lock:
                         self.stream.end_step(time.time() * 1000, lag, seconds)
-                    self.trouble = ""
+                    self.error = ""
         finally:
             monitor.close()
             reader.close()
@@ -116,7 +116,7 @@ class Feed:
                 clicks += 1
         with self.lock:
             self.stream.add_clicks(clicks)
-            self.stream.add_dead(reasons)
+            self.stream.add_dead_letters(reasons)
             self.stream.add_answers([a for a in answers if a.history], now_ms)
 
     def _mark_refusals(self, since: datetime) -> datetime:

@@ -1,4 +1,4 @@
-"""The registry on the page: versions, and the two buttons that move the pointer."""
+"""The registry panel: versions, and buttons to promote one and to roll back."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from nextclick.services.api.messages import ModelsResponse, ModelSummary
 from nextclick.services.api.models import registry_summary
 from nextclick.shared.errors import NextclickError
 
-SHOWN = 6
+MAX_VERSIONS = 6
 
 
 class RegistryPanel:
-    """Follows the registry."""
+    """Lists the newest versions; asks for confirmation before it moves the pointer."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._shown: ModelsResponse | None = None
+        self._last_summary: ModelsResponse | None = None
         with ui.element().classes("panel"):
             with ui.row().classes("w-full items-center justify-between"):
                 ui.label("Models").classes("text-weight-medium")
@@ -28,21 +28,21 @@ class RegistryPanel:
             self._body = ui.column().classes("w-full gap-0")
 
     async def refresh(self) -> None:
-        """Show what the registry holds, if that has changed."""
+        """Read the registry and redraw the panel if it has changed."""
         try:
             found = await run.io_bound(registry_summary, self._parts.registry, self._parts.slot)
         except NextclickError:
-            return  # what is shown stays; readiness says that the registry is away
-        if found is None or found == self._shown:
+            return  # keep the last state
+        if found is None or found == self._last_summary:
             return
-        self._shown = found
+        self._last_summary = found
         self._body.clear()
         with self._body:
             if not found.versions:
                 ui.label("no version yet").classes("quiet")
-            for version in found.versions[:SHOWN]:
+            for version in found.versions[:MAX_VERSIONS]:
                 self._row(version, found)
-            more = len(found.versions) - SHOWN
+            more = len(found.versions) - MAX_VERSIONS
             if more > 0:
                 ui.label(f"and {more} older").classes("quiet")
 
@@ -68,7 +68,7 @@ class RegistryPanel:
         )
 
     async def _roll_back(self) -> None:
-        pointer = self._shown.current if self._shown else None
+        pointer = self._last_summary.current if self._last_summary else None
         await self._move(
             f"Go back from {pointer} to the version before it?",
             lambda: self._parts.registry.rollback(only_if=pointer),

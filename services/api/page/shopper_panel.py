@@ -1,4 +1,4 @@
-"""One shopper: the session, the list with what spoke for each item, and the next click."""
+"""The panel of one shopper: session, recommendations with contributions, and the next click."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _LIT_SECONDS = 0.9
 
 @dataclass(frozen=True)
 class _View:
-    """What the panel shows."""
+    """The content of the panel."""
 
     user_id: str
     event_id: str
-    """Of the click that was answered; empty for a session that was read from Redis."""
+    """Id of the answered click; empty for a session that was read from Redis."""
     history: list[str]
     items: list[ScoredItem]
     note: str
     hit: str | None
-    """The item just clicked, if it was on the list of before."""
+    """The newest clicked item, if it was in the list before."""
 
 
 class ShopperPanel:
-    """Shows the picked shopper; until somebody picks one, the most active."""
+    """Shows the picked shopper; the most active one until a shopper is picked."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.picked: str | None = None
-        self._shown: _View | None = None
+        self._last_view: _View | None = None
         self._rows: dict[str, ui.element] = {}
         with ui.element().classes("panel"):
             with ui.row().classes("w-full items-center justify-between"):
@@ -54,36 +54,36 @@ class ShopperPanel:
         self.picked = user_id or None
 
     def look(self, stream: Stream) -> _View | None:
-        """What the stream says of the shopper. Call it with the feed's lock held."""
+        """The content for the shopper, from the stream. The caller holds the feed's lock."""
         if self.picked is None and stream.shoppers:
             self.picked = max(stream.shoppers, key=lambda user: stream.shoppers[user].clicks)
         shopper = stream.shoppers.get(self.picked or "")
         if self.picked is None or shopper is None:
             return None
         answer, last = shopper.answer, shopper.last
-        note = f"{shopper.clicks} clicks seen, {shopper.hits} of {shopper.judged} foreseen"
+        note = f"{shopper.clicks} clicks seen, {shopper.hits} of {shopper.judged} predicted"
         if last.rank:
             note += f"; the last one was no. {last.rank} of the list before"
         hit = last.item_id if last.rank else None
         return _View(self.picked, answer.event_id, answer.history, answer.items[:K], note, hit)
 
     async def show(self, view: _View | None) -> None:
-        """Bring the panel up to date."""
-        before = self._shown
+        """Update the panel."""
+        before = self._last_view
         if view is None and self.picked and (before is None or before.user_id != self.picked):
             view = await run.io_bound(self._stored, self.picked)
         if view is None or view == before:
             return
-        self._shown = view
+        self._last_view = view
         if before is not None and before.user_id == view.user_id and view.hit in self._rows:
-            self._rows[view.hit].classes("lit")  # for a moment, on the list that foresaw it
+            self._rows[view.hit].classes("lit")  # for _LIT_SECONDS, in the old list
             self._note.text = f"clicked {view.hit}"
             ui.timer(_LIT_SECONDS, lambda: self._draw(view), once=True)
         else:
             await self._draw(view)
 
     def _stored(self, user_id: str) -> _View:
-        """Of somebody who has not clicked since the stream is followed."""
+        """The content for a shopper without clicks in the stream, from Redis."""
         history, items = [], []
         note = "not in the stream at the moment; this is what Redis holds"
         try:
@@ -97,8 +97,8 @@ class ShopperPanel:
 
     async def _draw(self, view: _View) -> None:
         explanation = await run.io_bound(self._explained, view.history)
-        if view is not self._shown:
-            return  # the next click was faster
+        if view is not self._last_view:
+            return  # a newer click has replaced this view
         self._title.text = f"Shopper {view.user_id}"
         self._note.text = view.note
         self._history.clear()
@@ -108,13 +108,13 @@ class ShopperPanel:
                 ui.label(clicked).classes("chip" + newest)
         self._list.clear()
         self._rows = {}
-        spoke_for: dict[str, list[float]] = {}
+        contributions_of: dict[str, list[float]] = {}
         if explanation is not None:
             names = [explained.item_id for explained in explanation.items]
-            spoke_for = dict(zip(names, explanation.contributions, strict=True))
+            contributions_of = dict(zip(names, explanation.contributions, strict=True))
         with self._list:
             for rank, item in enumerate(view.items, start=1):
-                contributions = spoke_for.get(item.item_id, [])
+                contributions = contributions_of.get(item.item_id, [])
                 self._rows[item.item_id] = _row(rank, item, view.history, contributions)
 
     def _explained(self, history: list[str]) -> Explanation | None:
@@ -123,7 +123,7 @@ class ShopperPanel:
 
 
 def _row(rank: int, item: ScoredItem, history: list[str], contributions: list[float]) -> ui.element:
-    """One recommended item: place, name, what each click contributed, score."""
+    """Draw one recommended item: rank, name, contribution of each click, score."""
     with ui.row().classes("w-full items-center no-wrap gap-2 row-line py-1 px-1") as row:
         ui.label(str(rank)).classes("quiet").style("width: 20px")
         ui.label(item.item_id).classes("ellipsis").style("flex: 1 1 40%")
@@ -138,6 +138,6 @@ def _row(rank: int, item: ScoredItem, history: list[str], contributions: list[fl
 
 
 def _shade(nats: float) -> str:
-    """Green for a click that made the item likelier, red for one that made it less likely."""
+    """CSS: green for a positive contribution, red for a negative one; stronger if it is larger."""
     colour = "34, 160, 107" if nats > 0 else "229, 72, 77"
     return f"border-radius: 2px; background: rgba({colour}, {min(1.0, 0.06 + abs(nats) / 3):.2f})"

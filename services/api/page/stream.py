@@ -1,8 +1,7 @@
-"""What the page shows, worked out from what passes by on the topics. Pure, and bounded in memory.
+"""The state of the page, computed from the messages on the topics. Pure, and bounded in memory.
 
-Seen from outside, as `shared/stream_metrics.py` sees it: an answer's latency is from its click's
-timestamp until it was read here, and a hit is a click that was on the list its shopper had been
-given.
+Latency is from a click's timestamp until its answer is read here. A hit is a click on an item of
+the list that the shopper got before. Both as in `shared/stream_metrics.py`.
 """
 
 from __future__ import annotations
@@ -17,36 +16,36 @@ from nextclick.shared.schemas import Recommendation
 from nextclick.shared.stream_metrics import K, TopItems
 
 STEP_SECONDS = 2
-"""A point on the charts stands for so long."""
+"""Time span of one point of the charts."""
 POINTS = 300
 """Points kept: ten minutes."""
 HIT_RATE_SECONDS = 60
-"""Hit rates are over so long, that their lines are calm."""
+"""Window of the hit rates; shorter ones are noisy."""
 SHOPPERS = 300
-"""Shoppers kept, the newest; a list is judged if its shopper is still here."""
+"""Shoppers kept, by newest click; only their lists can be judged."""
 NEWEST = 40
-"""Clicks kept of the stream itself."""
+"""Newest clicks kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One answered click as it passed by."""
+class AnsweredClick:
+    """One answered click."""
 
     time_ms: float
     user_id: str
     item_id: str
     rank: int | None
-    """Its place on the list of before, from 1; None if it was not on it."""
+    """Rank of its item in the shopper's list before, from 1; None if it was not in it."""
     judged: bool
     """Whether there was a list before."""
 
 
 @dataclass
 class Shopper:
-    """What is known of a shopper."""
+    """State of one shopper."""
 
     answer: Recommendation
-    last: Seen
+    last: AnsweredClick
     clicks: int = 0
     judged: int = 0
     hits: int = 0
@@ -55,21 +54,21 @@ class Shopper:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """STEP_SECONDS of the stream."""
+    """One point of the charts: STEP_SECONDS of the stream."""
 
     time_ms: float
     clicks_per_second: float
     answers_per_second: float
     latency_ms: tuple[float, float, float] | None
-    """p50, p90, p99; None without an answer."""
+    """p50, p90, p99; None if there was no answer."""
     lag: int | None
     hit_rates: dict[str, float]
-    """By method, over the last HIT_RATE_SECONDS; empty where no list was judged."""
+    """Method → HR@10 over the last HIT_RATE_SECONDS; empty if no list was judged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Something on the time axis."""
+    """An event on the time axis."""
 
     time_ms: float
     kind: str
@@ -87,39 +86,39 @@ class _Step:
 
 
 class Stream:
-    """The last minutes."""
+    """State of the last POINTS · STEP_SECONDS seconds."""
 
     def __init__(self, baselines: dict[str, TopItems]) -> None:
-        """baselines: what the model is compared with, by name."""
+        """baselines: name → method that the model is compared with."""
         self.baselines = baselines
         self.shoppers: OrderedDict[str, Shopper] = OrderedDict()
-        self.newest: deque[Seen] = deque(maxlen=NEWEST)
+        self.newest: deque[AnsweredClick] = deque(maxlen=NEWEST)
         self.points: deque[Point] = deque(maxlen=POINTS)
         self.marks: deque[Mark] = deque(maxlen=50)
-        self.dead: Counter[str] = Counter()
+        self.dead_letters: Counter[str] = Counter()
         self.clicks = 0
         self.answers = 0
         self.version: str | None = None
-        """Of the newest answer."""
+        """Model version of the newest answer."""
         self._seen_versions: set[str] = set()
         self._steps: deque[_Step] = deque(maxlen=HIT_RATE_SECONDS // STEP_SECONDS)
         self._step = _Step()
 
     def add_clicks(self, count: int) -> None:
-        """Note that clicks were sent."""
+        """Count clicks."""
         self.clicks += count
         self._step.clicks += count
 
-    def add_dead(self, reasons: Sequence[str]) -> None:
-        """Note dead letters."""
-        self.dead.update(reasons)
+    def add_dead_letters(self, reasons: Sequence[str]) -> None:
+        """Count dead letters by reason."""
+        self.dead_letters.update(reasons)
 
     def add_mark(self, mark: Mark) -> None:
         """Put a mark on the time axis."""
         self.marks.append(mark)
 
     def add_answers(self, answers: Sequence[Recommendation], arrived_ms: float) -> None:
-        """Note answers, in stream order, that were read at one moment."""
+        """Add answers, in stream order. arrived_ms: when they were read, epoch ms."""
         baselines = {name: method(answers) for name, method in self.baselines.items()}
         for i, answer in enumerate(answers):
             self.answers += 1
@@ -140,7 +139,7 @@ class Stream:
                 self.shoppers.popitem(last=False)
 
     def end_step(self, now_ms: float, lag: int | None, seconds: float = STEP_SECONDS) -> None:
-        """Make a point of what came since the last one, `seconds` ago."""
+        """Add a point for the `seconds` since the last one."""
         step, self._step = self._step, _Step()
         self._steps.append(step)
         judged = sum(s.judged for s in self._steps)
@@ -167,20 +166,22 @@ class Stream:
         if self.version is not None:
             again = version in self._seen_versions
             text = f"back to {version}" if again else f"{version} serves"
-            # Two workers that swap one after the other answer by both for a moment: one mark.
+            # While several workers swap, answers come from both versions: one mark for all.
             if not any(m.text == text and now_ms - m.time_ms < 3000 for m in self.marks):
                 self.add_mark(Mark(now_ms, "rollback" if again else "swap", text))
         self.version = version
         self._seen_versions.add(version)
 
-    def _judge(self, shopper: Shopper | None, answer: Recommendation, now_ms: float) -> Seen:
+    def _judge(
+        self, shopper: Shopper | None, answer: Recommendation, now_ms: float
+    ) -> AnsweredClick:
         item = answer.history[-1]
         if shopper is None:
-            return Seen(now_ms, answer.user_id, item, None, judged=False)
+            return AnsweredClick(now_ms, answer.user_id, item, None, judged=False)
         listed = [scored.item_id for scored in shopper.answer.items[:K]]
         rank = listed.index(item) + 1 if item in listed else None
         self._step.judged += 1
         self._step.hits["model"] += rank is not None
         for name, items in shopper.lists.items():
             self._step.hits[name] += item in items
-        return Seen(now_ms, answer.user_id, item, rank, judged=True)
+        return AnsweredClick(now_ms, answer.user_id, item, rank, judged=True)

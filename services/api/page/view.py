@@ -1,4 +1,4 @@
-"""The page itself: what a visitor's browser shows, put together from panels."""
+"""The page, composed of panels; one instance per browser tab."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TILES = ("clicks/s", "answers/s", "p50 ms", "p90 ms", "p99 ms", "lag", "HR@10", 
 
 
 def install(app: FastAPI, parts: Parts, feed: Feed, key: str) -> None:
-    """Serve the page at / of an application that has no route there."""
+    """Serve the page at / of an application, which must have no route there."""
 
     @ui.page("/", title="nextclick")
     def page() -> None:
@@ -102,7 +102,7 @@ class _Page:
                 ui.button(icon="contrast", on_click=self._toggle).props(
                     'flat round dense aria-label="dark or light"'
                 )
-        self._trouble = ui.label().classes("text-negative")
+        self._error = ui.label().classes("text-negative")
 
     def _toggle(self) -> None:
         self._dark.value = not self._dark.value
@@ -129,14 +129,14 @@ class _Page:
 
     async def _refresh(self) -> None:
         stream = self._feed.look()
-        self._trouble.text = self._feed.trouble
+        self._error.text = self._feed.error
         model = self._parts.slot.model
         self._model.text = f"model {model.version}" if model else "no model yet"
         with self._feed.lock:
             if stream.points and stream.points[-1].time_ms != self._shown_point:
                 self._shown_point = stream.points[-1].time_ms
                 self._draw(stream)
-            self._dead.show(dict(stream.dead))
+            self._dead.show(dict(stream.dead_letters))
             view = self._shopper.look(stream)
             self._audience.show(stream.shoppers, self._shopper.picked)
             self._ticker.show(list(stream.newest))
@@ -154,7 +154,7 @@ class _Page:
             "p99 ms": _figure(p99),
             "lag": _figure(newest.lag),
             "HR@10": f"{newest.hit_rates['model']:.3f}" if newest.hit_rates else "–",
-            "dead letters": _figure(stream.dead.total()),
+            "dead letters": _figure(stream.dead_letters.total()),
         }
         for name, text in figures.items():
             self._tiles[name].text = text
@@ -171,7 +171,7 @@ class _Page:
 
 
 class _DeadLetters:
-    """Messages that were no clicks, by reason."""
+    """The panel of dead letters, by reason."""
 
     def __init__(self) -> None:
         self._shown: dict[str, int] | None = None
@@ -182,7 +182,7 @@ class _DeadLetters:
             self._body = ui.column().classes("w-full gap-1")
 
     def show(self, dead: dict[str, int]) -> None:
-        """Bring it up to date."""
+        """Update the panel."""
         if dead == self._shown:
             return
         self._shown = dead

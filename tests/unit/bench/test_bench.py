@@ -12,7 +12,7 @@ from rich.console import Console
 from nextclick.bench import arrivals, echo, load, train
 from nextclick.bench.latency import GUARANTEES, Floor, LatencyTable, Row, seconds_of
 from nextclick.bench.models import random_checkpoint
-from nextclick.bench.options import choices, sizes, write
+from nextclick.bench.options import parse_choices, parse_sizes, write_json
 from nextclick.bench.round_trip import Percentiles, Servers, join, percentiles
 from nextclick.bench.scorer import measure
 from nextclick.bench.timing import Timing, in_turns
@@ -44,19 +44,19 @@ def test_a_ratio_is_taken_within_each_round() -> None:
 
 
 def test_sizes_are_read_with_their_suffix() -> None:
-    assert sizes("--catalogue", "50, 10k,1M") == [50, 10_000, 1_000_000]
+    assert parse_sizes("--catalogue", "50, 10k,1M") == [50, 10_000, 1_000_000]
     for wrong in ("", "x", "1.5k", "0", "10,", "-3"):
         with pytest.raises(ConfigurationError, match="--catalogue"):
-            sizes("--catalogue", wrong)
+            parse_sizes("--catalogue", wrong)
 
 
 def test_choices_are_among_what_is_known() -> None:
-    assert choices("--guarantee", "exactly_once, at_least_once", GUARANTEES) == [
+    assert parse_choices("--guarantee", "exactly_once, at_least_once", GUARANTEES) == [
         "exactly_once",
         "at_least_once",
     ]
     with pytest.raises(ConfigurationError, match=r"--guarantee.*'twice'.*at_least_once"):
-        choices("--guarantee", "at_least_once,twice", GUARANTEES)
+        parse_choices("--guarantee", "at_least_once,twice", GUARANTEES)
 
 
 class Clock:
@@ -113,16 +113,16 @@ def answer(event_id: str, version: str = "v1") -> bytes:
 
 def test_latency_counts_from_when_a_click_was_due(tmp_path: Path) -> None:
     """Not from its timestamp, which has whole milliseconds only."""
-    noted = [
+    recorded = [
         (99.0, answer("warm-0")),
         (100.0, answer(load.event_id(0), "v0")),  # of the lead-in
         (100.25, answer(load.event_id(2))),
         (100.375, answer(load.event_id(1), "v2")),
         (100.5, answer(load.event_id(1))),
     ]
-    arrivals.save(noted, tmp_path / "file")
+    arrivals.save(recorded, tmp_path / "file")
     read = list(arrivals.load(tmp_path / "file"))
-    assert read == noted
+    assert read == recorded
     joined = join(read, start=100.0, rate=10, clicks=range(1, 3))
     assert joined.latencies_ms.tolist() == pytest.approx([50.0, 275.0])
     assert (joined.duplicates, joined.versions) == (1, ("v1", "v2"))
@@ -145,15 +145,15 @@ def test_the_reader_ends_after_the_last_answer_and_keeps_what_is_too_many(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(arrivals, "QUIET_SECONDS", 0.01)
-    noted = arrivals.note(Pieces(3, 0, 2, 1, 1), warm_up=4, clicks=2)
-    assert len(noted) == 7
-    assert [when for when, _ in noted] == sorted(when for when, _ in noted)
+    recorded = arrivals.record(Pieces(3, 0, 2, 1, 1), warm_up=4, clicks=2)
+    assert len(recorded) == 7
+    assert [when for when, _ in recorded] == sorted(when for when, _ in recorded)
     assert capsys.readouterr().out == "warm\n"
 
 
 def test_the_reader_gives_up_what_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrivals, "SILENCE_SECONDS", 0.01)
-    assert len(arrivals.note(Pieces(3), warm_up=0, clicks=4)) == 3
+    assert len(arrivals.record(Pieces(3), warm_up=0, clicks=4)) == 3
 
 
 def test_the_echo_answers_with_a_message_of_a_real_size() -> None:
@@ -207,7 +207,7 @@ def test_the_scorer_is_measured_against_the_slow_ways_and_the_limit(tmp_path: Pa
     assert 0 < row.encode_limit_ms < row.encode_ms
     assert row.encode_limit_ms < row.limit_ms < row.served_ms
     assert row.per_candidate_ratio > 10
-    write(tmp_path / "out.json", [row], CPU)
+    write_json(tmp_path / "out.json", [row], CPU)
     document = json.loads((tmp_path / "out.json").read_text())
     assert document["rows"][0]["items"] == 300
     assert document["environment"]["device"] == "cpu"

@@ -202,7 +202,7 @@ def test_a_champion_that_cannot_be_loaded_is_succeeded_by_a_new_beginning(
     assert outcome.version is not None
     assert registry.manifest(outcome.version).parent is None
     assert registry.manifest(outcome.version).training["warm_start"] is False
-    assert "starting from nothing" in caplog.text
+    assert "so the fit starts from scratch" in caplog.text
     assert registry.pointer() == Pointer(outcome.version, [champion])
 
 
@@ -223,7 +223,7 @@ def test_a_champion_whose_scores_are_not_finite_is_succeeded_by_a_new_beginning(
     assert outcome is not None
     assert outcome.version is not None
     assert registry.manifest(outcome.version).parent is None
-    assert f"the champion {served} cannot be used" in caplog.text
+    assert f"the champion {served} is not usable" in caplog.text
 
 
 def test_a_candidate_whose_scores_are_not_finite_is_refused(

@@ -1,7 +1,7 @@
-"""What our model is measured against: the strongest simple methods and the classic neural ones.
+"""The baselines: the strongest simple methods, and the classic neural ones.
 
-Each is a `Method` (../method.py). `counting` and `neighbours` take seconds to fit and learn from
-training and validation clicks alike; `profile` and `neural` stop early on the validation.
+Each is a `Method` (../method.py). `counting` and `neighbours` take seconds to fit, and use training
+and validation clicks alike; `profile` and `neural` use the validation for early stopping.
 """
 
 from __future__ import annotations
@@ -36,4 +36,4 @@ BASELINES: dict[str, Callable[[], Method]] = _registry(
     lambda: SequenceModel("GRU4Rec", GRU4Rec),
     lambda: SequenceModel("SASRec", SASRec),
 )
-"""Name for tables → a new, unfitted method with its default settings."""
+"""Name in reports → a factory of the unfitted method with its default settings."""

@@ -1,4 +1,4 @@
-"""Methods that only count: popularity, co-occurrence and transitions."""
+"""Baselines from counts: popularity, co-occurrence and transitions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nextclick.trainer.data import ClickLog, Samples, Sessions, sessions_of
 
 
 class Popularity:
-    """The same most-clicked items for everybody; equal counts are ordered by row."""
+    """The most clicked items, for every history; ties are ordered by row."""
 
     name = "Popularity"
 
@@ -21,7 +21,7 @@ class Popularity:
         self._shares = popularity_shares(log.counts(vocabulary))
 
     def score(self, cases: Samples) -> Scores:
-        """Score by place in the list of most clicked items: shape [B, items]."""
+        """Score by popularity rank: shape [B, items]."""
         return np.broadcast_to(self._shares, (len(cases), len(self._shares)))
 
 
@@ -35,7 +35,7 @@ class SessionPopularity:
     name = "Session popularity"
 
     def fit(self, log: ClickLog, vocabulary: Vocabulary, seed: int) -> None:
-        """Count the clicks of each item: they break ties within the session too."""
+        """Count the clicks of each item; they also break ties within the session."""
         self._shares = popularity_shares(log.counts(vocabulary))
 
     def score(self, cases: Samples) -> Scores:
@@ -47,10 +47,10 @@ class SessionPopularity:
 
 
 class ItemKNN:
-    """The neighbours of the last item, by damped cosine of the sessions that hold both.
+    """The most similar items to the last one, by damped cosine over sessions.
 
     As in Hidasi et al. (2016): similarity = sessions with both / √((n_i + damping)(n_j +
-    damping)), the `neighbours` best, the item itself is none of them.
+    damping)). The `neighbours` best are kept, without the item itself.
     """
 
     name = "Item-kNN"
@@ -81,11 +81,11 @@ class ItemKNN:
 
 
 class Markov:
-    """The items that came after each of the last `steps` items, the newest counting most.
+    """The followers of each of the last `steps` items, weighted by recency.
 
-    A step back multiplies an item's weight by `decay`; each item's followers share its weight by
-    their `transitions`. Equal scores are ordered by popularity. One step with adjacent clicks
-    alone is the plain first-order Markov chain.
+    Each step back multiplies an item's weight by `decay`; an item's followers share its weight
+    according to `transitions`, with `reach` and `backward`. Ties are ordered by popularity. With
+    steps = reach = 1 and backward = 0 it is a first-order Markov chain.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Markov:
         self.backward = backward
 
     def fit(self, log: ClickLog, vocabulary: Vocabulary, seed: int) -> None:
-        """Count which item followed which."""
+        """Count the transitions between items."""
         sessions = sessions_of(log, vocabulary)
         self._follows = transitions(sessions, len(vocabulary), self.reach, self.backward)
         self._tie_break = popularity_tie_break(log, vocabulary)
@@ -116,12 +116,12 @@ class Markov:
 def transitions(
     sessions: Sessions, items: int, reach: int = 1, backward: float = 0.0
 ) -> sparse.csr_array:
-    """Shares of the items that came after each item: shape [items, items], rows sum to 1 or 0.
+    """Shares of the items that follow each item: shape [items, items], rows sum to 1 or 0.
 
     The d-th click after an item counts 1/d, up to d = `reach` (the sequential rules of Ludewig
-    and Jannach, Evaluation of Session-based Recommendation Algorithms, 2018). The item before
-    counts too, `backward` times as much: many pairs are clicked in either order, and on sparse
-    data that says more than the order does.
+    and Jannach, Evaluation of Session-based Recommendation Algorithms, 2018). The clicks before it
+    count `backward` times as much, because many pairs are clicked in either order, and on sparse
+    data this helps more than the order.
     """
     place = np.arange(len(sessions.rows))
     counts = sparse.csr_array((items, items), dtype=np.float32)
@@ -138,9 +138,9 @@ def transitions(
 
 
 def popularity_shares(counts: IntArray) -> Scores:
-    """Map click counts to distinct numbers in (0, 1) of the same order, ties by row.
+    """Map click counts [items] to distinct numbers in (0, 1) in the same order, ties by row.
 
-    Distinct because a target that ties stands behind all items it ties with.
+    Distinct, because a tied target ranks behind all items that it ties with.
     """
     shares = np.empty(len(counts), np.float32)
     shares[np.argsort(-counts, kind="stable")] = np.linspace(1.0, 0.0, len(counts) + 2)[1:-1]
@@ -148,17 +148,17 @@ def popularity_shares(counts: IntArray) -> Scores:
 
 
 def popularity_tie_break(log: ClickLog, vocabulary: Vocabulary) -> Scores:
-    """Numbers below 1e-6, shape [items]: added to scores they order equal ones by popularity."""
+    """Numbers below 1e-6, shape [items], to add to scores, so that popularity breaks ties."""
     return np.float32(1e-6) * popularity_shares(log.counts(vocabulary))
 
 
 def dense(scores: sparse.csr_array) -> Scores:
-    """Unpack sparse scores: shape [B, items], 0 where there is no evidence."""
+    """Sparse scores as a dense array [B, items]; missing entries are 0."""
     return np.asarray(scores.toarray(), np.float32)
 
 
 def _best_in_each_row(matrix: sparse.csr_array, count: int) -> sparse.csr_array:
-    """Keep the `count` largest entries of each row (equal ones: the lower columns)."""
+    """Keep the `count` largest entries of each row; among ties, the lower columns."""
     row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     order = np.lexsort((matrix.indices, -matrix.data, row))
     kept = order[np.arange(len(order)) - matrix.indptr[row] < count]

@@ -1,8 +1,8 @@
-"""V-SkNN: what similar sessions of others went on with.
+"""V-SkNN: recommends the items of similar sessions.
 
-Ludewig and Jannach, Evaluation of Session-based Recommendation Algorithms (2018), in the index
-form of VMIS-kNN (Kersbergen, Sprangers and Schelter, Serenade, SIGMOD 2022): per item the newest
-sessions that hold it, so that a query touches a few thousand entries, however long the log.
+Ludewig and Jannach, Evaluation of Session-based Recommendation Algorithms (2018), with the index
+of VMIS-kNN (Kersbergen, Sprangers and Schelter, Serenade, SIGMOD 2022): for each item the newest
+sessions that hold it, so that a query reads a few thousand entries for any length of the log.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class VSkNN:
     """Vector multiplication session-based kNN.
 
     1. The `sample` newest sessions that share an item with the current one are candidates.
-    2. A candidate's similarity is the sum of 1/p over the shared items, p = 1 for the last click
-       of the current session, 2 for the one before, ….
-    3. The `neighbours` most similar (of equal ones the newest) score their items with
-       similarity × 1/p of the newest shared item × exp(−distance / `reach`) × IDF, where the
-       distance is in clicks, within the neighbour, from the newest shared item.
+    2. A candidate's similarity is the sum of 1/p over the shared items, with p = 1 for the last
+       click of the current session, 2 for the one before, ….
+    3. The `neighbours` most similar ones (among ties, the newest) score their items with
+       similarity × 1/p of the newest shared item × exp(−distance / `reach`) × IDF. The distance is
+       counted in clicks of the neighbour, from the newest shared item.
 
-    The decay 1/p in 2 and the distance in 3 (from STAN, Garg et al., SIGIR 2019) measured better
-    on validation sessions than the linear decay and no distance of the first paper.
+    On validation sessions, the decay 1/p in 2 and the distance in 3 (from STAN, Garg et al., SIGIR
+    2019) were better than the original linear decay without distance.
     """
 
     name = "V-SkNN"
@@ -41,7 +41,7 @@ class VSkNN:
         self.reach = reach
 
     def fit(self, log: ClickLog, vocabulary: Vocabulary, seed: int) -> None:
-        """Build the index: the items of each session, and the newest sessions of each item."""
+        """Build the index: items of each session, and sessions of each item, newest first."""
         sessions = sessions_of(log, vocabulary)
         entry = _last_click_on_each_item(sessions, len(vocabulary))
         item = sessions.rows[entry] - 1
@@ -57,7 +57,7 @@ class VSkNN:
         self._tie_break = popularity_tie_break(log, vocabulary)
 
     def score(self, cases: Samples) -> Scores:
-        """Score by the neighbours' items, then by popularity: shape [B, items]."""
+        """Score by the neighbours' items, ties by popularity: shape [B, items]."""
         scores = np.empty((len(cases), len(self._idf)), np.float32)
         scratch = _Scratch(len(self._items_of.bounds) - 1)
         for scored, history in zip(scores, cases.histories, strict=True):
@@ -65,11 +65,11 @@ class VSkNN:
         return scores
 
     def _score(self, history: IntArray, scratch: _Scratch) -> FloatArray:
-        """Score for one session, its item columns oldest first: shape [items]."""
+        """Scores [items] for one session. history: item columns, oldest first."""
         candidates = self._compare(history, scratch)
         near = self._nearest(candidates, scratch.similarity[candidates])
         votes = scratch.similarity[near] * scratch.newest_weight[near]
-        scratch.similarity[candidates] = 0.0  # clean for the next session
+        scratch.similarity[candidates] = 0.0  # reset for the next session
 
         entry, counts = self._items_of.entries(near)
         distance = np.abs(
@@ -80,7 +80,7 @@ class VSkNN:
         return np.asarray(scores * self._idf, np.float64)
 
     def _compare(self, history: IntArray, scratch: _Scratch) -> IntArray:
-        """Fill `scratch` with the similarities of all sessions that share an item; return these."""
+        """Fill `scratch` for all sessions that share an item; returns these sessions."""
         weights: dict[int, float] = {}
         for p, item in enumerate(reversed(history.tolist()), start=1):
             weights.setdefault(item, 1.0 / p)
@@ -97,7 +97,7 @@ class VSkNN:
         return np.concatenate(found)
 
     def _nearest(self, candidates: IntArray, similarity: FloatArray) -> IntArray:
-        """Choose the most similar of the newest candidates."""
+        """The most similar of the newest candidates."""
         if len(candidates) > self.sample:
             newest = np.argpartition(-candidates, self.sample - 1)[: self.sample]
             candidates, similarity = candidates[newest], similarity[newest]
@@ -108,14 +108,14 @@ class _Lists:
     """Members of many lists in flat arrays: list i is at bounds[i] … bounds[i + 1]."""
 
     def __init__(self, number: IntArray, member: IntArray, place: IntArray, lists: int) -> None:
-        """Group members (and their place in their session) by list, keeping their order."""
+        """Group members, and their place in their session, by list number, in stable order."""
         by_list = np.argsort(number, kind="stable")
         self.bounds = np.concatenate([[0], np.cumsum(np.bincount(number, minlength=lists))])
         self.member = member[by_list].astype(np.int32)
         self.place = place[by_list].astype(np.int32)
 
     def entries(self, lists: IntArray) -> tuple[IntArray, IntArray]:
-        """Where the members of some lists are, list after list, and how many each has."""
+        """Indices of the members of some lists, list after list, and the count of each list."""
         begin = self.bounds[lists]
         counts = self.bounds[lists + 1] - begin
         shift = np.repeat(begin - np.cumsum(counts) + counts, counts)
@@ -123,19 +123,19 @@ class _Lists:
 
 
 class _Scratch:
-    """What is known about every session while one query is answered; shape [sessions] each."""
+    """Reusable arrays for one query, each of shape [sessions]."""
 
     def __init__(self, sessions: int) -> None:
         self.similarity = np.zeros(sessions)
-        """0 where no item is shared."""
+        """Similarity to the current session; 0 without a shared item."""
         self.newest_weight = np.zeros(sessions)
-        """Weight of the newest click of the current session that is shared …"""
+        """Weight of the newest shared click of the current session."""
         self.newest_place = np.zeros(sessions, np.int32)
-        """… and its place in the other session."""
+        """Position of that item in the other session."""
 
 
 def _last_click_on_each_item(sessions: Sessions, items: int) -> IntArray:
-    """Of each session's clicks on one item the last, as indices of clicks."""
+    """Indices of the last click of each session on each of its items."""
     key = sessions.number * (items + 1) + sessions.rows
     from_the_end = np.unique(key[::-1], return_index=True)[1]
     last: IntArray = len(key) - 1 - from_the_end

@@ -1,9 +1,9 @@
-"""The classic neural ones: a GRU and a causal Transformer over the session.
+"""The classic neural baselines: a GRU and a causal Transformer over the session.
 
 After GRU4Rec (Hidasi and Karatzoglou, Recurrent Neural Networks with Top-k Gains, CIKM 2018) and
 SASRec (Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018). Both read a
 session left to right, score the catalogue by the dot product of the last state with the item
-embeddings, and are trained on every position at once with cross-entropy.
+embeddings, and are trained on all positions with cross-entropy.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from nextclick.trainer.data import ClickLog, Samples, Sessions, Split, samples, 
 _BATCH = 256
 """Segments per training step."""
 _VALIDATION_CASES = 10_000
-"""At most so many decide when to stop."""
+"""Most validation cases for early stopping."""
 
 
 class GRU4Rec(nn.Module):
-    """One GRU layer over item embeddings, which are the output weights too."""
+    """One GRU layer over item embeddings, which are also the output weights."""
 
     def __init__(self, items: int, dim: int = 100, dropout: float = 0.25) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class GRU4Rec(nn.Module):
 
 
 class SASRec(nn.Module):
-    """Self-attention in which each click sees itself and the clicks before it."""
+    """A Transformer with causal self-attention."""
 
     def __init__(
         self, items: int, dim: int = 100, heads: int = 2, layers: int = 2, dropout: float = 0.25
@@ -64,7 +64,7 @@ class SASRec(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Read right-padded rows [B, L]: the state after each click, shape [B, L, dim].
 
-        Padding needs no mask: it comes after every click, and no click looks ahead.
+        Padding needs no mask: it is on the right, and attention is causal.
         """
         length = rows.shape[1]
         ahead = torch.ones(length, length, dtype=torch.bool, device=rows.device).triu(1)
@@ -74,7 +74,7 @@ class SASRec(nn.Module):
 
 
 class SequenceModel:
-    """Fits and asks one of the networks above."""
+    """A method with one of the networks above."""
 
     def __init__(
         self,
@@ -87,10 +87,9 @@ class SequenceModel:
         learning_rate: float = 3e-3,
         device: torch.device | None = None,
     ) -> None:
-        """Choose what to fit and what bounds the fit.
+        """network: makes the network for a catalogue size. max_seconds: longest fit.
 
-        network: makes one for a catalogue size. A catalogue of more than `negatives` items is
-        trained on that many sampled ones per step.
+        For a catalogue of more than `negatives` items, each step uses that many sampled ones.
         """
         self.name = name
         self.network = network
@@ -101,7 +100,7 @@ class SequenceModel:
         self.device = device or torch.device("cpu")
 
     def fit(self, log: ClickLog, vocabulary: Vocabulary, seed: int) -> None:
-        """Train until the validation loss stops falling, then one epoch with the validation too."""
+        """Train with early stopping, then one epoch on training and validation clicks."""
         deadline = time.monotonic() + self.max_seconds
         rng = np.random.default_rng(seed)
         held_out = samples(log, Split.VALIDATION, vocabulary)
@@ -167,14 +166,14 @@ class SequenceModel:
             yield self._cross_entropy(states, clicks[:, 1:][is_target], rng)
 
     def _cross_entropy(self, states: Tensor, targets: Tensor, rng: np.random.Generator) -> Tensor:
-        """Over the catalogue, or over the target and sampled items (Jean et al., ACL 2015)."""
+        """Cross-entropy over the catalogue, or target and sampled items (Jean et al., ACL 2015)."""
         weight = self._model.embedding.weight
         if len(self._share) <= self.negatives:
             return functional.cross_entropy(states @ weight[1:].T, targets - 1)
         drawn = np.searchsorted(np.cumsum(self._share)[:-1], rng.random(self.negatives)) + 1
         sampled = torch.from_numpy(drawn).to(self.device)
         log_share = torch.from_numpy(np.log(self._share)).to(self.device, weight.dtype)
-        both = weight[torch.cat([targets, sampled])]  # one look-up: its gradient is a table
+        both = weight[torch.cat([targets, sampled])]  # one look-up, because its gradient is dense
         own = (states * both[: len(targets)]).sum(dim=1) - log_share[targets - 1]
         others = states @ both[len(targets) :].T - log_share[sampled - 1]
         others = others.masked_fill(targets[:, None] == sampled, float("-inf"))
@@ -203,11 +202,10 @@ class SequenceModel:
 
 
 def segments(sessions: Sessions, rng: np.random.Generator | None) -> IntArray:
-    """Cut sessions into pieces of at most HISTORY_LENGTH + 1 clicks that overlap by one.
+    """Cut sessions into segments of at most HISTORY_LENGTH + 1 clicks that overlap by one.
 
-    Returns right-padded rows, shape [M, HISTORY_LENGTH + 1]: every click but a session's first is
-    once not the first of a segment, so once a target. With `rng`, long sessions are cut at other
-    places each time.
+    Returns right-padded rows, shape [M, HISTORY_LENGTH + 1]. Every click but the first of a session
+    is a target exactly once. With `rng`, long sessions are cut at random places.
     """
     step = np.arange(len(sessions.rows)) - sessions.starts
     shift = np.zeros(len(sessions), np.int64)

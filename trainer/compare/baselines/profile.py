@@ -1,6 +1,6 @@
-"""The two earlier paradigms: profiles of users, blind to what they do right now.
+"""Baselines with user profiles, which ignore the current session.
 
-Both know a user by number and ignore the session. They make sense only where users come back.
+They use the user's number only, so they need users who return.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ FloatArray = npt.NDArray[np.float64]
 _BATCH = 512
 _LEARNING_RATE = 3e-3
 _BLOCK_ELEMENTS = 8_388_608
-"""Numbers held at once while scoring: bounds memory."""
+"""Most numbers in memory at once while scoring."""
 
 _TIE_BREAK = np.float32(1e-3)
-"""Popularity's part in LinUCB's scores: items with the same features would tie otherwise."""
+"""Weight of popularity in LinUCB's scores, to break ties of items with the same features."""
 
 
 class UserItemMLP:
-    """Static user × item network: embeddings of both, two hidden layers, one logit.
+    """A network of user and item embeddings: two hidden layers, one logit per pair.
 
-    Neural collaborative filtering (He et al., WWW 2017), trained on clicks against uniformly
-    sampled items. A user without clicks gets the mean of all users' embeddings.
+    Neural collaborative filtering (He et al., WWW 2017), trained on clicks with uniformly sampled
+    negatives. A user without clicks has the mean embedding of all users.
     """
 
     name = "User × item MLP"
@@ -52,9 +52,9 @@ class UserItemMLP:
         self.dim = dim
 
     def fit(self, log: ClickLog, vocabulary: Vocabulary, seed: int) -> None:
-        """Train until the validation loss stops falling, then one epoch with the validation too.
+        """Train with early stopping, then one epoch on training and validation clicks.
 
-        Raises ConfigurationError if no user comes back.
+        Raises ConfigurationError if no user returns.
         """
         deadline = time.monotonic() + self.max_seconds
         clicks = _Clicks(log, vocabulary, self.name)
@@ -126,7 +126,7 @@ class UserItemMLP:
     def _labelled(
         self, clicks: _Clicks, chosen: npt.NDArray[np.bool_], rng: np.random.Generator
     ) -> tuple[IntArray, IntArray, Scores]:
-        """Users, rows and labels: the chosen clicks, each with sampled other items."""
+        """Users, rows and labels, each of shape [N]: chosen clicks, and sampled negatives."""
         user, row = clicks.user[chosen], clicks.row[chosen]
         per_click = self.negatives if clicks.items > 1 else 0
         others = sample_negatives(row, per_click, max(clicks.items, 2), rng)
@@ -140,11 +140,11 @@ class UserItemMLP:
 
 
 class _Network(nn.Module):
-    """The first layer is linear in (user, item), so each half is computed once per catalogue."""
+    """The network; its first layer is linear, so user and item halves are computed separately."""
 
     def __init__(self, users: int, items: int, dim: int) -> None:
         super().__init__()
-        self.user = nn.Embedding(users + 1, dim)  # the last one is the mean user
+        self.user = nn.Embedding(users + 1, dim)  # the last row is the mean user
         self.item = nn.Embedding(items + 1, dim)
         for table in (self.user, self.item):
             nn.init.normal_(table.weight, std=0.1)
@@ -153,13 +153,13 @@ class _Network(nn.Module):
         self.rest = nn.Sequential(nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1))
 
     def forward(self, users: Tensor, rows: Tensor) -> Tensor:
-        """Score pairs of one shape [...]: logits of that shape."""
+        """Logits [...] of pairs of users [...] and rows [...]."""
         hidden = self.user_half(self.user(users)) + self.item_half(self.item(rows))
         logits: Tensor = self.rest(hidden).squeeze(-1)
         return logits
 
     def catalogue(self, users: Tensor) -> Tensor:
-        """Score all items for users [U]: logits [U, items]."""
+        """Logits [U, items] of all items for users [U]."""
         of_user = self.user_half(self.user(users))[:, None]
         of_item = self.item_half(self.item.weight[1:])
         block = max(1, _BLOCK_ELEMENTS // of_item.numel())
@@ -170,10 +170,9 @@ class _Network(nn.Module):
 class LinUCB:
     """One ridge regression per user on item features, with an upper confidence bound.
 
-    Disjoint LinUCB (Li et al., A Contextual-Bandit Approach, WWW 2010) with users as arms'
-    owners: reward 1 for a click, 0 for items sampled uniformly, as the log lacks what was shown
-    and not clicked. Score = x·θ + α √(xᵀ A⁻¹ x). A user without clicks gets the mean of all
-    users' observations.
+    Disjoint LinUCB (Li et al., A Contextual-Bandit Approach, WWW 2010), with one model per user:
+    reward 1 for a click, 0 for uniformly sampled items, because the log lacks impressions. Score =
+    x·θ + α √(xᵀ A⁻¹ x). A user without clicks has the mean observations of all users.
     """
 
     name = "LinUCB"
@@ -186,10 +185,10 @@ class LinUCB:
         negatives: int = 1,
         dim: int = 16,
     ) -> None:
-        """Choose the features and the exploration.
+        """features: item id → numbers, for example its category one-hot; 0 for a missing item.
 
-        features: item id → numbers (say, its category one-hot; 0 for an item that is missing);
-        without them, `dim` directions of the user × item counts and a constant.
+        Without features, they are a constant and `dim` leading directions of the user × item
+        counts. alpha: exploration; ridge: regularisation; negatives: sampled items per click.
         """
         self.features = features
         self.alpha = alpha
@@ -198,9 +197,9 @@ class LinUCB:
         self.dim = dim
 
     def fit(self, log: ClickLog, vocabulary: Vocabulary, seed: int) -> None:
-        """Count each user's clicks and sampled items; the regressions are solved when asked for.
+        """Count each user's clicks and sampled items; `score` solves the regressions.
 
-        Raises ConfigurationError if no user comes back.
+        Raises ConfigurationError if no user returns.
         """
         clicks = _Clicks(log, vocabulary, self.name)
         rng = np.random.default_rng(seed)
@@ -232,7 +231,7 @@ class LinUCB:
 
 
 class _Clicks:
-    """Who clicked what outside the test."""
+    """User, item and split of each click outside the test split."""
 
     def __init__(self, log: ClickLog, vocabulary: Vocabulary, method: str) -> None:
         """Raise ConfigurationError if no user has two sessions, or clicks in both splits."""
@@ -243,7 +242,7 @@ class _Clicks:
         visits = np.unique(np.stack([self.user, log.starts[kept], self.split]), axis=1)[0]
         if (np.bincount(visits) < 2).all():
             raise ConfigurationError(
-                f"{method} needs users who come back: in this data every user has one session; "
+                f"{method} needs users who return, but in this data every user has one session; "
                 "leave the method out"
             )
 
@@ -251,7 +250,7 @@ class _Clicks:
 def _users(
     cases: Samples, is_known: npt.NDArray[np.bool_], method: str
 ) -> tuple[IntArray, IntArray]:
-    """The distinct users of the cases and each case's index among them; unknown = the last row."""
+    """The distinct users of the cases, and each case's index among them; unknown: the last row."""
     if cases.users is None:
         raise ConfigurationError(f"{method} needs to know the user of each case")
     mean_user = len(is_known) - 1
@@ -280,11 +279,11 @@ def _feature_matrix(features: Mapping[str, Sequence[float]], vocabulary: Vocabul
 
 
 def _leading_directions(counts: sparse.csr_array, dim: int, rng: np.random.Generator) -> FloatArray:
-    """A constant, and items along the leading directions of user × item counts.
+    """Item features [items, dim + 1]: a constant, and leading directions of user × item counts.
 
-    Counts are divided by √(user's clicks × item's clicks), directions weighted by their squared
-    singular values, so that what few clicks say counts little; items have length 1 on average.
-    By randomised subspace iteration (Halko, Martinsson and Tropp, SIAM Review 2011).
+    Counts are divided by √(user's clicks × item's clicks). Directions are weighted by their squared
+    singular values, so that those of few clicks count little, and scaled to a mean square length of
+    1. By randomised subspace iteration (Halko, Martinsson and Tropp, SIAM Review 2011).
     """
     items = counts.shape[1]
     of_user, of_item = (np.asarray(counts.sum(axis=axis)).ravel() + 1.0 for axis in (1, 0))

@@ -1,4 +1,4 @@
-"""The training loop that the baselines with weights share."""
+"""The training loop of the neural baselines."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 LAST_EPOCH_RATE = 0.3
 LAST_EPOCH_TIME = 0.15
-"""Share of the learning rate and of the time for a last epoch that adds the validation clicks.
+"""Shares of learning rate and time of a last epoch, which includes the validation clicks.
 
-They are the newest, and so worth more than others; but what decides when to stop cannot be
-trained on before.
+These are the newest and most valuable clicks, but cannot be used earlier, because they are needed
+for early stopping.
 """
 
 
@@ -30,10 +30,10 @@ def train(
 ) -> None:
     """Train in place; leave the weights of the epoch with the lowest validation loss.
 
-    `losses` yields the loss of one batch after the other, for one epoch of `steps` batches. The
-    learning rate falls linearly to a tenth over `epochs`. It ends after `patience` epochs
-    without progress, or at `deadline`, a time.monotonic(). Without a `validation_loss` the last
-    epoch is the best.
+    `losses` yields the loss of each batch of one epoch, which has `steps` batches. The learning
+    rate falls linearly to a tenth over `epochs`. Ends after `patience` epochs without a lower
+    validation loss, or at `deadline` (of time.monotonic()). Without `validation_loss`, the weights
+    of the last epoch are kept.
     """
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, max(1, epochs * steps))

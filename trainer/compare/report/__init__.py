@@ -1,5 +1,5 @@
-"""Methods side by side on one data set: run them, summarise, and show it to a person.
+"""Runs methods on one data set, and reports the results.
 
-`compare` fits and ranks, `summary` turns the ranks into numbers with their errors (`document` is
-their form), and `terminal`, `plots` and `page` show a document.
+`compare` fits and ranks, `summary` computes numbers with their errors from the ranks (`document` is
+their schema), and `terminal`, `plots` and `page` show a document.
 """

@@ -1,4 +1,4 @@
-"""Fit methods on one data set, rank its cases with each, and time both."""
+"""Fits methods on one data set, ranks its cases with each, and times both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nextclick.trainer.fit.loop import Epoch
 
 SINGLE_QUERIES = 100
 _SINGLE_SECONDS = 5.0
-"""No longer than this for the timing of single queries, however slow a method is."""
+"""Time limit for the timing of single queries of a method."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Run:
     evaluation: Evaluation
     fit_seconds: float
     single_ms: FloatArray
-    """Shape [queries]: how long a batch of one took, each."""
+    """Shape [queries]: time of each query of one case."""
     batched_ms: float
-    """Mean per case in the batches of the evaluation."""
+    """Mean time per case in the batches of the evaluation."""
     curve: list[Epoch]
-    """Training curve; empty where a method has none."""
+    """Training curve; empty if the method has none."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ class Result:
     name: str
     runs: list[Run]
     failure: str | None = None
-    """Why the method has no numbers, if so."""
+    """Why the method could not be run; None if it was."""
 
 
 def compare(
     benchmark: Benchmark, factories: Sequence[Callable[[], Method]], seeds: Sequence[int]
 ) -> list[Result]:
-    """Run every method with every seed. A terminal gets a progress bar.
+    """Run every method with every seed, with a progress bar on a terminal.
 
-    A method that refuses (NextclickError) is reported with its reason; the others go on.
+    A method that raises NextclickError gets a result with that failure; the others are run.
     """
     results = []
     with tqdm(total=len(factories) * len(seeds), unit="run", leave=False, disable=None) as bar:
@@ -68,7 +68,7 @@ def compare(
 
 
 def run(benchmark: Benchmark, method: Method, seed: int) -> Run:
-    """Fit one method, rank all cases, and ask it some of them one by one."""
+    """Fit one method, rank all cases, and time some single queries."""
     began = time.perf_counter()
     method.fit(benchmark.learnable, benchmark.vocabulary, seed)
     fit_seconds = time.perf_counter() - began
@@ -94,7 +94,7 @@ def run(benchmark: Benchmark, method: Method, seed: int) -> Run:
 
 
 def _single_queries(method: Method, cases: Samples, seed: int) -> FloatArray:
-    """Milliseconds of each of some random cases; the first queries only warm up."""
+    """Times of some random single queries, ms, without the first three, which warm up."""
     known = np.flatnonzero(cases.histories.any(axis=1))
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(known)[: SINGLE_QUERIES + 3]

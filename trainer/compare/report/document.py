@@ -1,4 +1,4 @@
-"""The report as data: what `--json` writes and what terminal and page are made from."""
+"""The schema of the report: `--json` writes it, and terminal and page show it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class _Part(BaseModel):
 
 
 class Estimate(_Part):
-    """A number with what is known about its noise."""
+    """A number with its noise."""
 
     mean: float
-    """Over the seeds."""
+    """Mean over the seeds."""
     standard_error: float | None
-    """Over the test cases (over the queries, for times); None where there is none."""
+    """Over the test cases (for times: over the queries); None if not available."""
     sd: float | None
     """Standard deviation over the seeds; None with one seed."""
     seeds: list[float]
@@ -23,7 +23,7 @@ class Estimate(_Part):
 
 
 class Difference(_Part):
-    """A method minus another on the same cases."""
+    """Paired difference of a method to another one on the same cases."""
 
     other: str
     difference: float
@@ -33,7 +33,7 @@ class Difference(_Part):
 
 
 class Bucket(_Part):
-    """Cases that are alike in something."""
+    """Metrics of a group of cases, with their standard errors over cases."""
 
     label: str
     cases: int
@@ -44,7 +44,7 @@ class Bucket(_Part):
 
 
 class CurvePoint(_Part):
-    """One epoch of a training curve; None where an epoch has no such number."""
+    """One epoch of a training curve; missing numbers are None."""
 
     epoch: int
     train_loss: float | None
@@ -54,21 +54,21 @@ class CurvePoint(_Part):
 
 
 class MethodReport(_Part):
-    """Everything about one method."""
+    """The results of one method."""
 
     name: str
     failure: str | None = None
-    """Why there are no numbers, if so; then the rest is empty."""
+    """Why the method could not be run; all other fields are then empty."""
     metrics: dict[str, Estimate] = {}
     """hr@5, hr@10, hr@20, mrr@20, ndcg@10, auc, coverage, fit_seconds, ms_single, ms_batched."""
     versus: dict[str, Difference] = {}
-    """Of hr@20 and mrr@20 to the best other method, the ceiling aside."""
+    """hr@20 and mrr@20 → difference to the best other method, not counting the ceiling."""
     hr_at: list[float] = []
     """HR@1, HR@2, … HR@50."""
     by_history_length: list[Bucket] = []
     by_popularity: list[Bucket] = []
     curve: list[CurvePoint] = []
-    """Of the first seed."""
+    """Training curve of the first seed."""
 
 
 class ProblemReport(_Part):
@@ -81,7 +81,7 @@ class ProblemReport(_Part):
     first: list[int]
     """Lines or rows of the first few."""
     text: str
-    """All of it in one line."""
+    """The problem as one line of text."""
 
 
 class Report(_Part):
@@ -94,6 +94,6 @@ class Report(_Part):
     problems: list[ProblemReport]
     seeds: list[int]
     methods: list[MethodReport]
-    """Best HR@20 first (then MRR@20); those without numbers last."""
+    """Sorted by HR@20, then MRR@20, best first; failed methods last."""
     environment: dict[str, str]
-    """Versions and machine."""
+    """Versions and machine, see `environment`."""

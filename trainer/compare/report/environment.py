@@ -1,4 +1,4 @@
-"""Where and with what a comparison was run, so that its times and numbers can be placed."""
+"""Versions and hardware of a comparison, to make its results interpretable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PACKAGES = ("nextclick", "torch", "numpy", "pandas", "scipy")
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Versions of what computes, the machine, and how much of it was used."""
+    """Versions of Python and packages, system, processor, threads and device."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -28,7 +28,7 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells."""
+    """The name of the processor, else its architecture."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

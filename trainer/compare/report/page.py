@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing beside it: styles and images are inside."""
+"""The report as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ td small { display: block; font-size: .76rem; font-weight: 400 }
 
 
 def page(report: Report, plots: Sequence[Plot]) -> str:
-    """Build the page."""
+    """The report as HTML, with plots."""
     measured = [method for method in report.methods if method.metrics]
     title = f"nextclick evaluate: {report.data}"
     return f"""<!doctype html>
@@ -76,10 +76,10 @@ Shares in %; small: standard error over cases{_sd_note(report)}.</p>
 <div class="plots">{"".join(_figure(plot) for plot in plots)}</div>
 <h2>Paired difference to the best other method</h2>
 <p class="muted">The same cases, case by case, in percentage points; in brackets the bootstrap 95 %
-interval over test sessions. An interval that holds 0 is no proof of a difference.</p>
+interval over test sessions. If the interval holds 0, the difference is not significant.</p>
 {_versus(measured)}
 <h2>Coverage and time</h2>
-<p class="muted">Coverage: share of the catalogue that is in somebody's first 20, in %.</p>
+<p class="muted">Coverage: share of the catalogue that is in the first 20 of any case, in %.</p>
 {_table(measured, text.COST, best=False)}
 <h2>Data</h2>
 {_facts({name: text.fact(number) for name, number in report.facts.items()})}
@@ -90,7 +90,7 @@ interval over test sessions. An interval that holds 0 is no proof of a differenc
 
 
 def _lead(methods: Sequence[MethodReport]) -> str:
-    """Say in a sentence which method is best and by how much."""
+    """A sentence that names the best method, and its margin."""
     ranked = [method for method in methods if method.name != Ceiling.name]
     if not ranked:
         return ""
@@ -103,7 +103,7 @@ def _lead(methods: Sequence[MethodReport]) -> str:
         sentence += (
             f" That is {text.points(difference)} points of HR@20 against "
             f"{escape(difference.other)}, the best of the others"
-            f"{', so the two cannot be told apart' if difference.low <= 0 else ''}."
+            f"{', which is not a significant difference' if difference.low <= 0 else ''}."
         )
     ceilings = [method for method in methods if method.name == Ceiling.name]
     if ceilings:
@@ -113,7 +113,7 @@ def _lead(methods: Sequence[MethodReport]) -> str:
 
 
 def _problems(report: Report) -> str:
-    """What was wrong with the input, and which methods could not be run."""
+    """The problems of the input, and the methods that could not be run."""
     lines = [problem.text for problem in report.problems]
     lines += [f"{m.name} was not run: {m.failure}" for m in report.methods if m.failure]
     if not lines:
@@ -127,7 +127,7 @@ def _sd_note(report: Report) -> str:
 
 
 def _table(methods: Sequence[MethodReport], columns: dict[str, str], *, best: bool) -> str:
-    """A table of metrics; `best` marks the highest number of each column, the ceiling aside."""
+    """A table of metrics. best: mark the highest number of each column, except the ceiling's."""
     top = {
         metric: max(
             (
@@ -181,7 +181,7 @@ def _facts(facts: dict[str, str]) -> str:
 
 
 def _figure(plot: Plot) -> str:
-    """A plot that follows the page from light to dark."""
+    """A plot, in its light and dark version."""
     light, dark = (
         f"data:image/png;base64,{base64.b64encode(image).decode()}"
         for image in (plot.light, plot.dark)

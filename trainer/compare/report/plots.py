@@ -1,4 +1,4 @@
-"""The report's plots, from a document."""
+"""The plots of a report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nextclick.trainer.compare.report.theme import (
 
 
 def plots(report: Report) -> list[Plot]:
-    """Draw everything that the report has numbers for."""
+    """Draw all plots for which the report has data."""
     methods = [method for method in report.methods if method.metrics]
     if not methods:
         return []
@@ -58,7 +58,7 @@ def plots(report: Report) -> list[Plot]:
         ),
     ):
         buckets = [getattr(method, attribute) for method in methods]
-        if len(buckets[0]) > 1:  # all cases alike: the bars say it already
+        if len(buckets[0]) > 1:  # with a single bucket, the bars show the same
             caption += " Whiskers: ± one standard error."
             drawn.append(draw(title, caption, 3.6 + below, partial(_by_bucket, methods, buckets)))
     trained = sum(bool(method.curve) for method in methods)
@@ -84,9 +84,9 @@ def plots(report: Report) -> list[Plot]:
 
 
 def _bars(methods: Sequence[MethodReport], metric: str, axes: Axes, theme: Theme) -> None:
-    """Horizontal bars, the best on top; the ceiling is hollow."""
-    shown = sorted(methods, key=lambda method: method.metrics[metric].mean)
-    for place, method in enumerate(shown):
+    """Horizontal bars with the best method on top; the ceiling's bar is not filled."""
+    by_mean = sorted(methods, key=lambda method: method.metrics[metric].mean)
+    for place, method in enumerate(by_mean):
         estimate = method.metrics[metric]
         hollow = method.name == Ceiling.name
         axes.barh(
@@ -106,9 +106,9 @@ def _bars(methods: Sequence[MethodReport], metric: str, axes: Axes, theme: Theme
             textcoords="offset points",
             va="center",
         )
-    axes.set_yticks(range(len(shown)), [m.name for m in shown], color=theme.ink)
+    axes.set_yticks(range(len(by_mean)), [m.name for m in by_mean], color=theme.ink)
     axes.grid(visible=False, axis="y")
-    best = max(m.metrics[metric].mean + (m.metrics[metric].standard_error or 0.0) for m in shown)
+    best = max(m.metrics[metric].mean + (m.metrics[metric].standard_error or 0.0) for m in by_mean)
     axes.set_xlim(0, 1.14 * best or 1.0)
     axes.xaxis.set_major_formatter(PERCENT)
     axes.xaxis.set_major_locator(MaxNLocator(5))

@@ -1,4 +1,4 @@
-"""From ranks to numbers: means with their errors, paired differences, and parts of the cases."""
+"""Computes a report from ranks: means with errors, paired differences, and groups of cases."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Values = npt.NDArray[np.float64]
 COMPARED = ("hr@20", "mrr@20")
 LONGEST_LIST = 50
 BANDS = ("head", "2nd", "3rd", "4th", "tail")
-"""Fifths of the clicks, by the popularity of the item."""
+"""Names of the fifths of the clicks, by popularity of the item."""
 
 
 def summarise(
@@ -76,17 +76,17 @@ def summarise(
 
 
 def by_history_length(clicks_before: IntArray) -> tuple[IntArray, list[str]]:
-    """Put cases into 1, 2, 3–4, 5–9 and 10 or more clicks: bucket of each, and the labels."""
+    """Group cases by clicks before the target (1, 2, 3–4, …): bucket of each case, and labels."""
     bucket = np.searchsorted([2, 3, 5, HISTORY_LENGTH], clicks_before, "right")
     return bucket, ["1", "2", "3–4", f"5–{HISTORY_LENGTH - 1}", f"{HISTORY_LENGTH}+"]
 
 
 def by_popularity(targets: IntArray, popularity: IntArray) -> tuple[IntArray, list[str]]:
-    """Put cases into bands by how popular the target is: band of each, and the labels.
+    """Group cases by popularity of the target: bucket of each case, and labels.
 
-    Items are lined up by clicks and cut into parts that share the clicks equally, so the first
-    holds a few best sellers and the last the long tail; a label says how many items. Cold targets
-    are a band of their own.
+    Items are sorted by clicks and split into groups with equal numbers of clicks: the first holds a
+    few best sellers, the last the long tail. A label has the number of items. Unknown (cold)
+    targets are a separate group.
     """
     order = np.argsort(-popularity, kind="stable")
     sold = np.cumsum(popularity[order]) - popularity[order]
@@ -99,7 +99,7 @@ def by_popularity(targets: IntArray, popularity: IntArray) -> tuple[IntArray, li
 
 
 def _metrics(runs: Sequence[Run]) -> dict[str, Estimate]:
-    """Every number of one method."""
+    """All metrics of one method."""
     evaluations = [run.evaluation for run in runs]
     estimates = {
         metric: _estimate(
@@ -140,7 +140,7 @@ def _standard_error(values: Values) -> float | None:
 
 
 def _over_seeds(runs: Sequence[Run], metric: str) -> Values:
-    """Shape [M]: what each case adds to the metric, averaged over the seeds."""
+    """Shape [M]: the value of each case, averaged over the seeds."""
     mean: Values = np.mean([run.evaluation.per_case(metric) for run in runs], axis=0)
     return mean
 
@@ -148,7 +148,7 @@ def _over_seeds(runs: Sequence[Run], metric: str) -> Values:
 def _versus(
     name: str, metric: str, per_case: dict[str, dict[str, Values]], sessions: IntArray
 ) -> Difference | None:
-    """Compare a method with the best of the others; None if there is no other."""
+    """The paired difference of a method to the best other one; None if there is no other."""
     others = [other for other in per_case if other not in (name, Ceiling.name)]
     if not others or name not in per_case:
         return None
@@ -159,7 +159,7 @@ def _versus(
 
 
 def _buckets(values: dict[str, Values], bucket: IntArray, labels: list[str]) -> list[Bucket]:
-    """Means within the buckets that have cases."""
+    """The metrics of each bucket; empty buckets are left out."""
     parts = []
     for i, label in enumerate(labels):
         inside = bucket == i

@@ -20,7 +20,7 @@ def show(report: Report, console: Console) -> None:
     console.print(Text(f"{report.data}: {facts}"))
     for problem in report.problems:
         console.print(Text(f"! {problem.text}", style="yellow"))
-    # Into a file or pipe nothing needs to be squeezed.
+    # A file or pipe has no width that tables must fit into.
     width = None if console.is_terminal else max(console.width, _PIPE_WIDTH)
     measured = [method for method in report.methods if method.metrics]
 

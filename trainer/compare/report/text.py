@@ -1,4 +1,4 @@
-"""How numbers are written in every form of the report."""
+"""Formats numbers for all forms of the report."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _IN_PERCENT = {"hr@5", "hr@10", "hr@20", "mrr@20", "ndcg@10", "coverage"}
 
 
 def value(method: MethodReport, metric: str) -> str:
-    """The mean of a metric: shares in percent, times and the AUC as they are; – if unknown."""
+    """The mean of a metric as text: shares in percent, times in their unit; – if unknown."""
     estimate = method.metrics.get(metric)
     return "–" if estimate is None else _number(metric, estimate.mean)
 
 
 def noise(method: MethodReport, metric: str) -> list[str]:
-    """Its standard error over cases, then its standard deviation over seeds, where known."""
+    """The standard error over cases, and the standard deviation over seeds, if known."""
     estimate = method.metrics.get(metric)
     parts: list[str] = []
     if estimate is None:
@@ -53,7 +53,7 @@ def points(difference: Difference) -> str:
 
 
 def fact(number: int | float | str) -> str:
-    """A number of the data set; fractions are shares."""
+    """A statistic of the data set as text; floats are shares."""
     if isinstance(number, float):
         return f"{100 * number:.2f} %"
     return f"{number:,}" if isinstance(number, int) else number

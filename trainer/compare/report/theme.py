@@ -1,4 +1,4 @@
-"""How the plots look: colours for a light and a dark page, lines, axes, and the PNG itself."""
+"""Style of the plots: colours for a light and a dark page, lines, axes, and the PNG files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter
 from nextclick.trainer.compare.ceiling import Ceiling
 from nextclick.trainer.compare.report.document import MethodReport
 
-_WIDTH, _DPI = 4.6, 180  # inches: its letters are legible where a phone shows it 340 pixels wide
+_WIDTH, _DPI = 4.6, 180  # inches; text stays legible on a phone at a width of 340 pixels
 
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.3g} %")
 
@@ -32,7 +32,7 @@ class Theme:
     lines: tuple[str, ...]
 
 
-# Lines: hues far apart, also for most who see colours differently; lighter ones on a dark page.
+# Line colours are distinguishable for most people with colour vision deficiency, too.
 LIGHT = Theme(
     ink="#1f2430",
     muted="#6b7280",
@@ -51,7 +51,7 @@ DARK = Theme(
 
 @dataclass(frozen=True)
 class Plot:
-    """One plot in its two colourings."""
+    """One plot as PNG, for a light and a dark page."""
 
     title: str
     caption: str
@@ -60,7 +60,7 @@ class Plot:
 
 
 def draw(title: str, caption: str, height: float, content: Callable[[Axes, Theme], None]) -> Plot:
-    """Draw one plot for both pages. height: inches; `content` fills the axes."""
+    """Draw one plot in both themes. height: inches; content: draws into the axes."""
     images = []
     for theme in (LIGHT, DARK):
         with mpl.rc_context({"font.size": 9.5, "text.color": theme.ink}):
@@ -80,7 +80,7 @@ def draw(title: str, caption: str, height: float, content: Callable[[Axes, Theme
 def styled(
     methods: Sequence[MethodReport], theme: Theme
 ) -> Iterator[tuple[MethodReport, dict[str, Any]]]:
-    """Give each method the colour, line and marker that it has in every plot; grey: the ceiling."""
+    """Each method with its colour, line style and marker, the same in every plot."""
     colours = cycle(theme.lines)
     for place, method in enumerate(methods):
         ceiling = method.name == Ceiling.name
@@ -98,13 +98,13 @@ def styled(
 
 
 def percent_from_zero(axes: Axes) -> None:
-    """Show shares as percentages, and the whole of them, so that heights can be compared."""
+    """Format the y axis as percentages, starting at 0."""
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(PERCENT)
 
 
 def legend(axes: Axes, theme: Theme) -> None:
-    """Below the plot, so that it never hides a line."""
+    """Put the legend below the plot, so that it hides no line."""
     axes.figure.legend(
         loc="outside lower center", ncols=2, frameon=False, labelcolor=theme.ink, fontsize=9
     )

@@ -19,13 +19,13 @@ class Echo:
         self.busy = threading.Event()
         self.seen: list[list[int]] = []
 
-    def __call__(self, questions: list[int]) -> list[int]:
+    def __call__(self, requests: list[int]) -> list[int]:
         self.busy.set()
         assert self.go.wait(10)
-        self.seen.append(questions)
-        if -1 in questions:
+        self.seen.append(requests)
+        if -1 in requests:
             raise Unavailable("away")
-        return questions
+        return requests
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def echo() -> Echo:
 
 
 @pytest.fixture
-def asked(echo: Echo) -> Iterator[MicroBatcher[int, int]]:
+def batcher(echo: Echo) -> Iterator[MicroBatcher[int, int]]:
     made: MicroBatcher[int, int] = MicroBatcher("echo", echo, max_batch=3, max_waiting=6)
     made.start()
     yield made
@@ -43,21 +43,21 @@ def asked(echo: Echo) -> Iterator[MicroBatcher[int, int]]:
 
 
 async def begun(
-    echo: Echo, asked: MicroBatcher[int, int], questions: list[int]
+    echo: Echo, batcher: MicroBatcher[int, int], requests: list[int]
 ) -> list[asyncio.Task[int]]:
-    """Ask; the first question is under way, the others wait."""
+    """Ask; the first request is under way, the others wait."""
     tasks = []
-    for question in questions:
-        tasks.append(asyncio.create_task(asked.ask(question)))
+    for request in requests:
+        tasks.append(asyncio.create_task(batcher.submit(request)))
         await asyncio.sleep(0)
         if len(tasks) == 1:
             await asyncio.to_thread(echo.busy.wait)
     return tasks
 
 
-def test_what_waits_is_answered_together(echo: Echo, asked: MicroBatcher[int, int]) -> None:
+def test_what_waits_is_answered_together(echo: Echo, batcher: MicroBatcher[int, int]) -> None:
     async def run() -> list[int]:
-        tasks = await begun(echo, asked, [1, 2, 3, 4, 5])
+        tasks = await begun(echo, batcher, [1, 2, 3, 4, 5])
         echo.go.set()
         return await asyncio.gather(*tasks)
 
@@ -66,10 +66,10 @@ def test_what_waits_is_answered_together(echo: Echo, asked: MicroBatcher[int, in
 
 
 def test_an_error_reaches_everyone_in_its_batch_and_nobody_else(
-    echo: Echo, asked: MicroBatcher[int, int]
+    echo: Echo, batcher: MicroBatcher[int, int]
 ) -> None:
     async def run() -> list[int | BaseException]:
-        tasks = await begun(echo, asked, [1, -1, 2, 3, 4])
+        tasks = await begun(echo, batcher, [1, -1, 2, 3, 4])
         echo.go.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -77,23 +77,25 @@ def test_an_error_reaches_everyone_in_its_batch_and_nobody_else(
     assert [str(answer) for answer in answers] == ["1", "away", "away", "away", "4"]
 
 
-def test_more_than_may_wait_are_refused_at_once(echo: Echo, asked: MicroBatcher[int, int]) -> None:
+def test_more_than_may_wait_are_refused_at_once(
+    echo: Echo, batcher: MicroBatcher[int, int]
+) -> None:
     async def run() -> None:
-        tasks = await begun(echo, asked, [1, 2, 3, 4, 5, 6])
+        tasks = await begun(echo, batcher, [1, 2, 3, 4, 5, 6])
         with pytest.raises(Overloaded, match="6 requests wait"):
-            await asked.ask(7)
+            await batcher.submit(7)
         echo.go.set()
         await asyncio.gather(*tasks)
-        assert await asked.ask(8) == 8  # and are taken again once there is room
+        assert await batcher.submit(8) == 8  # and are taken again once there is room
 
     asyncio.run(run())
 
 
 def test_who_goes_before_the_answer_holds_nobody_up(
-    echo: Echo, asked: MicroBatcher[int, int]
+    echo: Echo, batcher: MicroBatcher[int, int]
 ) -> None:
     async def run() -> list[int]:
-        tasks = await begun(echo, asked, [1, 2, 3])
+        tasks = await begun(echo, batcher, [1, 2, 3])
         tasks[1].cancel()
         echo.go.set()
         return [await tasks[0], await tasks[2]]
@@ -102,29 +104,29 @@ def test_who_goes_before_the_answer_holds_nobody_up(
 
 
 def test_stopping_answers_what_waits(echo: Echo) -> None:
-    asked: MicroBatcher[int, int] = MicroBatcher("echo", echo, max_batch=2, max_waiting=10)
-    asked.start()
+    batcher: MicroBatcher[int, int] = MicroBatcher("echo", echo, max_batch=2, max_waiting=10)
+    batcher.start()
 
     async def run() -> list[int]:
-        tasks = await begun(echo, asked, [1, 2, 3, 4])
+        tasks = await begun(echo, batcher, [1, 2, 3, 4])
         echo.go.set()
-        await asyncio.to_thread(asked.stop)
+        await asyncio.to_thread(batcher.stop)
         return await asyncio.gather(*tasks)
 
     assert asyncio.run(run()) == [1, 2, 3, 4]
     with pytest.raises(Unavailable, match="has ended"):
-        asked.check()
+        batcher.check()
 
 
 def test_a_thread_that_is_stuck_is_not_alive(
-    echo: Echo, asked: MicroBatcher[int, int], monkeypatch: pytest.MonkeyPatch
+    echo: Echo, batcher: MicroBatcher[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def run() -> None:
-        (task,) = await begun(echo, asked, [1])
-        asked.check()
+        (task,) = await begun(echo, batcher, [1])
+        batcher.check()
         monkeypatch.setattr(batches, "STUCK_SECONDS", 0.0)
         with pytest.raises(Unavailable, match="stuck"):
-            asked.check()
+            batcher.check()
         echo.go.set()
         await task
 

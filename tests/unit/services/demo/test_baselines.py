@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from nextclick.services.demo.baselines import ceiling
-from nextclick.services.demo.demo import BOOTSTRAP_INTERACTIONS, _noting_interrupts, _show
+from nextclick.services.demo.demo import BOOTSTRAP_INTERACTIONS, _interrupts_as_event, _show
 from nextclick.services.simulator import worlds
 from nextclick.services.simulator.shop import Shop
 from nextclick.shared.errors import ConfigurationError
@@ -100,7 +100,7 @@ class Interrupted:
     def ended(self, name: str) -> bool:
         return False
 
-    def digest(self) -> None:
+    def update(self) -> None:
         signal.raise_signal(self.number)
         self.digested += 1
 
@@ -110,7 +110,7 @@ def test_an_interrupt_waits_for_the_digest_to_be_done(number: signal.Signals) ->
     both: Any = Interrupted(number)
     facts: Any = None  # not asked: it ends before the first line is due
     before = signal.getsignal(number)
-    with _noting_interrupts() as stop:
+    with _interrupts_as_event() as stop:
         _show(both, both, facts, Console(file=io.StringIO()), stop)
     assert both.digested == 1
     assert signal.getsignal(number) is before

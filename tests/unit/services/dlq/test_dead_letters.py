@@ -38,7 +38,7 @@ def test_any_headers_make_a_letter(
     letter = dead_letters.read(Message("dlq", 1, 2, key, value, tuple(headers)))
     assert letter.place == "1/2"
     assert letter.reason in dead_letters.KNOWN
-    again = dead_letters.redriven("clicks", range(4), letter)
+    again = dead_letters.redriven_message("clicks", range(4), letter)
     assert (again.key, again.value) == (key, value)
 
 
@@ -49,7 +49,7 @@ def test_a_message_comes_back_as_it_was_however_often(
     message = Message("clicks", 3, 7, key, value)
     for count in range(1, times + 1):
         dead = decide.dead_letter("dlq", message, BadClick("invalid", "why"), 42)
-        out = dead_letters.redriven("clicks", range(4), dead_letters.read(arrived(dead)))
+        out = dead_letters.redriven_message("clicks", range(4), dead_letters.read(arrived(dead)))
         assert (out.topic, out.partition, out.key, out.value) == ("clicks", 3, key, value)
         assert dict(out.headers) == {"redriven": str(count).encode()}
         message = arrived(out, 3)
@@ -59,16 +59,16 @@ def test_a_message_comes_back_as_it_was_however_often(
 
 def test_the_key_decides_where_the_partition_is_not_known_any_more() -> None:
     letter = dead_letters.read(a_letter())
-    assert dead_letters.redriven("clicks", range(4), letter).partition == 3
-    assert dead_letters.redriven("clicks", range(3), letter).partition is None
-    assert dead_letters.redriven("other", range(4), letter).partition is None
-    assert dead_letters.redriven("click", range(4), letter).partition is None
+    assert dead_letters.redriven_message("clicks", range(4), letter).partition == 3
+    assert dead_letters.redriven_message("clicks", range(3), letter).partition is None
+    assert dead_letters.redriven_message("other", range(4), letter).partition is None
+    assert dead_letters.redriven_message("click", range(4), letter).partition is None
 
 
 def test_what_no_worker_could_accept_is_an_obstacle() -> None:
     def why(value: bytes | None, key: bytes = b"", reason: str = "invalid") -> str | None:
         dead = decide.dead_letter("dlq", Message("c", 0, 0, key, value), BadClick(reason, ""), 0)
-        return dead_letters.obstacle(dead_letters.read(arrived(dead)))
+        return dead_letters.skip_reason(dead_letters.read(arrived(dead)))
 
     assert why(b"x" * MAX_CLICK_BYTES) is None
     assert "oversized" in (why(b"x" * (MAX_CLICK_BYTES + 1), reason="oversized") or "")
@@ -99,14 +99,18 @@ def test_every_letter_is_dealt_with_once_whatever_the_reasons_limits_and_parts(
     committed: dict[str, Offsets] = {reason: {} for reason in dead_letters.KNOWN}
 
     def redrive(reason: str | None, limit: int, size: int) -> list[DeadLetter]:
-        done = {name: committed[name] for name in dead_letters.known(reason)}
-        wanted = dead_letters.unread(held, done)
+        done = {name: committed[name] for name in dead_letters.select_reasons(reason)}
+        wanted = dead_letters.unread_offsets(held, done)
         messages = [m for m in topic if m.offset in wanted[m.partition]]
-        dealt = list(dead_letters.up_to(limit, dead_letters.due(messages, done)))
+        dealt = list(dead_letters.limited(limit, dead_letters.pending(messages, done)))
         for start in range(0, len(dealt), size):
-            for name, offsets in dead_letters.after(dealt[start : start + size], done).items():
+            for name, offsets in dead_letters.offsets_to_commit(
+                dealt[start : start + size], done
+            ).items():
                 committed[name] = {**committed[name], **offsets}
-        assert not limit or sum(dead_letters.obstacle(letter) is None for letter in dealt) <= limit
+        assert (
+            not limit or sum(dead_letters.skip_reason(letter) is None for letter in dealt) <= limit
+        )
         return dealt
 
     dealt = [letter.place for run in (*runs, (None, 0, 2)) for letter in redrive(*run)]
@@ -115,13 +119,13 @@ def test_every_letter_is_dealt_with_once_whatever_the_reasons_limits_and_parts(
 
 def test_a_repeated_letter_commits_nothing_backwards() -> None:
     old, new = (dead_letters.read(a_letter("invalid", offset=offset)) for offset in (3, 8))
-    assert dead_letters.after([old], {"invalid": {0: 6}}) == {}
-    assert dead_letters.after([old, new], {"invalid": {0: 6}}) == {"invalid": {0: 9}}
+    assert dead_letters.offsets_to_commit([old], {"invalid": {0: 6}}) == {}
+    assert dead_letters.offsets_to_commit([old, new], {"invalid": {0: 6}}) == {"invalid": {0: 9}}
 
 
 def test_offsets_of_a_topic_that_was_made_anew_count_for_nothing() -> None:
     held = {0: range(2, 5), 1: range(0)}
-    assert dead_letters.still_valid({0: 5, 1: 3, 2: 1}, held) == {0: 5}
+    assert dead_letters.valid_offsets({0: 5, 1: 3, 2: 1}, held) == {0: 5}
 
 
 def test_the_newest_are_kept_and_all_are_counted() -> None:
@@ -152,10 +156,10 @@ def test_what_is_no_place_is_refused(text: str) -> None:
 
 def test_places_and_reasons_are_read() -> None:
     assert dead_letters.place("3/17") == (3, 17)
-    assert dead_letters.known("empty") == ("empty",)
-    assert set(REASONS) < set(dead_letters.known(None))
+    assert dead_letters.select_reasons("empty") == ("empty",)
+    assert set(REASONS) < set(dead_letters.select_reasons(None))
     with pytest.raises(ConfigurationError, match="not_json"):
-        dead_letters.known("bad")
+        dead_letters.select_reasons("bad")
 
 
 def test_the_help_names_every_reason() -> None:

@@ -138,12 +138,12 @@ def test_what_is_wrong_is_counted_with_its_lines(tmp_path: Path) -> None:
     assert file.unsorted
     told = {problem.what: problem.first for problem in file.problems}
     assert told == {
-        "line that has not 3 cells": [3],
+        "line without 3 cells": [3],
         "empty item id": [4],
         "user id of more than 128 characters": [5],
-        "click without a time that can be read": [6, 7],
+        "click without a readable time": [6, 7],
         "line with an open quote": [8],
-        "click that is there already": [9],
+        "duplicate click": [9],
         "item id with a control character": [10],
         "line that is not utf-8": [12],
     }
@@ -158,7 +158,7 @@ USELESS: dict[str, tuple[bytes, str]] = {
     "header alone": (b"user_id,item_id,timestamp\n", "holds no click"),
     "no time": (
         b"user_id,item_id,timestamp\nu,i,never\n",
-        "holds no click.*without a time.*line 2",
+        "holds no click.*without a readable time.*line 2",
     ),
     "unknown columns": (b"a,b\n1,2\n", "which format is this"),
     "blanks between": (b"user item time\nu i 1600000000\n", "--format sessions or --format csv"),

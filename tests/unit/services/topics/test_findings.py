@@ -143,7 +143,7 @@ def test_librdkafkas_default_is_recognised() -> None:
 def test_another_partitioner_is_said_to_be_unknown() -> None:
     findings = found(*(sent(f"user-{i}", partition=i % 4) for i in range(100)))
     assert findings.keys() == {"not_murmur2"}
-    assert "unknown here, or the topic had fewer partitions" in findings["not_murmur2"].text
+    assert "unknown partitioner, or the topic had fewer partitions" in findings["not_murmur2"].text
 
 
 def test_partitions_that_got_nothing() -> None:

@@ -247,8 +247,8 @@ def test_a_users_lists_are_judged_one_by_one_within_a_batch() -> None:
         for i, item in enumerate(["99", "3", "99", "4"])
     ]
     shop.guard.recommend(model, [(click, ["1"]) for click in clicks])
-    assert shop.guard._now is not None
-    share = shop.guard._now.record.share()
+    assert shop.guard._current is not None
+    share = shop.guard._current.stats.hit_rate()
     assert (share.hits, share.judged) == (2, 3)
 
 

@@ -143,15 +143,15 @@ def test_the_newest_lists_count(hits: list[bool], kept: int) -> None:
     record = VersionStats("v", kept)
     for hit in hits:
         record.judge("u", hit)
-    share = record.share()
+    share = record.hit_rate()
     assert (share.hits, share.judged) == (sum(hits[-kept:]), len(hits[-kept:]))
     assert share.users == (((share.hits, share.judged),) if hits else ())
     assert record.judged == len(hits)
-    assert record.take() == HitRate(sum(hits), len(hits))
-    assert record.take() == HitRate(0, 0)
+    assert record.take_new() == HitRate(sum(hits), len(hits))
+    assert record.take_new() == HitRate(0, 0)
     record.retire()
     record.judge("u", True)
-    assert record.share().judged == 1
+    assert record.hit_rate().judged == 1
 
 
 @given(st.integers(1, 5000))

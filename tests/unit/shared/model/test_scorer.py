@@ -235,6 +235,6 @@ def test_a_batch_is_ranked_alike_in_blocks_of_any_size(
         [str(item) for item in rng.integers(1, 31, rng.integers(1, 12))] for _ in range(45)
     ]
     expected = SCORER.recommend(histories)
-    monkeypatch.setattr("nextclick.shared.model.scorer._CELLS", cells)
+    monkeypatch.setattr("nextclick.shared.model.scorer._SCORES_PER_BLOCK", cells)
     for got, whole in zip(SCORER.recommend(histories), expected, strict=True):
         assert same_list(got.items, whole.items)

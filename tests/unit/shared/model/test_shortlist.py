@@ -6,7 +6,7 @@ import torch
 
 from nextclick.bench.models import random_checkpoint
 from nextclick.shared.model import BST, Scorer
-from nextclick.shared.model.shortlist import MOST, Shortlist
+from nextclick.shared.model.shortlist import MAX_ITEMS, Shortlist
 from nextclick.shared.windows import HISTORY_LENGTH
 from tests.unit.builders import CPU
 
@@ -61,7 +61,7 @@ def test_a_large_catalogue_is_shortlisted_and_a_small_one_is_not() -> None:
     shortlisted = Scorer(checkpoint, CPU, top_k=10, shortlist_from=2_000)
     assert exact.shortlist is None
     assert shortlisted.shortlist is not None
-    assert Scorer(checkpoint, CPU, top_k=MOST + 1, shortlist_from=1).shortlist is None
+    assert Scorer(checkpoint, CPU, top_k=MAX_ITEMS + 1, shortlist_from=1).shortlist is None
     assert shortlisted.bytes > exact.bytes
     ids = checkpoint.vocabulary.item_ids
     histories = [[ids[i], ids[2 * i], ids[7]] for i in range(100)]

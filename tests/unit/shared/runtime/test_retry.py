@@ -37,13 +37,13 @@ def test_it_goes_on_until_it_works_and_says_so_once_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     stop = Waiting()
-    patiently = RetryUntilAvailable(stop, logging.getLogger("test"), clock=lambda: stop.now)
+    until_available = RetryUntilAvailable(stop, logging.getLogger("test"), clock=lambda: stop.now)
     with caplog.at_level(logging.INFO):
-        assert patiently(failing(40), "done") == "done"  # type: ignore[arg-type]
+        assert until_available(failing(40), "done") == "done"  # type: ignore[arg-type]
     assert 150 < stop.now < 200
     warnings = [r for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 3  # at once, after one minute, after two
-    assert caplog.records[-1].message == "going on"
+    assert caplog.records[-1].message == "available again"
 
 
 def test_what_works_at_once_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -82,9 +82,9 @@ def test_it_backs_off_by_doubling_up_to_five_seconds() -> None:
 
 def test_each_call_begins_patiently_and_says_so_anew(caplog: pytest.LogCaptureFixture) -> None:
     stop = Waiting()
-    patiently = RetryUntilAvailable(stop, logging.getLogger("test"), clock=lambda: stop.now)
+    until_available = RetryUntilAvailable(stop, logging.getLogger("test"), clock=lambda: stop.now)
     for _ in range(2):
-        patiently(failing(2), "x")  # type: ignore[arg-type]
+        until_available(failing(2), "x")  # type: ignore[arg-type]
     assert stop.now == pytest.approx(2 * (0.1 + 0.2))
     assert [r.message for r in caplog.records if r.levelno == logging.WARNING] == [
         "waiting: Redis is away"

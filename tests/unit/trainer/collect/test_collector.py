@@ -54,8 +54,8 @@ def event_log(tmp_path: Path) -> EventLog:
 
 def collector(topic: Topic, event_log: EventLog, times: list[float]) -> Collector:
     topic.log = event_log
-    patiently = RetryUntilAvailable(threading.Event(), logging.getLogger("test"))
-    return Collector(topic, event_log, patiently, 5.0, clock=lambda: times[0])  # type: ignore[arg-type]
+    until_available = RetryUntilAvailable(threading.Event(), logging.getLogger("test"))
+    return Collector(topic, event_log, until_available, 5.0, clock=lambda: times[0])  # type: ignore[arg-type]
 
 
 def test_clicks_are_durable_before_their_offsets_are_committed(event_log: EventLog) -> None:
@@ -120,7 +120,7 @@ def test_nothing_is_committed_while_the_log_cannot_be_written(
     ours.step()
     stop = threading.Event()
     stop.set()
-    ours.patiently = RetryUntilAvailable(stop, logging.getLogger("test"))
+    ours.until_available = RetryUntilAvailable(stop, logging.getLogger("test"))
 
     def full(partition: int, first: int, last: int, rows: list[Row]) -> None:
         raise Unavailable("no space left on device")

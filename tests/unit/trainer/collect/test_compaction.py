@@ -149,7 +149,7 @@ def test_each_click_is_rewritten_a_few_times_only() -> None:
             files[at : at + len(run)] = [(merged, total)]
     assert sum(rows for _, rows in files) == 1000 * 20_000
     assert rewritten < 5 * 1000 * 20_000
-    assert len(files) < 2 * 1000 * 20_000 / compaction.FULL + 5
+    assert len(files) < 2 * 1000 * 20_000 / compaction.MAX_ROWS + 5
 
 
 def test_two_compactions_at_once_do_not_mind_each_other(

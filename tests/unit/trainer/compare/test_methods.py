@@ -6,7 +6,7 @@ import pytest
 from nextclick.shared.errors import ConfigurationError
 from nextclick.trainer.compare.baselines import BASELINES
 from nextclick.trainer.compare.benchmark import Benchmark
-from nextclick.trainer.compare.methods import MethodOptions, factories
+from nextclick.trainer.compare.methods import MethodOptions, method_factories
 from nextclick.trainer.data import click_log
 from tests.unit.builders import CPU
 
@@ -19,7 +19,7 @@ OPTIONS = MethodOptions(["default"], CPU)
 
 
 def names(*asked: str, benchmark: Benchmark = PLAIN, options: MethodOptions = OPTIONS) -> list[str]:
-    return [make().name for make in factories(asked, benchmark, options)]
+    return [make().name for make in method_factories(asked, benchmark, options)]
 
 
 def test_all_means_every_baseline_our_model_and_the_ceiling_where_it_is_known() -> None:
@@ -47,7 +47,7 @@ def test_a_name_or_preset_that_nobody_knows_is_refused_with_those_that_are() -> 
 
 def test_a_limit_of_time_reaches_the_methods_that_train() -> None:
     limited = MethodOptions(["default"], CPU, max_seconds=7.0)
-    (gru,) = (make() for make in factories(["gru4rec"], PLAIN, limited))
-    (free,) = (make() for make in factories(["gru4rec"], PLAIN, OPTIONS))
+    (gru,) = (make() for make in method_factories(["gru4rec"], PLAIN, limited))
+    (free,) = (make() for make in method_factories(["gru4rec"], PLAIN, OPTIONS))
     assert vars(gru)["max_seconds"] == 7.0
     assert vars(free)["max_seconds"] > 7.0

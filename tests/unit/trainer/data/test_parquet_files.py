@@ -78,7 +78,7 @@ def test_flaws_are_counted_with_their_rows_and_test_clicks_stay(tmp_path: Path) 
         "empty item id": (1, [40]),
         "item id of more than 128 characters": (1, [39]),
         "item id with a control character": (1, [4]),
-        "event_id seen before": (1, []),
+        "duplicate event_id": (1, []),
     }
     log = benchmark.log
     assert len(log.items) == 40 - 5

@@ -13,7 +13,7 @@ from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import HISTORY_LENGTH
 from nextclick.trainer.data import Sessions, Split, click_log
 from nextclick.trainer.data import sessions_of as cut_sessions
-from nextclick.trainer.data.segments import batches, cut, mostly_recent
+from nextclick.trainer.data.segments import batches, cut_segments, resample_by_recency
 from tests.unit.shared.model.test_neighbours import sessions_of
 
 
@@ -32,7 +32,7 @@ def test_every_click_with_one_before_it_is_predicted_once_from_its_own_session(
     lengths: list[int], stride: int, seed: int
 ) -> None:
     sessions = numbered(lengths)
-    segments = cut(sessions, stride, np.random.default_rng(seed))
+    segments = cut_segments(sessions, stride, np.random.default_rng(seed))
     seen: Counter[int] = Counter()
     for row, trained, length in zip(segments.rows, segments.trained, segments.lengths, strict=True):
         clicks = row[row > 0]
@@ -52,7 +52,7 @@ def test_every_click_with_one_before_it_is_predicted_once_from_its_own_session(
 def test_long_sessions_are_cut_elsewhere_each_time() -> None:
     sessions = numbered([40])
     rng = np.random.default_rng(0)
-    ends = {tuple(cut(sessions, 5, rng).rows[:, -1]) for _ in range(30)}
+    ends = {tuple(cut_segments(sessions, 5, rng).rows[:, -1]) for _ in range(30)}
     assert len(ends) == 5
 
 
@@ -72,7 +72,7 @@ def test_sessions_are_those_of_the_chosen_splits_on_known_items() -> None:
 
 @given(lengths=st.lists(st.integers(1, 30), max_size=40), size=st.integers(1, 50))
 def test_batches_hold_every_segment_once_and_alike_in_size(lengths: list[int], size: int) -> None:
-    segments = cut(numbered(lengths), 3, np.random.default_rng(0))
+    segments = cut_segments(numbered(lengths), 3, np.random.default_rng(0))
     parts = batches(segments, size, np.random.default_rng(1))
     together = np.concatenate(parts) if parts else np.zeros(0, np.int64)
     assert sorted(together.tolist()) == list(range(len(segments)))
@@ -82,7 +82,7 @@ def test_batches_hold_every_segment_once_and_alike_in_size(lengths: list[int], s
 
 def test_batches_need_little_padding_and_change_from_epoch_to_epoch() -> None:
     rng = np.random.default_rng(0)
-    segments = cut(numbered(rng.integers(2, 12, 2000).tolist()), 3, rng)
+    segments = cut_segments(numbered(rng.integers(2, 12, 2000).tolist()), 3, rng)
     parts = batches(segments, 256, rng)
     wasted = [1 - segments.lengths[p].sum() / (len(p) * segments.lengths[p].max()) for p in parts]
     assert np.mean(wasted) < 0.1
@@ -91,9 +91,9 @@ def test_batches_need_little_padding_and_change_from_epoch_to_epoch() -> None:
 
 
 def test_late_segments_are_drawn_three_times_as_often_as_early_ones() -> None:
-    segments = cut(numbered([2] * 1000), 3, np.random.default_rng(0))
+    segments = cut_segments(numbered([2] * 1000), 3, np.random.default_rng(0))
     rng = np.random.default_rng(1)
-    drawn = [mostly_recent(segments, rng) for _ in range(20)]
+    drawn = [resample_by_recency(segments, rng) for _ in range(20)]
     assert {len(part) for part in drawn} == {1000}
     last = np.concatenate([part.rows[:, -1] for part in drawn])
     early, late = (last <= 400).sum(), (last > 1600).sum()
@@ -105,21 +105,21 @@ def test_late_segments_are_drawn_three_times_as_often_as_early_ones() -> None:
 
 def test_nothing_to_learn_from_is_nothing() -> None:
     empty = numbered([])
-    segments = cut(empty, 3, np.random.default_rng(0))
+    segments = cut_segments(empty, 3, np.random.default_rng(0))
     assert segments.rows.shape == (0, HISTORY_LENGTH + 1)
     assert batches(segments, 10, np.random.default_rng(0)) == []
-    assert len(mostly_recent(segments, np.random.default_rng(0))) == 0
-    assert cut(numbered([1, 1]), 3, np.random.default_rng(0)).rows.shape[0] == 0
+    assert len(resample_by_recency(segments, np.random.default_rng(0))) == 0
+    assert cut_segments(numbered([1, 1]), 3, np.random.default_rng(0)).rows.shape[0] == 0
 
 
 @pytest.mark.parametrize("stride", [0, HISTORY_LENGTH + 1])
 def test_a_stride_that_would_lose_clicks_is_refused(stride: int) -> None:
     with pytest.raises(ValueError, match="stride"):
-        cut(numbered([5]), stride, np.random.default_rng(0))
+        cut_segments(numbered([5]), stride, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("stride", [1, 3, 10])
 def test_a_session_of_eleven_is_one_segment(stride: int) -> None:
-    segments = cut(numbered([11]), stride, np.random.default_rng(0))
+    segments = cut_segments(numbered([11]), stride, np.random.default_rng(0))
     assert segments.rows.tolist() == [list(range(1, 12))]
     assert segments.trained.tolist() == [10]

@@ -210,7 +210,7 @@ def test_a_large_catalogue_is_ranked_in_small_batches_with_the_same_ranks(
     scores = np.random.default_rng(0).random((500, 40))
     targets = np.random.default_rng(1).integers(0, 41, 500).tolist()
     whole = evaluate_scores(scores, cases(targets), coverage=True)
-    monkeypatch.setattr("nextclick.trainer.evaluate.metrics._CELLS", 40 * 7)
+    monkeypatch.setattr("nextclick.trainer.evaluate.metrics._MAX_SCORES", 40 * 7)
     sizes = []
 
     def score(part: Samples) -> FloatArray:

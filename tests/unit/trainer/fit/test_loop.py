@@ -11,7 +11,7 @@ from nextclick.shared.model import BST, BSTConfig, SessionModel, SourceBST, Sour
 from nextclick.shared.model.checkpoint import build
 from nextclick.trainer.data import Samples
 from nextclick.trainer.fit.loop import Epoch, best_epoch, fit
-from nextclick.trainer.fit.objectives import EveryClick, Objective, OwnCandidates
+from nextclick.trainer.fit.objectives import CandidateObjective, Objective, SequenceObjective
 from nextclick.trainer.fit.presets import DEFAULT, SOURCE, Preset, Regularisation, preset
 from tests.unit.builders import CPU
 from tests.unit.shared.model.test_neighbours import sessions_of
@@ -51,9 +51,11 @@ def pattern(count: int, seed: int) -> Samples:
 def objective_of(model: SessionModel, train: Samples, recipe: Preset) -> Objective:
     if isinstance(model, BST):
         pairs = np.stack([train.histories[:, -1], train.targets], axis=1)
-        return EveryClick(model, sessions_of(pairs.tolist()), recipe.batch_size, recipe.stride)
+        return SequenceObjective(
+            model, sessions_of(pairs.tolist()), recipe.batch_size, recipe.stride
+        )
     assert isinstance(model, SourceBST)
-    return OwnCandidates(model, train, recipe.batch_size, recipe.loss, recipe.negatives)
+    return CandidateObjective(model, train, recipe.batch_size, recipe.loss, recipe.negatives)
 
 
 def fresh(recipe: Preset) -> SessionModel:
@@ -229,8 +231,8 @@ def test_regularisation_follows_the_clicks_per_item() -> None:
     assert isinstance(many, BSTConfig)
     assert few.dropout > many.dropout
     assert few.embed_dropout > many.embed_dropout
-    assert DEFAULT.regularised(100, 1000).label_smoothing > 0
-    assert DEFAULT.regularised(100, 20_000).label_smoothing == 0
+    assert DEFAULT.regularisation_for(100, 1000).label_smoothing > 0
+    assert DEFAULT.regularisation_for(100, 20_000).label_smoothing == 0
     assert TINY.config(100, clicks=0).dropout == 0
 
 

@@ -20,7 +20,7 @@ def test_of_a_small_catalogue_all_items_compete_as_themselves() -> None:
 def test_of_a_large_one_the_clicked_and_some_that_stand_for_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(nextclick.trainer.fit.negative_samples, "DRAWN", 5)
+    monkeypatch.setattr(nextclick.trainer.fit.negative_samples, "MAX_DRAWN", 5)
     found = draw_negative_samples(20, CLICKED, np.random.default_rng(0))
     rows = found.rows.tolist()
     assert len(rows) == len(set(rows)) == 4 + 5
@@ -33,7 +33,7 @@ def test_of_a_large_one_the_clicked_and_some_that_stand_for_the_rest(
 
 
 def test_every_item_is_drawn_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nextclick.trainer.fit.negative_samples, "DRAWN", 5)
+    monkeypatch.setattr(nextclick.trainer.fit.negative_samples, "MAX_DRAWN", 5)
     rng = np.random.default_rng(0)
     drawn = np.zeros(21)
     for _ in range(2000):

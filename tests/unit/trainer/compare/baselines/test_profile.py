@@ -60,7 +60,7 @@ def test_unknown_users_share_the_mean_users_scores(method: Method) -> None:
 def test_data_in_which_no_user_comes_back_is_refused(method: Method) -> None:
     once: list[Session] = [(u, Split.TRAIN, [0, 1, 2]) for u in range(5)]
     once += [(9, Split.TEST, [0, 1]), (9, Split.TEST, [1])]
-    with pytest.raises(ConfigurationError, match=r"needs users who come back.*leave the method"):
+    with pytest.raises(ConfigurationError, match=r"needs users who return.*leave the method"):
         fitted(method, log_of(once))
 
 
