@@ -131,12 +131,16 @@ class Publisher:
         """
         try:
             yield
-        except (KafkaException, SystemError) as raised:
-            # SystemError: it was on its way when a delivery report came.
+        # Beside KafkaException the client raises the bare error, which is no Exception, and a
+        # SystemError if a delivery report comes while its own exception is on the way.
+        except (KafkaException, KafkaError, SystemError) as raised:  # type: ignore[misc]
             cause = raised.__cause__ if isinstance(raised, SystemError) else raised
-            if not isinstance(cause, KafkaException):
+            if isinstance(cause, KafkaError):
+                error = cause
+            elif isinstance(cause, KafkaException):
+                error = cause.args[0]
+            else:
                 raise
-            error: KafkaError = cause.args[0]
             if error.code() == KafkaError._FATAL and self._fatal is None:
                 try:
                     self._producer.poll(0)

@@ -102,13 +102,18 @@ class TopicReader:
             self._looked_at = self._clock()
             with contextlib.suppress(Unavailable):
                 self._add_new_partitions()
-        raws = poll_raw(self._consumer, max_messages, timeout)
-        for raw in raws:
-            error = raw.error()
-            if error is not None and error.code() in MISCONFIGURED_WITHOUT_GROUP:
-                topic = raw.topic() or " and ".join(self._topics)
-                raise failed(self._settings, error, Permission("Read", "topic", topic))
-        return [read_message(raw) for raw in raws if raw.error() is None]
+        deadline = self._clock() + timeout
+        while True:
+            raws = poll_raw(self._consumer, max_messages, max(0.0, deadline - self._clock()))
+            for raw in raws:
+                error = raw.error()
+                if error is not None and error.code() in MISCONFIGURED_WITHOUT_GROUP:
+                    topic = raw.topic() or " and ".join(self._topics)
+                    raise failed(self._settings, error, Permission("Read", "topic", topic))
+            messages = [read_message(raw) for raw in raws if raw.error() is None]
+            # An error that heals is no silence.
+            if messages or not raws or self._clock() >= deadline:
+                return messages
 
     def _add_new_partitions(self) -> None:
         known = {(place.topic, place.partition) for place in self._consumer.assignment()}
