@@ -7,6 +7,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -60,6 +61,42 @@ MISCONFIGURED = {
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError.MSG_SIZE_TOO_LARGE,
 }
+
+
+_FORBIDDEN = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "transactional id",
+    # All that we ask of the cluster is a producer id. Whoever may write to some topic gets one.
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "topic",
+}
+"""What kind of resource each error is about."""
+
+
+WITHOUT_GROUP = {
+    # librdkafka wants a name even of a consumer that never joins, and asks who coordinates it.
+    "group.id": "nextclick-reader",
+    "enable.auto.commit": False,
+}
+"""For whoever says himself which offsets to read. He needs no permission on the group."""
+
+MISCONFIGURED_WITHOUT_GROUP = MISCONFIGURED - {KafkaError.GROUP_AUTHORIZATION_FAILED}
+
+SEE = "Describe (which Read and Write include)"
+
+
+@dataclass(frozen=True)
+class Permission:
+    """An operation of Kafka's ACLs on a resource."""
+
+    operation: str
+    kind: str
+    """topic, group or transactional id."""
+    name: str
+
+    def __str__(self) -> str:
+        """As it stands in an error."""
+        return f"{self.operation} on the {self.kind} {self.name}"
 
 
 class RepeatFilter(logging.Filter):
@@ -130,12 +167,18 @@ def poll_raw(consumer: Consumer, max_messages: int, timeout: float) -> list[RawM
 def partitions_of(
     settings: KafkaSettings, consumer: Consumer, topic: str, timeout: float = REQUEST_SECONDS
 ) -> list[int]:
-    """The partitions of a topic; raises Unavailable if Kafka does not answer or has no such."""
+    """The partitions of a topic.
+
+    Raises Unavailable if Kafka does not answer or has no such, ConfigurationError if we may not
+    see it.
+    """
     try:
         metadata = consumer.list_topics(topic, timeout=timeout).topics[topic]
     except KafkaException as error:
         raise unavailable(settings, error) from None
     if metadata.error is not None:
+        if metadata.error.code() in _FORBIDDEN:
+            raise failed(settings, metadata.error, Permission(SEE, "topic", topic))
         raise Unavailable(
             f"Kafka at {settings.bootstrap_servers}, topic {topic}: {metadata.error.str()}; "
             "`nextclick topics create` creates what is missing"
@@ -184,9 +227,37 @@ def unavailable(
     """Say that Kafka is away, where it was looked for, and what the client has `heard`."""
     reasons = [h.str() for h in heard if h.code() != KafkaError._ALL_BROKERS_DOWN]
     text = ": ".join([error.args[0].str(), *sorted(reasons, key=len)[-1:]])  # the longest says most
+    if "certificate verify failed" in text:  # librdkafka names only the first of the reasons
+        text += "; or the certificate has expired, or is not for this host"
     if settings.client_config and reasons:
         text += "; check NEXTCLICK_KAFKA__CLIENT_CONFIG"
     return Unavailable(
         f"Kafka at {settings.bootstrap_servers} (NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS): "
         + redact(secrets_of_options(settings.client_config), text)
     )
+
+
+def failed(
+    settings: KafkaSettings, error: KafkaError, *needed: Permission
+) -> ConfigurationError | Unavailable:
+    """What the failure of a request means.
+
+    ConfigurationError for what time does not heal, such as one of the `needed` permissions that is
+    missing; else Unavailable.
+    """
+    if error.code() not in MISCONFIGURED and not error.fatal():
+        return unavailable(settings, KafkaException(error))
+    text = redact(secrets_of_options(settings.client_config), error.str().rstrip("."))
+    remedy = lacking(error, *needed) or (
+        "a restart begins anew" if error.fatal() else "check NEXTCLICK_KAFKA__* settings"
+    )
+    return ConfigurationError(f"Kafka at {settings.bootstrap_servers}: {text}; {remedy}")
+
+
+def lacking(error: KafkaError, *needed: Permission) -> str:
+    """Which of the needed permissions Kafka misses, for an error's text; empty if it is no such."""
+    if error.code() not in _FORBIDDEN:
+        return ""
+    missing = [str(p) for p in needed if p.kind == _FORBIDDEN[error.code()]]
+    what = " and ".join(missing) or f"a permission on a {_FORBIDDEN[error.code()]}"
+    return f"this user lacks {what} (SECURITY.md)"

@@ -20,7 +20,6 @@ from confluent_kafka import Message as RawMessage
 
 from nextclick.shared.errors import (
     CommitRefused,
-    ConfigurationError,
     Fenced,
     NextclickError,
     Unavailable,
@@ -31,7 +30,9 @@ from nextclick.shared.kafka.client import (
     LOW_LATENCY,
     MISCONFIGURED,
     REQUEST_SECONDS,
+    Permission,
     client_config,
+    failed,
     make_client,
     poll_raw,
     read_message,
@@ -56,6 +57,9 @@ an owner for up to 3 s each time that a member joins or leaves."""
 NAME_TAKEN_SECONDS = 1.5 * SESSION_TIMEOUT_MS / 1000
 """A member of our `instance_id` that is still there after so long is another process: one that we
 left behind ourselves sends no heartbeats, and the group has dropped it by then."""
+
+LOGIN_SECONDS = 3.0
+"""A broker that lets us in answers within so long."""
 
 METADATA_REFRESH_MS = 5_000
 """New partitions of the topic are found within so long."""
@@ -118,6 +122,8 @@ class ClickConsumer:
         self._topic_id = TopicId(settings, topic, clock)
         self._made_anew = False
         self._commit_warnings = RateLimit()
+        self._login_error: KafkaError | None = None
+        self._login_checks = RateLimit(clock)
         self._call: BackgroundCall | None = None
         """A call that has not returned yet."""
         self._within_callback = False
@@ -144,6 +150,7 @@ class ClickConsumer:
             "auto.offset.reset": "error",
             "enable.partition.eof": bulk,
             "on_commit": self._on_commit,
+            "error_cb": self._on_error,
             "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
             **({"group.instance.id": instance_id} if instance_id else {}),
             **(BULK if bulk else LOW_LATENCY),
@@ -192,6 +199,8 @@ class ClickConsumer:
             failure, self._failure = self._failure, None
             raise failure
         messages = self._kept(raws)
+        if self._login_error is not None and self._login_checks.allow():
+            self._check_login(self._login_error)
         if not messages:  # else it can wait: it may raise
             self._place()
         return messages
@@ -421,6 +430,21 @@ class ClickConsumer:
             ):
                 log.warning("offsets not committed, trying again: %s", reason.str())
 
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._AUTHENTICATION:
+            self._login_error = error
+
+    def _check_login(self, refused: KafkaError) -> None:
+        """Raise ConfigurationError if no broker lets us in: librdkafka would try for ever.
+
+        A restart may bring the new password.
+        """
+        self._login_error = None
+        try:
+            self._consumer.list_topics(self.topic, timeout=LOGIN_SECONDS)
+        except KafkaException:
+            raise failed(self._settings, refused) from None
+
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         ours = {p.partition for p in partitions}
         self.assignment |= ours
@@ -465,8 +489,11 @@ class ClickConsumer:
         if self._note_shut_out(error):
             return
         if error.code() in MISCONFIGURED:
-            raise ConfigurationError(
-                f"Kafka, topic {self.topic}: {error.str()}; check NEXTCLICK_KAFKA__* settings"
+            raise failed(
+                self._settings,
+                error,
+                Permission("Read", "topic", self.topic),
+                Permission("Read", "group", self._group_id),
             )
         log.warning("Kafka, topic %s: %s", self.topic, error.str())
 

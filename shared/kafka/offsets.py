@@ -8,16 +8,20 @@ from typing import TypeVar, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.errors import Unavailable
 from nextclick.shared.kafka.client import (
     MISCONFIGURED,
+    MISCONFIGURED_WITHOUT_GROUP,
     REQUEST_SECONDS,
+    SEE,
+    WITHOUT_GROUP,
+    Permission,
     client_config,
+    failed,
     make_client,
     partitions_of,
     poll_raw,
     read_message,
-    unavailable,
     watermarks_of,
 )
 from nextclick.shared.messages import Message
@@ -32,13 +36,16 @@ _COORDINATOR_MOVES = {
 }
 """A group's first request on a new cluster, or one after a broker has died, may meet these."""
 
+_FIRST_TRY_SECONDS = 1.0
+"""So soon we look whether an answer that does not come was refused."""
+
 
 def offsets_held(settings: KafkaSettings, topic: str) -> dict[int, range]:
     """The offsets that each partition of a topic holds now.
 
     Raises Unavailable if Kafka does not answer or has no such topic.
     """
-    consumer = make_client(Consumer, {"group.id": "nextclick-reader", **client_config(settings)})
+    consumer = make_client(Consumer, {**WITHOUT_GROUP, **client_config(settings)})
     try:
         return watermarks_of(settings, consumer, topic)
     finally:
@@ -56,8 +63,7 @@ def read_offsets(
     consumer = make_client(
         Consumer,
         {
-            "group.id": "nextclick-reader",
-            "enable.auto.commit": False,
+            **WITHOUT_GROUP,
             "auto.offset.reset": "earliest",
             # The last offsets may hold nothing to read: what a transaction leaves, for one.
             "enable.partition.eof": True,
@@ -79,10 +85,8 @@ def read_offsets(
                         left.pop(message.partition, None)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     left.pop(cast(int, raw.partition()), None)
-                elif error.fatal() or error.code() in MISCONFIGURED:
-                    raise ConfigurationError(
-                        f"Kafka, topic {topic}: {error.str()}; check NEXTCLICK_KAFKA__* settings"
-                    )
+                elif error.fatal() or error.code() in MISCONFIGURED_WITHOUT_GROUP:
+                    raise failed(settings, error, Permission("Read", "topic", topic))
                 else:  # librdkafka goes on trying, and reports every time that it fails
                     continue
                 deadline = time.monotonic() + REQUEST_SECONDS
@@ -101,6 +105,9 @@ class GroupOffsets:
     def __init__(self, settings: KafkaSettings, topic: str, group_id: str) -> None:
         self._settings = settings
         self._topic = topic
+        self._group_id = group_id
+        self._refusal: KafkaError | None = None
+        """Why we do not hear from the coordinator, since we last did."""
         self._consumer = make_client(
             Consumer,
             {
@@ -115,40 +122,62 @@ class GroupOffsets:
     def committed(self) -> dict[int, int]:
         """The offset that comes next in each partition; 0 where none is committed.
 
-        Raises Unavailable if Kafka does not answer.
+        Raises Unavailable if Kafka does not answer, ConfigurationError if we may not ask.
         """
         places = [
             TopicPartition(self._topic, partition)
             for partition in partitions_of(self._settings, self._consumer, self._topic)
         ]
         committed = self._ask_coordinator(
-            lambda: self._consumer.committed(places, timeout=REQUEST_SECONDS)
+            SEE, lambda timeout: self._consumer.committed(places, timeout=timeout)
         )
         return {c.partition: max(0, c.offset) for c in committed}
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Commit the offset that comes next in these partitions, and wait for it.
 
-        Raises Unavailable if Kafka does not answer, or if the group has members.
+        Raises Unavailable if Kafka does not answer, or if the group has members,
+        ConfigurationError if we may not.
         """
         places = [TopicPartition(self._topic, p, offset) for p, offset in offsets.items()]
-        self._ask_coordinator(lambda: self._consumer.commit(offsets=places, asynchronous=False))
+        self._ask_coordinator(
+            "Read", lambda _: self._consumer.commit(offsets=places, asynchronous=False)
+        )
 
     def close(self) -> None:
         """Give the connections back."""
         self._consumer.close()
 
-    def _ask_coordinator(self, request: Callable[[], _Answer]) -> _Answer:
+    def _ask_coordinator(self, operation: str, request: Callable[[float], _Answer]) -> _Answer:
         """Do a request of the group's coordinator, again for as long as it is on the move.
 
-        Raises Unavailable for any other error, or if the move takes over REQUEST_SECONDS.
+        `request` is given its timeout; it needs this operation on the group and the topic. Raises
+        Unavailable, or ConfigurationError for a missing permission, for any other error, or if the
+        move takes over REQUEST_SECONDS.
         """
         deadline = time.monotonic() + REQUEST_SECONDS
+        timeout = _FIRST_TRY_SECONDS
         while True:
             try:
-                return request()
-            except KafkaException as error:
-                moves = error.args[0].code() in _COORDINATOR_MOVES
-                if not moves or time.monotonic() > deadline:
-                    raise unavailable(self._settings, error) from None
+                answer = request(timeout)
+            except KafkaException as raised:
+                error: KafkaError = raised.args[0]
+            else:
+                self._refusal = None
+                return answer
+            if error.code() == KafkaError._TIMED_OUT:
+                # Whoever may not know the coordinator hears only this; poll knows the reason.
+                for message in poll_raw(self._consumer, 100, 0):
+                    if (heard := message.error()) and heard.code() in MISCONFIGURED:
+                        self._refusal = heard
+            first = error.code() == KafkaError._TIMED_OUT and timeout == _FIRST_TRY_SECONDS
+            goes_on = first or error.code() in _COORDINATOR_MOVES
+            if self._refusal or not goes_on or time.monotonic() > deadline:
+                raise failed(
+                    self._settings,
+                    self._refusal or error,
+                    Permission(operation, "group", self._group_id),
+                    Permission(operation, "topic", self._topic),
+                )
+            timeout = REQUEST_SECONDS
             time.sleep(0.1)

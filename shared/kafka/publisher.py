@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as RawMessage
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
-from nextclick.shared.kafka.client import REQUEST_SECONDS, client_config, make_client, unavailable
+from nextclick.shared.kafka.client import (
+    REQUEST_SECONDS,
+    Permission,
+    client_config,
+    failed,
+    lacking,
+    make_client,
+    unavailable,
+)
 from nextclick.shared.messages import OutMessage
+from nextclick.shared.runtime.masking import redact, secrets_of_options
 from nextclick.shared.runtime.settings import KafkaSettings
 
 PRODUCER_CONFIG = {
@@ -41,10 +51,15 @@ class Publisher:
         self._settings = settings
         self._refusal: str | None = None
         self._connected = False
+        self._login_error = ""
+        self._topics: set[str] = set()
+        self._fatal: KafkaError | None = None
+        """What has ended the client."""
         self._producer: Producer = make_client(
             Producer,
             {
                 "message.timeout.ms": 0,  # a message waits for Kafka to come back, for ever
+                "error_cb": self._on_error,
                 **PRODUCER_CONFIG,
                 **client_config(settings),
             },
@@ -76,7 +91,9 @@ class Publisher:
         on_delivery = partial(self._on_delivery, receipt)
         for message in messages:
             receipt.outstanding += 1
-            produce(self._producer, message, on_delivery, while_full=self._raise_refusal)
+            self._topics.add(message.topic)
+            with self._translated():
+                produce(self._producer, message, on_delivery, while_full=self._raise_refusal)
         self.serve()
         return receipt
 
@@ -85,7 +102,8 @@ class Publisher:
 
         Raises ConfigurationError if Kafka has refused a message for good.
         """
-        self._producer.poll(0)
+        with self._translated():
+            self._producer.poll(0)
         self._raise_refusal()
 
     def wait_acknowledged(self, timeout: float = REQUEST_SECONDS) -> None:
@@ -95,17 +113,53 @@ class Publisher:
         queued, so calling again goes on waiting. Raises ConfigurationError if Kafka will not
         take a message at all.
         """
-        outstanding = self._producer.flush(timeout)
+        with self._translated():
+            outstanding = self._producer.flush(timeout)
         self._raise_refusal()
         if outstanding:
             raise Unavailable(
                 f"Kafka at {self._settings.bootstrap_servers}: {outstanding} messages not "
-                f"acknowledged within {timeout:g} s"
+                f"acknowledged within {timeout:g} s{self._login_error}"
             )
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Raise our own errors for those of the client.
+
+        With an error_cb `poll` and `flush` raise once what has ended the client; `produce` raises
+        ever after that it has ended.
+        """
+        try:
+            yield
+        # Beside KafkaException the client raises the bare error, which is no Exception, and a
+        # SystemError if a delivery report comes while its own exception is on the way.
+        except (KafkaException, KafkaError, SystemError) as raised:  # type: ignore[misc]
+            cause = raised.__cause__ if isinstance(raised, SystemError) else raised
+            if isinstance(cause, KafkaError):
+                error = cause
+            elif isinstance(cause, KafkaException):
+                error = cause.args[0]
+            else:
+                raise
+            if error.code() == KafkaError._FATAL and self._fatal is None:
+                try:
+                    self._producer.poll(0)
+                except KafkaException as first:
+                    error = first.args[0]
+            if error.fatal():
+                self._fatal = error
+            needed = [Permission("Write", "topic", topic) for topic in sorted(self._topics)]
+            raise failed(self._settings, self._fatal or error, *needed) from None
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._AUTHENTICATION:
+            cause = redact(secrets_of_options(self._settings.client_config), error.str())
+            self._login_error = f": {cause}; check NEXTCLICK_KAFKA__CLIENT_CONFIG"
 
     def _on_delivery(self, receipt: Receipt, error: KafkaError | None, raw: RawMessage) -> None:
         if error is None:
             receipt.outstanding -= 1
+            self._login_error = ""
         else:
             self._refusal = refusal(error, raw)
 
@@ -144,7 +198,8 @@ def produce(
 def refusal(error: KafkaError, raw: RawMessage) -> str:
     """Which message Kafka refused and why, for an error's text."""
     size = sum(len(part or b"") for part in (raw.key(), raw.value()))
+    remedy = lacking(error, Permission("Write", "topic", raw.topic() or "?"))
     return (
         f"a message of {size:,} bytes for topic {raw.topic()}, partition {raw.partition()}: "
-        f"{error.str()}; check the topic's settings (max.message.bytes) and permissions"
+        f"{error.str()}; {remedy or 'check the settings of the topic (max.message.bytes)'}"
     )

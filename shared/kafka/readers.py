@@ -8,13 +8,16 @@ from collections.abc import Callable, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
-from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.errors import Unavailable
 from nextclick.shared.kafka.client import (
     BULK,
     LOW_LATENCY,
-    MISCONFIGURED,
+    MISCONFIGURED_WITHOUT_GROUP,
     REQUEST_SECONDS,
+    WITHOUT_GROUP,
+    Permission,
     client_config,
+    failed,
     make_client,
     partitions_of,
     poll_raw,
@@ -50,9 +53,7 @@ class TopicReader:
         self._consumer = make_client(
             Consumer,
             {
-                # librdkafka wants a name even of a consumer that never joins the group.
-                "group.id": "nextclick-reader",
-                "enable.auto.commit": False,
+                **WITHOUT_GROUP,
                 "auto.offset.reset": "earliest",
                 **(BULK if bulk else LOW_LATENCY),
                 **client_config(settings),
@@ -101,14 +102,18 @@ class TopicReader:
             self._looked_at = self._clock()
             with contextlib.suppress(Unavailable):
                 self._add_new_partitions()
-        raws = poll_raw(self._consumer, max_messages, timeout)
-        for error in (raw.error() for raw in raws):
-            if error is not None and error.code() in MISCONFIGURED:
-                raise ConfigurationError(
-                    f"Kafka, {', '.join(self._topics)}: {error.str()}; check the permissions "
-                    "(SECURITY.md)"
-                )
-        return [read_message(raw) for raw in raws if raw.error() is None]
+        deadline = self._clock() + timeout
+        while True:
+            raws = poll_raw(self._consumer, max_messages, max(0.0, deadline - self._clock()))
+            for raw in raws:
+                error = raw.error()
+                if error is not None and error.code() in MISCONFIGURED_WITHOUT_GROUP:
+                    topic = raw.topic() or " and ".join(self._topics)
+                    raise failed(self._settings, error, Permission("Read", "topic", topic))
+            messages = [read_message(raw) for raw in raws if raw.error() is None]
+            # An error that heals is no silence.
+            if messages or not raws or self._clock() >= deadline:
+                return messages
 
     def _add_new_partitions(self) -> None:
         known = {(place.topic, place.partition) for place in self._consumer.assignment()}

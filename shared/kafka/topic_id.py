@@ -10,7 +10,14 @@ from typing import Any
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from nextclick.shared.kafka.client import REQUEST_SECONDS, client_config, make_client, unavailable
+from nextclick.shared.kafka.client import (
+    REQUEST_SECONDS,
+    SEE,
+    Permission,
+    client_config,
+    failed,
+    make_client,
+)
 from nextclick.shared.runtime.settings import KafkaSettings
 
 ASK_SECONDS = 1.0
@@ -34,12 +41,14 @@ class TopicId:
     def read(self) -> str:
         """Ask and wait. Empty if the brokers give topics no ids (before Kafka 2.8).
 
-        Raises Unavailable if Kafka does not answer or has no such topic.
+        Raises Unavailable if Kafka does not answer or has no such topic, ConfigurationError if we
+        may not see it.
         """
         try:
             return _id(self._ask())
         except KafkaException as error:
-            raise unavailable(self._settings, error) from None
+            needed = Permission(SEE, "topic", self._topic)
+            raise failed(self._settings, error.args[0], needed) from None
 
     def has_changed(self) -> bool:
         """Whether the topic is another one than when last asked. Raises like `read`."""

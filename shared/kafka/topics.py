@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ConfigResource,
@@ -14,7 +14,16 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
-from nextclick.shared.kafka.client import REQUEST_SECONDS, client_config, make_client, unavailable
+from nextclick.shared.kafka.client import (
+    REQUEST_SECONDS,
+    SEE,
+    Permission,
+    client_config,
+    failed,
+    lacking,
+    make_client,
+    unavailable,
+)
 from nextclick.shared.runtime.settings import KafkaSettings
 
 
@@ -47,6 +56,8 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[str]) -> list[str]:
             code = error.args[0].code()
             if code == KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
                 continue
+            if code in _NOT_ALLOWED:
+                raise _may_not(settings, admin, topic, error.args[0]) from None
             if error.args[0].retriable() or code == KafkaError._TIMED_OUT:
                 raise unavailable(settings, error) from None
             raise ConfigurationError(
@@ -55,6 +66,35 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[str]) -> list[str]:
             ) from None
     _wait_until_known(settings, admin, created)
     return created
+
+
+_NOT_ALLOWED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
+
+
+def _may_not(
+    settings: KafkaSettings, admin: AdminClient, topic: str, refusal: KafkaError
+) -> ConfigurationError | Unavailable:
+    """Which permission is missing: a topic that is not listed may only be hidden from us."""
+    if _is_hidden(admin, topic):
+        return failed(settings, refusal, Permission(SEE, "topic", topic))
+    return ConfigurationError(
+        f"Kafka at {settings.bootstrap_servers} has no topic {topic}, and "
+        f"{lacking(refusal, Permission('Create', 'topic', topic))}; `nextclick topics create` "
+        "creates it for whoever has it"
+    )
+
+
+def _is_hidden(admin: AdminClient, topic: str) -> bool:
+    """Whether we may not see a topic, be it there or not."""
+    asked = admin.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_SECONDS)
+    try:
+        asked[topic].result()
+    except KafkaException as error:
+        return bool(error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    return False
 
 
 def _config(settings: KafkaSettings) -> dict[str, str]:
@@ -87,6 +127,13 @@ def _wait_until_known(settings: KafkaSettings, admin: AdminClient, topics: Seque
     """
     deadline = time.monotonic() + REQUEST_SECONDS
     while unknown := set(topics) - _topics_of(settings, admin).keys():
+        for topic in unknown:
+            if _is_hidden(admin, topic):
+                raise ConfigurationError(
+                    f"Kafka at {settings.bootstrap_servers} has created the topic {topic}, and "
+                    f"does not show it: this user lacks {Permission(SEE, 'topic', topic)} "
+                    "(SECURITY.md)"
+                )
         if time.monotonic() > deadline:
             raise Unavailable(
                 f"Kafka at {settings.bootstrap_servers} has created {', '.join(sorted(unknown))} "

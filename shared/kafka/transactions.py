@@ -18,7 +18,9 @@ from nextclick.shared.kafka.background import BackgroundCall
 from nextclick.shared.kafka.client import (
     MISCONFIGURED,
     REQUEST_SECONDS,
+    Permission,
     client_config,
+    failed,
     make_client,
     unavailable,
 )
@@ -41,6 +43,7 @@ class TransactionalPublisher:
         self._settings = settings
         self._id = transactional_id
         self._topic = topic
+        self._naming = Permission("Write", "transactional id", transactional_id)
         self._producer = self._new_client()
 
     def _new_client(self) -> Producer:
@@ -132,7 +135,7 @@ class TransactionalPublisher:
             on_step("acknowledged")
             producer.commit_transaction(REQUEST_SECONDS)
         except KafkaException as error:
-            self._abort(producer, error)
+            self._abort(producer, error, messages)
         except SystemError as error:
             # confluent-kafka stumbles over its own exception when a delivery report brings a fatal
             # error. What it was nobody knows.
@@ -143,7 +146,9 @@ class TransactionalPublisher:
                     f"Kafka at {self._settings.bootstrap_servers} refused {refusals[0]}"
                 )
 
-    def _abort(self, producer: Producer, raised: KafkaException) -> None:
+    def _abort(
+        self, producer: Producer, raised: KafkaException, messages: Sequence[OutMessage]
+    ) -> None:
         error: KafkaError = raised.args[0]
         if not error.txn_requires_abort():
             raise self._translated(raised) from None
@@ -152,15 +157,16 @@ class TransactionalPublisher:
             producer.flush(REQUEST_SECONDS)  # hear now of what was thrown away with it
         except KafkaException as second:
             raise self._translated(second) from None
+        if error.code() in MISCONFIGURED:  # it would be aborted again and again
+            topics = sorted({message.topic for message in messages})
+            writing = [Permission("Write", "topic", topic) for topic in topics]
+            raise failed(self._settings, error, *writing, self._naming) from None
         raise CommitRefused(f"transaction aborted: {error.str()}") from None
 
     def _translated(self, raised: KafkaException) -> Exception:
         error: KafkaError = raised.args[0]
         if error.code() in MISCONFIGURED:
-            return ConfigurationError(
-                f"Kafka at {self._settings.bootstrap_servers}, transactional id {self._id}: "
-                f"{error.str()}; check the permissions (SECURITY.md)"
-            )
+            return failed(self._settings, error, self._naming)
         # Also if the producer or our name in the group was fenced: a transaction that expired in an
         # outage does that just as a twin does. Whether there is a twin the consumer finds out.
         return unavailable(self._settings, raised)

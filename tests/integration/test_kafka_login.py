@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
+import socket
+import ssl
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -65,20 +70,23 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     server.kill()
 
 
-def make_certificate() -> tuple[bytes, bytes]:
-    """A key and a certificate for 127.0.0.1 that it has signed itself, both as PEM."""
+def make_certificate(*, days: int = 1, host: str = "127.0.0.1") -> tuple[bytes, bytes]:
+    """A key and a certificate for an address that it has signed itself, both as PEM.
+
+    It is valid for so many days from now; below 0: since so long it is not.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nextclick test")])
     now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    address = x509.IPAddress(ipaddress.ip_address(host))
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - datetime.timedelta(days=9))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([address]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
@@ -139,6 +147,40 @@ def test_a_login_that_fails_says_why_on_one_line(
     assert PASSWORD not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("flaw", [{"days": -1}, {"host": "10.0.0.1"}])
+def test_a_certificate_of_a_known_ca_may_be_refused_for_other_reasons(
+    flaw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """librdkafka blames the CA whatever it is."""
+    monkeypatch.setattr(kafka_topics, "REQUEST_SECONDS", 1.0)
+    key, certificate = make_certificate(**flaw)
+    (tmp_path / "ca.pem").write_bytes(certificate)
+    (tmp_path / "server.pem").write_bytes(key + certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_shake_hands, args=(server, context), daemon=True).start()
+        settings = KafkaSettings(
+            bootstrap_servers=f"127.0.0.1:{server.getsockname()[1]}",
+            client_config={
+                "security.protocol": "SSL",
+                "ssl.ca.location": str(tmp_path / "ca.pem"),
+            },
+        )
+        with pytest.raises(Unavailable, match="expired, or is not for this host"):
+            ensure_topics(settings, ["clicks"])
+
+
+def _shake_hands(server: socket.socket, context: ssl.SSLContext) -> None:
+    while True:
+        try:
+            client, _ = server.accept()
+        except OSError:  # closed
+            return
+        with contextlib.suppress(OSError):
+            context.wrap_socket(client, server_side=True).close()
 
 
 def test_the_ca_file_of_the_options_is_read(tmp_path: Path) -> None:

@@ -1,0 +1,601 @@
+"""Least privilege: SECURITY.md's ACLs are enough for each service, and each is missed by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import re
+import shlex
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+import redis
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialDeletion,
+    UserScramCredentialUpsertion,
+)
+
+import nextclick
+from nextclick.services.api.intake import Intake
+from nextclick.services.api.page.feed import Feed
+from nextclick.services.cli.explain import find_answer
+from nextclick.services.dlq import dead_letters, redrive
+from nextclick.services.topics import check
+from nextclick.services.worker import main as worker_main
+from nextclick.services.worker import rebuild
+from nextclick.shared import embedded
+from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.kafka import (
+    ClickConsumer,
+    GroupOffsets,
+    LagMonitor,
+    Publisher,
+    TopicReader,
+    ensure_topics,
+    offsets_held,
+    read_offsets,
+)
+from nextclick.shared.messages import OutMessage
+from nextclick.shared.model import Scorer, select_device
+from nextclick.shared.registry import ModelSlot, Registry
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings, Settings
+from nextclick.shared.schemas import Click, Recommendation
+from nextclick.trainer import main as trainer_main
+from tests.backend import Backend
+from tests.faults import children
+from tests.faults.children import Child
+from tests.integration.test_kafka_login import make_certificate
+from tests.integration.traffic import publish_model
+from tests.waiting import until
+
+SECURITY = Path(__file__).parents[2] / "SECURITY.md"
+PASSWORD = "hunter2"
+TOPICS = ["clicks", "recommendations", "clicks.dlq"]
+ANY_TOPIC_OPERATION = "Describe (which Read and Write include)"
+REAUTHENTICATE_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One permission of a user."""
+
+    operation: str
+    kind: str
+    """topic, group or transactional-id, as kafka-acls.sh has it."""
+    name: str
+    prefixed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.kind} {self.name}"
+
+    def binding(self, user: str) -> AclBinding:
+        pattern = ResourcePatternType.PREFIXED if self.prefixed else ResourcePatternType.LITERAL
+        return AclBinding(
+            ResourceType[self.kind.upper().replace("-", "_")],
+            self.name,
+            pattern,
+            f"User:{user}",
+            "*",
+            AclOperation[self.operation.upper()],
+            AclPermissionType.ALLOW,
+        )
+
+
+def documented(user: str) -> list[Rule]:
+    """The permissions of a user in SECURITY.md."""
+    rules = []
+    for line in SECURITY.read_text().splitlines():
+        if not line.startswith("kafka-acls.sh"):
+            continue
+        options = shlex.split(line)
+        assert options[1:4] == ["…", "--add", "--allow-principal"], line
+        pairs = list(zip(options[5::2], options[6::2], strict=True))
+        assert {option for option, _ in pairs} <= {
+            "--operation", "--topic", "--group", "--transactional-id", "--resource-pattern-type",
+        }, line  # fmt: skip
+        if options[4] == f"User:{user}":
+            prefixed = ("--resource-pattern-type", "prefixed") in pairs
+            rules += [
+                Rule(operation, kind.removeprefix("--"), name, prefixed)
+                for option, operation in pairs
+                if option == "--operation"
+                for kind, name in pairs
+                if kind in ("--topic", "--group", "--transactional-id")
+            ]
+    assert rules, user
+    return rules
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A broker that asks for SCRAM over TLS, and lets nobody do what no ACL allows."""
+
+    admin: AdminClient
+    """May do everything."""
+    all_powerful: KafkaSettings
+    port: int
+    ca: Path
+
+    def user(self, rules: Iterable[Rule]) -> dict[str, object]:
+        """A new user with these permissions; the client_config to log in with."""
+        name = f"user-{uuid.uuid4().hex[:8]}"
+        scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+        made = UserScramCredentialUpsertion(name, scram, PASSWORD.encode())
+        self.admin.alter_user_scram_credentials([made])[name].result()
+        self.allow(name, rules)
+        return {
+            "security.protocol": "SASL_SSL",
+            "ssl.ca.location": str(self.ca),
+            "sasl.mechanism": "SCRAM-SHA-512",
+            "sasl.username": name,
+            "sasl.password": PASSWORD,
+        }
+
+    def allow(self, user: str, rules: Iterable[Rule]) -> None:
+        """Add permissions, and wait until the broker knows them."""
+        bindings = [rule.binding(user) for rule in rules]
+        for future in (self.admin.create_acls(bindings) if bindings else {}).values():
+            future.result()
+        known = AclBindingFilter(
+            ResourceType.ANY,
+            None,  # type: ignore[arg-type]
+            ResourcePatternType.ANY,
+            f"User:{user}",
+            None,  # type: ignore[arg-type]
+            AclOperation.ANY,
+            AclPermissionType.ANY,
+        )
+        until(
+            lambda: set(bindings) <= set(self.admin.describe_acls(known).result()),
+            "the broker knows the ACLs",
+        )
+
+    def settings(self, login: dict[str, object]) -> KafkaSettings:
+        address = f"127.0.0.1:{self.port}"
+        return KafkaSettings(bootstrap_servers=address, client_config=login, partitions=1)
+
+    def send(self, *messages: tuple[str, bytes]) -> None:
+        publisher = Publisher(self.all_powerful)
+        publisher.send(OutMessage(topic, b"user", value) for topic, value in messages)
+        publisher.wait_acknowledged()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("kafka-acls")
+    key, certificate = make_certificate()
+    (folder / "ca.pem").write_bytes(certificate)
+    (folder / "server.pem").write_bytes(key + certificate)
+    port = embedded.free_port()
+    server = embedded.start_kafka(
+        folder,
+        listeners={"SASL_SSL": port},
+        properties={
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",  # of the listener without a login: broker and test
+            "allow.everyone.if.no.acl.found": "false",
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": (
+                "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+            ),
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(folder / "server.pem"),
+            "connections.max.reauth.ms": str(1000 * REAUTHENTICATE_SECONDS),
+        },
+    )
+    all_powerful = KafkaSettings(bootstrap_servers=server.address, partitions=1)
+    ensure_topics(all_powerful, TOPICS)
+    admin = AdminClient({"bootstrap.servers": server.address, "log_level": 0})
+    made = Guarded(admin, all_powerful, port, folder / "ca.pem")
+    made.send(("clicks", click("0")), ("recommendations", b"{}"), ("clicks.dlq", b"{}"))
+    with closing(GroupOffsets(all_powerful, "clicks", "nextclick-worker")) as group:
+        group.commit({0: 1})  # else `rebuild` has nothing to read
+    yield made
+    server.kill()
+
+
+def click(event_id: str) -> bytes:
+    made = Click(event_id=event_id, user_id="user", item_id="1", timestamp=1_700_000_000_000)
+    return made.model_dump_json().encode()
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("registry")
+    publish_model(folder, seed=1)
+    return folder
+
+
+@pytest.fixture
+def environ(
+    backend: Backend, registry: Path, name: str, tmp_path: Path
+) -> Iterator[dict[str, str]]:
+    """All that a service needs beside Kafka."""
+    yield {
+        **os.environ,
+        "COLUMNS": "200",
+        f"{PREFIX}DEVICE": "cpu",
+        f"{PREFIX}LOG_FORMAT": "text",
+        f"{PREFIX}REGISTRY__URL": str(registry),
+        f"{PREFIX}REDIS__URL": backend.redis_url,
+        f"{PREFIX}REDIS__KEY_PREFIX": f"test:{name}:",
+        f"{PREFIX}TRAINER__EVENT_LOG": str(tmp_path / "event_log"),
+        f"{PREFIX}TRAINER__MIN_CLICKS": "1000000",
+        f"{PREFIX}WORKER__METRICS_PORT": "0",
+        f"{PREFIX}TRAINER__METRICS_PORT": "0",
+        f"{PREFIX}TRAINER__TORCH_THREADS": "1",
+    }
+    client = redis.Redis.from_url(backend.redis_url)
+    for key in client.scan_iter(match=f"test:{name}:*"):
+        client.delete(key)
+    client.close()
+
+
+ANSWER = Recommendation(
+    event_id="answered",
+    user_id="user",
+    items=[],
+    model_version="m",
+    history=["1"],
+    click_timestamp=1,
+    scored_at=2,
+)
+
+
+# Each does with Kafka what the service does, and returns.
+
+
+def answer_clicks(settings: Settings, guarded: Guarded) -> None:
+    """A worker: what is no click becomes a letter, a click is answered, both are committed."""
+    stop = threading.Event()
+    slot = ModelSlot(
+        Registry(settings.registry.url),
+        lambda checkpoint: Scorer(checkpoint, select_device("cpu"), 10),
+        0.1,
+    )
+    worker = worker_main.build(
+        settings, slot, stop, lambda step: stop.set() if step == "committed" else None
+    )
+    guarded.send(("clicks", b"no click"), ("clicks", click(uuid.uuid4().hex)))
+    slot.start()
+    try:
+        assert slot.wait(30)
+        limit = threading.Timer(30, stop.set)
+        limit.start()
+        worker.run()
+        limit.cancel()
+    finally:
+        worker.close()
+        slot.stop()
+
+
+def answer_clicks_exactly_once(settings: Settings, guarded: Guarded) -> None:
+    ours = settings.worker.model_copy(update={"guarantee": "exactly_once"})
+    answer_clicks(settings.model_copy(update={"worker": ours}), guarded)
+
+
+def collect_clicks(settings: Settings, guarded: Guarded) -> None:
+    assert trainer_main.run(settings, threading.Event(), once=True) is None
+
+
+def publish_clicks(settings: Settings, guarded: Guarded) -> None:
+    assert nextclick.publish_clicks([Click.model_validate_json(click("1"))], settings.kafka) == 1
+
+
+def post_clicks(settings: Settings, guarded: Guarded) -> None:
+    Intake(settings.kafka).publish([Click.model_validate_json(click("1"))])
+    with closing(LagMonitor(settings.kafka, "clicks", settings.worker.group_id)) as monitor:
+        monitor.ping(5.0)  # /readyz
+
+
+def look_at_the_page(settings: Settings, guarded: Guarded) -> None:
+    feed = Feed(settings.kafka, settings.worker.group_id, Registry(settings.registry.url), {})
+    stream = feed.look()
+    try:
+        until(lambda: feed.trouble or stream.points, "the page shows something", 20)
+        if feed.trouble:
+            raise ConfigurationError(feed.trouble)
+    finally:
+        feed.stop()
+
+
+def explain(settings: Settings, guarded: Guarded) -> None:
+    guarded.send(("recommendations", ANSWER.model_dump_json().encode()))
+    assert find_answer(settings, ANSWER.event_id) == ANSWER
+
+
+def read_recommendations(settings: Settings, guarded: Guarded) -> None:
+    list(nextclick.recommendations(settings.kafka, from_beginning=True, silence_seconds=0.5))
+
+
+def list_letters(settings: Settings, guarded: Guarded) -> None:
+    assert list(
+        read_offsets(settings.kafka, "clicks.dlq", offsets_held(settings.kafka, "clicks.dlq"))
+    )
+
+
+def redrive_letters(settings: Settings, guarded: Guarded) -> None:
+    guarded.send(("clicks.dlq", b"{}"))
+    gone, _ = redrive.run(settings, dead_letters.known(None))
+    assert gone
+
+
+def rebuild_sessions(settings: Settings, guarded: Guarded) -> None:
+    assert rebuild.run(settings).read
+
+
+def create_topics(settings: Settings, guarded: Guarded) -> None:
+    kafka = settings.kafka
+    wanted = [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic]
+    assert ensure_topics(kafka, wanted) == wanted
+    assert ensure_topics(kafka, wanted) == []
+
+
+def check_topics(settings: Settings, guarded: Guarded) -> None:
+    assert check.run(settings.kafka, 100).messages
+
+
+Service = Callable[[Settings, Guarded], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A service, and what it needs of what SECURITY.md gives to its user."""
+
+    user: str
+    run: Service
+    needs: Callable[[Rule], bool] = lambda rule: True
+
+    @property
+    def rules(self) -> list[Rule]:
+        return [rule for rule in documented(self.user) if self.needs(rule)]
+
+
+def _for_the_page(rule: Rule) -> bool:
+    return rule.operation != "Write"
+
+
+CASES = {
+    "worker": Case("worker", answer_clicks, lambda rule: rule.kind != "transactional-id"),
+    "worker-exactly-once": Case("worker", answer_clicks_exactly_once),
+    "trainer": Case("trainer", collect_clicks),
+    "shop": Case("shop", publish_clicks),
+    "api": Case("api", post_clicks, lambda rule: not _for_the_page(rule)),
+    "page": Case("api", look_at_the_page, _for_the_page),
+    "explain": Case("explain", explain),
+    "recommendations": Case("explain", read_recommendations),
+    "dlq": Case("dlq", list_letters),
+    "redrive": Case("redrive", redrive_letters),
+    "rebuild": Case("rebuild", rebuild_sessions),
+    "topics": Case("topics", create_topics),
+    "check": Case("check", check_topics),
+}
+
+
+@pytest.fixture
+def serve(
+    guarded: Guarded, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Case, list[Rule]], None]:
+    """Run a service as a user with these permissions."""
+    for variable, value in environ.items():
+        monkeypatch.setenv(variable, value)
+
+    def run(case: Case, rules: list[Rule]) -> None:
+        login = guarded.user(anew(rules) if case.user == "topics" else rules)
+        kafka = guarded.settings(login)
+        if case.user == "topics":
+            kafka = kafka.model_copy(
+                update={
+                    f"{topic}_topic": f"{getattr(kafka, f'{topic}_topic')}.{_suffix}"
+                    for topic in ("clicks", "recommendations", "dlq")
+                }
+            )
+        settings = Settings.from_environment().model_copy(update={"kafka": kafka})
+        case.run(settings, guarded)
+
+    _suffix = uuid.uuid4().hex[:8]
+
+    def anew(rules: list[Rule]) -> list[Rule]:
+        """The same for topics that are not there yet."""
+        return [dataclasses.replace(rule, name=f"{rule.name}.{_suffix}") for rule in rules]
+
+    return run
+
+
+Serve = Callable[[Case, list[Rule]], None]
+
+
+@pytest.mark.parametrize("name_of_case", CASES)
+def test_the_documented_permissions_are_enough(serve: Serve, name_of_case: str) -> None:
+    serve(CASES[name_of_case], CASES[name_of_case].rules)
+
+
+def one_left_out() -> Iterator[object]:
+    for name, case in CASES.items():
+        for rule in case.rules:
+            if case.run is answer_clicks_exactly_once and rule.kind != "transactional-id":
+                continue  # the same requests as at least once, up to the first transaction
+            yield pytest.param(case, rule, id=f"{name}-without-{rule}".replace(" ", "-"))
+
+
+def one_lessened() -> Iterator[object]:
+    """Who may see a topic gets further, and must hear of it later: Kafka's errors are others."""
+    for name, case in CASES.items():
+        for rule in case.rules:
+            if rule.operation in ("Read", "Write"):
+                yield pytest.param(case, rule, id=f"{name}-without-{rule}".replace(" ", "-"))
+
+
+@pytest.mark.parametrize(("case", "rule"), list(one_left_out()))
+def test_one_left_out_is_named(serve: Serve, case: Case, rule: Rule) -> None:
+    line = refusal(serve, case, [other for other in case.rules if other != rule])
+    operation = f"({re.escape(rule.operation)}|{re.escape(ANY_TOPIC_OPERATION)})"
+    assert re.search(f"{operation} on the {resource(rule)}", line), line
+
+
+@pytest.mark.parametrize(("case", "rule"), list(one_lessened()))
+def test_describe_instead_of_it_is_not_enough_and_named(
+    serve: Serve, case: Case, rule: Rule
+) -> None:
+    described = dataclasses.replace(rule, operation="Describe")
+    line = refusal(serve, case, [described if other == rule else other for other in case.rules])
+    assert re.search(f"lacks .*{rule.operation} on the {resource(rule)}", line), line
+
+
+def resource(rule: Rule) -> str:
+    return f"{rule.kind.replace('-', ' ')} {re.escape(rule.name)}"
+
+
+def refusal(serve: Serve, case: Case, rules: list[Rule]) -> str:
+    began = time.monotonic()
+    with pytest.raises(ConfigurationError) as caught:
+        serve(case, rules)
+    line = str(caught.value)
+    assert time.monotonic() - began < 10
+    assert "SECURITY.md" in line
+    assert "\n" not in line
+    assert PASSWORD not in line
+    return line
+
+
+def test_every_user_of_the_document_is_tried() -> None:
+    users = set(re.findall(r"--allow-principal User:(\S+)", SECURITY.read_text()))
+    assert users == {case.user for case in CASES.values()}
+    for user in users:
+        tried = itertools.chain(*(c.rules for c in CASES.values() if c.user == user))
+        assert set(tried) == set(documented(user))
+
+
+COMMANDS = {
+    "simulate": ("shop", ["simulate", "--seconds", "0.5", "--rate", "20"], 0, "topic clicks"),
+    "trainer": ("trainer", ["trainer", "--once"], 0, "topic clicks"),
+    "explain": ("explain", ["explain", "nobody"], 2, "topic recommendations"),
+    "dlq": ("dlq", ["dlq", "list"], 0, "topic clicks.dlq"),
+    "redrive": ("redrive", ["dlq", "redrive"], 0, "topic clicks.dlq"),
+    "rebuild": ("rebuild", ["sessions", "rebuild"], 0, "topic clicks"),
+    "create": ("topics", ["topics", "create"], 0, ""),  # they are there
+    "check": ("check", ["topics", "check"], 1, "topic clicks"),  # it finds what these tests send
+}
+
+
+@pytest.mark.parametrize("name_of_command", COMMANDS)
+def test_the_commands_do_with_it_and_say_without(
+    guarded: Guarded, environ: dict[str, str], tmp_path: Path, name_of_command: str
+) -> None:
+    user, arguments, code, missing = COMMANDS[name_of_command]
+
+    def run(name: str, rules: list[Rule]) -> tuple[int, str]:
+        log = tmp_path / f"{name}.log"
+        ours = environ | variables(guarded, guarded.user(rules))
+        child = Child(children.start(arguments, ours, log))
+        return child.wait(60), log.read_text()
+
+    returned, text = run("allowed", documented(user))
+    assert returned == code, text
+    assert "authorization" not in text.lower()
+    if missing:
+        returned, text = run("forbidden", [])
+        assert returned == 2, text
+        assert f"lacks {ANY_TOPIC_OPERATION} on the {missing} (SECURITY.md)" in text
+        assert "Traceback" not in text
+        assert PASSWORD not in text
+
+
+def variables(guarded: Guarded, login: dict[str, object]) -> dict[str, str]:
+    return {
+        f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{guarded.port}",
+        f"{PREFIX}KAFKA__CLIENT_CONFIG": json.dumps(login),
+    }
+
+
+def test_worker_and_api_as_processes(
+    guarded: Guarded, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """A click by HTTP is answered; each process logs in as its own user, and nothing is refused."""
+    api_port = embedded.free_port()
+    port = {f"{PREFIX}API__PORT": str(api_port)}
+    logs = {name: tmp_path / f"{name}.log" for name in ("worker", "api")}
+    processes = [
+        Child(
+            children.start(
+                [name],
+                environ | port | variables(guarded, guarded.user(documented(name))),
+                log,
+            )
+        )
+        for name, log in logs.items()
+    ]
+    try:
+        address = f"http://127.0.0.1:{api_port}"
+        until(lambda: answers(f"{address}/readyz"), "the api is ready")
+        body = {"user_id": "u", "item_id": "1", "event_id": uuid.uuid4().hex}
+        assert httpx.post(f"{address}/clicks", json=body, timeout=10).status_code == 202
+        everything = TopicReader(guarded.all_powerful, ["recommendations"])
+        until(
+            lambda: any(body["event_id"].encode() in (m.value or b"") for m in everything.poll()),
+            "the click is answered",
+        )
+        everything.close()
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait(20)
+    for log in logs.values():
+        assert "authorization" not in log.read_text().lower(), log.read_text()
+        assert PASSWORD not in log.read_text()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=3).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_a_login_that_is_taken_away_ends_a_consumer_and_is_said_by_a_producer(
+    guarded: Guarded,
+) -> None:
+    login = guarded.user([*documented("worker"), *documented("shop")])
+    settings = guarded.settings(login)
+    consumer = ClickConsumer(settings, "clicks", "nextclick-worker")
+    publisher = Publisher(settings)
+    publisher.connect()
+    until(lambda: (consumer.poll(100, 0.1), consumer.assignment)[1], "the group is joined")
+    user = str(login["sasl.username"])
+    gone = UserScramCredentialDeletion(user, ScramMechanism.SCRAM_SHA_512)
+    guarded.admin.alter_user_scram_credentials([gone])[user].result()
+    deadline = time.monotonic() + 10 * REAUTHENTICATE_SECONDS
+    with pytest.raises(ConfigurationError, match="SASL authentication error"):  # noqa: PT012
+        while time.monotonic() < deadline:
+            consumer.poll(100, 0.2)
+    publisher.send([OutMessage("clicks", b"k", b"v")])
+    with pytest.raises(Unavailable, match=r"not acknowledged .* SASL authentication error"):
+        publisher.wait_acknowledged(2.0)
+    consumer.close()
+
+
+def test_a_producer_that_may_write_nowhere_ends_with_the_reason(guarded: Guarded) -> None:
+    """Kafka gives it no producer id; librdkafka then names no reason but the first time."""
+    publisher = Publisher(guarded.settings(guarded.user([Rule("Describe", "topic", "clicks")])))
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="lacks Write on the topic clicks"):  # noqa: PT012
+            publisher.send([OutMessage("clicks", b"k", b"v")])
+            publisher.wait_acknowledged()
