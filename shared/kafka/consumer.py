@@ -31,6 +31,7 @@ from nextclick.shared.kafka.client import (
     LOW_LATENCY,
     MISCONFIGURED,
     REQUEST_SECONDS,
+    MakeClient,
     client_config,
     make_client,
     poll_raw,
@@ -88,6 +89,8 @@ class ClickConsumer:
         instance_id: str = "",
         bulk: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        make_client: MakeClient = make_client,
+        background: Callable[[str, Callable[[], object]], BackgroundCall] = BackgroundCall,
     ) -> None:
         """Prepare the client; the group is joined with the first poll.
 
@@ -98,8 +101,11 @@ class ClickConsumer:
         say after a crash, takes the partitions over at once; without one the group waits
         SESSION_TIMEOUT_MS for the dead.
         `bulk`: read in few large pieces, and allow for hours between two polls.
+        `make_client` and `background` make the client and its calls; a simulation has its own.
         """
         self._settings = settings
+        self._make_client = make_client
+        self._background = background
         self.topic = topic
         self._group_id = group_id
         self._instance_id = instance_id
@@ -115,7 +121,7 @@ class ClickConsumer:
         self._failure: NextclickError | None = None
         """What a callback wants `poll` to raise: librdkafka's own work must be done first."""
         self._positions = Positions()
-        self._topic_id = TopicId(settings, topic, clock)
+        self._topic_id = TopicId(settings, topic, clock, make_client)
         self._made_anew = False
         self._commit_warnings = RateLimit()
         self._call: BackgroundCall | None = None
@@ -241,7 +247,7 @@ class ClickConsumer:
             if self._within_callback:  # another thread would wait for the poll that we are in
                 self._commit_and_wait(offsets)
             else:
-                self._call = BackgroundCall("commit", lambda: self._commit_and_wait(offsets))
+                self._call = self._background("commit", lambda: self._commit_and_wait(offsets))
                 self._wait_for_call()
         except KafkaException as error:
             if self._note_shut_out(error.args[0]) or error.args[0].code() in _GROUP_HAS_MOVED_ON:
@@ -388,7 +394,9 @@ class ClickConsumer:
         one that waits for an answer. Its twin is in the group then, until its session is over. A
         process that has our name stays. Raises Fenced if it does, Unavailable while that is open.
         """
-        if self._instance_id and self._instance_id in instance_ids(self._settings, self._group_id):
+        if self._instance_id and self._instance_id in instance_ids(
+            self._settings, self._group_id, self._make_client
+        ):
             if self._clock() - self._shut_out_at > NAME_TAKEN_SECONDS:
                 raise Fenced(
                     f"somebody else is in the group {self._group_id} in our name "
@@ -404,7 +412,7 @@ class ClickConsumer:
         self._remove(set(self.assignment))
         self._consumer.close()
         self._shut_out, self.committing, self._subscribed = None, False, False
-        self._consumer = make_client(Consumer, self._config)
+        self._consumer = self._make_client(Consumer, self._config)
 
     def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
         self.committing = False

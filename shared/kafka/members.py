@@ -5,11 +5,19 @@ from __future__ import annotations
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from nextclick.shared.kafka.client import REQUEST_SECONDS, client_config, make_client, unavailable
+from nextclick.shared.kafka.client import (
+    REQUEST_SECONDS,
+    MakeClient,
+    client_config,
+    make_client,
+    unavailable,
+)
 from nextclick.shared.runtime.settings import KafkaSettings
 
 
-def instance_ids(settings: KafkaSettings, group_id: str) -> set[str]:
+def instance_ids(
+    settings: KafkaSettings, group_id: str, make_client: MakeClient = make_client
+) -> set[str]:
     """The `group.instance.id` of each static member of a group (KIP-345).
 
     Raises Unavailable if Kafka does not answer.

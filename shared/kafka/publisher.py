@@ -10,7 +10,13 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as RawMessage
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
-from nextclick.shared.kafka.client import REQUEST_SECONDS, client_config, make_client, unavailable
+from nextclick.shared.kafka.client import (
+    REQUEST_SECONDS,
+    MakeClient,
+    client_config,
+    make_client,
+    unavailable,
+)
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.settings import KafkaSettings
 
@@ -37,7 +43,8 @@ class Receipt:
 class Publisher:
     """Produces messages and knows when the broker has them all."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, make_client: MakeClient = make_client) -> None:
+        """Prepare the client, made by `make_client`."""
         self._settings = settings
         self._refusal: str | None = None
         self._connected = False

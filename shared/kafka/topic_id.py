@@ -10,7 +10,13 @@ from typing import Any
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from nextclick.shared.kafka.client import REQUEST_SECONDS, client_config, make_client, unavailable
+from nextclick.shared.kafka.client import (
+    REQUEST_SECONDS,
+    MakeClient,
+    client_config,
+    make_client,
+    unavailable,
+)
 from nextclick.shared.runtime.settings import KafkaSettings
 
 ASK_SECONDS = 1.0
@@ -21,7 +27,11 @@ class TopicId:
     """Asks for the id of a topic. A topic that is deleted and created again has another one."""
 
     def __init__(
-        self, settings: KafkaSettings, topic: str, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: KafkaSettings,
+        topic: str,
+        clock: Callable[[], float] = time.monotonic,
+        make_client: MakeClient = make_client,
     ) -> None:
         self._settings = settings
         self._topic = topic
