@@ -143,6 +143,8 @@ class ClickConsumer:
         """By partition of ours, the newest offset that Kafka has confirmed to us."""
         self.committing = False
         """A commit is under way."""
+        self._overtaken: dict[int, int] = {}
+        """Offsets to commit again: the client has repeated an older commit after them."""
         config = {
             "group.id": group_id,
             "enable.auto.commit": False,
@@ -192,6 +194,8 @@ class ClickConsumer:
         if not self._bulk and self._topic_id.has_changed_lately():
             self.read_anew()
         self._place()
+        if self._overtaken and not self.committing:
+            self.commit(self._overtaken)
         self._revoked.clear()
         raws = poll_raw(self._consumer, max_messages, timeout)
         if self._failure is not None:
@@ -242,7 +246,8 @@ class ClickConsumer:
         may be us again, starts from the last committed offset. Raises Unavailable if Kafka does not
         answer.
         """
-        self._wait_for_call()
+        with contextlib.suppress(KafkaException):  # of an older commit, which this one replaces
+            self._wait_for_call()
         try:
             if self._within_callback:  # another thread would wait for the poll that we are in
                 self._commit_and_wait(offsets)
@@ -421,6 +426,10 @@ class ClickConsumer:
             if reason is None and place.partition in self.assignment:
                 newest = self.committed.get(place.partition, 0)
                 self.committed[place.partition] = max(newest, place.offset)
+                if place.offset < newest:
+                    self._overtaken[place.partition] = newest
+                else:
+                    self._overtaken.pop(place.partition, None)
             elif (
                 reason is not None
                 and not self._note_shut_out(reason)
@@ -466,6 +475,7 @@ class ClickConsumer:
         self._positions.forget(gone)
         for partition in gone:
             self.committed.pop(partition, None)
+            self._overtaken.pop(partition, None)
         self.on_removed(gone)
         log.info("revoked partitions %s", sorted(gone), extra={"partitions": sorted(gone)})
 
