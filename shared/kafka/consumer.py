@@ -376,8 +376,10 @@ class ClickConsumer:
                 if partition not in self._positions.unplaced:
                     self.read_to_end.add(partition)
             elif error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:
-                # It may be late, and speak of a place where we have gone on from since.
-                self._positions.unplaced.add(partition)
+                # It may be late, and speak of a place where we have gone on from since, or of a
+                # partition that was revoked within this poll.
+                if partition in self.assignment:
+                    self._positions.unplaced.add(partition)
             else:
                 self._raise_or_warn(error)
         return messages

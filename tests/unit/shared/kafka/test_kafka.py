@@ -162,6 +162,23 @@ def test_offsets_that_an_older_commit_has_overwritten_are_committed_again() -> N
     assert client.commits[3:] == [{0: 9}], "until it works, and no longer"
 
 
+def test_a_partition_without_offset_that_is_revoked_in_the_same_poll_is_left_alone() -> None:
+    """It was begun to be read by us, beside its new owner."""
+    client = Client()
+    consumer = consumer_of(client)
+    no_offset = FakeMessage(p=0, o=-1)
+    no_offset.error = lambda: KafkaError(KafkaError._AUTO_OFFSET_RESET)
+
+    def revoke(count: int, timeout: float) -> list[FakeMessage]:
+        consumer._on_revoke(None, [TopicPartition("clicks", 0)])  # type: ignore[arg-type]
+        return []
+
+    client.poll = lambda timeout: no_offset  # type: ignore[method-assign, assignment, return-value]
+    client.consume = revoke  # type: ignore[attr-defined]
+    assert consumer.poll(10, 0) == []
+    assert consumer._positions.unplaced == set()
+
+
 def test_a_header_whose_name_is_no_text_costs_only_the_headers() -> None:
     """Anybody can send one, and the client then raises this: the worker must not stop for it."""
 
