@@ -12,7 +12,7 @@ AUDIT := build/audit
 OLDEST := build/oldest
 
 .PHONY: help demo test test-long check test-ids test-oldest-client test-containers \
-	test-kafka-3.9 test-redis-7 faults soak lint format bench-drift peers bench-peers \
+	test-kafka-3.9 test-redis-7 simulate faults soak lint format bench-drift peers bench-peers \
 	bench-replay bench-http fuzz audit bill screenshots generated lock clean
 help:            ## list the targets
 	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -75,6 +75,9 @@ test-redis-7: $(INSTALLED) ## the Redis tests on the Redis that is installed; ma
 	@command -v redis-server > /dev/null || { echo "needs redis-server, 7 or newer"; exit 1; }
 	@REDIS_SERVER_BINARY=redis-server $(BIN)/pytest tests/contract \
 	  tests/integration/test_redis_login.py $(ARGS)
+
+simulate: $(INSTALLED) ## seed after seed of simulated histories; ARGS="--minutes 60"
+	@$(BIN)/python -m tests.simulation $(ARGS)
 
 faults: $(INSTALLED) ## break everything at length; a line a fault
 	@$(BIN)/pytest tests/faults --long $(ARGS)

@@ -164,6 +164,7 @@ class ExactlyOnce:
         refusal, self._refusal = self._refusal, None
         if refusal is not None:
             self._queued.clear()  # the worker goes back to before it, too
+            self._committed.clear()  # it counts anew: these are not to be taken off that
             raise refusal
 
     def _end(self) -> None:

@@ -19,10 +19,15 @@ class BackgroundCall:
     may even forget to connect again (its issues 5456 and 5511): the thread is then left behind.
     """
 
-    def __init__(self, name: str, work: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[], object],
+        thread: Callable[..., threading.Thread] = threading.Thread,
+    ) -> None:
         self._work = work
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from confluent_kafka import (
     TIMESTAMP_NOT_AVAILABLE,
@@ -139,6 +139,10 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
         "throttle_cb": _on_throttle,
         **settings.client_config,
     }
+
+
+MakeClient: TypeAlias = Callable[[Callable[[dict[str, Any]], Any], dict[str, Any]], Any]
+"""`make_client`, or what a simulation has instead."""
 
 
 def make_client(kind: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:

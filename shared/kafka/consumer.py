@@ -30,6 +30,7 @@ from nextclick.shared.kafka.client import (
     LOW_LATENCY,
     MISCONFIGURED,
     REQUEST_SECONDS,
+    MakeClient,
     Permission,
     client_config,
     failed,
@@ -92,6 +93,8 @@ class ClickConsumer:
         instance_id: str = "",
         bulk: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        make_client: MakeClient = make_client,
+        background: Callable[[str, Callable[[], object]], BackgroundCall] = BackgroundCall,
     ) -> None:
         """Prepare the client; the group is joined with the first poll.
 
@@ -102,8 +105,11 @@ class ClickConsumer:
         say after a crash, takes the partitions over at once; without one the group waits
         SESSION_TIMEOUT_MS for the dead.
         `bulk`: read in few large pieces, and allow for hours between two polls.
+        `make_client` and `background` make the client and its calls; a simulation has its own.
         """
         self._settings = settings
+        self._make_client = make_client
+        self._background = background
         self.topic = topic
         self._group_id = group_id
         self._instance_id = instance_id
@@ -119,7 +125,7 @@ class ClickConsumer:
         self._failure: NextclickError | None = None
         """What a callback wants `poll` to raise: librdkafka's own work must be done first."""
         self._positions = Positions()
-        self._topic_id = TopicId(settings, topic, clock)
+        self._topic_id = TopicId(settings, topic, clock, make_client)
         self._made_anew = False
         self._commit_warnings = RateLimit()
         self._login_error: KafkaError | None = None
@@ -143,6 +149,8 @@ class ClickConsumer:
         """By partition of ours, the newest offset that Kafka has confirmed to us."""
         self.committing = False
         """A commit is under way."""
+        self._overtaken: dict[int, int] = {}
+        """Offsets to commit again: the client has repeated an older commit after them."""
         config = {
             "group.id": group_id,
             "enable.auto.commit": False,
@@ -193,6 +201,8 @@ class ClickConsumer:
         if not self._bulk and self._topic_id.has_changed_lately():
             self.read_anew()
         self._place()
+        if self._overtaken and not self.committing:
+            self.commit(self._overtaken)
         self._revoked.clear()
         raws = poll_raw(self._consumer, max_messages, timeout)
         if self._failure is not None:
@@ -245,12 +255,13 @@ class ClickConsumer:
         may be us again, starts from the last committed offset. Raises Unavailable if Kafka does not
         answer.
         """
-        self._wait_for_call()
+        with contextlib.suppress(KafkaException):  # of an older commit, which this one replaces
+            self._wait_for_call()
         try:
             if self._within_callback:  # another thread would wait for the poll that we are in
                 self._commit_and_wait(offsets)
             else:
-                self._call = BackgroundCall("commit", lambda: self._commit_and_wait(offsets))
+                self._call = self._background("commit", lambda: self._commit_and_wait(offsets))
                 self._wait_for_call()
         except KafkaException as error:
             if self._note_shut_out(error.args[0]) or error.args[0].code() in _GROUP_HAS_MOVED_ON:
@@ -374,8 +385,10 @@ class ClickConsumer:
                 if partition not in self._positions.unplaced:
                     self.read_to_end.add(partition)
             elif error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:
-                # It may be late, and speak of a place where we have gone on from since.
-                self._positions.unplaced.add(partition)
+                # It may be late, and speak of a place where we have gone on from since, or of a
+                # partition that was revoked within this poll.
+                if partition in self.assignment:
+                    self._positions.unplaced.add(partition)
             else:
                 self._raise_or_warn(error)
         return messages
@@ -397,7 +410,9 @@ class ClickConsumer:
         one that waits for an answer. Its twin is in the group then, until its session is over. A
         process that has our name stays. Raises Fenced if it does, Unavailable while that is open.
         """
-        if self._instance_id and self._instance_id in instance_ids(self._settings, self._group_id):
+        if self._instance_id and self._instance_id in instance_ids(
+            self._settings, self._group_id, self._make_client
+        ):
             if self._clock() - self._shut_out_at > NAME_TAKEN_SECONDS:
                 raise Fenced(
                     f"somebody else is in the group {self._group_id} in our name "
@@ -413,7 +428,7 @@ class ClickConsumer:
         self._remove(set(self.assignment))
         self._consumer.close()
         self._shut_out, self.committing, self._subscribed = None, False, False
-        self._consumer = make_client(Consumer, self._config)
+        self._consumer = self._make_client(Consumer, self._config)
 
     def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
         self.committing = False
@@ -422,6 +437,10 @@ class ClickConsumer:
             if reason is None and place.partition in self.assignment:
                 newest = self.committed.get(place.partition, 0)
                 self.committed[place.partition] = max(newest, place.offset)
+                if place.offset < newest:
+                    self._overtaken[place.partition] = newest
+                else:
+                    self._overtaken.pop(place.partition, None)
             elif (
                 reason is not None
                 and not self._note_shut_out(reason)
@@ -482,6 +501,7 @@ class ClickConsumer:
         self._positions.forget(gone)
         for partition in gone:
             self.committed.pop(partition, None)
+            self._overtaken.pop(partition, None)
         self.on_removed(gone)
         log.info("revoked partitions %s", sorted(gone), extra={"partitions": sorted(gone)})
 

@@ -8,6 +8,7 @@ from confluent_kafka.admin import AdminClient
 from nextclick.shared.kafka.client import (
     REQUEST_SECONDS,
     SEE,
+    MakeClient,
     Permission,
     client_config,
     failed,
@@ -16,7 +17,9 @@ from nextclick.shared.kafka.client import (
 from nextclick.shared.runtime.settings import KafkaSettings
 
 
-def instance_ids(settings: KafkaSettings, group_id: str) -> set[str]:
+def instance_ids(
+    settings: KafkaSettings, group_id: str, make_client: MakeClient = make_client
+) -> set[str]:
     """The `group.instance.id` of each static member of a group (KIP-345).
 
     Raises Unavailable if Kafka does not answer, ConfigurationError if we may not ask.

@@ -13,6 +13,7 @@ from confluent_kafka import Message as RawMessage
 from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.kafka.client import (
     REQUEST_SECONDS,
+    MakeClient,
     Permission,
     client_config,
     failed,
@@ -47,7 +48,8 @@ class Receipt:
 class Publisher:
     """Produces messages and knows when the broker has them all."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, make_client: MakeClient = make_client) -> None:
+        """Prepare the client, made by `make_client`."""
         self._settings = settings
         self._refusal: str | None = None
         self._connected = False

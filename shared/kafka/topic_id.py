@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 from nextclick.shared.kafka.client import (
     REQUEST_SECONDS,
     SEE,
+    MakeClient,
     Permission,
     client_config,
     failed,
@@ -28,7 +29,11 @@ class TopicId:
     """Asks for the id of a topic. A topic that is deleted and created again has another one."""
 
     def __init__(
-        self, settings: KafkaSettings, topic: str, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: KafkaSettings,
+        topic: str,
+        clock: Callable[[], float] = time.monotonic,
+        make_client: MakeClient = make_client,
     ) -> None:
         self._settings = settings
         self._topic = topic

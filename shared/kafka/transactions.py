@@ -18,6 +18,7 @@ from nextclick.shared.kafka.background import BackgroundCall
 from nextclick.shared.kafka.client import (
     MISCONFIGURED,
     REQUEST_SECONDS,
+    MakeClient,
     Permission,
     client_config,
     failed,
@@ -35,19 +36,29 @@ TRANSACTION_TIMEOUT_MS = 30_000
 class TransactionalPublisher:
     """Makes messages and a consumer's offsets visible together; one transaction at a time."""
 
-    def __init__(self, settings: KafkaSettings, transactional_id: str, topic: str) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        transactional_id: str,
+        topic: str,
+        make_client: MakeClient = make_client,
+        background: Callable[[str, Callable[[], object]], BackgroundCall] = BackgroundCall,
+    ) -> None:
         """Prepare the client; `transactional_id` names one worker and its heirs.
 
-        The offsets are those of `topic`.
+        The offsets are those of `topic`. `make_client` and `background` make clients and
+        transactions; a simulation has its own.
         """
         self._settings = settings
+        self._make_client = make_client
+        self._background = background
         self._id = transactional_id
         self._topic = topic
         self._naming = Permission("Write", "transactional id", transactional_id)
         self._producer = self._new_client()
 
     def _new_client(self) -> Producer:
-        client: Producer = make_client(
+        client: Producer = self._make_client(
             Producer,
             {
                 **PRODUCER_CONFIG,
@@ -100,7 +111,7 @@ class TransactionalPublisher:
         nobody knows what became of it.
         """
         producer = self._producer  # a later one is none of this transaction's business
-        return BackgroundCall(
+        return self._background(
             "transaction", lambda: self._transact(producer, messages, offsets, group, on_step)
         )
 

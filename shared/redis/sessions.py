@@ -19,8 +19,8 @@ import redis
 
 from nextclick.shared.errors import Unavailable
 from nextclick.shared.messages import Place
-from nextclick.shared.redis.client import Script, translated_errors
-from nextclick.shared.redis.cluster import connect
+from nextclick.shared.redis.client import RedisServer, Script, translated_errors
+from nextclick.shared.redis.cluster import RedisCluster, connect
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.masking import printable
 from nextclick.shared.runtime.settings import Settings
@@ -111,11 +111,13 @@ class RedisSessions:
         ttl_seconds: int,
         timeout_seconds: float,
         cluster: bool = False,
+        connect: Callable[..., RedisServer | RedisCluster] = connect,
     ) -> None:
         """Connects at the first call.
 
-        `cluster`: the URL is of any node of a cluster. Raises ConfigurationError if `url` is not a
-        Redis URL, or cannot be that of a cluster.
+        `cluster`: the URL is of any node of a cluster. `connect` makes the client; a simulation
+        has its own. Raises ConfigurationError if `url` is not a Redis URL, or cannot be that of a
+        cluster.
         """
         self._redis = connect(url, timeout_seconds, cluster=cluster)
         self._key_prefix = key_prefix.encode()

@@ -6,6 +6,7 @@ import math
 import struct
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ from nextclick.shared.windows import HISTORY_LENGTH
 from nextclick.trainer.data import Split, click_log, samples
 from tests.backend import Backend
 from tests.redis_cluster import Cluster
+from tests.simulation.redis import LocalRedis
 
 GAP_MS = 1_800_000
 MakeStore = Callable[..., SessionStore]
@@ -39,13 +41,15 @@ def click(item: str, at: int = 0, user: str = "u", event_id: str | None = None) 
     return Click(event_id=event_id or uuid.uuid4().hex, user_id=user, item_id=item, timestamp=at)
 
 
-@pytest.fixture(params=["memory", "redis", "cluster"])
+@pytest.fixture(params=["memory", "simulated", "redis", "cluster"])
 def make_store(request: pytest.FixtureRequest, key_prefix: str) -> Iterator[MakeStore]:
     made: list[SessionStore] = []
 
     def make(gap_ms: int = GAP_MS, ttl_seconds: int = 3600) -> SessionStore:
         if request.param == "memory":
             return MemorySessions(gap_ms=gap_ms, ttl_seconds=ttl_seconds)
+        if request.param == "simulated":
+            return simulated_store(gap_ms, ttl_seconds)
         where = request.getfixturevalue("backend" if request.param == "redis" else "redis_cluster")
         made.append(redis_store(where, key_prefix, gap_ms, ttl_seconds))
         return made[-1]
@@ -53,6 +57,18 @@ def make_store(request: pytest.FixtureRequest, key_prefix: str) -> Iterator[Make
     yield make
     for store in made:
         store.close()
+
+
+def simulated_store(gap_ms: int, ttl_seconds: int) -> RedisSessions:
+    """sessions.lua as the simulation has it (tests/simulation/redis.py)."""
+    return RedisSessions(
+        "redis://simulated",
+        key_prefix="",
+        gap_ms=gap_ms,
+        ttl_seconds=ttl_seconds,
+        timeout_seconds=5,
+        connect=lambda url, timeout, cluster: cast(Any, LocalRedis()),
+    )
 
 
 def redis_store(
@@ -271,8 +287,11 @@ def test_redis_and_memory_agree_on_everything(
     memory = MemorySessions(gap_ms=GAP_MS, ttl_seconds=60)
     prefix = f"test:{name}:{uuid.uuid4().hex}:"  # gone after a minute
     real = redis_store(request.getfixturevalue(where), prefix, GAP_MS, 60)
+    simulated = simulated_store(GAP_MS, 60)
     for part in (slice(cut), slice(cut, None)):
-        assert real.append(clicks[part], places[part]) == memory.append(clicks[part], places[part])
+        histories = real.append(clicks[part], places[part])
+        assert histories == memory.append(clicks[part], places[part])
+        assert histories == simulated.append(clicks[part], places[part])
     real.close()
 
 

@@ -134,6 +134,21 @@ def test_an_aborted_transaction_is_said_before_anything_else_is_begun(call: str)
     assert len(ours.advance()) == 1
 
 
+def test_what_was_committed_before_an_abort_is_not_released_after_it() -> None:
+    """The worker has begun to count anew, and would take it off what it appends again."""
+    kafka = Kafka()
+    kafka.outcomes = [None, CommitRefused("aborted")]
+    ours = guarantee(kafka)
+    kafka.may_end.clear()
+    submit(ours, 5)
+    submit(ours, 9)
+    kafka.may_end.set()
+    with pytest.raises(CommitRefused, match="aborted"):
+        ours.finish()
+    assert kafka.begun == [{0: 5}, {0: 9}]
+    assert ours.advance() == []
+
+
 def until_it_ends(ours: ExactlyOnce) -> None:
     assert ours._open is not None
     ours._open.call._thread.join(10)

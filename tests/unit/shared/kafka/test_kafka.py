@@ -1,11 +1,23 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_CREATE_TIME,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 
+from nextclick.shared.errors import CommitRefused, Unavailable
 from nextclick.shared.kafka import ClickConsumer
 from nextclick.shared.kafka.client import RepeatFilter, read_message
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -71,6 +83,100 @@ def test_messages_of_partitions_given_up_meanwhile_are_left_to_their_new_owner()
 def test_messages_of_partitions_given_up_and_got_back_are_ours() -> None:
     assert offsets_kept(given_up=[0, 1], got_back=[0]) == [(0, 5)]
     assert offsets_kept(given_up=[0, 1], got_back=[0, 1]) == [(0, 5), (1, 6)]
+
+
+class Client:
+    """A librdkafka consumer whose commits end as a test says."""
+
+    def __init__(self) -> None:
+        self.on_commit: Callable[..., None] = lambda error, places: None
+        self.commits: list[dict[int, int]] = []
+        self.refusal: KafkaError | None = None
+        self.may_return = threading.Event()
+
+    def describe_topics(self, topics: object, request_timeout: float) -> dict[str, Future[None]]:
+        return {"clicks": Future()}
+
+    def subscribe(self, topics: list[str], **callbacks: object) -> None:
+        pass
+
+    def poll(self, timeout: float) -> None:
+        return None
+
+    def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> list[TopicPartition]:
+        self.commits.append({place.partition: place.offset for place in offsets})
+        if not asynchronous:
+            assert self.may_return.wait(10)
+            if self.refusal is not None:
+                raise KafkaException(self.refusal)
+        return offsets
+
+
+def consumer_of(client: Client) -> ClickConsumer:
+    """A member that has partition 0."""
+
+    def make(kind: object, config: dict[str, Any]) -> Client:
+        if kind is Consumer:
+            client.on_commit = config["on_commit"]
+        return client
+
+    settings = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    consumer = ClickConsumer(settings, "clicks", "g", make_client=make)
+    consumer._on_assign(None, [TopicPartition("clicks", 0)])  # type: ignore[arg-type]
+    return consumer
+
+
+def test_a_commit_that_ends_late_and_refused_does_not_end_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nextclick.shared.kafka.consumer.REQUEST_SECONDS", 0.01)
+    client = Client()
+    client.refusal = KafkaError(KafkaError.UNKNOWN_MEMBER_ID)
+    consumer = consumer_of(client)
+    with pytest.raises(Unavailable):
+        consumer.commit_now({0: 5})
+    assert consumer._call is not None
+    client.may_return.set()
+    consumer._call._thread.join(10)
+    monkeypatch.setattr("nextclick.shared.kafka.consumer.REQUEST_SECONDS", 10)
+    with pytest.raises(CommitRefused):  # the second one's own
+        consumer.commit_now({0: 5})
+    assert client.commits == [{0: 5}, {0: 5}]
+
+
+def test_offsets_that_an_older_commit_has_overwritten_are_committed_again() -> None:
+    """The client repeats a commit when the connection breaks, if need be after a newer one."""
+    client = Client()
+    consumer = consumer_of(client)
+    for offset in (5, 9):
+        consumer.commit({0: offset})
+    for offset in (9, 5):
+        client.on_commit(None, [TopicPartition("clicks", 0, offset)])
+    consumer.poll(1, 0)
+    assert client.commits == [{0: 5}, {0: 9}, {0: 9}]
+    assert consumer.committed == {0: 9}
+    client.on_commit(KafkaError(KafkaError.REBALANCE_IN_PROGRESS), [TopicPartition("clicks", 0, 9)])
+    consumer.poll(1, 0)
+    client.on_commit(None, [TopicPartition("clicks", 0, 9)])
+    consumer.poll(1, 0)
+    assert client.commits[3:] == [{0: 9}], "until it works, and no longer"
+
+
+def test_a_partition_without_offset_that_is_revoked_in_the_same_poll_is_left_alone() -> None:
+    """It was begun to be read by us, beside its new owner."""
+    client = Client()
+    consumer = consumer_of(client)
+    no_offset = FakeMessage(p=0, o=-1)
+    no_offset.error = lambda: KafkaError(KafkaError._AUTO_OFFSET_RESET)
+
+    def revoke(count: int, timeout: float) -> list[FakeMessage]:
+        consumer._on_revoke(None, [TopicPartition("clicks", 0)])  # type: ignore[arg-type]
+        return []
+
+    client.poll = lambda timeout: no_offset  # type: ignore[method-assign, assignment, return-value]
+    client.consume = revoke  # type: ignore[attr-defined]
+    assert consumer.poll(10, 0) == []
+    assert consumer._positions.unplaced == set()
 
 
 def test_a_header_whose_name_is_no_text_costs_only_the_headers() -> None:

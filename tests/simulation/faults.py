@@ -1,0 +1,226 @@
+"""What befalls a history: who works, what is clicked when, and what breaks. A seed decides it all.
+
+Faults strike at calls (the process dies, stands still, its request is lost, ...) or at a time (a
+worker joins, Kafka is away, ...). Whether one strikes at the n-th call is a matter of the seed and
+of n alone, so that a history can be run again with some of its faults only.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from tests.simulation.scheduler import Crash, Process, World
+
+CRASH = "crash"
+"""SIGKILL before the call."""
+DIES_AFTER = "dies after sending"
+PAUSE = "pause"
+REQUEST_LOST = "request lost"
+ANSWER_LOST = "answer lost"
+HELD = "request held"
+AT_CALLS = (CRASH, DIES_AFTER, PAUSE, REQUEST_LOST, ANSWER_LOST, HELD)
+
+JOIN = "join"
+LEAVE = "leave"
+"""SIGTERM; the worker is started again later, or never."""
+KILL = "kill"
+"""SIGKILL at some time, wherever it is then."""
+KAFKA_DOWN = "Kafka down"
+REDIS_DOWN = "Redis down"
+CLOCK_JUMP = "clock jump"
+AT_TIMES = (LEAVE, KILL, KAFKA_DOWN, REDIS_DOWN, CLOCK_JUMP, PAUSE)
+
+FOCI = ("", "", "poll", "append", "after polled", "after scored", "produce", "commit_transaction")
+"""Calls of which one in each history may be struck FOCUS times as often."""
+FOCUS = 20
+
+AT_LEAST_ONCE, EXACTLY_ONCE = "at_least_once", "exactly_once"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong; `number` says which of the history's it is."""
+
+    number: int
+    kind: str
+    seconds: float = 0.0
+    at: float = -1.0
+    """Seconds from the beginning; -1: at the call of that number."""
+    worker: int = 0
+
+    def __str__(self) -> str:
+        where = f"at {self.at:.2f} s" if self.at >= 0 else f"at call {self.number}"
+        return f"{self.kind} {where} (worker {self.worker}, {self.seconds:.2f} s)"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """All that a seed decides before a history begins."""
+
+    seed: int
+    guarantee: str
+    workers: int
+    """Of them, one starts at once; the others join by faults of kind JOIN."""
+    static: bool
+    """Whether workers have an INSTANCE_ID."""
+    partitions: int
+    answer_partitions: int
+    users: int
+    clicks: tuple[tuple[float, int], ...]
+    """When, and of which user."""
+    max_batch: int
+    slowest: float
+    """Latency of the slowest request, seconds."""
+    sluggish: float
+    """By how much a poll returns too late, at most."""
+    rates: tuple[tuple[str, float], ...]
+    """Of each kind of fault, how probable at each call."""
+    focus: str
+    """Which call is struck more often."""
+    timed: tuple[Fault, ...]
+    quiet_after: float
+    """No fault strikes later."""
+    rebalance_delay: float
+    """group.initial.rebalance.delay.ms, in seconds."""
+
+
+def scenario(seed: int, guarantee: str) -> Scenario:
+    """Draw what a history is about."""
+    rng = random.Random(f"{guarantee} {seed}")
+    workers = rng.choice((1, 2, 2, 3))
+    quiet_after = rng.choice((4.0, 12.0, 30.0))
+    kinds = [kind for kind in AT_CALLS if rng.random() < 0.5]
+    rate = rng.choice((0.002, 0.006, 0.02))
+    users = rng.choice((1, 1, 2, 4, 8))
+    return Scenario(
+        seed=seed,
+        guarantee=guarantee,
+        workers=workers,
+        static=rng.random() < 0.5,
+        partitions=rng.choice((1, 2, 3, 4)),
+        answer_partitions=rng.choice((1, 2, 3)),
+        users=users,
+        clicks=_clicks(rng, users, quiet_after),
+        max_batch=rng.choice((2, 8, 64)),
+        slowest=rng.choice((0.004, 0.03, 0.3)),
+        sluggish=rng.choice((0.01, 0.05)),
+        rates=tuple((kind, rate * rng.random()) for kind in kinds),
+        focus=rng.choice(FOCI),
+        timed=_timed(rng, workers, quiet_after),
+        quiet_after=quiet_after,
+        rebalance_delay=rng.choice((0.0, 0.0, 3.0)),
+    )
+
+
+def _clicks(rng: random.Random, users: int, quiet_after: float) -> tuple[tuple[float, int], ...]:
+    count = rng.choice((4, 12, 30, 75))
+    if rng.random() < 0.3:  # all there before anybody reads
+        return tuple((0.0, rng.randrange(users)) for _ in range(count))
+    times = sorted(rng.random() * quiet_after for _ in range(count))
+    if rng.random() < 0.4:
+        burst = rng.choice((3, 10, 30))
+        times = [times[i - i % burst] for i in range(count)]
+    return tuple((at, rng.randrange(users)) for at in times)
+
+
+def _timed(rng: random.Random, workers: int, quiet_after: float) -> tuple[Fault, ...]:
+    kinds = [JOIN] * (workers - 1)
+    some = [kind for kind in AT_TIMES if rng.random() < 0.35]
+    kinds += [rng.choice(some) for _ in range(rng.choice((0, 1, 2, 4)))] if some else []
+    faults, joined = [], 0
+    for number, kind in enumerate(kinds):
+        at = rng.random() * quiet_after
+        worker = rng.randrange(workers)
+        if kind == JOIN:
+            joined += 1
+            worker = joined
+        seconds = {
+            LEAVE: rng.choice((0.3, 3.0, 1000.0)),
+            KAFKA_DOWN: rng.choice((0.5, 5.0, 15.0)),
+            REDIS_DOWN: rng.choice((0.5, 5.0, 15.0)),
+            PAUSE: rng.choice((1.0, 9.0, 13.0, 35.0)),
+            CLOCK_JUMP: rng.choice((-3600.0, 3600.0)),
+        }.get(kind, 0.0)
+        faults.append(Fault(-1 - number, kind, seconds, at, worker))
+    return tuple(faults)
+
+
+@dataclass
+class Faults:
+    """Strikes at calls, as a scenario says; those whose numbers are in `only`, if it is given."""
+
+    world: World
+    scenario: Scenario
+    only: Collection[int] | None = None
+    struck: list[Fault] = field(default_factory=list)
+    """What has happened."""
+    at_most: int = 12
+
+    def __post_init__(self) -> None:
+        self._chance = random.Random(f"faults {self.scenario.seed}")
+        self._time = random.Random(f"latency {self.scenario.seed}")
+        self._call = 0
+        bounds, total = [], 0.0
+        for kind, rate in self.scenario.rates:
+            total += rate
+            bounds.append((total, kind))
+        self._bounds, self._total = bounds, total
+
+    def latency(self) -> float:
+        """Of one way of a request, or of an answer."""
+        chance = self._time.random()
+        return 0.0003 + self.scenario.slowest * chance * chance * chance
+
+    def sluggishness(self) -> float:
+        """By how much a poll returns too late."""
+        return self.scenario.sluggish * self._time.random()
+
+    def choose(self, count: int) -> int:
+        """Some number below `count`."""
+        return self._time.randrange(count)
+
+    def at_point(self, process: Process, what: str) -> None:
+        """Let the process die or stand still here. Raises Crash."""
+        fault = self._draw(process, what)
+        if fault is not None and fault.kind in (CRASH, DIES_AFTER, PAUSE):
+            self._strike(fault, process, what)
+
+    def at_request(self, process: Process, what: str) -> Fault | None:
+        """The same, and what is to become of a request. Raises Crash."""
+        fault = self._draw(process, what)
+        if fault is not None:
+            self._strike(fault, process, what)
+        return fault
+
+    def _draw(self, process: Process, what: str) -> Fault | None:
+        if not process.alive:
+            raise Crash
+        self._call += 1
+        chance = self._chance.random()
+        if what == self.scenario.focus:
+            chance /= FOCUS
+        if chance >= self._total:
+            return None
+        number = self._call
+        if self.only is not None and number not in self.only:
+            return None
+        if self.world.now > self.scenario.quiet_after or len(self.struck) >= self.at_most:
+            return None
+        kind = next(kind for bound, kind in self._bounds if chance < bound)
+        details = random.Random(f"{self.scenario.seed} {number}")
+        seconds = {
+            PAUSE: details.choice((0.05, 9.5, 13.0, 35.0)),
+            HELD: details.choice((0.5, 9.8, 12.0, 20.0)) + details.random(),
+        }.get(kind, 0.0)
+        return Fault(number, kind, seconds)
+
+    def _strike(self, fault: Fault, process: Process, what: str) -> None:
+        self.struck.append(fault)
+        self.world.say(process.name, f"*** {fault}: {what}")
+        if fault.kind == CRASH:
+            process.kill()
+            raise Crash
+        if fault.kind == PAUSE:
+            process.pause(fault.seconds)

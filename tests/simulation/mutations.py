@@ -1,0 +1,379 @@
+"""Promises broken on purpose: with each of them the simulation must find a violation."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
+
+from nextclick.services.worker import decide, loop
+from nextclick.services.worker.at_least_once import AtLeastOnce
+from nextclick.services.worker.exactly_once import ExactlyOnce
+from nextclick.services.worker.guarantee import Batch
+from nextclick.services.worker.loop import Worker
+from nextclick.shared.errors import CommitRefused, Unavailable
+from nextclick.shared.kafka import ClickConsumer, Publisher, TransactionalPublisher
+from nextclick.shared.kafka.client import REQUEST_SECONDS, read_message
+from nextclick.shared.kafka.publisher import Receipt
+from nextclick.shared.messages import Message, OutMessage
+from nextclick.shared.redis import RedisSessions, sessions
+from tests.simulation.faults import AT_LEAST_ONCE, EXACTLY_ONCE, HELD, Scenario
+from tests.simulation.group import GroupMetadata
+from tests.simulation.history import Result, run
+
+SEEDS = 5_000
+"""So many are looked at for each, about a minute of an idle core."""
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A promise, under which guarantee it is broken, and how."""
+
+    name: str
+    guarantee: str
+    break_it: Break
+    adapt: Callable[[Scenario], Scenario] = lambda drawn: drawn
+    """Makes likely what it takes, where that is rare."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The first history that violates something."""
+
+    result: Result
+    seeds: int
+    seconds: float
+
+
+def find(
+    guarantee: str, seeds: int, adapt: Callable[[Scenario], Scenario] = lambda drawn: drawn
+) -> Found | None:
+    """Look for a violation, seed by seed."""
+    began = time.monotonic()
+    for seed in range(seeds):
+        result = run(seed, guarantee, adapt=adapt)
+        if result.violations:
+            return Found(result, seed + 1, time.monotonic() - began)
+    return None
+
+
+def commit_ahead_of_acknowledgement(patch: pytest.MonkeyPatch) -> None:
+    """Offsets are committed while the answers are still on their way."""
+    send = Publisher.send
+
+    def send_and_forget(self: Publisher, messages: Iterable[OutMessage]) -> Receipt:
+        send(self, messages)
+        return Receipt()
+
+    patch.setattr(Publisher, "send", send_and_forget)
+    patch.setattr(Publisher, "wait_acknowledged", lambda self, timeout=0.0: None)
+
+
+def acknowledged_out_of_order(patch: pytest.MonkeyPatch) -> None:
+    """A batch is committed although one before it is not acknowledged."""
+
+    def note_acknowledged(self: AtLeastOnce) -> None:
+        for batch in [b for b in self._produced if b.receipt.outstanding == 0]:
+            self._produced.remove(batch)
+            self._acknowledged.append(batch)
+
+    patch.setattr(AtLeastOnce, "_note_acknowledged", note_acknowledged)
+
+
+def offsets_of_one_transaction_out_of_order(patch: pytest.MonkeyPatch) -> None:
+    """Of the batches in one transaction, not the newest but the oldest offset counts."""
+    begin = TransactionalPublisher.begin
+
+    def begin_with_oldest(
+        self: TransactionalPublisher,
+        messages: Sequence[OutMessage],
+        offsets: Mapping[int, int],
+        *rest: Any,
+    ) -> Any:
+        oldest: dict[int, int] = {}
+        for batch in begun[-1]:
+            oldest = {**batch.offsets, **oldest}
+        return begin(self, messages, oldest, *rest)
+
+    begun: deque[Sequence[Batch]] = deque(maxlen=1)
+    original = ExactlyOnce._begin
+
+    def note(self: ExactlyOnce) -> None:
+        begun.append(list(self._queued))
+        original(self)
+
+    patch.setattr(ExactlyOnce, "_begin", note)
+    patch.setattr(TransactionalPublisher, "begin", begin_with_oldest)
+
+
+def offsets_outside_the_transaction(patch: pytest.MonkeyPatch) -> None:
+    """Offsets are committed after the transaction instead of in it."""
+    begin, end = TransactionalPublisher.begin, ExactlyOnce._end
+
+    def begin_without_offsets(
+        self: TransactionalPublisher, messages: Any, offsets: Any, *rest: Any
+    ) -> Any:
+        return begin(self, messages, {}, *rest)
+
+    def end_then_commit(self: ExactlyOnce) -> None:
+        transaction = self._open
+        end(self)
+        if transaction is not None:
+            for batch in transaction.batches:
+                self._consumer.commit_now(batch.offsets)
+
+    patch.setattr(TransactionalPublisher, "begin", begin_without_offsets)
+    patch.setattr(ExactlyOnce, "_end", end_then_commit)
+
+
+def no_group_metadata(patch: pytest.MonkeyPatch) -> None:
+    """A transaction does not say which member of the group commits."""
+    patch.setattr(ClickConsumer, "group_metadata", lambda self: GroupMetadata("", -1, ""))
+
+
+def metadata_from_before_a_rebalance(patch: pytest.MonkeyPatch) -> None:
+    """What the group was when the first batch was read is shown for ever."""
+    original = ClickConsumer.group_metadata
+
+    def first(self: ClickConsumer) -> Any:
+        known = self.__dict__.setdefault("first_metadata", None)
+        if known is None:
+            known = self.__dict__["first_metadata"] = original(self)
+        return known
+
+    patch.setattr(ClickConsumer, "group_metadata", first)
+
+
+def go_on_after_an_unknown_outcome(patch: pytest.MonkeyPatch) -> None:
+    """The producer asks again until it works, instead of being thrown away."""
+    original = TransactionalPublisher._abort
+
+    def ask_again(self: TransactionalPublisher, producer: Any, raised: KafkaException) -> None:
+        while "commit_transaction timed out" in raised.args[0].str():
+            try:
+                producer.commit_transaction(REQUEST_SECONDS)
+                return
+            except KafkaException as again:
+                raised = again
+        original(self, producer, raised)
+
+    patch.setattr(TransactionalPublisher, "_abort", ask_again)
+
+
+def no_rewind(patch: pytest.MonkeyPatch) -> None:
+    """After a refused commit the worker reads on from where it is."""
+    patch.setattr(ClickConsumer, "seek_to_committed", lambda self: None)
+
+
+def rewind_to_what_is_remembered(patch: pytest.MonkeyPatch) -> None:
+    """K4: the worker goes back to what it committed itself, whoever has had the partition since."""
+    end, poll = ExactlyOnce._end, ClickConsumer.poll
+
+    def remembered(consumer: ClickConsumer) -> dict[int, int]:
+        found: dict[int, int] = consumer.__dict__.setdefault("remembered", {})
+        return found
+
+    def poll_and_remember(self: ClickConsumer, *arguments: Any) -> list[Message]:
+        messages = poll(self, *arguments)
+        for message in messages:
+            remembered(self).setdefault(message.partition, message.offset)
+        return messages
+
+    def end_and_remember(self: ExactlyOnce) -> None:
+        transaction = self._open
+        end(self)
+        if transaction is not None:
+            for batch in transaction.batches:
+                remembered(self._consumer).update(batch.offsets)
+
+    def seek(self: ClickConsumer) -> None:
+        for partition in self.assignment:
+            offset = remembered(self).get(partition, OFFSET_BEGINNING)
+            try:
+                self._consumer.seek(TopicPartition(self.topic, partition, offset))
+            except KafkaException:
+                continue
+
+    patch.setattr(ClickConsumer, "poll", poll_and_remember)
+    patch.setattr(ExactlyOnce, "_end", end_and_remember)
+    patch.setattr(ClickConsumer, "seek_to_committed", seek)
+
+
+def append_twice(patch: pytest.MonkeyPatch) -> None:
+    """Sessions recognise no click that they hold, nor how far they have come."""
+    numbers = count()
+    patch.setattr(sessions, "event_digest", lambda event_id: next(numbers).to_bytes(8, "big"))
+    append = RedisSessions.append
+    patch.setattr(RedisSessions, "append", lambda self, clicks, places=None: append(self, clicks))
+
+
+def replay_depth_too_small(patch: pytest.MonkeyPatch) -> None:
+    """Of one user more clicks may be uncommitted than can be replayed exactly.
+
+    ENTRIES_KEPT would allow one more than MAX_UNCOMMITTED_CLICKS_PER_USER; two more are too many.
+    """
+    patch.setattr(
+        loop, "MAX_UNCOMMITTED_CLICKS_PER_USER", sessions.MAX_UNCOMMITTED_CLICKS_PER_USER + 2
+    )
+
+
+def answer_from_revoked_partitions(patch: pytest.MonkeyPatch) -> None:
+    """What was read of a partition is answered although it has gone."""
+
+    def keep_all(self: ClickConsumer, raws: Sequence[Any]) -> list[Message]:
+        for raw in raws:
+            if raw.error() is not None:
+                self._raise_or_warn(raw.error())
+        return [read_message(raw) for raw in raws if raw.error() is None]
+
+    patch.setattr(ClickConsumer, "_kept", keep_all)
+    patch.setattr(Worker, "_forget", lambda self, partitions: None)
+
+
+def wait_for_a_second_thread_in_a_rebalance(patch: pytest.MonkeyPatch) -> None:
+    """K1: within a callback, a commit by another thread, which waits for the poll that calls it."""
+    commit_now = ClickConsumer.commit_now
+
+    def in_a_thread(self: ClickConsumer, offsets: Mapping[int, int]) -> None:
+        within, self._within_callback = self._within_callback, False
+        try:
+            while True:
+                try:
+                    commit_now(self, offsets)
+                    return
+                except Unavailable:
+                    if not within:
+                        raise
+        finally:
+            self._within_callback = within
+
+    patch.setattr(ClickConsumer, "commit_now", in_a_thread)
+
+
+def late_commit_ends_the_worker(patch: pytest.MonkeyPatch) -> None:
+    """As it was: how an older commit ended is raised by the next one."""
+    commit_now = ClickConsumer.commit_now
+
+    def wait_first(self: ClickConsumer, offsets: Mapping[int, int]) -> None:
+        self._wait_for_call()
+        commit_now(self, offsets)
+
+    patch.setattr(ClickConsumer, "commit_now", wait_first)
+
+
+def count_what_was_committed_before_an_abort(patch: pytest.MonkeyPatch) -> None:
+    """As it was: after going back, batches from before it are taken off the uncommitted ones."""
+    settle = ExactlyOnce._settle
+
+    def settle_and_keep(self: ExactlyOnce) -> None:
+        settled = self._committed
+        try:
+            settle(self)
+        except CommitRefused:
+            self._committed = kept[-1] if kept else settled
+            raise
+
+    kept: deque[list[Batch]] = deque(maxlen=1)
+    end = ExactlyOnce._end
+
+    def end_and_keep(self: ExactlyOnce) -> None:
+        kept.append(list(self._committed))
+        end(self)
+        kept.append(list(self._committed))
+
+    patch.setattr(ExactlyOnce, "_end", end_and_keep)
+    patch.setattr(ExactlyOnce, "_settle", settle_and_keep)
+
+
+def refused_transaction_taken_for_committed(patch: pytest.MonkeyPatch) -> None:
+    """Nobody hears that a transaction was aborted."""
+    end = ExactlyOnce._end
+
+    def end_quietly(self: ExactlyOnce) -> None:
+        try:
+            end(self)
+        except CommitRefused:
+            self._outcome_unknown = False
+
+    patch.setattr(ExactlyOnce, "_end", end_quietly)
+
+
+def uncommitted_clicks_not_counted(patch: pytest.MonkeyPatch) -> None:
+    """A batch is as large as it likes, however many of its clicks are one user's."""
+
+    def take_all(
+        waiting: deque[decide.DecodedMessage], max_messages: int, *_: object
+    ) -> list[decide.DecodedMessage]:
+        return [waiting.popleft() for _ in range(min(max_messages, len(waiting)))]
+
+    patch.setattr(decide, "take_batch", take_all)
+
+
+def commits_held(drawn: Scenario) -> Scenario:
+    """A stream of clicks, slow requests, and commits that are held for long."""
+    return replace(
+        drawn,
+        clicks=tuple((number * 0.4, number % 4) for number in range(75)),
+        max_batch=2,
+        slowest=0.3,
+        rates=((HELD, 0.003),),
+        focus="commit_transaction",
+        timed=(),
+        quiet_after=20.0,
+    )
+
+
+def busy_user(drawn: Scenario) -> Scenario:
+    """All clicks are of one user, and there before anybody reads."""
+    return replace(drawn, users=1, clicks=tuple((0.0, 0) for _ in range(75)))
+
+
+MUTATIONS = [
+    Mutation("commit ahead of acknowledgement", AT_LEAST_ONCE, commit_ahead_of_acknowledgement),
+    Mutation("batches acknowledged out of order", AT_LEAST_ONCE, acknowledged_out_of_order),
+    Mutation("Redis append not idempotent", AT_LEAST_ONCE, append_twice),
+    Mutation("replay depth too small", AT_LEAST_ONCE, replay_depth_too_small, busy_user),
+    Mutation("uncommitted clicks not counted", AT_LEAST_ONCE, uncommitted_clicks_not_counted),
+    Mutation(
+        "waits for a second thread in a rebalance",
+        AT_LEAST_ONCE,
+        wait_for_a_second_thread_in_a_rebalance,
+    ),
+    Mutation("a late commit ends the worker", AT_LEAST_ONCE, late_commit_ends_the_worker),
+    Mutation(
+        "offsets of one transaction out of order",
+        EXACTLY_ONCE,
+        offsets_of_one_transaction_out_of_order,
+    ),
+    Mutation("offsets outside the transaction", EXACTLY_ONCE, offsets_outside_the_transaction),
+    Mutation("no group metadata", EXACTLY_ONCE, no_group_metadata),
+    Mutation("metadata from before a rebalance", EXACTLY_ONCE, metadata_from_before_a_rebalance),
+    Mutation(
+        "goes on after an unknown outcome",
+        EXACTLY_ONCE,
+        go_on_after_an_unknown_outcome,
+        commits_held,
+    ),
+    Mutation("no rewind after a refused commit", EXACTLY_ONCE, no_rewind),
+    Mutation("rewinds to what is remembered", EXACTLY_ONCE, rewind_to_what_is_remembered),
+    Mutation(
+        "refused transaction taken for committed",
+        EXACTLY_ONCE,
+        refused_transaction_taken_for_committed,
+    ),
+    Mutation(
+        "counts what was committed before an abort",
+        EXACTLY_ONCE,
+        count_what_was_committed_before_an_abort,
+        busy_user,
+    ),
+    Mutation("answers from revoked partitions", EXACTLY_ONCE, answer_from_revoked_partitions),
+]
