@@ -19,7 +19,7 @@ from nextclick.services.worker.guarantee import Batch
 from nextclick.services.worker.loop import Worker
 from nextclick.shared.errors import CommitRefused, Unavailable
 from nextclick.shared.kafka import ClickConsumer, Publisher, TransactionalPublisher
-from nextclick.shared.kafka.client import REQUEST_SECONDS, read_message
+from nextclick.shared.kafka.client import REQUEST_SECONDS
 from nextclick.shared.kafka.publisher import Receipt
 from nextclick.shared.messages import Message, OutMessage
 from nextclick.shared.redis import RedisSessions, sessions
@@ -228,11 +228,11 @@ def replay_depth_too_small(patch: pytest.MonkeyPatch) -> None:
 def answer_from_revoked_partitions(patch: pytest.MonkeyPatch) -> None:
     """What was read of a partition is answered although it has gone."""
 
+    kept = ClickConsumer._kept
+
     def keep_all(self: ClickConsumer, raws: Sequence[Any]) -> list[Message]:
-        for raw in raws:
-            if raw.error() is not None:
-                self._raise_or_warn(raw.error())
-        return [read_message(raw) for raw in raws if raw.error() is None]
+        self._revoked.clear()
+        return kept(self, raws)
 
     patch.setattr(ClickConsumer, "_kept", keep_all)
     patch.setattr(Worker, "_forget", lambda self, partitions: None)
@@ -341,7 +341,9 @@ MUTATIONS = [
     Mutation("batches acknowledged out of order", AT_LEAST_ONCE, acknowledged_out_of_order),
     Mutation("Redis append not idempotent", AT_LEAST_ONCE, append_twice),
     Mutation("replay depth too small", AT_LEAST_ONCE, replay_depth_too_small, busy_user),
-    Mutation("uncommitted clicks not counted", AT_LEAST_ONCE, uncommitted_clicks_not_counted),
+    Mutation(
+        "uncommitted clicks not counted", AT_LEAST_ONCE, uncommitted_clicks_not_counted, busy_user
+    ),
     Mutation(
         "waits for a second thread in a rebalance",
         AT_LEAST_ONCE,

@@ -3,8 +3,8 @@
 tests/contract/test_sessions.py runs the contract of the session store on this, too, and compares it
 with a real server.
 
-Rules of the model: a pipeline's calls run one after the other, each as a whole; if the connection
-breaks meanwhile any first part of them has run (Redis). What was written stays (`appendonly yes`,
+Rules of the model: a pipeline's calls run one after the other, all of them or none (that a broken
+connection leaves the last of them out is not modelled). What was written stays (`appendonly yes`,
 `appendfsync always`); nobody else writes here. A request that is held runs when it arrives,
 whatever the client did since.
 """
