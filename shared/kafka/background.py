@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 
@@ -35,6 +36,8 @@ class BackgroundCall:
             self._work()
         except BaseException as error:  # for the thread that asks for the outcome
             self._error = error
+        except:  # noqa: E722  a bare KafkaError of confluent-kafka, which is no BaseException
+            self._error = Unavailable(f"the Kafka client failed: {sys.exc_info()[1]}")
 
     @property
     def ended(self) -> bool:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
+from confluent_kafka import KafkaError
 
 from nextclick.services.worker.exactly_once import QUEUE_POLL_SECONDS, ExactlyOnce
 from nextclick.services.worker.guarantee import ANSWER_POLL_SECONDS, IDLE_POLL_SECONDS, Batch
@@ -228,6 +229,16 @@ def test_a_transaction_shows_the_group_of_the_time_when_it_was_read() -> None:
     kafka.may_end.set()
     ours.finish()  # begin() checks which group it is shown
     assert kafka.begun == [{0: 5}, {0: 9}]
+
+
+def test_a_bare_error_of_the_client_is_no_success() -> None:
+    """confluent-kafka raises one after a fatal error: `except BaseException` lets it pass."""
+
+    def fail() -> None:
+        raise KafkaError(KafkaError._FATAL)  # type: ignore[misc]
+
+    with pytest.raises(Unavailable, match="the Kafka client failed"):
+        BackgroundCall("transaction", fail).outcome()
 
 
 def test_a_call_that_never_returns_is_left_behind() -> None:
