@@ -97,7 +97,7 @@ def every() -> list[list[str]]:
     found = []
     for page in PAGES:
         for line in [*said(page), *spoken(page)]:
-            words = shlex.split(line.partition("  #")[0])
+            words = shlex.split(line.partition("  #")[0]) if line[:1] != "#" else []
             while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
                 words = words[1:]
             for joint in [n for n, word in enumerate(words) if word in ("|", "&&", "&")][::-1]:
