@@ -46,7 +46,7 @@ test: $(INSTALLED)   ## run the tests, two files at a time; options by ARGS="-k 
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-long: $(INSTALLED) ## what make test does shorter or leaves out; not the faults: make faults
-	@$(BIN)/pytest tests/unit tests/integration --long -m long -n 2 --dist loadfile \
+	@$(BIN)/pytest tests/unit tests/integration tests/simulation --long -m long -n 2 --dist loadfile \
 	  --no-loadscope-reorder $(ARGS)
 
 check: lint test-ids test ## what a change has to pass: lint, test-ids, test
