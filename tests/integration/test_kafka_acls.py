@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import itertools
 import json
@@ -310,9 +311,9 @@ def look_at_the_page(settings: Settings, guarded: Guarded) -> None:
     feed = Feed(settings.kafka, settings.worker.group_id, Registry(settings.registry.url), {})
     stream = feed.look()
     try:
-        until(lambda: feed.trouble or stream.points, "the page shows something", 20)
-        if feed.trouble:
-            raise ConfigurationError(feed.trouble)
+        until(lambda: feed.error or stream.points, "the page shows something", 20)
+        if feed.error:
+            raise ConfigurationError(feed.error)
     finally:
         feed.stop()
 
@@ -334,7 +335,7 @@ def list_letters(settings: Settings, guarded: Guarded) -> None:
 
 def redrive_letters(settings: Settings, guarded: Guarded) -> None:
     guarded.send(("clicks.dlq", b"{}"))
-    gone, _ = redrive.run(settings, dead_letters.known(None))
+    gone, _ = redrive.run(settings, dead_letters.select_reasons(None))
     assert gone
 
 
@@ -517,6 +518,21 @@ def test_the_commands_do_with_it_and_say_without(
         assert f"lacks {ANY_TOPIC_OPERATION} on the {missing} (SECURITY.md)" in text
         assert "Traceback" not in text
         assert PASSWORD not in text
+
+
+@pytest.mark.parametrize("name_of_command", ["simulate", "trainer"])
+def test_no_log_holds_the_password_however_much_is_logged(
+    guarded: Guarded, environ: dict[str, str], tmp_path: Path, name_of_command: str
+) -> None:
+    user, arguments, code, _ = COMMANDS[name_of_command]
+    talkative = {**guarded.user(documented(user)), "debug": "all"}
+    log = tmp_path / "talkative.log"
+    ours = environ | variables(guarded, talkative) | {f"{PREFIX}LOG_LEVEL": "DEBUG"}
+    assert Child(children.start(arguments, ours, log)).wait(60) == code
+    text = log.read_text()
+    assert str(talkative["sasl.username"]) in text  # librdkafka's own lines are there
+    assert PASSWORD not in text
+    assert base64.b64encode(PASSWORD.encode()).decode().rstrip("=") not in text
 
 
 def variables(guarded: Guarded, login: dict[str, object]) -> dict[str, str]:

@@ -13,9 +13,7 @@ RARE = {
     "answers from revoked partitions",
 }
 """Found after some hundred histories only."""
-CASES = [
-    pytest.param(m, id=m.name, marks=[pytest.mark.long] * (m.name in RARE)) for m in MUTATIONS
-]
+CASES = [pytest.param(m, id=m.name, marks=[pytest.mark.long] * (m.name in RARE)) for m in MUTATIONS]
 
 
 @pytest.mark.parametrize("mutation", CASES)
