@@ -452,6 +452,7 @@ def test_one_left_out_is_named(serve: Serve, case: Case, rule: Rule) -> None:
     assert re.search(f"{operation} on the {resource(rule)}", line), line
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("case", "rule"), list(one_lessened()))
 def test_describe_instead_of_it_is_not_enough_and_named(
     serve: Serve, case: Case, rule: Rule
