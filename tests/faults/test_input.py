@@ -90,7 +90,7 @@ def test_the_dead_letters_topic_takes_small_messages_only(
     topic = ConfigResource(
         ConfigResource.Type.TOPIC, ours.kafka.dlq_topic, incremental_configs=[at_most]
     )
-    admin = AdminClient({"bootstrap.servers": ours.broker.address})
+    admin = AdminClient({"bootstrap.servers": ours.kafka.bootstrap_servers})
     admin.incremental_alter_configs([topic])[topic].result()
     clicks = make_clicks(1000, seed=2)
     ours.send(clicks[:500])

@@ -107,7 +107,7 @@ def test_other_settings_on_another_process_are_refused(tmp_path: Path) -> None:
 
 def test_half_of_torchruns_environment_is_refused() -> None:
     with pytest.raises(
-        ConfigurationError, match="no MASTER_ADDR, MASTER_PORT: start with torchrun"
+        ConfigurationError, match="MASTER_ADDR, MASTER_PORT is not set: start with torchrun"
     ):
         process_group({"WORLD_SIZE": "2", "RANK": "0"}).__enter__()
     with process_group({}) as ranks:
