@@ -55,9 +55,13 @@ HEARTBEAT_INTERVAL_MS = 500
 """Members hear of a rebalance by their heartbeats: with the default of 3 s partitions are without
 an owner for up to 3 s each time that a member joins or leaves."""
 
-NAME_TAKEN_SECONDS = 1.5 * SESSION_TIMEOUT_MS / 1000
-"""A member of our `instance_id` that is still there after so long is another process: one that we
-left behind ourselves sends no heartbeats, and the group has dropped it by then."""
+NAME_TAKEN_SESSIONS = 1.5
+"""A member of our `instance_id` that is still there after so many session time-outs is another
+process: one that we left behind ourselves sends no heartbeats, and the group has dropped it by
+then."""
+
+BROKERS_SESSION_TIMEOUT_MS = 45_000
+"""The default of Kafka, which goes for KIP-848 (group.consumer.session.timeout.ms)."""
 
 LOGIN_SECONDS = 3.0
 """A broker that lets us in answers within so long."""
@@ -232,6 +236,7 @@ class ClickConsumer:
         self.on_lost()
         self.on_removed(set(self.assignment))
         self.committed.clear()
+        self._overtaken.clear()
         self.read_to_end.clear()
         self._positions.restart(self.assignment)
         self._made_anew = True
@@ -413,7 +418,8 @@ class ClickConsumer:
         if self._instance_id and self._instance_id in instance_ids(
             self._settings, self._group_id, self._make_client
         ):
-            if self._clock() - self._shut_out_at > NAME_TAKEN_SECONDS:
+            session_ms = int(self._config.get("session.timeout.ms", BROKERS_SESSION_TIMEOUT_MS))
+            if self._clock() - self._shut_out_at > NAME_TAKEN_SESSIONS * session_ms / 1000:
                 raise Fenced(
                     f"somebody else is in the group {self._group_id} in our name "
                     f"({self._instance_id}; {why.str()}): two processes with one INSTANCE_ID, or "

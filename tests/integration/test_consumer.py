@@ -16,7 +16,7 @@ from nextclick.shared.kafka import (
     TopicReader,
     ensure_topics,
 )
-from nextclick.shared.kafka.consumer import NAME_TAKEN_SECONDS
+from nextclick.shared.kafka.consumer import NAME_TAKEN_SESSIONS, SESSION_TIMEOUT_MS
 from nextclick.shared.messages import Message, OutMessage, offsets_after
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -203,7 +203,7 @@ def test_who_was_shut_out_by_a_process_of_the_same_name_ends(
         return False
 
     until(shut_out, "the first hears of it")
-    now = NAME_TAKEN_SECONDS + 1
+    now = NAME_TAKEN_SESSIONS * SESSION_TIMEOUT_MS / 1000 + 1
     with pytest.raises(Fenced, match="in our name"):
         consumer.poll(1, 0.1)
     other.close()
