@@ -77,4 +77,5 @@ def test_both_are_measured(
     text = console.export_text()
     for words in ("Quix Streams", "echo", "Apache Kafka", row.peer["quixstreams"]):
         assert words in text
-    assert list(tmp_path.iterdir()) == []
+    # torch makes a folder of its own for what it compiles, once in a process, wherever that is.
+    assert [p for p in tmp_path.iterdir() if not p.name.startswith("torchinductor_")] == []
