@@ -15,7 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+    libversion,
+)
 from confluent_kafka import Message as RawMessage
 
 from nextclick.shared.errors import (
@@ -65,6 +72,10 @@ BROKERS_SESSION_TIMEOUT_MS = 45_000
 
 LOGIN_SECONDS = 3.0
 """A broker that lets us in answers within so long."""
+
+READS_NEW_TOPICS = 0x02100000
+"""librdkafka 2.16. One of 2.6 takes the leaders of a topic that was made anew for old news, for
+their epochs begin at 0 again, and never fetches from them."""
 
 METADATA_REFRESH_MS = 5_000
 """New partitions of the topic are found within so long."""
@@ -230,8 +241,14 @@ class ClickConsumer:
     def read_anew(self) -> None:
         """Forget everything: the topic is another one of the same name.
 
-        Offsets of the former topic mean nothing in this one, committed ones neither.
+        Offsets of the former topic mean nothing in this one, committed ones neither. Raises Fenced
+        if the client cannot read it (before librdkafka 2.16).
         """
+        if libversion()[1] < READS_NEW_TOPICS:
+            raise Fenced(
+                f"the topic {self.topic} was made anew, and this librdkafka ({libversion()[0]}) "
+                "does not find its leaders again; a restart does"
+            )
         log.warning("the topic %s was made anew: reading it from its beginning", self.topic)
         self.on_lost()
         self.on_removed(set(self.assignment))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from confluent_kafka import libversion
 
 from nextclick.shared.errors import CommitRefused, Fenced, Unavailable
 from nextclick.shared.kafka import (
@@ -16,7 +17,11 @@ from nextclick.shared.kafka import (
     TopicReader,
     ensure_topics,
 )
-from nextclick.shared.kafka.consumer import NAME_TAKEN_SESSIONS, SESSION_TIMEOUT_MS
+from nextclick.shared.kafka.consumer import (
+    NAME_TAKEN_SESSIONS,
+    READS_NEW_TOPICS,
+    SESSION_TIMEOUT_MS,
+)
 from nextclick.shared.messages import Message, OutMessage, offsets_after
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -268,6 +273,10 @@ def test_a_topic_that_is_made_anew_is_read_from_its_beginning(
         offsets = offsets_after(read(consumer, 100))
         consumer.commit_now(offsets)
         make_topic_anew(kafka, kafka.clicks_topic)
+        if libversion()[1] < READS_NEW_TOPICS:
+            with pytest.raises(Fenced, match="a restart does"):
+                until(lambda: consumer.poll(100, 0.1) and False, "it is noticed", 20)
+            return
         until(
             lambda: not consumer.poll(100, 0.1) and "was made anew" in caplog.text, "it is noticed"
         )
