@@ -91,7 +91,6 @@ def test_a_worker_that_was_thought_dead_wakes_up(
     ours = stand(guarantee)
     ours.send(make_clicks(3000, users=10, seed=4))
     sleeper = ours.worker(prepare=stop_at(step, 4))
-    ours.wait_for_some(60)
     until(lambda: _is_stopped(sleeper.pid), "it stands still")
     heir = ours.worker()
     ours.wait_for_all()
