@@ -400,7 +400,7 @@ class ClickConsumer:
         for raw in raws:
             error, partition = raw.error(), raw.partition()
             if error is None:
-                if partition not in self._revoked | self._positions.unplaced:
+                if partition not in self._revoked and partition not in self._positions.unplaced:
                     messages.append(read_message(raw))
                     self._positions.advance(messages[-1])
             elif error.code() == KafkaError._PARTITION_EOF and partition is not None:

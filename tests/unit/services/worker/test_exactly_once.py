@@ -188,12 +188,18 @@ def test_what_went_wrong_within_a_rebalance_is_said_after_it(rebalance: str) -> 
     assert not ours.is_open
 
 
-def test_before_a_partition_goes_everything_is_committed() -> None:
+def one_open_one_queued() -> tuple[Kafka, ExactlyOnce]:
+    """A transaction with offset 5 that may not end yet, and a batch with offset 9 behind it."""
     kafka = Kafka()
     ours = guarantee(kafka)
     kafka.may_end.clear()
     submit(ours, 5)
     submit(ours, 9)
+    return kafka, ours
+
+
+def test_before_a_partition_goes_everything_is_committed() -> None:
+    kafka, ours = one_open_one_queued()
     revoking = threading.Thread(target=ours.on_revoke)
     revoking.start()
     assert revoking.is_alive()
@@ -205,11 +211,7 @@ def test_before_a_partition_goes_everything_is_committed() -> None:
 
 def test_what_is_queued_when_partitions_are_lost_is_left_to_their_next_owner() -> None:
     """Its transaction would be shown no member and no generation, and Kafka would commit it."""
-    kafka = Kafka()
-    ours = guarantee(kafka)
-    kafka.may_end.clear()
-    submit(ours, 5)
-    submit(ours, 9)
+    kafka, ours = one_open_one_queued()
     kafka.group = "no member"
     kafka.may_end.set()
     ours.on_lost()
@@ -220,11 +222,7 @@ def test_what_is_queued_when_partitions_are_lost_is_left_to_their_next_owner() -
 
 
 def test_a_transaction_shows_the_group_of_the_time_when_it_was_read() -> None:
-    kafka = Kafka()
-    ours = guarantee(kafka)
-    kafka.may_end.clear()
-    submit(ours, 5)
-    submit(ours, 9)
+    kafka, ours = one_open_one_queued()
     kafka.group = "no member"
     kafka.may_end.set()
     ours.finish()  # begin() checks which group it is shown
