@@ -40,10 +40,11 @@ endef
 demo: $(INSTALLED)   ## run everything embedded; options by ARGS="--seconds 60"
 	@$(BIN)/nextclick demo $(ARGS)
 
-# In the order of the folders, so that the many short files of tests/unit come last: two processes
-# that share out the files then end at the same time.
-test: $(INSTALLED)   ## run the tests, two files at a time; options by ARGS="-k worker"
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+# In the order of the folders, so that the many short files of tests/unit come last: the processes
+# that share out the files then end at the same time. Three of them, since tests of services mostly
+# wait: with two, two cores are half idle.
+test: $(INSTALLED)   ## run the tests, three files at a time; options by ARGS="-k worker"
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-long: $(INSTALLED) ## what make test does shorter or leaves out; not the faults: make faults
 	@$(BIN)/pytest tests/unit tests/integration tests/simulation --long -m long -n 2 --dist loadfile \

@@ -39,6 +39,7 @@ def floor(servers: Servers) -> Floor:
     return latency.measure_floor(servers, rate=50, seconds=2)
 
 
+@pytest.mark.long
 def test_latency_is_measured_beside_the_echo_across_a_retrain_and_a_swap(
     servers: Servers, floor: Floor
 ) -> None:
@@ -60,6 +61,7 @@ def test_latency_is_measured_with_transactions(servers: Servers, floor: Floor) -
     assert (row.latency.clicks, row.swaps, row.duplicates) == (50, 0, 0)
 
 
+@pytest.mark.long
 def test_a_process_that_dies_is_no_figure(servers: Servers) -> None:
     with pytest.raises(NextclickError, match=r"broken.* died"):
         round_trip.round_trip("broken", Contestant("bench.no_such_module"), servers, 10, 1)
@@ -87,6 +89,7 @@ def test_the_echo_answers_each_click_once_with_a_message_of_a_real_size(
         assert answer.history[-1] == click.item_id
 
 
+@pytest.mark.long
 def test_a_worker_is_measured_step_by_step(servers: Servers) -> None:
     row = worker.measure(servers, items=40, clicks=2000, rounds=1, device=CPU)
     assert set(row.stage_us) == set(worker.STAGES)
@@ -97,6 +100,7 @@ def test_a_worker_is_measured_step_by_step(servers: Servers) -> None:
     assert 0 < row.of_possible < 2
 
 
+@pytest.mark.long
 def test_growth_is_measured_and_drawn(
     servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,7 @@ def terminals(tmp_path: Path) -> Iterator[Terminals]:
     opened.close()
 
 
+@pytest.mark.long
 def test_the_tutorial(terminals: Terminals) -> None:
     signs = {
         "nextclick servers": "are up",

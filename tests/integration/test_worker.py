@@ -62,6 +62,7 @@ def test_every_click_is_answered_once_while_the_model_is_swapped(
 SLOW_AND_NAMED = {f"{PREFIX}WORKER__INSTANCE_ID": "w", f"{PREFIX}WORKER__MAX_BATCH": "8"}
 
 
+@pytest.mark.long
 def test_a_killed_worker_loses_nothing_and_repeats_itself_exactly(
     kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_killed_worker_loses_nothing_and_repeats_itself_exactly(
     assert {a.event_id for a in got} == {c.event_id for c in clicks}
 
 
+@pytest.mark.long
 def test_workers_come_and_go_while_clicks_flow(
     kafka: KafkaSettings, answers: Answers, shop: Shop, registry: Path, launch: Launch, logs: Logs
 ) -> None:
