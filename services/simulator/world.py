@@ -104,11 +104,11 @@ class World:
         histories: shape [B, L], product ids, 0 = padding. Returns shape [B, products]: P(next click
         | persona), averaged over the posterior of the persona. The prior is its share of the users.
         """
-        log_law = np.concatenate(
+        log_next_click = np.concatenate(
             [np.zeros((len(PERSONAS), 1)), np.log(self.next_click)], axis=1
         )  # column 0: padding has no effect
         prior = np.bincount(self.persona, minlength=len(PERSONAS)) / self.users
-        log_posterior = np.log(prior) + log_law[:, histories].sum(axis=2).T  # [B, personas]
+        log_posterior = np.log(prior) + log_next_click[:, histories].sum(axis=2).T  # [B, personas]
         posterior = np.exp(log_posterior - log_posterior.max(axis=1, keepdims=True))
         posterior /= posterior.sum(axis=1, keepdims=True)
         mixture: FloatArray = posterior @ self.next_click

@@ -115,8 +115,8 @@ def test_a_batch_larger_than_one_part_is_whole() -> None:
     histories = np.random.default_rng(0).integers(1, 9, (2500, 4))
     together = CHAIN.next_click(np.array(PERSONAS), histories, 1.0, 10)
     assert together.shape == (2500, 8)
-    exclusive_lock = CHAIN.next_click(np.array(PERSONAS), histories[2400:2401], 1.0, 10)
-    assert together[2400] == pytest.approx(exclusive_lock[0])
+    alone = CHAIN.next_click(np.array(PERSONAS), histories[2400:2401], 1.0, 10)
+    assert together[2400] == pytest.approx(alone[0])
     assert CHAIN.next_click(np.array(PERSONAS), histories[:0], 1.0, 10).shape == (0, 8)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from nextclick.bench.promise import same_list
+from nextclick.bench.agreement import lists_agree
 from nextclick.services.worker.at_least_once import COMMIT_POLL_SECONDS
 from nextclick.services.worker.exactly_once import ExactlyOnce
 from nextclick.services.worker.guarantee import (
@@ -255,8 +255,8 @@ def test_every_click_is_answered_from_its_own_history() -> None:
     assert got[6].history == ["1", "3", "5", "7"]
     assert got[8].fallback == "unknown_items"
     for answer in got:
-        (exclusive_lock,) = stage.model.scorer.recommend([answer.history])
-        assert same_list(answer.items, exclusive_lock.items)
+        (alone,) = stage.model.scorer.recommend([answer.history])
+        assert lists_agree(answer.items, alone.items)
         assert (answer.model_version, answer.scored_at) == ("v1", 12345)
     assert [m.key for m in stage.sent] == [a.user_id.encode() for a in got]
 

@@ -127,10 +127,10 @@ def test_a_look_that_comes_too_early_is_put_off() -> None:
 
 
 def test_users_whose_clicks_are_alike_are_more_noise() -> None:
-    exclusive_lock = [(1, 1)] * 50 + [(0, 1)] * 50
+    alone = [(1, 1)] * 50 + [(0, 1)] * 50
     alike = [(10, 10)] * 5 + [(0, 10)] * 5
     new = HitRate(30, 100, tuple([(1, 1)] * 30 + [(0, 1)] * 70))
-    z = [z_of_drop(HitRate(50, 100, tuple(users)), new) for users in (exclusive_lock, alike)]
+    z = [z_of_drop(HitRate(50, 100, tuple(users)), new) for users in (alone, alike)]
     assert 0 < z[1] < 0.5 * z[0]
 
 

@@ -126,9 +126,9 @@ def test_what_a_session_is_about_lies_among_its_items(model: BST) -> None:
 
 def test_a_window_is_scored_alike_beside_longer_and_shorter_ones(model: BST) -> None:
     with torch.no_grad():
-        exclusive_lock = model(left_padded(5, 6))
+        alone = model(left_padded(5, 6))
         beside = model(torch.cat([left_padded(9), left_padded(5, 6), left_padded(*range(1, 11))]))
-    assert torch.allclose(beside[1], exclusive_lock[0], atol=1e-5)
+    assert torch.allclose(beside[1], alone[0], atol=1e-5)
 
 
 def test_where_an_item_stands_matters(model: BST) -> None:

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextclick.bench.promise import same_list
+from nextclick.bench.agreement import lists_agree
 from nextclick.shared.model import Constraints, Ranking, Scorer
 from tests.unit.builders import CPU, checkpoint
 
@@ -39,7 +39,7 @@ def test_a_list_is_the_whole_ranking_without_what_the_choice_excludes(
             never |= set(history[-10:])
         assert ranking.fallback == full.fallback
         allowed = [item for item in full.items if item.item_id not in never]
-        assert same_list(ranking.items, allowed[:k])
+        assert lists_agree(ranking.items, allowed[:k])
 
 
 def test_without_choices_nothing_changes() -> None:
@@ -47,7 +47,7 @@ def test_without_choices_nothing_changes() -> None:
     with_choices = SCORER.recommend(asked, [Constraints(10)] * 3)
     for ours, plain in zip(with_choices, SCORER.recommend(asked), strict=True):
         assert ours.fallback == plain.fallback
-        assert same_list(ours.items, plain.items)
+        assert lists_agree(ours.items, plain.items)
 
 
 def test_rules_hold_where_a_shortlist_would_be_ranked() -> None:

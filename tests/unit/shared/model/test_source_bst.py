@@ -70,9 +70,9 @@ def test_where_an_item_stands_matters(model: SourceBST) -> None:
 
 def test_a_window_is_scored_alike_beside_longer_and_shorter_ones(model: SourceBST) -> None:
     with torch.no_grad():
-        exclusive_lock = model(left_padded(5, 6))
+        alone = model(left_padded(5, 6))
         beside = model(torch.cat([left_padded(9), left_padded(5, 6), left_padded(*range(1, 11))]))
-    assert torch.allclose(beside[1], exclusive_lock[0], atol=1e-5)
+    assert torch.allclose(beside[1], alone[0], atol=1e-5)
 
 
 def test_scoring_holds_no_more_than_its_block_at_once(
