@@ -60,14 +60,14 @@ def run(
         pending = dead_letters.limited(limit, dead_letters.pending(messages, done))
         publisher = Publisher(kafka)
         while batch := list(islice(pending, BATCH_SIZE)):  # 1
-            skip_reasons = [dead_letters.skip_reason(letter) for letter in batch]
+            skip_reasons = [dead_letters.skip_reason(dead_letter) for dead_letter in batch]
             accepted = [
-                letter for letter, reason in zip(batch, skip_reasons, strict=True) if reason is None
+                dead_letter for dead_letter, reason in zip(batch, skip_reasons, strict=True) if reason is None
             ]
             if not dry_run:
                 publisher.send(
-                    dead_letters.redriven_message(kafka.clicks_topic, partitions, letter)
-                    for letter in accepted
+                    dead_letters.redriven_message(kafka.clicks_topic, partitions, dead_letter)
+                    for dead_letter in accepted
                 )  # 2
                 publisher.wait_acknowledged()  # 3
                 for reason, offsets in dead_letters.offsets_to_commit(batch, committed).items():

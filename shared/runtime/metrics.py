@@ -71,7 +71,7 @@ KNOWN = {
     SWAP_FAILURES: ("load", "smoke", "warm_up"),
     ROLLBACKS: ("not_finite", "failed", "slower", "worse"),
     RETRAINS: ("published", "refused", "lost"),
-    GATE_REFUSALS: ("worse", "rival", "same", "not_finite", "no_cases", "nothing_to_learn"),
+    GATE_REFUSALS: ("worse", "baseline", "same", "not_finite", "no_cases", "nothing_to_learn"),
 }
 """The known values of labels; their counters are created at 0. If a counter first appeared at 1,
 Prometheus would see no increase, and the first rollback would raise no alert."""
