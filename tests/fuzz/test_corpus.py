@@ -59,7 +59,7 @@ def test_any_bytes_hold(value: bytes, key: bytes, header: bytes) -> None:
 @given(st.lists(st.binary(max_size=100) | texts.map(lambda t: json.dumps(t).encode()), max_size=5))
 def test_no_metric_label_comes_from_a_message(values: list[bytes]) -> None:
     batch = decide.decode([Message("clicks", 0, i, v, v) for i, v in enumerate(values)])
-    for _, error in decide.bad(batch):
+    for _, error in decide.bad_clicks(batch):
         metrics.DEAD_LETTERS.labels(error.reason)  # as the loop does
     labels = {
         sample.labels.get("reason")

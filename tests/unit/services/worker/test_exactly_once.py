@@ -180,7 +180,7 @@ def test_what_went_wrong_within_a_rebalance_is_said_after_it(rebalance: str) -> 
     ours = guarantee(kafka)
     submit(ours, 5)
     getattr(ours, rebalance)()
-    ours.forget({0})
+    ours.drop_partitions({0})
     ours.submit(batch(9))
     assert ours.is_open
     with pytest.raises(CommitRefused, match="illegal generation"):
