@@ -13,7 +13,7 @@ from nextclick.shared.runtime.settings import KafkaSettings
 
 
 @contextlib.contextmanager
-def served(
+def health_server(
     port: int,
     setting: str,
     kafka: KafkaSettings,

@@ -18,10 +18,10 @@ class LagWatch:
     So the sum over all workers is the lag of the group.
     """
 
-    def __init__(self, monitor: LagMonitor, mine: Callable[[], Iterable[int]]) -> None:
-        """`mine` names the process's partitions at that moment."""
+    def __init__(self, monitor: LagMonitor, assigned: Callable[[], Iterable[int]]) -> None:
+        """`assigned` returns the process's partitions at that moment."""
         self._monitor = monitor
-        self._mine = mine
+        self._assigned = assigned
         self._shown: set[int] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="lag", daemon=True)
@@ -40,7 +40,7 @@ class LagWatch:
             lags = self._monitor.lags()
         except NextclickError:  # /readyz says so
             lags = {}
-        shown = {partition for partition in self._mine() if partition in lags}
+        shown = {partition for partition in self._assigned() if partition in lags}
         for partition in shown:
             metrics.CONSUMER_LAG.labels(str(partition)).set(lags[partition])
         for partition in self._shown - shown:

@@ -17,7 +17,7 @@ from nextclick.shared.model import Ranking
 from nextclick.shared.model.scorer import Fallback
 from nextclick.shared.registry import ServedModel
 from nextclick.shared.runtime import metrics
-from nextclick.shared.runtime.logs import JsonLine
+from nextclick.shared.runtime.logs import JsonFormatter
 from nextclick.shared.schemas import Click, ScoredItem
 
 CLICKS = 400
@@ -121,7 +121,7 @@ def test_a_worse_model_goes_and_the_one_before_serves_again(
     assert 200 <= versions.count("v2") <= 260  # 200 judged, and the first click of 40 users
     (error,) = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert error.getMessage().startswith("rolled back from model v2 to v1, worse: HR@10 0.0")
-    said = json.loads(JsonLine("worker").format(error))
+    said = json.loads(JsonFormatter("worker").format(error))
     assert (said["model_version"], said["previous_version"]) == ("v1", "v2")
     assert said["reason"] == "worse"
     assert counter.get() == before + 1

@@ -28,7 +28,7 @@ class Captured:
     def __init__(self, *secrets: str) -> None:
         self.stream = io.StringIO()
         handler = logging.StreamHandler(self.stream)
-        handler.setFormatter(logs.JsonLine("worker", secrets))
+        handler.setFormatter(logs.JsonFormatter("worker", secrets))
         self.log = logging.Logger("nextclick.shared.test")
         self.log.addHandler(handler)
 
@@ -106,7 +106,7 @@ class Terminal(io.StringIO):
     ],
 )
 def test_a_person_gets_text_and_a_collector_json(
-    monkeypatch: pytest.MonkeyPatch, form: logs.Form, stream: io.StringIO, as_json: bool
+    monkeypatch: pytest.MonkeyPatch, form: logs.LogFormat, stream: io.StringIO, as_json: bool
 ) -> None:
     root = logging.getLogger()
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
