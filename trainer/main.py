@@ -19,7 +19,7 @@ from nextclick.shared.errors import (
     NextclickError,
     Unavailable,
 )
-from nextclick.shared.kafka import ClickConsumer, ensure_topics, offsets_held
+from nextclick.shared.kafka import ClickConsumer, ensure_topics, retained_offsets
 from nextclick.shared.model import select_device
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime import metrics
@@ -126,7 +126,7 @@ def _run_rank_zero(
         kafka,
         topic,
         trainer.group_id,
-        seek=lambda partitions: collector.starts(offsets_held(kafka, topic), partitions),
+        seek=lambda partitions: collector.starts(retained_offsets(kafka, topic), partitions),
         instance_id=trainer.instance_id,
         bulk=True,
     )

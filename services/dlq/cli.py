@@ -32,12 +32,12 @@ def list_dead_letters(
     Example: nextclick dlq list --reason invalid
     """
     from nextclick.services.dlq import dead_letters, text
-    from nextclick.shared.kafka import offsets_held, read_offsets
+    from nextclick.shared.kafka import retained_offsets, read_offsets
     from nextclick.shared.runtime.settings import Settings
 
     reasons = dead_letters.select_reasons(reason)
     kafka = Settings.from_environment().kafka
-    retained = offsets_held(kafka, kafka.dlq_topic)
+    retained = retained_offsets(kafka, kafka.dlq_topic)
     messages = read_offsets(kafka, kafka.dlq_topic, retained)
     newest, counts = dead_letters.newest(messages, reasons, limit)
     rows = [text.row(dead_letter) for dead_letter in newest]
@@ -68,12 +68,12 @@ def show(
     Example: nextclick dlq show 0/17
     """
     from nextclick.services.dlq import dead_letters, text
-    from nextclick.shared.kafka import offsets_held, read_offsets
+    from nextclick.shared.kafka import retained_offsets, read_offsets
     from nextclick.shared.runtime.settings import Settings
 
     partition, offset = dead_letters.parse_position(position)
     kafka = Settings.from_environment().kafka
-    retained = offsets_held(kafka, kafka.dlq_topic)
+    retained = retained_offsets(kafka, kafka.dlq_topic)
     here = range(offset, offset + 1) if offset in retained.get(partition, ()) else range(0)
     for message in read_offsets(kafka, kafka.dlq_topic, {partition: here}):
         typer.echo(text.page(dead_letters.read(message)))

@@ -19,7 +19,7 @@ from contextlib import ExitStack, closing
 from itertools import islice
 
 from nextclick.services.dlq import dead_letters
-from nextclick.shared.kafka import GroupOffsets, Publisher, offsets_held, read_offsets
+from nextclick.shared.kafka import GroupOffsets, Publisher, retained_offsets, read_offsets
 from nextclick.shared.runtime.settings import Settings
 
 BATCH_SIZE = 100
@@ -40,8 +40,8 @@ def run(
     nothing is sent or committed. Raises Unavailable or ConfigurationError.
     """
     kafka = settings.kafka
-    retained = offsets_held(kafka, kafka.dlq_topic)
-    partitions = offsets_held(kafka, kafka.clicks_topic)  # raises if the topic is missing
+    retained = retained_offsets(kafka, kafka.dlq_topic)
+    partitions = retained_offsets(kafka, kafka.clicks_topic)  # raises if the topic is missing
     redriven, skipped = 0, Counter[str]()
     with ExitStack() as stack:
         groups = {

@@ -11,7 +11,7 @@ import pytest
 
 from nextclick.services.worker import decide
 from nextclick.shared.errors import BadClick
-from nextclick.shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
+from nextclick.shared.kafka import Publisher, ensure_topics, retained_offsets, read_offsets
 from nextclick.shared.messages import Message, OutMessage
 from nextclick.shared.runtime.settings import KafkaSettings
 from tests.conftest import Launch
@@ -45,7 +45,7 @@ def bad(kafka: KafkaSettings, value: bytes | None, number: int, key: bytes = b"k
 
 def content(kafka: KafkaSettings, topic: str) -> list[Message]:
     """Everything on a topic now."""
-    return list(read_offsets(kafka, topic, offsets_held(kafka, topic)))
+    return list(read_offsets(kafka, topic, retained_offsets(kafka, topic)))
 
 
 def said(environ: Environ, *arguments: str) -> str:

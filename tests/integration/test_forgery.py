@@ -14,7 +14,7 @@ from rich.console import Console
 from nextclick.services.cli import explain
 from nextclick.services.worker import decide
 from nextclick.shared.errors import BadClick
-from nextclick.shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
+from nextclick.shared.kafka import Publisher, ensure_topics, retained_offsets, read_offsets
 from nextclick.shared.messages import Message, OutMessage, of_user
 from nextclick.shared.model import Explanation, Ranking
 from nextclick.shared.redis import RedisSessions
@@ -72,7 +72,7 @@ def test_hostile_names_come_back_from_kafka_as_they_went(kafka: KafkaSettings) -
     publisher.send(sent)
     publisher.wait_acknowledged()
     for topic in (kafka.recommendations_topic, kafka.dlq_topic):
-        got = read_offsets(kafka, topic, offsets_held(kafka, topic))
+        got = read_offsets(kafka, topic, retained_offsets(kafka, topic))
         came = {(m.key, m.value, m.headers) for m in got}
         assert came == {(m.key, m.value, m.headers) for m in sent if m.topic == topic}
 

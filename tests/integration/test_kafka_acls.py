@@ -51,7 +51,7 @@ from nextclick.shared.kafka import (
     Publisher,
     TopicReader,
     ensure_topics,
-    offsets_held,
+    retained_offsets,
     read_offsets,
 )
 from nextclick.shared.messages import OutMessage
@@ -329,7 +329,7 @@ def read_recommendations(settings: Settings, guarded: Guarded) -> None:
 
 def list_letters(settings: Settings, guarded: Guarded) -> None:
     assert list(
-        read_offsets(settings.kafka, "clicks.dlq", offsets_held(settings.kafka, "clicks.dlq"))
+        read_offsets(settings.kafka, "clicks.dlq", retained_offsets(settings.kafka, "clicks.dlq"))
     )
 
 
