@@ -25,7 +25,7 @@ CLICK_PROBABILITY = {
 PERSONAS = tuple(CLICK_PROBABILITY)
 
 _CHUNK = 1_000_000
-"""Interactions drawn at once by the fast generator; bounds the memory."""
+"""Interactions drawn at once by `traffic`; bounds the memory."""
 
 
 class World:
@@ -70,21 +70,6 @@ class World:
                 kept.append((i, user, item))
         columns = np.array(kept, np.int64).reshape(-1, 3)
         return Clicks(columns[:, 0], columns[:, 1], columns[:, 2])
-
-    def fast_clicks(self, interactions: int, seed: int) -> Clicks:
-        """Draw from the same distribution, vectorised: millions of interactions per second.
-
-        The clicks differ from those of `source_clicks`.
-        """
-        parts = []
-        done = 0
-        for chunk in self.traffic(seed):
-            wanted = chunk.interactions < interactions
-            parts.append(Clicks(*(column[wanted] for column in chunk)))
-            done += _CHUNK
-            if done >= interactions:
-                break
-        return Clicks(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def traffic(self, seed: int) -> Iterator[Clicks]:
         """Generate clicks without end, in chunks; the same seed gives the same clicks."""

@@ -113,7 +113,7 @@ def test_a_retraining_that_changes_no_ranking_publishes_nothing(registry: Regist
 def test_the_sources_table_and_random_split_are_a_preset() -> None:
     assert preset("source_table").sampling == "source"
     data = click_log(pattern_log(30), gap_ms=0)
-    recipe = replace(RECIPE, loss="bce", sampling="source", epochs=3)
+    recipe = replace(RECIPE, sampling="source", epochs=3)
     candidate = fit_candidate(data, None, None, recipe, FitLimits(1), device=CPU)
     assert candidate.training["epochs"] == 3
     again = fit_candidate(data, None, None, recipe, FitLimits(1), device=CPU)

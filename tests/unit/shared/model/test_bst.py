@@ -10,7 +10,7 @@ from torch.nn import functional
 from nextclick.shared.model import BST, BSTConfig
 from nextclick.shared.model.bst_network import Network
 from nextclick.shared.windows import HISTORY_LENGTH
-from tests.unit.builders import bst
+from tests.unit.builders import bst, votes
 
 
 @pytest.fixture
@@ -140,8 +140,8 @@ def test_its_logits_are_log_probabilities_of_network_and_neighbours(model: BST) 
     window = left_padded(5, 6)
     with torch.no_grad():
         network = torch.softmax(model.logits(window, model.catalogue()), dim=1)
-        votes = model.neighbours.votes(window)
-        assert torch.allclose(model(window).exp(), 0.8 * network + 0.2 * votes, atol=1e-6)
+        expected = 0.8 * network + 0.2 * votes(model.neighbours, window)
+        assert torch.allclose(model(window).exp(), expected, atol=1e-6)
 
 
 def test_a_fresh_model_has_no_opinion_on_repeats_or_neighbours() -> None:
