@@ -38,7 +38,7 @@ ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=128
 
 @hypothesis_settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(users=st.sets(st.one_of(ids, st.sampled_from(HOSTILE)), min_size=1, max_size=8))
-def test_a_user_has_one_key_and_it_is_the_name(
+def test_each_user_has_one_redis_key(
     backend: Backend, key_prefix: str, users: set[str]
 ) -> None:
     client = redis.Redis.from_url(backend.redis_url)

@@ -88,7 +88,7 @@ def test_a_stopped_retraining_changes_nothing(registry: Registry) -> None:
     assert registry.pointer() is None
 
 
-def test_another_shape_than_the_champions_starts_from_nothing(registry: Registry) -> None:
+def test_another_shape_than_the_champions_starts_from_scratch(registry: Registry) -> None:
     run(pattern_log(30), registry)
     name, champion = current_champion(registry)
     data = click_log(pattern_log(30), gap_ms=0)
@@ -193,7 +193,7 @@ def test_a_stop_after_a_champion_leaves_it_current(registry: Registry, champion:
     assert registry.versions() == [champion]
 
 
-def test_a_champion_that_cannot_be_loaded_is_succeeded_by_a_new_beginning(
+def test_a_fit_starts_from_scratch_if_the_champion_cannot_be_loaded(
     registry: Registry, champion: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / champion / "model.safetensors").write_bytes(b"")
@@ -212,7 +212,7 @@ def overflow(model: SessionModel) -> None:
         parameter.fill_(3e38)
 
 
-def test_a_champion_whose_scores_are_not_finite_is_succeeded_by_a_new_beginning(
+def test_a_fit_starts_from_scratch_if_the_champions_scores_are_not_finite(
     registry: Registry, fitted_once: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = copy.deepcopy(fitted_once)

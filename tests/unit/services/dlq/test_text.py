@@ -12,7 +12,7 @@ hostile |= st.just(SPOOF)
 
 
 @given(raw=hostile | st.text(max_size=20))
-def test_nothing_that_a_terminal_would_obey_is_left(raw: bytes | str) -> None:
+def test_no_control_character_is_left(raw: bytes | str) -> None:
     assert text.printable(raw).isprintable()
 
 

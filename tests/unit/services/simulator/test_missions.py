@@ -228,7 +228,7 @@ def test_what_happens_is_as_probable_as_the_ceiling_says(
         assert abs((item[chosen] - p).sum()) < 4 * np.sqrt((p * (1 - p)).sum())
 
 
-def test_no_other_law_explains_the_clicks_better(
+def test_no_other_distribution_explains_the_clicks_better(
     world: MissionWorld, situation: tuple[Samples, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases, rollover = situation
@@ -323,7 +323,7 @@ def test_the_order_of_the_openers_decides(world: MissionWorld) -> None:
     assert law[1, kibble - 1] > 0.3 > 0.05 > law[1, treats - 1]
 
 
-def test_without_a_history_the_ceiling_is_the_law_of_the_first_click(world: MissionWorld) -> None:
+def test_without_a_history_the_ceiling_is_the_distribution_of_the_first_click(world: MissionWorld) -> None:
     law = world.next_click_given_history(np.zeros((1, 10), np.int64), rollover=0.0)[0]
     personas = np.bincount(world.persona) / 1000
     first = np.einsum("p,ps,psi->i", personas, world.chain.start, world.chain.emission)

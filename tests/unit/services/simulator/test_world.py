@@ -117,7 +117,7 @@ def test_given_the_persona_clicks_are_independent(world: World) -> None:
         assert ((table - expected) ** 2 / expected).sum() < 50  # 16 degrees: p < 0.00003
 
 
-def test_the_next_click_law_is_the_click_law_in_shares(world: World) -> None:
+def test_next_click_probabilities_are_normalised_click_probabilities(world: World) -> None:
     assert world.next_click.sum(axis=1) == pytest.approx(1.0)
     ratio = world.click_probability / world.next_click
     assert ratio == pytest.approx(np.repeat(ratio[:, :1], 50, axis=1))

@@ -209,7 +209,7 @@ def test_before_a_partition_goes_everything_is_committed() -> None:
     assert kafka.begun == [{0: 5}, {0: 9}]
 
 
-def test_what_is_queued_when_partitions_are_lost_is_left_to_their_next_owner() -> None:
+def test_queued_batches_of_lost_partitions_are_dropped() -> None:
     """Its transaction would be shown no member and no generation, and Kafka would commit it."""
     kafka, ours = one_open_one_queued()
     kafka.group = "no member"

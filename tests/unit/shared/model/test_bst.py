@@ -131,7 +131,7 @@ def test_a_window_is_scored_alike_beside_longer_and_shorter_ones(model: BST) -> 
     assert torch.allclose(beside[1], alone[0], atol=1e-5)
 
 
-def test_where_an_item_stands_matters(model: BST) -> None:
+def test_the_position_of_an_item_matters(model: BST) -> None:
     with torch.no_grad():
         assert not torch.allclose(model(left_padded(5, 6)), model(left_padded(6, 5)), atol=1e-3)
 
@@ -144,7 +144,7 @@ def test_its_logits_are_log_probabilities_of_network_and_neighbours(model: BST) 
         assert torch.allclose(model(window).exp(), expected, atol=1e-6)
 
 
-def test_a_fresh_model_has_no_opinion_on_repeats_or_neighbours() -> None:
+def test_a_fresh_model_has_no_repeat_bonus_and_no_neighbours() -> None:
     fresh = BST(BSTConfig(items=9, embed_dim=8, heads=2)).eval()
     with torch.no_grad():
         network = torch.log_softmax(fresh.logits(left_padded(3), fresh.catalogue()), dim=1)

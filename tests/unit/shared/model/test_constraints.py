@@ -25,7 +25,7 @@ def mask(columns: set[int] | None) -> torch.Tensor | None:
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(histories, constraints), min_size=1, max_size=20))
-def test_a_list_is_the_whole_ranking_without_what_the_choice_excludes(
+def test_a_list_is_the_whole_ranking_without_what_the_constraints_exclude(
     asked: list[tuple[list[str], tuple[int, set[int] | None, bool]]],
 ) -> None:
     got = SCORER.recommend(
@@ -42,7 +42,7 @@ def test_a_list_is_the_whole_ranking_without_what_the_choice_excludes(
         assert lists_agree(ranking.items, allowed[:k])
 
 
-def test_without_choices_nothing_changes() -> None:
+def test_without_constraints_nothing_changes() -> None:
     asked = [["1", "2"], [], ["99"]]
     with_choices = SCORER.recommend(asked, [Constraints(10)] * 3)
     for ours, plain in zip(with_choices, SCORER.recommend(asked), strict=True):

@@ -75,7 +75,7 @@ def test_neighbours_are_those_of_a_naive_count(lists: list[list[int]], per_item:
     assert not neighbours.shares[0].any()
 
 
-def test_an_item_stands_by_itself_the_less_company_it_had() -> None:
+def test_an_item_that_is_clicked_alone_is_a_stronger_neighbour_of_itself() -> None:
     neighbours = counted([[1, 2], [1, 3], [4], [4, 5]], ITEMS)
     itself = {row: neighbours.shares[row][neighbours.rows[row] == row].item() for row in (1, 2, 4)}
     assert 0 < itself[1] < itself[4] < 1
@@ -130,7 +130,7 @@ def test_more_dimensions_than_items_and_no_clicks_at_all_are_fine() -> None:
     assert not item_vectors(count_pairs(sessions_of([]), 11), dimensions=4).any()
 
 
-def test_a_cold_model_starts_where_counting_puts_its_items() -> None:
+def test_a_cold_model_starts_with_the_item_vectors_of_the_counts() -> None:
     torch.manual_seed(0)
     model = BST(BSTConfig(items=11, embed_dim=8, heads=2))
     initialise_item_vectors(model, count_pairs(groups(0), 11), known=0)
@@ -143,7 +143,7 @@ def test_a_cold_model_starts_where_counting_puts_its_items() -> None:
     assert weight.requires_grad
 
 
-def test_a_new_item_starts_amid_its_neighbours_and_old_ones_stay() -> None:
+def test_a_new_item_starts_at_the_mean_of_its_neighbours_and_old_ones_stay() -> None:
     torch.manual_seed(0)
     model = BST(BSTConfig(items=11, embed_dim=8, heads=2))
     initialise_item_vectors(model, count_pairs(groups(0), 11), known=0)

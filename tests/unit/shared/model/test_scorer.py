@@ -30,7 +30,7 @@ def random_windows(count: int, items: int = 30, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(rows)
 
 
-def test_padding_does_not_speak() -> None:
+def test_padding_does_not_change_scores() -> None:
     torch.manual_seed(1)
     model = checkpoint().model
     histories = random_windows(10)
@@ -193,7 +193,7 @@ def test_popular_items_come_with_their_share_and_ties_in_the_catalogues_order() 
     ]
 
 
-def test_a_model_nobody_clicked_for_yet_can_serve() -> None:
+def test_a_model_without_clicks_can_serve() -> None:
     ours = replace(checkpoint(items=4), popularity=np.zeros(4, np.int64))
     (answer,) = Scorer(ours, CPU, top_k=3).recommend([[]])
     assert [item.score for item in answer.items] == [0.0, 0.0, 0.0]

@@ -63,7 +63,7 @@ def test_only_known_items_are_candidates(model: SourceBST) -> None:
     assert torch.allclose(first, scores[:, [0, 29]], atol=1e-6)
 
 
-def test_where_an_item_stands_matters(model: SourceBST) -> None:
+def test_the_position_of_an_item_matters(model: SourceBST) -> None:
     with torch.no_grad():
         assert not torch.allclose(model(left_padded(5, 6)), model(left_padded(6, 5)), atol=1e-4)
 
