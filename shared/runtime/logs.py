@@ -35,6 +35,7 @@ FIELDS = (
     "reason",  # the label of the metric that counts such events
     "outcome",  # of a retraining
     "seconds",
+    "count",  # of messages that Kafka removed before they were read
 )
 
 
