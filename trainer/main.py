@@ -112,13 +112,13 @@ def _run_rank_zero(
                 metrics.GATE_REFUSALS.labels(outcome.refusal).inc()
                 _note_refusal(registry, outcome.reason)
             verdict = f"published {outcome.version}" if published else "refused the candidate"
-            about = {
+            fields = {
                 "outcome": "published" if published else "refused",
                 "model_version": outcome.version,
                 "reason": outcome.refusal or None,
                 "seconds": round(outcome.seconds, 1),
             }
-            log.info("%s after %.1f s: %s", verdict, outcome.seconds, outcome.reason, extra=about)
+            log.info("%s after %.1f s: %s", verdict, outcome.seconds, outcome.reason, extra=fields)
         return outcome
 
     kafka, topic = settings.kafka, settings.kafka.clicks_topic
