@@ -63,7 +63,9 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
             device = torch.device("cuda", group.local_rank)
         limits = FitLimits(trainer.seed, trainer.max_epochs, trainer.max_fit_seconds)
         if group.rank:
-            log.info("rank %d of %d: taking part in fits on %s", group.rank, group.world_size, device)
+            log.info(
+                "rank %d of %d: taking part in fits on %s", group.rank, group.world_size, device
+            )
             gap_ms = int(settings.session.gap_seconds * 1000)
             fit_with_rank_zero(group, recipe, limits, gap_ms=gap_ms, device=device)
             return None
@@ -91,7 +93,9 @@ def _run_rank_zero(
     def retrain_now() -> Outcome | None:
         logged = event_log.count()
         if logged < trainer.min_clicks:
-            log.info("%d clicks logged, too few to train on (minimum %d)", logged, trainer.min_clicks)
+            log.info(
+                "%d clicks logged, too few to train on (minimum %d)", logged, trainer.min_clicks
+            )
             return None
         HEARTBEAT.beat(within=trainer.max_fit_seconds + OVERHEAD_SECONDS)
         log.info("retraining on %d clicks", min(logged, trainer.window_clicks))

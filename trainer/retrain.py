@@ -213,7 +213,9 @@ def _unusable_reason(checkpoint: Checkpoint, data: ClickLog, device: torch.devic
     """Why a fit must not start from this model: its scores are not finite; None if they are."""
     cases = samples(data, Split.TEST, checkpoint.vocabulary)
     try:
-        evaluate_model(checkpoint, cases.take(np.arange(len(cases))[-CHAMPION_CHECK_CASES:]), device)
+        evaluate_model(
+            checkpoint, cases.take(np.arange(len(cases))[-CHAMPION_CHECK_CASES:]), device
+        )
     except CheckpointError as error:
         return str(error)
     return None

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from nextclick.bench.contestants import Contestant, own_names
 from nextclick.bench.agreement import answers_agree
+from nextclick.bench.contestants import Contestant, own_names
 from nextclick.services.demo.local_servers import Processes
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.kafka import TopicReader, ensure_topics

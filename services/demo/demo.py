@@ -33,7 +33,7 @@ from nextclick.services.simulator import worlds
 from nextclick.services.simulator.publish import click_frame
 from nextclick.services.simulator.shop import Clicks
 from nextclick.shared.errors import NextclickError
-from nextclick.shared.kafka import LagMonitor, ensure_topics, retained_offsets, read_offsets
+from nextclick.shared.kafka import LagMonitor, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.model import select_device
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings, Settings

@@ -32,7 +32,7 @@ def list_dead_letters(
     Example: nextclick dlq list --reason invalid
     """
     from nextclick.services.dlq import dead_letters, text
-    from nextclick.shared.kafka import retained_offsets, read_offsets
+    from nextclick.shared.kafka import read_offsets, retained_offsets
     from nextclick.shared.runtime.settings import Settings
 
     reasons = dead_letters.select_reasons(reason)
@@ -68,7 +68,7 @@ def show(
     Example: nextclick dlq show 0/17
     """
     from nextclick.services.dlq import dead_letters, text
-    from nextclick.shared.kafka import retained_offsets, read_offsets
+    from nextclick.shared.kafka import read_offsets, retained_offsets
     from nextclick.shared.runtime.settings import Settings
 
     partition, offset = dead_letters.parse_position(position)
@@ -78,7 +78,9 @@ def show(
     for message in read_offsets(kafka, kafka.dlq_topic, {partition: here}):
         typer.echo(text.page(dead_letters.read(message)))
         return
-    raise NextclickError(f"no dead letter at {position}; {kafka.dlq_topic} holds {_ranges(retained)}")
+    raise NextclickError(
+        f"no dead letter at {position}; {kafka.dlq_topic} holds {_ranges(retained)}"
+    )
 
 
 @app.command()

@@ -145,7 +145,9 @@ def skip_reason(dead_letter: DeadLetter) -> str | None:
     return None
 
 
-def redriven_message(topic: str, partitions: Collection[int], dead_letter: DeadLetter) -> OutMessage:
+def redriven_message(
+    topic: str, partitions: Collection[int], dead_letter: DeadLetter
+) -> OutMessage:
     """The original message, with a header that counts its redrives.
 
     It goes to its original partition, where the user's other clicks are, because producers differ

@@ -19,7 +19,7 @@ from contextlib import ExitStack, closing
 from itertools import islice
 
 from nextclick.services.dlq import dead_letters
-from nextclick.shared.kafka import GroupOffsets, Publisher, retained_offsets, read_offsets
+from nextclick.shared.kafka import GroupOffsets, Publisher, read_offsets, retained_offsets
 from nextclick.shared.runtime.settings import Settings
 
 BATCH_SIZE = 100
@@ -62,7 +62,9 @@ def run(
         while batch := list(islice(pending, BATCH_SIZE)):  # 1
             skip_reasons = [dead_letters.skip_reason(dead_letter) for dead_letter in batch]
             accepted = [
-                dead_letter for dead_letter, reason in zip(batch, skip_reasons, strict=True) if reason is None
+                dead_letter
+                for dead_letter, reason in zip(batch, skip_reasons, strict=True)
+                if reason is None
             ]
             if not dry_run:
                 publisher.send(

@@ -57,8 +57,8 @@ class MissionWorld:
     ) -> None:
         """Draw the shoppers' personas. `users` must be at least 20.
 
-        mission_popularity: mission name → factor on how often it is begun. Products that occur only in
-        missions with factor 0 are never clicked.
+        mission_popularity: mission name → factor on how often it is begun. Products that occur only
+        in missions with factor 0 are never clicked.
         """
         self.users = users
         self.item_ids = [name for category in CATEGORIES for name in PRODUCTS[category]]
@@ -156,9 +156,7 @@ class _AbsentShoppers:
         return visitor
 
 
-def mission_chain(
-    missions: IntArray, next_click: FloatArray, mission_shares: FloatArray
-) -> Chain:
+def mission_chain(missions: IntArray, next_click: FloatArray, mission_shares: FloatArray) -> Chain:
     """The hidden Markov model of the world; a state is (mission, step, detour or not).
 
     missions: shape [missions, 5], indices of each mission's items.

@@ -9,7 +9,7 @@ from pathlib import Path
 from nextclick.services.topics import findings
 from nextclick.services.topics.findings import Report, line
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.kafka import retained_offsets, read_offsets
+from nextclick.shared.kafka import read_offsets, retained_offsets
 from nextclick.shared.runtime.settings import KafkaSettings
 
 __all__ = ["line", "run", "write"]

@@ -120,7 +120,7 @@ class ExactlyOnce:
             self._refusal = refused
 
     def on_lost(self) -> None:
-        """Wait for the end of the transaction, and begin no other: the next owner answers the queue."""
+        """Wait for the end of the transaction; the next owner answers the queued clicks."""
         try:
             self._end()
             if self._queued:

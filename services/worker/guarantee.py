@@ -13,8 +13,8 @@ both guarantees, at_least_once.py and exactly_once.py, in the same way:
 - `on_revoke`, `on_lost` and `drop_partitions` handle partitions that are revoked.
 
 `submit`, `advance` and `finish` raise Unavailable if Kafka does not answer; call them again. With
-exactly once they also raise CommitRefused: the answers of the batches are not visible, so the worker
-resumes from the committed offsets.
+exactly once they also raise CommitRefused: the answers of the batches are not visible, so the
+worker resumes from the committed offsets.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Guarantee(Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether so many clicks are open that the worker should `finish` before it submits more."""
+        """Whether so many clicks are open that `finish` should come before the next `submit`."""
         ...
 
     def finish(self) -> None:

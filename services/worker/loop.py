@@ -9,14 +9,15 @@
     7  commit the offsets
 
 One thread does all of this and owns the consumer. Steps 5 to 7 are the guarantee (guarantee.py). It
-does not wait for Kafka, so several batches may be open, but offsets are never committed before their
-answers are acknowledged. So a crash repeats work and loses none: replayed clicks get the same
+does not wait for Kafka, so several batches may be open, but offsets are never committed before
+their answers are acknowledged. So a crash repeats work and loses none: replayed clicks get the same
 histories in step 3, and so the same answers, with the same event_id (at least once). With
 `guarantee=exactly_once`, steps 5 to 7 are one transaction, so a reader of committed messages sees
 each answer once. docs/guarantees.md lists what a crash after each step leaves behind.
 
 At most MAX_UNCOMMITTED_CLICKS_PER_USER clicks of one user are appended and not committed, because
-only so many can be replayed exactly. Rebalances happen inside a poll; open batches are finished first.
+only so many can be replayed exactly. Rebalances happen inside a poll; open batches are finished
+first.
 """
 
 from __future__ import annotations

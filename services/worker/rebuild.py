@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from nextclick.services.worker import decide
-from nextclick.shared.kafka import GroupOffsets, retained_offsets, read_offsets
+from nextclick.shared.kafka import GroupOffsets, read_offsets, retained_offsets
 from nextclick.shared.redis import session_store
 from nextclick.shared.runtime.settings import Settings
 

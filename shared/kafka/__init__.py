@@ -8,7 +8,7 @@ may overcome become Unavailable; librdkafka reconnects by itself.
 """
 
 from nextclick.shared.kafka.consumer import ClickConsumer
-from nextclick.shared.kafka.offsets import GroupOffsets, retained_offsets, read_offsets
+from nextclick.shared.kafka.offsets import GroupOffsets, read_offsets, retained_offsets
 from nextclick.shared.kafka.publisher import Publisher
 from nextclick.shared.kafka.readers import LagMonitor, TopicReader
 from nextclick.shared.kafka.topics import ensure_topics, max_message_bytes
@@ -23,6 +23,6 @@ __all__ = [
     "TransactionalPublisher",
     "ensure_topics",
     "max_message_bytes",
-    "retained_offsets",
     "read_offsets",
+    "retained_offsets",
 ]

@@ -6,8 +6,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from nextclick.shared.kafka.client import (
-    REQUEST_SECONDS,
     DESCRIBE,
+    REQUEST_SECONDS,
     MakeClient,
     Permission,
     client_config,

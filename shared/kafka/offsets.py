@@ -10,10 +10,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from nextclick.shared.errors import Unavailable
 from nextclick.shared.kafka.client import (
+    DESCRIBE,
     MISCONFIGURED,
     MISCONFIGURED_WITHOUT_GROUP,
     REQUEST_SECONDS,
-    DESCRIBE,
     WITHOUT_GROUP,
     Permission,
     client_config,

@@ -20,7 +20,7 @@ class Positions:
 
     def __init__(self) -> None:
         self.unplaced: set[int] = set()
-        """Partitions that need a start offset; messages from them are dropped until they have one."""
+        """Partitions that need a start offset; until then their messages are dropped."""
         self._next: dict[int, int] = {}
         self._counted: dict[int, int] = {}
         """Messages before this offset that were removed unread are counted already."""

@@ -17,8 +17,8 @@ from nextclick.shared.kafka.client import (
     Permission,
     client_config,
     failed,
-    missing_permission,
     make_client,
+    missing_permission,
     unavailable,
 )
 from nextclick.shared.messages import OutMessage

@@ -15,13 +15,13 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.kafka.client import (
-    REQUEST_SECONDS,
     DESCRIBE,
+    REQUEST_SECONDS,
     Permission,
     client_config,
     failed,
-    missing_permission,
     make_client,
+    missing_permission,
     unavailable,
 )
 from nextclick.shared.runtime.settings import KafkaSettings

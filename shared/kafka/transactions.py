@@ -64,8 +64,8 @@ class TransactionalPublisher:
                 **PRODUCER_CONFIG,
                 "transactional.id": self._id,
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
-                # For some ms, while Kafka writes the markers of the previous transaction, it refuses
-                # to begin another (CONCURRENT_TRANSACTIONS). By default the client retries after
+                # While Kafka writes the markers of the previous transaction, some ms, it refuses to
+                # begin another (CONCURRENT_TRANSACTIONS). By default the client retries after
                 # 100 ms, and doubles that at each try.
                 "retry.backoff.ms": 2,
                 "retry.backoff.max.ms": 4,

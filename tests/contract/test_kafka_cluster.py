@@ -8,7 +8,13 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from nextclick.shared import embedded
 from nextclick.shared.errors import Unavailable
-from nextclick.shared.kafka import LagMonitor, Publisher, ensure_topics, retained_offsets, read_offsets
+from nextclick.shared.kafka import (
+    LagMonitor,
+    Publisher,
+    ensure_topics,
+    read_offsets,
+    retained_offsets,
+)
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.settings import KafkaSettings
 from tests.waiting import until

@@ -468,9 +468,7 @@ def test_a_value_that_is_not_a_session_is_replaced_alone(
     store.close()
 
 
-def test_an_item_that_is_not_utf8_is_an_unknown_item(
-    backend: Backend, key_prefix: str
-) -> None:
+def test_an_item_that_is_not_utf8_is_an_unknown_item(backend: Backend, key_prefix: str) -> None:
     store = redis_store(backend, key_prefix, GAP_MS, 3600)
     with redis.Redis.from_url(backend.redis_url) as raw:
         entry = b"8 bytes!" + struct.pack(">Bd", 1, 5.0) + b"\xff\xfe"

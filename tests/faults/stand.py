@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from nextclick.shared import embedded
 from nextclick.shared.errors import Unavailable
-from nextclick.shared.kafka import LagMonitor, ensure_topics, retained_offsets, read_offsets
+from nextclick.shared.kafka import LagMonitor, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from nextclick.shared.schemas import Click, Recommendation
 from tests.faults import children

@@ -169,9 +169,7 @@ def test_under_torchrun_a_model_is_as_good(
     assert two.training["clicks"] == alone.training["clicks"] == len(clicks)
     cases = alone.metrics["test_cases"]
     noise = 3 * (2 * 0.25 / cases) ** 0.5
-    assert two.metrics["test_hr@10"] == pytest.approx(
-        alone.metrics["test_hr@10"], abs=noise
-    )
+    assert two.metrics["test_hr@10"] == pytest.approx(alone.metrics["test_hr@10"], abs=noise)
 
 
 @pytest.mark.long

@@ -42,7 +42,9 @@ texts = st.text(ANY, min_size=1, max_size=140)
 
 
 @given(user=texts, item=texts, event=texts, ascii_only=st.booleans(), key=st.binary())
-def test_any_ids_are_handled(user: str, item: str, event: str, ascii_only: bool, key: bytes) -> None:
+def test_any_ids_are_handled(
+    user: str, item: str, event: str, ascii_only: bool, key: bytes
+) -> None:
     click = {"event_id": event, "user_id": user, "item_id": item, "timestamp": 1}
     value = json.dumps(click, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
     check(value, key)

@@ -54,7 +54,9 @@ def settings(
 
 
 @pytest.fixture
-def components(settings: Settings, kafka: KafkaSettings, key_prefix: str, name: str) -> Iterator[Components]:
+def components(
+    settings: Settings, kafka: KafkaSettings, key_prefix: str, name: str
+) -> Iterator[Components]:
     publish_model(Path(settings.registry.url), seed=1)
     with open_components(settings) as made:
         assert made.slot.wait(30)

@@ -11,7 +11,7 @@ import pytest
 
 from nextclick.services.worker import decide
 from nextclick.shared.errors import BadClick
-from nextclick.shared.kafka import Publisher, ensure_topics, retained_offsets, read_offsets
+from nextclick.shared.kafka import Publisher, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.messages import Message, OutMessage
 from nextclick.shared.runtime.settings import KafkaSettings
 from tests.conftest import Launch
@@ -34,7 +34,13 @@ def put(kafka: KafkaSettings, messages: Sequence[tuple[Message, str]]) -> None:
     publisher = Publisher(kafka)
     for message, reason in messages:
         dead_letter = decide.dead_letter(kafka.dlq_topic, message, BadClick(reason, "why"), 42)
-        publisher.send([OutMessage(dead_letter.topic, dead_letter.key, dead_letter.value, dead_letter.headers, 1)])
+        publisher.send(
+            [
+                OutMessage(
+                    dead_letter.topic, dead_letter.key, dead_letter.value, dead_letter.headers, 1
+                )
+            ]
+        )
     publisher.wait_acknowledged()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from nextclick.shared import embedded
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.kafka import Publisher, ensure_topics, retained_offsets, read_offsets
+from nextclick.shared.kafka import Publisher, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.settings import KafkaSettings
 from tests.waiting import until

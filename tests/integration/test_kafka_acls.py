@@ -51,8 +51,8 @@ from nextclick.shared.kafka import (
     Publisher,
     TopicReader,
     ensure_topics,
-    retained_offsets,
     read_offsets,
+    retained_offsets,
 )
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.model import Scorer, select_device

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from nextclick.shared import embedded
 from nextclick.shared.errors import ConfigurationError, Unavailable
-from nextclick.shared.kafka import Publisher, ensure_topics, retained_offsets, read_offsets
+from nextclick.shared.kafka import Publisher, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.kafka import topics as kafka_topics
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.settings import KafkaSettings

@@ -1,4 +1,4 @@
-"""Our worker and the one on Quix Streams do the same job. Skipped where quixstreams is not there."""
+"""Our worker and the one on Quix Streams do the same job. Skipped without quixstreams."""
 
 from __future__ import annotations
 

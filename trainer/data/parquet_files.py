@@ -17,7 +17,13 @@ from nextclick.shared.data_problems import Problem, Problems, invalid_item_id_re
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.schemas import LATEST_TIMESTAMP
 from nextclick.trainer.collect.event_log_files import SCHEMA, files_of
-from nextclick.trainer.data.dataset import INVALID_ITEM, ClickLog, Split, click_log, without_invalid_items
+from nextclick.trainer.data.dataset import (
+    INVALID_ITEM,
+    ClickLog,
+    Split,
+    click_log,
+    without_invalid_items,
+)
 
 _NEEDED = ("user_id", "item_id", "timestamp")
 

@@ -71,10 +71,13 @@ def read_sessions(folder: Path) -> tuple[ClickLog, list[Problem]]:
     return _log(train, test), problems.listed()
 
 
-def _parse(path: Path, problems: Problems, *, invalid_item: str, single_click: str) -> list[Session]:
+def _parse(
+    path: Path, problems: Problems, *, invalid_item: str, single_click: str
+) -> list[Session]:
     """Split a file into sessions.
 
-    invalid_item, single_click: the consequence to report for invalid ids and for sessions of one click.
+    invalid_item, single_click: the consequence to report for invalid ids, and for sessions of one
+    click.
     """
     sessions = []
     ids: dict[bytes, tuple[str, str | None]] = {}

@@ -25,7 +25,7 @@ class Decision:
     publish: bool
     reason: str
     refusal: str = ""
-    """If refused: `no_cases`, `same`, `worse`, `baseline` or `not_finite`, used as a metric label."""
+    """If refused, a metric label: `no_cases`, `same`, `worse`, `baseline` or `not_finite`."""
 
 
 def decide(

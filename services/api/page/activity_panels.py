@@ -39,7 +39,8 @@ class ActiveShoppers:
         for (row, name, fact), (user_id, shopper) in zip(self._lines, active, strict=False):
             row.visible = True
             row.classes(
-                add="highlight" if user_id == picked else "", remove="highlight" if user_id != picked else ""
+                add="highlight" if user_id == picked else "",
+                remove="highlight" if user_id != picked else "",
             )
             name.text = user_id
             fact.text = f"{shopper.clicks} clicks, {shopper.hits} of {shopper.judged} predicted"

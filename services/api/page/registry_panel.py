@@ -30,7 +30,9 @@ class RegistryPanel:
     async def refresh(self) -> None:
         """Read the registry and redraw the panel if it has changed."""
         try:
-            found = await run.io_bound(registry_summary, self._components.registry, self._components.slot)
+            found = await run.io_bound(
+                registry_summary, self._components.registry, self._components.slot
+            )
         except NextclickError:
             return  # keep the last state
         if found is None or found == self._last_summary:

@@ -15,7 +15,16 @@ INDEX = DOCS / "README.md"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 README_WORDS_MAX = 700
 WORDS_WITHOUT_CONTENTS_MAX = 1200
-SOURCES = ("bench", "deploy", "docs", "nextclick/interface", "services", "shared", "tests", "trainer")
+SOURCES = (
+    "bench",
+    "deploy",
+    "docs",
+    "nextclick/interface",
+    "services",
+    "shared",
+    "tests",
+    "trainer",
+)
 CODE = {".py", ".lua"}
 
 

@@ -82,7 +82,9 @@ kinds = st.tuples(
     st.sampled_from(dead_letters.ALL_REASONS), st.integers(0, 2), st.sampled_from([b"", b"{}"])
 )
 runs = st.lists(
-    st.tuples(st.sampled_from([None, *dead_letters.ALL_REASONS]), st.integers(0, 3), st.integers(1, 3))
+    st.tuples(
+        st.sampled_from([None, *dead_letters.ALL_REASONS]), st.integers(0, 3), st.integers(1, 3)
+    )
 )
 
 
@@ -109,7 +111,8 @@ def test_each_dead_letter_is_processed_once_whatever_the_reasons_limits_and_batc
             ).items():
                 committed[name] = {**committed[name], **offsets}
         assert (
-            not limit or sum(dead_letters.skip_reason(dead_letter) is None for dead_letter in dealt) <= limit
+            not limit
+            or sum(dead_letters.skip_reason(dead_letter) is None for dead_letter in dealt) <= limit
         )
         return dealt
 

@@ -323,7 +323,9 @@ def test_the_order_of_the_openers_decides(world: MissionWorld) -> None:
     assert law[1, kibble - 1] > 0.3 > 0.05 > law[1, treats - 1]
 
 
-def test_without_a_history_the_ceiling_is_the_distribution_of_the_first_click(world: MissionWorld) -> None:
+def test_without_a_history_the_ceiling_is_the_distribution_of_the_first_click(
+    world: MissionWorld,
+) -> None:
     law = world.next_click_given_history(np.zeros((1, 10), np.int64), rollover=0.0)[0]
     personas = np.bincount(world.persona) / 1000
     first = np.einsum("p,ps,psi->i", personas, world.chain.start, world.chain.emission)

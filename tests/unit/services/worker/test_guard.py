@@ -177,7 +177,9 @@ def test_without_another_model_an_error_is_raised() -> None:
 
 
 @pytest.mark.parametrize("on_trial", [True, False])
-def test_a_version_that_a_person_went_back_to_is_not_rolled_back(shop: Shop, on_trial: bool) -> None:
+def test_a_version_that_a_person_went_back_to_is_not_rolled_back(
+    shop: Shop, on_trial: bool
+) -> None:
     shop.swap("v0", Model(USELESS), on_trial=on_trial)
     shop.serve(300)
     assert shop.back == ([("v0", "v1")] if on_trial else [])

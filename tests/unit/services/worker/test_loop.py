@@ -187,7 +187,9 @@ def test_a_worker_that_waits_for_a_hot_users_commit_still_serves_a_rebalance() -
     assert len(stage.answers()) == LIMIT + 1
 
 
-def test_when_partitions_are_revoked_open_batches_are_finished_and_waiting_messages_dropped() -> None:
+def test_when_partitions_are_revoked_open_batches_are_finished_and_waiting_messages_dropped() -> (
+    None
+):
     stage = Stage(
         [click(0, "a"), click(1, "b", partition=1)]
         + [click(2 + i, "a") for i in range(LIMIT)]

@@ -152,9 +152,7 @@ def test_the_promise_holds_for_a_catalogue_that_is_scored_in_blocks(
     monkeypatch.setattr(nextclick.shared.model.source_bst, "_BLOCK_ELEMENTS", 128 * 64 * 37)
     alone = torch.cat([scorer.log_probabilities(batch[i : i + 1]) for i in range(64)])
     for size in (2, 7, 8, 9, 33, 64):
-        assert torch.allclose(
-            scorer.log_probabilities(batch[:size]), alone[:size], atol=1e-5
-        )
+        assert torch.allclose(scorer.log_probabilities(batch[:size]), alone[:size], atol=1e-5)
 
 
 @given(

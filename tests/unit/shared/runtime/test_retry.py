@@ -80,7 +80,9 @@ def test_it_backs_off_by_doubling_up_to_five_seconds() -> None:
     assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
 
 
-def test_each_call_starts_with_the_first_delay_and_its_own_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_call_starts_with_the_first_delay_and_its_own_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     stop = Waiting()
     until_available = RetryUntilAvailable(stop, logging.getLogger("test"), clock=lambda: stop.now)
     for _ in range(2):

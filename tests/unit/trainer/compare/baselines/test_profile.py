@@ -130,4 +130,3 @@ def test_items_with_the_same_features_are_ordered_by_popularity() -> None:
     scores = fitted(method, log).score(cases_of([[1]], users=[0]))[0]
     ranked = [vocabulary_of(log).item_ids[i] for i in scores.argsort()[::-1]]
     assert ranked == ["i1", "i2", "i0"]
-
