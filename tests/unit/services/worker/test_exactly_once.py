@@ -166,7 +166,7 @@ def test_with_an_unknown_outcome_the_client_is_thrown_away_before_going_on() -> 
     with pytest.raises(Unavailable, match="still away"):
         ours.finish()
     assert ours.is_open
-    with pytest.raises(CommitRefused, match="nobody knows"):
+    with pytest.raises(CommitRefused, match="outcome of a transaction is unknown"):
         ours.finish()
     assert kafka.reconnected == 1
     assert not ours.is_open
