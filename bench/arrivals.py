@@ -17,7 +17,7 @@ from nextclick.shared.messages import Message
 from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.settings import Settings
 
-QUIET_SECONDS = 1.0
+DUPLICATES_SECONDS = 1.0
 """How long to wait for duplicates after the last expected answer."""
 SILENCE_SECONDS = 60.0
 """Reading ends after this long without an answer."""
@@ -48,7 +48,7 @@ def record(reader: Reader, warm_up: int, clicks: int) -> list[tuple[float, bytes
             warm = True
             print("warm", flush=True)
         complete = len(arrived) >= warm_up + clicks
-        if now - last_arrival > (QUIET_SECONDS if complete else SILENCE_SECONDS):
+        if now - last_arrival > (DUPLICATES_SECONDS if complete else SILENCE_SECONDS):
             return arrived
 
 

@@ -177,7 +177,7 @@ def worker(
     table.add_row("published/s", *(f"{row.published_per_second:,.0f}" for row in rows))
     table.add_row("clicks/s", *(f"{row.clicks_per_second:,.0f}" for row in rows))
     table.add_row("exactly once", *(f"{row.exactly_once_per_second:,.0f}" for row in rows))
-    table.add_row("of possible", *(f"{row.of_possible:.0%}" for row in rows))
+    table.add_row("of possible", *(f"{row.share_of_possible:.0%}" for row in rows))
     table.add_row("floor", *(f"{row.floor_us:.0f}" for row in rows))
     table.add_row("scorer", *(f"{row.scorer_us:.0f}" for row in rows), end_section=True)
     for stage in STAGES:

@@ -37,7 +37,7 @@ GAP_MS = 30 * 60 * 1000
 START_MS = 1_700_000_000_000
 
 
-def fashion(stretch: int) -> dict[str, float]:
+def mission_popularity(stretch: int) -> dict[str, float]:
     """Mission name → factor on how often it is begun in a stretch, for MissionWorld."""
     return {
         "day in the park": 4.0 if stretch >= 3 else 1.0,
@@ -48,7 +48,7 @@ def fashion(stretch: int) -> dict[str, float]:
 
 def clicks_of(stretch: int, count: int) -> pd.DataFrame:
     """The clicks of one stretch, one per second, after those of the stretch before."""
-    world = MissionWorld(fashion=fashion(stretch))
+    world = MissionWorld(mission_popularity=mission_popularity(stretch))
     last_ms = START_MS + (stretch + 1) * count * 1000
     return click_frame(world.clicks(count, seed=stretch), last_ms, rate=1, seed=stretch)
 
@@ -61,7 +61,7 @@ def ndcg(checkpoint: Checkpoint, log: ClickLog) -> float:
 
 def ceiling(stretch: int, log: ClickLog, checkpoint: Checkpoint) -> float:
     """The best possible NDCG@10 in a stretch; the catalogue includes items that the model lacks."""
-    world = MissionWorld(fashion=fashion(stretch))
+    world = MissionWorld(mission_popularity=mission_popularity(stretch))
     click_probabilities = partial(world.next_click_given_history, rollover=0.0)
     best = Ceiling(oracle(world.item_ids, click_probabilities))
     vocabulary = checkpoint.vocabulary.extended(world.item_ids)
@@ -114,7 +114,7 @@ def plot(table: pd.DataFrame, file: Path) -> None:
     axes = figure.subplots()
     for name in ("served", "from nothing", "never retrained"):
         axes.plot(table["retrain"], table[name] / table["ceiling"], marker="o", label=name)
-    for at, what in ((3, "a mission in fashion"), (5, "a new mission"), (9, "an old one ends")):
+    for at, what in ((3, "a popular mission"), (5, "a new mission"), (9, "an old one ends")):
         axes.axvline(at, color="grey", linestyle=":", linewidth=1)
         axes.annotate(what, (at, 1.0), rotation=90, va="top", ha="right", fontsize=8, color="grey")
     axes.set(xlabel="retrain", ylabel="share of the ceiling's NDCG@10, next stretch")

@@ -36,7 +36,7 @@ CLICKS_PER_USER = 5
 _ITEMS = 10_000
 _SHOPPERS = 10_000
 _HOUR_MS = 3_600_000
-_QUIET_SECONDS = 60.0
+_SILENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _answered_per_second(answers: TopicReader, processes: Processes, clicks: int
         seen = counted[-1][1] + len(answers.poll())
         if seen > counted[-1][1]:
             counted.append((time.monotonic(), seen))
-        elif time.monotonic() - counted[-1][0] > _QUIET_SECONDS:
+        elif time.monotonic() - counted[-1][0] > _SILENCE_SECONDS:
             raise NextclickError(f"no further answers after {seen} of {clicks}")
     (began, before), (ended, after) = next(c for c in counted if c[1] >= clicks / 4), counted[-1]
     return (after - before) / (ended - began)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nextclick.bench.drift import fashion
+from nextclick.bench.drift import mission_popularity
 from nextclick.services.simulator.missions import MissionWorld
 from nextclick.services.simulator.publish import click_frame
 from nextclick.shared.model import Checkpoint, Vocabulary
@@ -73,7 +73,7 @@ def measure(clicks: int, logged: int, epochs: int = 0, seed: int = 0) -> list[Ro
 
 
 def _log(stretch: int, clicks: int, gap_ms: int, seed: int) -> ClickLog:
-    shop = MissionWorld(seed, fashion=fashion(stretch))
+    shop = MissionWorld(seed, mission_popularity=mission_popularity(stretch))
     return click_log(click_frame(shop.clicks(clicks, seed), _NOW_MS, rate=1, seed=seed), gap_ms)
 
 

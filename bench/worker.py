@@ -85,7 +85,7 @@ class Row:
     floor_us: float
     """Microseconds per click of the loop with the scorer that costs nothing."""
     scorer_us: float
-    of_possible: float
+    share_of_possible: float
     """The worker's rate as a share of 1 / (floor + scorer): median over the rounds."""
     stage_us: dict[str, float]
     """Microseconds per click of each step, with at_least_once."""
@@ -153,7 +153,7 @@ def measure(servers: Servers, items: int, clicks: int, rounds: int, device: torc
         exactly_once_per_second=statistics.median(p.clicks_per_second for p in exact),
         floor_us=statistics.median(floors),
         scorer_us=statistics.median(scorers),
-        of_possible=statistics.median(shares),
+        share_of_possible=statistics.median(shares),
         stage_us={s: statistics.median(p.stage_us[s] for p in workers) for s in STAGES},
         queue_us=statistics.median(p.stage_us[_QUEUE] for p in exact),
     )

@@ -25,13 +25,13 @@ known vulnerabilities.
 |---|---|---|"""
 
 
-def needed() -> list[Distribution]:
+def required_packages() -> list[Distribution]:
     """The packages that nextclick needs here, by name."""
     found: dict[str, Distribution] = {}
-    open_ends: list[tuple[str, frozenset[str]]] = [("nextclick", frozenset({"api", "train"}))]
-    seen = set(open_ends)
-    while open_ends:
-        name, extras = open_ends.pop()
+    pending: list[tuple[str, frozenset[str]]] = [("nextclick", frozenset({"api", "train"}))]
+    seen = set(pending)
+    while pending:
+        name, extras = pending.pop()
         for requirement in map(Requirement, distribution(name).requires or []):
             marker = requirement.marker
             if marker and not any(marker.evaluate({"extra": e}) for e in {"", *extras}):
@@ -44,21 +44,21 @@ def needed() -> list[Distribution]:
             found[re.sub(r"[-_.]+", "-", package.metadata["Name"]).lower()] = package
             if wanted not in seen:
                 seen.add(wanted)
-                open_ends.append(wanted)
+                pending.append(wanted)
     return [found[name] for name in sorted(found)]
 
 
 def licence(package: Distribution) -> str:
     """What the package says of its licence, in short."""
-    told = package.metadata
-    if told["License-Expression"]:
-        return str(told["License-Expression"])
+    metadata = package.metadata
+    if metadata["License-Expression"]:
+        return str(metadata["License-Expression"])
     classified = [
         value.rpartition(" :: ")[2]
-        for value in told.get_all("Classifier") or []
+        for value in metadata.get_all("Classifier") or []
         if value.startswith("License ::")
     ]
-    first_line = (told["License"] or "").strip().split("\n")[0]
+    first_line = (metadata["License"] or "").strip().split("\n")[0]
     return ", ".join(classified) or first_line[:60] or "not stated"
 
 
@@ -73,7 +73,7 @@ def main() -> None:
     pins = "--pins" in sys.argv
     if not pins:
         print(INTRODUCTION)
-    for package in needed():
+    for package in required_packages():
         name, version = package.metadata["Name"], package.version
         if pins:
             print(f"{name}=={version.partition('+')[0]}")  # +cpu is a build, not a release

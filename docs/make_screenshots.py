@@ -32,8 +32,8 @@ def main() -> None:
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert demo.stdout is not None
-        said = (re.search(r"live page: (\S+)", line) for line in demo.stdout)
-        address = next(found[1] for found in said if found)
+        matches = (re.search(r"live page: (\S+)", line) for line in demo.stdout)
+        address = next(match[1] for match in matches if match)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             for name, (width, height) in VIEWPORTS.items():

@@ -14,11 +14,11 @@ from nextclick.shared.runtime.settings import Settings
 from nextclick.trainer.collect import EventLog
 
 
-def served(
+def health_server(
     settings: Settings, event_log: EventLog, registry: Registry, consumer: ClickConsumer
 ) -> AbstractContextManager[None]:
-    """Serve the metrics port; see nextclick.shared.kafka.health.served."""
-    return health.served(
+    """Serve the metrics port; see nextclick.shared.kafka.health.health_server."""
+    return health.health_server(
         settings.trainer.metrics_port,
         "NEXTCLICK_TRAINER__METRICS_PORT",
         settings.kafka,

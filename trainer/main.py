@@ -19,7 +19,7 @@ from nextclick.shared.errors import (
     NextclickError,
     Unavailable,
 )
-from nextclick.shared.kafka import ClickConsumer, ensure_topics, offsets_held
+from nextclick.shared.kafka import ClickConsumer, ensure_topics, retained_offsets
 from nextclick.shared.model import select_device
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime import metrics
@@ -36,7 +36,7 @@ from nextclick.trainer.retrain import FitLimits, Outcome, fit_with_rank_zero, re
 
 log = logging.getLogger(__name__)
 
-AROUND_A_FIT_SECONDS = 3600.0
+OVERHEAD_SECONDS = 3600.0
 """Longest time of a retraining beside its fit (reading, evaluation, …); after that it is stuck."""
 
 
@@ -56,14 +56,16 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
             "it must not serve"
         )
     with distributed.process_group() as group:
-        cores = (os.cpu_count() or 1) // group.local_world
+        cores = (os.cpu_count() or 1) // group.local_world_size
         torch.set_num_threads(trainer.torch_threads or max(1, cores))
         device = select_device(settings.device)
-        if device.type == "cuda" and device.index is None and group.world > 1:
+        if device.type == "cuda" and device.index is None and group.world_size > 1:
             device = torch.device("cuda", group.local_rank)
         limits = FitLimits(trainer.seed, trainer.max_epochs, trainer.max_fit_seconds)
         if group.rank:
-            log.info("rank %d of %d: taking part in fits on %s", group.rank, group.world, device)
+            log.info(
+                "rank %d of %d: taking part in fits on %s", group.rank, group.world_size, device
+            )
             gap_ms = int(settings.session.gap_seconds * 1000)
             fit_with_rank_zero(group, recipe, limits, gap_ms=gap_ms, device=device)
             return None
@@ -89,12 +91,14 @@ def _run_rank_zero(
     ensure_topics(settings.kafka, [settings.kafka.clicks_topic])
 
     def retrain_now() -> Outcome | None:
-        held = event_log.count()
-        if held < trainer.min_clicks:
-            log.info("%d clicks logged, too few to train on (minimum %d)", held, trainer.min_clicks)
+        logged = event_log.count()
+        if logged < trainer.min_clicks:
+            log.info(
+                "%d clicks logged, too few to train on (minimum %d)", logged, trainer.min_clicks
+            )
             return None
-        HEARTBEAT.beat(within=trainer.max_fit_seconds + AROUND_A_FIT_SECONDS)
-        log.info("retraining on %d clicks", min(held, trainer.window_clicks))
+        HEARTBEAT.beat(within=trainer.max_fit_seconds + OVERHEAD_SECONDS)
+        log.info("retraining on %d clicks", min(logged, trainer.window_clicks))
         outcome = retrain(
             event_log.read(newest=trainer.window_clicks),
             registry,
@@ -112,13 +116,13 @@ def _run_rank_zero(
                 metrics.GATE_REFUSALS.labels(outcome.refusal).inc()
                 _note_refusal(registry, outcome.reason)
             verdict = f"published {outcome.version}" if published else "refused the candidate"
-            about = {
+            fields = {
                 "outcome": "published" if published else "refused",
                 "model_version": outcome.version,
                 "reason": outcome.refusal or None,
                 "seconds": round(outcome.seconds, 1),
             }
-            log.info("%s after %.1f s: %s", verdict, outcome.seconds, outcome.reason, extra=about)
+            log.info("%s after %.1f s: %s", verdict, outcome.seconds, outcome.reason, extra=fields)
         return outcome
 
     kafka, topic = settings.kafka, settings.kafka.clicks_topic
@@ -126,7 +130,7 @@ def _run_rank_zero(
         kafka,
         topic,
         trainer.group_id,
-        seek=lambda partitions: collector.starts(offsets_held(kafka, topic), partitions),
+        seek=lambda partitions: collector.starts(retained_offsets(kafka, topic), partitions),
         instance_id=trainer.instance_id,
         bulk=True,
     )
@@ -134,7 +138,7 @@ def _run_rank_zero(
         consumer, event_log, RetryUntilAvailable(stop, log), trainer.flush_seconds
     )
     try:
-        with health.served(settings, event_log, registry, consumer):
+        with health.health_server(settings, event_log, registry, consumer):
             if once:
                 catch_up(collector, stop)
                 _compact(event_log)
@@ -179,7 +183,7 @@ def _collect_and_retrain(
 
 def _compact(event_log: EventLog) -> None:
     """Merge small files of the log. Not essential: an error is only logged."""
-    HEARTBEAT.beat(within=AROUND_A_FIT_SECONDS)
+    HEARTBEAT.beat(within=OVERHEAD_SECONDS)
     try:
         done = event_log.compact()
     except NextclickError as error:

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 MAX_CASES = 20_000
 """Most held-out clicks that judge a candidate: enough to see half a point of HR@10, in seconds."""
 
-FAULT_CASES = 1_000
+CHAMPION_CHECK_CASES = 1_000
 """Held-out clicks that a champion must rank with finite scores before a fit starts from it."""
 
 
@@ -87,8 +87,8 @@ def retrain(
     if reason := nothing_to_learn(data):
         return Outcome(None, reason, time.monotonic() - began, "nothing_to_learn")
     name, champion = current_champion(registry)
-    if champion is not None and (fault := _fault(champion, data, device)):
-        log.error("the champion %s is not usable, the fit starts from scratch: %s", name, fault)
+    if champion is not None and (reason := _unusable_reason(champion, data, device)):
+        log.error("the champion %s is not usable, the fit starts from scratch: %s", name, reason)
         name, champion = None, None
     ranks.send_log(_recipe(preset, limits, gap_ms), frame, champion)
     try:
@@ -202,18 +202,20 @@ def fit_candidate(
             "last_click": _iso(data.last_timestamp),
             "warm_start": fitted.warm,
             "seed": limits.seed,
-            "processes": ranks.world,
+            "processes": ranks.world_size,
             "epochs": fitted.curve[-1].epoch,
             "fit_seconds": round(fitted.curve[-1].seconds, 1),
         },
     )
 
 
-def _fault(checkpoint: Checkpoint, data: ClickLog, device: torch.device) -> str | None:
+def _unusable_reason(checkpoint: Checkpoint, data: ClickLog, device: torch.device) -> str | None:
     """Why a fit must not start from this model: its scores are not finite; None if they are."""
     cases = samples(data, Split.TEST, checkpoint.vocabulary)
     try:
-        evaluate_model(checkpoint, cases.take(np.arange(len(cases))[-FAULT_CASES:]), device)
+        evaluate_model(
+            checkpoint, cases.take(np.arange(len(cases))[-CHAMPION_CHECK_CASES:]), device
+        )
     except CheckpointError as error:
         return str(error)
     return None
@@ -227,7 +229,7 @@ def judge(
     The baselines are fitted on all clicks outside the test split. Returns the decision, and metrics
     for the manifest.
     """
-    chosen = _judged(len(data.cases(Split.TEST)))
+    chosen = _sampled_cases(len(data.cases(Split.TEST)))
 
     def cases(vocabulary: Vocabulary) -> Samples:
         return samples(data, Split.TEST, vocabulary).take(chosen)
@@ -256,7 +258,7 @@ def judge(
     return decision, metrics
 
 
-def _judged(cases: int) -> IntArray:
+def _sampled_cases(cases: int) -> IntArray:
     """Indices of the cases to rank: all, or a random sample of MAX_CASES, in order."""
     if cases <= MAX_CASES:
         return np.arange(cases)

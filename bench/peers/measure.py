@@ -43,8 +43,8 @@ class Latency:
 
     rate: float
     echo: Percentiles
-    ours: Percentiles
-    theirs: Percentiles
+    nextclick: Percentiles
+    quix: Percentiles
     """It grows during the run if the Quix Streams worker answers fewer clicks/s than come."""
 
 
@@ -57,13 +57,13 @@ class Row:
     rounds: int
     peer: dict[str, str]
     """Package versions in the interpreter of the Quix Streams worker."""
-    ours: float
+    nextclick: float
     """Clicks per second, as the next three fields."""
-    theirs: float
-    our_floor: float
-    their_floor: float
+    quix: float
+    nextclick_floor: float
+    quix_floor: float
     ratio: float
-    """ours / theirs."""
+    """nextclick / quix."""
     floor_ratio: float
     latency: list[Latency]
 
@@ -108,7 +108,7 @@ def measure(
                 )
                 for name, contestant in _contestants(python, floor=kind == "floor").items()
             }
-            compare(passes["ours"].answers, passes["theirs"].answers)
+            compare(passes["nextclick"].answers, passes["quix"].answers)
             for name, done in passes.items():
                 rates.setdefault((name, kind), []).append(done.clicks_per_second)
     return Row(
@@ -116,12 +116,12 @@ def measure(
         clicks=clicks,
         rounds=rounds,
         peer=peer,
-        ours=statistics.median(rates["ours", "model"]),
-        theirs=statistics.median(rates["theirs", "model"]),
-        our_floor=statistics.median(rates["ours", "floor"]),
-        their_floor=statistics.median(rates["theirs", "floor"]),
-        ratio=_paired(rates["ours", "model"], rates["theirs", "model"]),
-        floor_ratio=_paired(rates["ours", "floor"], rates["theirs", "floor"]),
+        nextclick=statistics.median(rates["nextclick", "model"]),
+        quix=statistics.median(rates["quix", "model"]),
+        nextclick_floor=statistics.median(rates["nextclick", "floor"]),
+        quix_floor=statistics.median(rates["quix", "floor"]),
+        ratio=_paired(rates["nextclick", "model"], rates["quix", "model"]),
+        floor_ratio=_paired(rates["nextclick", "floor"], rates["quix", "floor"]),
         latency=[_measure_latency(servers, items, python, rate, seconds) for rate in RATES],
     )
 
@@ -129,8 +129,8 @@ def measure(
 def _contestants(python: Path, *, floor: bool) -> dict[str, Contestant]:
     arguments = ("--floor",) if floor else ()
     return {
-        "ours": Contestant("nextclick.bench.peers.our_worker", arguments),
-        "theirs": Contestant("nextclick.bench.peers.quix_worker", arguments, python),
+        "nextclick": Contestant("nextclick.bench.peers.nextclick_worker", arguments),
+        "quix": Contestant("nextclick.bench.peers.quix_worker", arguments, python),
     }
 
 
@@ -147,8 +147,8 @@ def _measure_latency(
     return Latency(rate, **found)
 
 
-def _paired(ours: list[float], theirs: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+def _paired(numerators: list[float], denominators: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
 def _fill(kafka: KafkaSettings, items: int, clicks: int) -> None:

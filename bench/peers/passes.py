@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from nextclick.bench.agreement import answers_agree
 from nextclick.bench.contestants import Contestant, own_names
-from nextclick.bench.promise import same_answer
 from nextclick.services.demo.local_servers import Processes
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.kafka import TopicReader, ensure_topics
@@ -91,16 +91,12 @@ def _watch(
     return values, last_arrival
 
 
-def compare(ours: list[Recommendation], theirs: list[Recommendation]) -> None:
+def compare(answers: list[Recommendation], others: list[Recommendation]) -> None:
     """Raise NextclickError unless both lists hold the same answers to the same clicks."""
-    mine = sorted(ours, key=lambda answer: answer.event_id)
-    others = sorted(theirs, key=lambda answer: answer.event_id)
-    if [a.event_id for a in mine] != [a.event_id for a in others]:
+    answers = sorted(answers, key=lambda answer: answer.event_id)
+    others = sorted(others, key=lambda answer: answer.event_id)
+    if [a.event_id for a in answers] != [a.event_id for a in others]:
         raise NextclickError("the two workers did not answer the same clicks")
-    for one, other in zip(mine, others, strict=True):
-        if not _same(one, other):
+    for one, other in zip(answers, others, strict=True):
+        if not answers_agree(one, other.model_copy(update={"scored_at": one.scored_at})):
             raise NextclickError(f"different answers to one click: {one!r} and {other!r}")
-
-
-def _same(one: Recommendation, other: Recommendation) -> bool:
-    return same_answer(one, other.model_copy(update={"scored_at": one.scored_at}))

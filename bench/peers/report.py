@@ -18,11 +18,11 @@ def show(rows: Sequence[Row], servers: Servers, console: Console) -> None:
     table = Table("clicks/s", *(f"{row.items:,} items" for row in rows))
     for column in table.columns[1:]:
         column.justify = "right"
-    table.add_row("ours", *(f"{row.ours:,.0f}" for row in rows))
-    table.add_row(QUIX, *(f"{row.theirs:,.0f}" for row in rows))
+    table.add_row("nextclick", *(f"{row.nextclick:,.0f}" for row in rows))
+    table.add_row(QUIX, *(f"{row.quix:,.0f}" for row in rows))
     table.add_row("ratio", *(f"{row.ratio:.1f}×" for row in rows), end_section=True)
-    table.add_row("our floor", *(f"{row.our_floor:,.0f}" for row in rows))
-    table.add_row("Quix Streams, floor", *(f"{row.their_floor:,.0f}" for row in rows))
+    table.add_row("nextclick, floor", *(f"{row.nextclick_floor:,.0f}" for row in rows))
+    table.add_row("Quix Streams, floor", *(f"{row.quix_floor:,.0f}" for row in rows))
     table.add_row("ratio", *(f"{row.floor_ratio:.1f}×" for row in rows))
     console.print(table)
     table = Table("items", "clicks/s", "", "p50, ms", "p90", "p99", "p50 × echo", "p99 × echo")
@@ -31,7 +31,7 @@ def show(rows: Sequence[Row], servers: Servers, console: Console) -> None:
     for row in rows:
         for latency in row.latency:
             table.add_section()
-            contestants = {"echo": latency.echo, "ours": latency.ours, QUIX: latency.theirs}
+            contestants = {"echo": latency.echo, "nextclick": latency.nextclick, QUIX: latency.quix}
             for name, found in contestants.items():
                 table.add_row(
                     *(f"{row.items:,}", f"{latency.rate:,.0f}", name),

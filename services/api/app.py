@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 
 from nextclick.services.api import documentation, problems
 from nextclick.services.api.batches import MicroBatcher
-from nextclick.services.api.intake import click_of
+from nextclick.services.api.click_publisher import click_of
 from nextclick.services.api.messages import (
     MAX_HISTORY,
     MAX_K,
@@ -53,7 +53,7 @@ ItemIds = Annotated[str, Query(min_length=1, max_length=MAX_ID_LENGTH)]
 
 
 @dataclass(frozen=True)
-class Parts:
+class Components:
     """The components that the routes use."""
 
     recommend: MicroBatcher[ListRequest, ListAnswer]
@@ -68,7 +68,7 @@ class Parts:
 
 
 def create_app(
-    parts: Parts, settings: ApiSettings, default_k: int, secrets: Collection[str] = ()
+    components: Components, settings: ApiSettings, default_k: int, secrets: Collection[str] = ()
 ) -> FastAPI:
     """Make the application.
 
@@ -96,7 +96,7 @@ def create_app(
         exclude_seen: bool | None,
         category: str | None,
     ) -> ListRequest:
-        known = parts.rules.rules.categories
+        known = components.rules.rules.categories
         if category is not None and category not in known:
             detail = f"there is no category {category!r}" if known else "there are no categories"
             raise Rejected(HTTPStatus.NOT_FOUND, f"{detail}: see NEXTCLICK_API__CATALOGUE")
@@ -104,7 +104,7 @@ def create_app(
         return ListRequest(user_id, history, k or default_k, seen, category)
 
     async def recommendations(request: ListRequest) -> Recommendations:
-        answer = await parts.recommend.submit(request)
+        answer = await components.recommend.submit(request)
         return Recommendations(
             user_id=request.user_id,
             items=answer.items,
@@ -139,13 +139,13 @@ def create_app(
 
         The worker adds it to the user's session some milliseconds later.
         """
-        accepted = await parts.publish.submit(click_of(body))
+        accepted = await components.publish.submit(click_of(body))
         return ClickAccepted(event_id=accepted.event_id)
 
     @app.get("/users/{user_id:path}/session", tags=["clicks"])
     def session(user_id: UserId) -> SessionResponse:
         """The last ten items of a user's session."""
-        (found,) = parts.sessions.read([user_id])
+        (found,) = components.sessions.read([user_id])
         return SessionResponse(user_id=user_id, history=found.history, last_click=found.last_click)
 
     @app.get("/explain", tags=["lists"])
@@ -156,11 +156,11 @@ def create_app(
         ] = [],  # noqa: B006
     ) -> ExplanationResponse:
         """Explain the recommendations for a history, or else for a user, by the served model."""
-        model = parts.slot.model
+        model = components.slot.model
         if model is None:
             raise NoModel
         if user_id is not None and not history:
-            history = parts.sessions.read([user_id])[0].history
+            history = components.sessions.read([user_id])[0].history
         explained = explain(model.scorer, history)
         return ExplanationResponse(
             model_version=model.version,
@@ -174,40 +174,40 @@ def create_app(
     @app.get("/models", tags=["operation"])
     def models() -> ModelsResponse:
         """The versions in the registry, and the one that this process serves."""
-        return registry_summary(parts.registry, parts.slot)
+        return registry_summary(components.registry, components.slot)
 
     @app.get("/denied", tags=["rules"])
     def denied() -> Denied:
         """The deny list, as this process knows it."""
-        return Denied(items=sorted(parts.rules.rules.denied))
+        return Denied(items=sorted(components.rules.rules.denied))
 
     @app.put("/denied/{item_id:path}", status_code=204, tags=["rules"])
     def deny(item_id: ItemId) -> None:
         """Stop recommending an item: this process at once, others within a second."""
-        parts.rules.deny(item_id)
+        components.rules.deny(item_id)
 
     @app.delete("/denied/{item_id:path}", status_code=204, tags=["rules"])
     def allow(item_id: ItemId) -> None:
         """Recommend an item again."""
-        parts.rules.allow(item_id)
+        components.rules.allow(item_id)
 
-    _add_operation(app, parts)
+    _add_operation(app, components)
     return app
 
 
-def _add_operation(app: FastAPI, parts: Parts) -> None:
+def _add_operation(app: FastAPI, components: Components) -> None:
     """Add /healthz, /readyz and /metrics, as on the worker's metrics port; they need no key."""
 
     async def healthz(_: Any) -> Response:
-        results = await asyncio.to_thread(parts.alive.results)
+        results = await asyncio.to_thread(components.alive.results)
         return JSONResponse(results, 200 if set(results.values()) <= {"ok"} else 503)
 
     async def readyz(_: Any) -> Response:
-        results = await asyncio.to_thread(parts.ready.results)
+        results = await asyncio.to_thread(components.ready.results)
         return JSONResponse(results, 200 if results["model"] == "ok" else 503)
 
     async def prometheus_metrics(_: Any) -> Response:
-        results = await asyncio.to_thread(parts.ready.results)
+        results = await asyncio.to_thread(components.ready.results)
         for check, outcome in results.items():
             metrics.READY.labels(check).set(outcome == "ok")
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

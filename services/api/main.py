@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 import uvicorn
 
-from nextclick.services.api.app import Parts, create_app
+from nextclick.services.api.app import Components, create_app
 from nextclick.services.api.batches import MicroBatcher
-from nextclick.services.api.intake import Intake
+from nextclick.services.api.click_publisher import ClickPublisher
 from nextclick.services.api.page import view
 from nextclick.services.api.page.feed import Feed
 from nextclick.services.api.recommender import NoModel, Recommender
@@ -48,14 +48,14 @@ def run(settings: Settings, ceiling: TopItems | None = None) -> None:
     """
     api = settings.api
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    with _listening(api.host, api.port) as listening, parts_of(settings) as parts:
-        app = create_app(parts, api, settings.worker.top_k, secrets())
-        baselines = {"popularity": most_popular(parts.slot)}
+    with _listening(api.host, api.port) as listening, open_components(settings) as components:
+        app = create_app(components, api, settings.worker.top_k, secrets())
+        baselines = {"popularity": most_popular(components.slot)}
         if ceiling is not None:
             baselines["ceiling"] = ceiling
-        feed = Feed(settings.kafka, settings.worker.group_id, parts.registry, baselines)
+        feed = Feed(settings.kafka, settings.worker.group_id, components.registry, baselines)
         if api.page:
-            view.install(app, parts, feed, api.key.get_secret_value())
+            view.install(app, components, feed, api.key.get_secret_value())
         config = uvicorn.Config(
             app,
             log_config=None,  # logs go through our handlers
@@ -85,7 +85,7 @@ def most_popular(slot: ModelSlot) -> TopItems:
 
 
 @contextlib.contextmanager
-def parts_of(settings: Settings) -> Iterator[Parts]:
+def open_components(settings: Settings) -> Iterator[Components]:
     """Make and start the components that the routes use; stop them at the end."""
     torch.set_num_threads(settings.worker.torch_threads)
     device = select_device(settings.device)
@@ -100,7 +100,7 @@ def parts_of(settings: Settings) -> Iterator[Parts]:
     sessions = session_store(settings.model_copy(update={"redis": redis}))
     denied = deny_list(settings)
     rules = RuleBook(denied, Path(api.catalogue) if api.catalogue else None, api.rules_poll_seconds)
-    intake = Intake(kafka)
+    click_publisher = ClickPublisher(kafka)
     recommender = Recommender(slot, sessions, rules)
     recommend = MicroBatcher(
         "recommend",
@@ -110,10 +110,10 @@ def parts_of(settings: Settings) -> Iterator[Parts]:
     )
     publish = MicroBatcher(
         "publish",
-        intake.publish,
+        click_publisher.publish,
         max_batch=api.max_batch,
         max_waiting=api.max_waiting,
-        prepare=intake.connect,
+        prepare=click_publisher.connect,
     )
     monitor = LagMonitor(kafka, kafka.clicks_topic, settings.worker.group_id)
 
@@ -125,7 +125,7 @@ def parts_of(settings: Settings) -> Iterator[Parts]:
     for thread in threads:
         thread.start()
     try:
-        yield Parts(
+        yield Components(
             recommend=recommend,
             publish=publish,
             sessions=sessions,

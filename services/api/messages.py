@@ -103,9 +103,9 @@ class Recommendations(BaseModel):
     )
     model_version: str
     history: list[str] = Field(description="what was scored, oldest first; ten items at most")
-    fallback: (
-        Literal["cold_start", "unknown_items", "not_finite", "sessions_unavailable"] | None
-    ) = Field(description="null, or why the list is the most clicked items, not the model's")
+    fallback: ListFallback | None = Field(
+        description="null, or why the list is the most clicked items, not the model's"
+    )
 
 
 class SessionResponse(BaseModel):

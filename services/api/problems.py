@@ -51,7 +51,7 @@ def install(app: FastAPI, secrets: Collection[str]) -> None:
     app.add_exception_handler(Rejected, _rejected)
     app.add_exception_handler(NextclickError, unavailable)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _bug)
+    app.add_exception_handler(Exception, _internal_error)
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -84,6 +84,6 @@ def _http(_: Request, error: Exception) -> Response:
     return problem(error.status_code, error.detail, headers=headers)
 
 
-def _bug(request: Request, error: Exception) -> Response:
+def _internal_error(request: Request, error: Exception) -> Response:
     # Uvicorn logs the traceback.
     return problem(500, f"a bug, noted in the log: {type(error).__name__}")

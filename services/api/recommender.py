@@ -72,7 +72,7 @@ class Recommender:
         self._warnings = RateLimit(clock)
 
     def answer(self, requests: list[ListRequest]) -> list[ListAnswer]:
-        """ListAnswer requests, in order, with one round trip to Redis and one forward pass.
+        """Answer requests, in order, with one round trip to Redis and one forward pass.
 
         If Redis does not answer, requests by user id get the popular items. Raises NoModel.
         """

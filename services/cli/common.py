@@ -54,8 +54,8 @@ def start(name: str, *, tool: bool = False) -> tuple[Settings, threading.Event]:
     if not settings.kafka.client_id:
         kafka = settings.kafka.model_copy(update={"client_id": f"nextclick-{name}"})
         settings = settings.model_copy(update={"kafka": kafka})
-    form = "text" if tool and settings.log_format == "auto" else settings.log_format
-    logs.set_up(name, settings.log_level, secrets(), form)
+    log_format = "text" if tool and settings.log_format == "auto" else settings.log_format
+    logs.set_up(name, settings.log_level, secrets(), log_format)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

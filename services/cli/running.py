@@ -69,12 +69,6 @@ def simulate(
         int,
         typer.Option(help="Length of the log; on missions every one is a click.", min=1),
     ] = 200_000,
-    generator: Annotated[
-        str | None,
-        typer.Option(
-            help="With --world source: source (exact, default) or fast (same distribution)."
-        ),
-    ] = None,
     world: Annotated[str, WORLD] = "missions",
     seed: Annotated[int, typer.Option(help="Seed of the traffic.")] = 43,
     world_seed: Annotated[int, typer.Option(help="Seed of products and shoppers.")] = 42,
@@ -83,22 +77,13 @@ def simulate(
 
     Example: nextclick simulate --rate 200 --seconds 60
     Example: nextclick simulate --log clicks.parquet --rate 1 --interactions 200000
-    Example: nextclick simulate --log clicks.parquet --world source --generator fast
     """
     from nextclick.services.simulator import publish, worlds
-    from nextclick.services.simulator.world import World
 
     settings, stop = start("simulate")
     shop = worlds.world(world, world_seed)
-    if generator is not None and not isinstance(shop, World):
-        raise ConfigurationError(f"--generator {generator}: goes with --world source only")
-    if generator not in (None, "source", "fast"):
-        raise ConfigurationError(f"--generator {generator}: use source or fast")
     if log is not None:
-        if isinstance(shop, World) and generator == "fast":
-            clicks = shop.fast_clicks(interactions, seed)
-        else:
-            clicks = worlds.historic_clicks(shop, interactions, seed)
+        clicks = worlds.historic_clicks(shop, interactions, seed)
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
         frame = publish.click_frame(clicks, now_ms, rate, seed)
         try:

@@ -115,11 +115,14 @@ def evaluate(
     Example: nextclick evaluate missions --html report.html
     Example: nextclick evaluate sessions/ --methods bst,vsknn --seeds 3 --json report.json
     """
+    import torch
+
     from nextclick.services.evaluate import evaluation
     from nextclick.shared.model import select_device
 
     settings = read_settings()
-    evaluation.use_threads(threads)
+    if threads:
+        torch.set_num_threads(threads)
     options = evaluation.Options(
         data, evaluation.names(methods), evaluation.names(preset), seeds, max_seconds, json, html
     )

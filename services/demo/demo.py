@@ -33,7 +33,7 @@ from nextclick.services.simulator import worlds
 from nextclick.services.simulator.publish import click_frame
 from nextclick.services.simulator.shop import Clicks
 from nextclick.shared.errors import NextclickError
-from nextclick.shared.kafka import LagMonitor, ensure_topics, offsets_held, read_offsets
+from nextclick.shared.kafka import LagMonitor, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.model import select_device
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings, Settings
@@ -252,7 +252,7 @@ class _TableContent:
 def _summarise(
     live: StreamMetrics, kafka: KafkaSettings, options: Options, console: Console
 ) -> None:
-    dead_letters = read_offsets(kafka, kafka.dlq_topic, offsets_held(kafka, kafka.dlq_topic))
+    dead_letters = read_offsets(kafka, kafka.dlq_topic, retained_offsets(kafka, kafka.dlq_topic))
     dead_lettered = sum(1 for _ in dead_letters)
     summary = {
         "clicks_sent": len(live.clicks),

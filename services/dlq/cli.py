@@ -16,7 +16,7 @@ from nextclick.shared.errors import ConfigurationError, NextclickError
 app = typer.Typer(no_args_is_help=True, help="Dead letters: messages that were not clicks.")
 console = Console(soft_wrap=True)
 _REASON = typer.Option(
-    # A copy of dead_letters.KNOWN, whose import would make --help slow.
+    # A copy of dead_letters.ALL_REASONS, whose import would make --help slow.
     help="Only dead letters with this reason: empty, oversized, not_json, invalid or other."
 )
 
@@ -32,15 +32,15 @@ def list_dead_letters(
     Example: nextclick dlq list --reason invalid
     """
     from nextclick.services.dlq import dead_letters, text
-    from nextclick.shared.kafka import offsets_held, read_offsets
+    from nextclick.shared.kafka import read_offsets, retained_offsets
     from nextclick.shared.runtime.settings import Settings
 
     reasons = dead_letters.select_reasons(reason)
     kafka = Settings.from_environment().kafka
-    retained = offsets_held(kafka, kafka.dlq_topic)
+    retained = retained_offsets(kafka, kafka.dlq_topic)
     messages = read_offsets(kafka, kafka.dlq_topic, retained)
     newest, counts = dead_letters.newest(messages, reasons, limit)
-    rows = [text.row(letter) for letter in newest]
+    rows = [text.row(dead_letter) for dead_letter in newest]
     table = Table(*text.COLUMNS)
     for column in table.columns[:3]:
         column.no_wrap = True  # a position must be copyable
@@ -49,10 +49,10 @@ def list_dead_letters(
         table.add_row(*map(Text, cells))  # Text: markup is not interpreted
     if rows:
         console.print(table)
-    by_reason = [f"{name} {counts[name]:,}" for name in dead_letters.KNOWN if counts[name]]
+    by_reason = [f"{name} {counts[name]:,}" for name in dead_letters.ALL_REASONS if counts[name]]
     typer.echo(f"{kafka.dlq_topic}: {', '.join(by_reason) or 'no dead letters'}")
     if json is not None:
-        content = {"topic": kafka.dlq_topic, "counts": counts, "letters": rows}
+        content = {"topic": kafka.dlq_topic, "counts": counts, "dead_letters": rows}
         try:
             json.write_text(json_format.dumps(content, indent=2) + "\n")
         except OSError as error:
@@ -61,24 +61,26 @@ def list_dead_letters(
 
 @app.command()
 def show(
-    place: Annotated[str, typer.Argument(help="PARTITION/OFFSET on the dead-letter topic.")],
+    position: Annotated[str, typer.Argument(help="PARTITION/OFFSET on the dead-letter topic.")],
 ) -> None:
     """Show one dead letter completely.
 
     Example: nextclick dlq show 0/17
     """
     from nextclick.services.dlq import dead_letters, text
-    from nextclick.shared.kafka import offsets_held, read_offsets
+    from nextclick.shared.kafka import read_offsets, retained_offsets
     from nextclick.shared.runtime.settings import Settings
 
-    partition, offset = dead_letters.place(place)
+    partition, offset = dead_letters.parse_position(position)
     kafka = Settings.from_environment().kafka
-    retained = offsets_held(kafka, kafka.dlq_topic)
+    retained = retained_offsets(kafka, kafka.dlq_topic)
     here = range(offset, offset + 1) if offset in retained.get(partition, ()) else range(0)
     for message in read_offsets(kafka, kafka.dlq_topic, {partition: here}):
         typer.echo(text.page(dead_letters.read(message)))
         return
-    raise NextclickError(f"no dead letter at {place}; {kafka.dlq_topic} holds {_ranges(retained)}")
+    raise NextclickError(
+        f"no dead letter at {position}; {kafka.dlq_topic} holds {_ranges(retained)}"
+    )
 
 
 @app.command()

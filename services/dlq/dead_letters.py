@@ -14,7 +14,7 @@ from nextclick.shared.schemas import LATEST_TIMESTAMP, MAX_CLICK_BYTES, REASONS
 
 OTHER = "other"
 """The reason of a dead letter without a known one: it is not from a worker of this version."""
-KNOWN = (*REASONS, OTHER)
+ALL_REASONS = (*REASONS, OTHER)
 
 Offsets = Mapping[int, int]
 """Partition → next offset."""
@@ -38,7 +38,7 @@ class DeadLetter:
     """Whether the worker has cut key or value, so that the message is incomplete."""
 
     @property
-    def place(self) -> str:
+    def position(self) -> str:
         """PARTITION/OFFSET on the dead-letter topic, as `dlq show` takes it."""
         return f"{self.message.partition}/{self.message.offset}"
 
@@ -61,12 +61,12 @@ def read(message: Message) -> DeadLetter:
 
 def select_reasons(reason: str | None) -> tuple[str, ...]:
     """This reason, or all for None; raises ConfigurationError if there is no such reason."""
-    if reason is not None and reason not in KNOWN:
-        raise ConfigurationError(f"--reason {reason!r}: the reasons are {', '.join(KNOWN)}")
-    return KNOWN if reason is None else (reason,)
+    if reason is not None and reason not in ALL_REASONS:
+        raise ConfigurationError(f"--reason {reason!r}: the reasons are {', '.join(ALL_REASONS)}")
+    return ALL_REASONS if reason is None else (reason,)
 
 
-def place(text: str) -> tuple[int, int]:
+def parse_position(text: str) -> tuple[int, int]:
     """Parse PARTITION/OFFSET; raises ConfigurationError if it is malformed."""
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,18})", text)
     if match is None:
@@ -84,24 +84,24 @@ def newest(
     counts: Counter[str] = Counter()
 
     def counted() -> Iterator[DeadLetter]:
-        for letter in map(read, messages):
-            counts[letter.reason] += 1
-            if letter.reason in reasons:
-                yield letter
+        for dead_letter in map(read, messages):
+            counts[dead_letter.reason] += 1
+            if dead_letter.reason in reasons:
+                yield dead_letter
 
     return heapq.nlargest(limit, counted(), key=_age)[::-1], counts
 
 
-def _age(letter: DeadLetter) -> tuple[int, int, int]:
-    return letter.time_ms or 0, letter.message.partition, letter.message.offset
+def _age(dead_letter: DeadLetter) -> tuple[int, int, int]:
+    return dead_letter.time_ms or 0, dead_letter.message.partition, dead_letter.message.offset
 
 
 def pending(messages: Iterable[Message], done: Mapping[str, Offsets]) -> Iterator[DeadLetter]:
     """The dead letters with a reason of `done` that are after the offsets done for it."""
-    for letter in map(read, messages):
-        partition, offset = letter.message.partition, letter.message.offset
-        if letter.reason in done and offset >= done[letter.reason].get(partition, 0):
-            yield letter
+    for dead_letter in map(read, messages):
+        partition, offset = dead_letter.message.partition, dead_letter.message.offset
+        if dead_letter.reason in done and offset >= done[dead_letter.reason].get(partition, 0):
+            yield dead_letter
 
 
 def valid_offsets(committed: Offsets, retained: Mapping[int, range]) -> Offsets:
@@ -124,50 +124,52 @@ def unread_offsets(retained: Mapping[int, range], done: Mapping[str, Offsets]) -
     }
 
 
-def limited(limit: int, letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
+def limited(limit: int, dead_letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
     """Stop after `limit` dead letters that can be redriven; 0 = no limit."""
     count = 0
-    for letter in letters:
-        yield letter
-        count += skip_reason(letter) is None
+    for dead_letter in dead_letters:
+        yield dead_letter
+        count += skip_reason(dead_letter) is None
         if count == limit > 0:
             return
 
 
-def skip_reason(letter: DeadLetter) -> str | None:
+def skip_reason(dead_letter: DeadLetter) -> str | None:
     """Why no worker can ever accept this dead letter; None if a worker may."""
-    if letter.reason == "oversized":
+    if dead_letter.reason == "oversized":
         return f"oversized: a click has at most {MAX_CLICK_BYTES:,} bytes"
-    if letter.cut:
+    if dead_letter.cut:
         return "cut: the dead letter does not hold the whole message"
-    if not letter.message.value:
+    if not dead_letter.message.value:
         return "empty: the message has no value"
     return None
 
 
-def redriven_message(topic: str, partitions: Collection[int], letter: DeadLetter) -> OutMessage:
+def redriven_message(
+    topic: str, partitions: Collection[int], dead_letter: DeadLetter
+) -> OutMessage:
     """The original message, with a header that counts its redrives.
 
     It goes to its original partition, where the user's other clicks are, because producers differ
     in how they hash keys. If that partition is unknown or gone, the key decides.
     """
-    original = (p for p in partitions if letter.origin.startswith(f"{topic}/{p}/".encode()))
+    original = (p for p in partitions if dead_letter.origin.startswith(f"{topic}/{p}/".encode()))
     return OutMessage(
         topic,
-        letter.message.key,
-        letter.message.value,
-        ((REDRIVEN, str(letter.redriven + 1).encode()),),
+        dead_letter.message.key,
+        dead_letter.message.value,
+        ((REDRIVEN, str(dead_letter.redriven + 1).encode()),),
         next(original, None),
     )
 
 
 def offsets_to_commit(
-    letters: Iterable[DeadLetter], committed: Mapping[str, Offsets]
+    dead_letters: Iterable[DeadLetter], committed: Mapping[str, Offsets]
 ) -> dict[str, dict[int, int]]:
     """Reason → offsets to commit once these dead letters are processed; they never decrease."""
     offsets: dict[str, dict[int, int]] = defaultdict(dict)
-    for letter in letters:
-        partition, next_offset = letter.message.partition, letter.message.offset + 1
-        if next_offset > committed[letter.reason].get(partition, 0):
-            offsets[letter.reason][partition] = next_offset
+    for dead_letter in dead_letters:
+        partition, next_offset = dead_letter.message.partition, dead_letter.message.offset + 1
+        if next_offset > committed[dead_letter.reason].get(partition, 0):
+            offsets[dead_letter.reason][partition] = next_offset
     return offsets

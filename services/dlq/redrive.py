@@ -19,7 +19,7 @@ from contextlib import ExitStack, closing
 from itertools import islice
 
 from nextclick.services.dlq import dead_letters
-from nextclick.shared.kafka import GroupOffsets, Publisher, offsets_held, read_offsets
+from nextclick.shared.kafka import GroupOffsets, Publisher, read_offsets, retained_offsets
 from nextclick.shared.runtime.settings import Settings
 
 BATCH_SIZE = 100
@@ -40,8 +40,8 @@ def run(
     nothing is sent or committed. Raises Unavailable or ConfigurationError.
     """
     kafka = settings.kafka
-    retained = offsets_held(kafka, kafka.dlq_topic)
-    partitions = offsets_held(kafka, kafka.clicks_topic)  # raises if the topic is missing
+    retained = retained_offsets(kafka, kafka.dlq_topic)
+    partitions = retained_offsets(kafka, kafka.clicks_topic)  # raises if the topic is missing
     redriven, skipped = 0, Counter[str]()
     with ExitStack() as stack:
         groups = {
@@ -60,14 +60,16 @@ def run(
         pending = dead_letters.limited(limit, dead_letters.pending(messages, done))
         publisher = Publisher(kafka)
         while batch := list(islice(pending, BATCH_SIZE)):  # 1
-            skip_reasons = [dead_letters.skip_reason(letter) for letter in batch]
+            skip_reasons = [dead_letters.skip_reason(dead_letter) for dead_letter in batch]
             accepted = [
-                letter for letter, reason in zip(batch, skip_reasons, strict=True) if reason is None
+                dead_letter
+                for dead_letter, reason in zip(batch, skip_reasons, strict=True)
+                if reason is None
             ]
             if not dry_run:
                 publisher.send(
-                    dead_letters.redriven_message(kafka.clicks_topic, partitions, letter)
-                    for letter in accepted
+                    dead_letters.redriven_message(kafka.clicks_topic, partitions, dead_letter)
+                    for dead_letter in accepted
                 )  # 2
                 publisher.wait_acknowledged()  # 3
                 for reason, offsets in dead_letters.offsets_to_commit(batch, committed).items():

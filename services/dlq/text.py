@@ -12,7 +12,7 @@ from typing import Any
 from nextclick.services.dlq.dead_letters import DeadLetter
 from nextclick.shared.runtime import masking
 
-COLUMNS = ("place", "time", "reason", "error", "key", "begins")
+COLUMNS = ("position", "time", "reason", "error", "key", "preview")
 """The columns of the table on a terminal; `row` has more."""
 
 
@@ -22,38 +22,38 @@ def printable(raw: bytes | str) -> str:
     return masking.printable(text)
 
 
-def row(letter: DeadLetter) -> dict[str, Any]:
+def row(dead_letter: DeadLetter) -> dict[str, Any]:
     """A short form of a dead letter, for `dlq list`; missing values are None."""
-    key, value = letter.message.key, letter.message.value or b""
+    key, value = dead_letter.message.key, dead_letter.message.value or b""
     return {
-        "place": letter.place,
-        "time": _time(letter),
-        "reason": letter.reason,
-        "error": _short(letter.error, 60),
-        "from": _short(letter.origin, 60),
+        "position": dead_letter.position,
+        "time": _time(dead_letter),
+        "reason": dead_letter.reason,
+        "error": _short(dead_letter.error, 60),
+        "from": _short(dead_letter.origin, 60),
         "key": None if key is None else _short(key, 24),
         "bytes": len(value),
-        "redriven": letter.redriven,
-        "begins": _short(value, 60),
+        "redriven": dead_letter.redriven,
+        "preview": _short(value, 60),
     }
 
 
-def page(letter: DeadLetter) -> str:
+def page(dead_letter: DeadLetter) -> str:
     """The complete dead letter, for `dlq show`."""
-    key, value = letter.message.key, letter.message.value
+    key, value = dead_letter.message.key, dead_letter.message.value
     lines = [
-        f"place     {letter.place}",
-        f"reason    {letter.reason}",
-        f"error     {printable(letter.error)}",
-        f"from      {printable(letter.origin)}",
-        f"time      {_time(letter) or '–'}",
-        f"redriven  {letter.redriven}",
+        f"position  {dead_letter.position}",
+        f"reason    {dead_letter.reason}",
+        f"error     {printable(dead_letter.error)}",
+        f"from      {printable(dead_letter.origin)}",
+        f"time      {_time(dead_letter) or '–'}",
+        f"redriven  {dead_letter.redriven}",
         f"key       {'–' if key is None else printable(key)}",
-        f"bytes     {len(value or b''):,}" + (" (cut)" if letter.cut else ""),
+        f"bytes     {len(value or b''):,}" + (" (cut)" if dead_letter.cut else ""),
         "headers",
         *(
             f"  {printable(name)}: {printable(text or b'')}"
-            for name, text in letter.message.headers
+            for name, text in dead_letter.message.headers
         ),
         "value",
         *(f"  {line}" for line in _value(value)),
@@ -72,10 +72,10 @@ def _value(value: bytes | None) -> list[str]:
     return [printable(line) for line in text.split("\n")]
 
 
-def _time(letter: DeadLetter) -> str | None:
-    if letter.time_ms is None:
+def _time(dead_letter: DeadLetter) -> str | None:
+    if dead_letter.time_ms is None:
         return None
-    return f"{datetime.fromtimestamp(letter.time_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{datetime.fromtimestamp(dead_letter.time_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _short(raw: bytes, length: int) -> str:

@@ -38,12 +38,6 @@ def names(listed: str) -> list[str]:
     return [name for name in (part.strip() for part in listed.split(",")) if name]
 
 
-def use_threads(count: int) -> None:
-    """Set the number of CPU threads of torch; 0 leaves it unchanged."""
-    if count:
-        torch.set_num_threads(count)
-
-
 def open_data(data: str, gap_ms: int) -> Benchmark:
     """Open a world by name, else a file or folder. Raises ConfigurationError if it is neither.
 

@@ -50,12 +50,15 @@ class MissionWorld:
     """The shop, its shoppers and their click probabilities; all determined by `seed`."""
 
     def __init__(
-        self, seed: int = 42, users: int = 1000, fashion: Mapping[str, float] | None = None
+        self,
+        seed: int = 42,
+        users: int = 1000,
+        mission_popularity: Mapping[str, float] | None = None,
     ) -> None:
         """Draw the shoppers' personas. `users` must be at least 20.
 
-        fashion: mission name → factor on how often it is begun. Products that occur only in
-        missions with factor 0 are never clicked.
+        mission_popularity: mission name → factor on how often it is begun. Products that occur only
+        in missions with factor 0 are never clicked.
         """
         self.users = users
         self.item_ids = [name for category in CATEGORIES for name in PRODUCTS[category]]
@@ -63,7 +66,7 @@ class MissionWorld:
         """Shape [products], index into CATEGORIES."""
         self.persona: IntArray = np.random.default_rng(seed).integers(0, len(PERSONAS), users)
         """Shape [users], index into PERSONAS."""
-        wanted = np.array([(fashion or {}).get(name, 1.0) for name in MISSIONS])
+        factors = np.array([(mission_popularity or {}).get(name, 1.0) for name in MISSIONS])
         click_probability = np.array([CLICK_PROBABILITY[p] for p in PERSONAS])[:, self.category]
         self.missions: IntArray = np.array(
             [
@@ -72,13 +75,15 @@ class MissionWorld:
             ]
         )
         """Shape [missions, 5], index into item_ids."""
-        unsold = np.setdiff1d(self.missions[wanted == 0], self.missions[wanted > 0])
+        unsold = np.setdiff1d(self.missions[factors == 0], self.missions[factors > 0])
         sold = ~np.isin(np.arange(len(self.item_ids)), unsold)
         self.next_click: FloatArray = _shares(click_probability * sold)
         """Shape [personas, products]: P(item | detour), as P(next click) in the source world."""
-        self.mix: FloatArray = _shares(click_probability[:, self.missions].mean(axis=2) * wanted)
+        self.mission_shares: FloatArray = _shares(
+            click_probability[:, self.missions].mean(axis=2) * factors
+        )
         """Shape [personas, missions]: P(a session's mission | persona)."""
-        self.chain = mission_chain(self.missions, self.next_click, self.mix)
+        self.chain = mission_chain(self.missions, self.next_click, self.mission_shares)
 
     def traffic(self, seed: int) -> Iterator[Clicks]:
         """Generate clicks without end, in chunks; the same seed gives the same clicks."""
@@ -151,12 +156,12 @@ class _AbsentShoppers:
         return visitor
 
 
-def mission_chain(missions: IntArray, next_click: FloatArray, mix: FloatArray) -> Chain:
+def mission_chain(missions: IntArray, next_click: FloatArray, mission_shares: FloatArray) -> Chain:
     """The hidden Markov model of the world; a state is (mission, step, detour or not).
 
     missions: shape [missions, 5], indices of each mission's items.
     next_click: shape [personas, items], P(item | detour).
-    mix: shape [personas, missions], P(mission | persona).
+    mission_shares: shape [personas, missions], P(mission | persona).
     """
     kinds = np.array([1.0 - DETOUR, DETOUR])
     steps = len(STEPS)
@@ -167,15 +172,16 @@ def mission_chain(missions: IntArray, next_click: FloatArray, mix: FloatArray) -
         following[step, 1, step] = 1.0
     within = (1.0 - LEAVE) * np.kron(following.reshape(-1, steps), kinds)
 
-    emission = np.zeros((len(mix), len(missions), steps, 2, next_click.shape[1]))
+    personas = len(mission_shares)
+    emission = np.zeros((personas, len(missions), steps, 2, next_click.shape[1]))
     for mission, products in enumerate(missions):
         for step, (place, _) in enumerate(STEPS):
             emission[:, mission, step, 0, products[place]] = 1.0
             emission[:, mission, step, 1] = next_click
     return Chain(
-        start=np.kron(mix, np.kron(np.eye(steps)[0], kinds)).astype(np.float64),
+        start=np.kron(mission_shares, np.kron(np.eye(steps)[0], kinds)).astype(np.float64),
         transition=np.kron(np.eye(len(missions)), within).astype(np.float64),
-        emission=emission.reshape(len(mix), -1, next_click.shape[1]),
+        emission=emission.reshape(personas, -1, next_click.shape[1]),
     )
 
 

@@ -25,7 +25,7 @@ CLICK_PROBABILITY = {
 PERSONAS = tuple(CLICK_PROBABILITY)
 
 _CHUNK = 1_000_000
-"""Interactions drawn at once by the fast generator; bounds the memory."""
+"""Interactions drawn at once by `traffic`; bounds the memory."""
 
 
 class World:
@@ -71,21 +71,6 @@ class World:
         columns = np.array(kept, np.int64).reshape(-1, 3)
         return Clicks(columns[:, 0], columns[:, 1], columns[:, 2])
 
-    def fast_clicks(self, interactions: int, seed: int) -> Clicks:
-        """Draw from the same distribution, vectorised: millions of interactions per second.
-
-        The clicks differ from those of `source_clicks`.
-        """
-        parts = []
-        done = 0
-        for chunk in self.traffic(seed):
-            wanted = chunk.interactions < interactions
-            parts.append(Clicks(*(column[wanted] for column in chunk)))
-            done += _CHUNK
-            if done >= interactions:
-                break
-        return Clicks(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
     def traffic(self, seed: int) -> Iterator[Clicks]:
         """Generate clicks without end, in chunks; the same seed gives the same clicks."""
         rng = np.random.default_rng(seed)
@@ -104,11 +89,11 @@ class World:
         histories: shape [B, L], product ids, 0 = padding. Returns shape [B, products]: P(next click
         | persona), averaged over the posterior of the persona. The prior is its share of the users.
         """
-        log_law = np.concatenate(
+        log_next_click = np.concatenate(
             [np.zeros((len(PERSONAS), 1)), np.log(self.next_click)], axis=1
         )  # column 0: padding has no effect
         prior = np.bincount(self.persona, minlength=len(PERSONAS)) / self.users
-        log_posterior = np.log(prior) + log_law[:, histories].sum(axis=2).T  # [B, personas]
+        log_posterior = np.log(prior) + log_next_click[:, histories].sum(axis=2).T  # [B, personas]
         posterior = np.exp(log_posterior - log_posterior.max(axis=1, keepdims=True))
         posterior /= posterior.sum(axis=1, keepdims=True)
         mixture: FloatArray = posterior @ self.next_click

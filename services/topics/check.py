@@ -9,7 +9,7 @@ from pathlib import Path
 from nextclick.services.topics import findings
 from nextclick.services.topics.findings import Report, line
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.kafka import offsets_held, read_offsets
+from nextclick.shared.kafka import read_offsets, retained_offsets
 from nextclick.shared.runtime.settings import KafkaSettings
 
 __all__ = ["line", "run", "write"]
@@ -20,7 +20,7 @@ def run(settings: KafkaSettings, limit: int) -> Report:
 
     Raises Unavailable if Kafka does not answer or has no such topic.
     """
-    retained = offsets_held(settings, settings.clicks_topic)
+    retained = retained_offsets(settings, settings.clicks_topic)
     share = -(-limit // len(retained))
     newest = {
         partition: range(max(offsets.start, offsets.stop - share), offsets.stop)

@@ -1,7 +1,7 @@
 """At least once: offsets are committed after the answers are acknowledged.
 
-What is acknowledged is committed asynchronously, every COMMIT_SECONDS. A commit that is refused in
-a rebalance is made again: the partitions that are still ours were answered by us.
+Offsets of acknowledged batches are committed asynchronously, every COMMIT_SECONDS. A commit that is
+refused in a rebalance is repeated: the clicks of partitions that are still assigned are answered.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from nextclick.shared.runtime import metrics
 log = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 0.1
-"""Between two commits: after a crash the clicks of so long are answered again."""
+"""Time between two commits; after a crash, the clicks of this time are answered again."""
 
 COMMIT_POLL_SECONDS = 0.05
-"""How long to wait for clicks while a commit is due."""
+"""Longest wait for clicks while a commit is due."""
 
 
 class AtLeastOnce:
@@ -50,18 +50,18 @@ class AtLeastOnce:
         self._now = now
         self.on_visible: Callable[[Batch, float], None] = ignore_visible
         self._produced: deque[Batch] = deque()
-        """Not acknowledged yet."""
+        """Batches that are not acknowledged yet."""
         self._acknowledged: deque[Batch] = deque()
-        """Not known to be committed yet."""
+        """Batches that are acknowledged and not known to be committed."""
         self._open_clicks = 0
         self._commit_due = 0.0
         self._commit_began = 0.0
         self._committing: dict[int, int] = {}
-        """The offsets of the newest commit."""
+        """Offsets of the newest commit."""
 
     @property
     def is_open(self) -> bool:
-        """Whether anything is not committed yet."""
+        """See Guarantee.is_open."""
         return bool(self._produced or self._acknowledged)
 
     @property
@@ -72,7 +72,7 @@ class AtLeastOnce:
         return COMMIT_POLL_SECONDS if self._acknowledged else IDLE_POLL_SECONDS
 
     def submit(self, batch: Batch) -> None:
-        """Do 5."""
+        """Do step 5."""
         if not self.is_open:
             self._commit_due = self._clock() + COMMIT_SECONDS
         batch.submitted_at = self._clock()
@@ -83,11 +83,11 @@ class AtLeastOnce:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much is open that the worker should wait."""
+        """See Guarantee.is_full."""
         return self._open_clicks >= MAX_OPEN_CLICKS
 
     def advance(self) -> list[Batch]:
-        """Do what is due of 6 and 7, without waiting; the batches that are committed since."""
+        """See Guarantee.advance."""
         self._publisher.serve()
         self._note_acknowledged()
         committed = self._take_committed()
@@ -95,17 +95,17 @@ class AtLeastOnce:
         if self._acknowledged and now >= self._commit_due:
             self._commit_due = now + COMMIT_SECONDS
             offsets = self._offsets()
-            # The outcome of a commit comes after the messages that are queued before it, which may
-            # take a while: the next commit does not wait for it.
+            # The outcome of a commit arrives after the messages that are queued before it, which
+            # may take a while, so the next commit does not wait for it.
             if not (self._consumer.committing and offsets == self._committing):
                 self._commit_began, self._committing = now, offsets
                 self._consumer.commit(offsets)
         return committed
 
     def finish(self) -> None:
-        """Wait until everything submitted is committed; `advance` then returns it.
+        """See Guarantee.finish.
 
-        If the group is in a rebalance nothing is committed, and the next `poll` must come first.
+        During a rebalance of the group nothing is committed; call `poll` first.
         """
         self._publisher.wait_acknowledged()
         self._note_acknowledged()
@@ -117,17 +117,17 @@ class AtLeastOnce:
                 log.info("%s", refused)
 
     def on_revoke(self) -> None:
-        """Commit everything; if Kafka is away their next owner answers some clicks again."""
+        """Commit everything; if Kafka is unavailable, the next owner answers some clicks again."""
         try:
             self.finish()
         except Unavailable as error:
-            log.warning("giving up partitions with uncommitted clicks: %s", error)
+            log.warning("partitions are revoked with uncommitted clicks: %s", error)
 
     def on_lost(self) -> None:
-        """Do nothing: a commit would be refused, and their next owner replays."""
+        """Do nothing: a commit would be refused, and the next owner replays."""
 
-    def forget(self, partitions: set[int]) -> None:
-        """See Guarantee.forget."""
+    def drop_partitions(self, partitions: set[int]) -> None:
+        """See Guarantee.drop_partitions."""
         for batch in (*self._produced, *self._acknowledged):
             for partition in partitions:
                 batch.offsets.pop(partition, None)
@@ -142,7 +142,7 @@ class AtLeastOnce:
             self.on_visible(batch, self._now())
 
     def _offsets(self) -> dict[int, int]:
-        """What may be committed: all that is acknowledged, and all before it."""
+        """Partition → offset to commit: those of all acknowledged batches."""
         offsets: dict[int, int] = {}
         for batch in self._acknowledged:
             offsets |= batch.offsets
@@ -156,7 +156,7 @@ class AtLeastOnce:
         ):
             done.append(self._acknowledged.popleft())
             self._open_clicks -= done[-1].size
-        if any(batch.offsets for batch in done):  # else somebody else has their partitions
+        if any(batch.offsets for batch in done):  # none: their partitions were revoked
             metrics.STAGE_SECONDS.labels("commit").observe(self._clock() - self._commit_began)
             self._on_step("committed")  # 7
         return done

@@ -54,12 +54,12 @@ def clicks(batch: Sequence[DecodedMessage]) -> tuple[list[Click], list[Place]]:
     return found, places
 
 
-def bad(batch: Sequence[DecodedMessage]) -> list[tuple[Message, BadClick]]:
+def bad_clicks(batch: Sequence[DecodedMessage]) -> list[tuple[Message, BadClick]]:
     """The messages of a batch that are not clicks, with the reasons."""
     return [(read.message, read.outcome) for read in batch if isinstance(read.outcome, BadClick)]
 
 
-def users(batch: Sequence[DecodedMessage]) -> Counter[str]:
+def clicks_per_user(batch: Sequence[DecodedMessage]) -> Counter[str]:
     """Clicks per user in a batch."""
     return Counter(r.outcome.user_id for r in batch if isinstance(r.outcome, Click))
 
@@ -100,7 +100,7 @@ def recommendation(
     )
 
 
-def about(message: Message, error: BadClick) -> dict[str, object]:
+def log_fields(message: Message, error: BadClick) -> dict[str, object]:
     """Structured fields for the log record of a dead letter; event_id only if it is readable."""
     return {
         "event_id": event_id_of(message.value) if error.reason == "invalid" else None,

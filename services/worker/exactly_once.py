@@ -1,7 +1,7 @@
-"""Exactly once: answers and offsets in one transaction, ended while the next batch is scored.
+"""Exactly once: answers and offsets in one transaction, which ends while the next batch is scored.
 
-What is scored while a transaction is open goes into the next one, all of it together: the slower
-Kafka is, the larger its transactions become.
+All batches that are scored while a transaction is open go into the next one together: the slower
+Kafka is, the larger the transactions become.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nextclick.shared.runtime import metrics
 log = logging.getLogger(__name__)
 
 QUEUE_POLL_SECONDS = 0.001
-"""How long to wait for clicks while scored ones wait for the transaction before to end."""
+"""Longest wait for clicks while scored batches wait for the previous transaction."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class _Transaction:
 
 
 class ExactlyOnce:
-    """One transaction at a time, for all that was scored since the one before began."""
+    """One transaction at a time, with all batches scored since the previous one began."""
 
     def __init__(
         self,
@@ -57,18 +57,18 @@ class ExactlyOnce:
         self._clock = clock
         self.on_visible: Callable[[Batch, float], None] = ignore_visible
         self._queued: list[Batch] = []
-        """Scored, and not in a transaction yet."""
+        """Scored batches that are not in a transaction yet."""
         self._group: Any = None
-        """The consumer's group_metadata() when the newest of them was read."""
+        """The consumer's group_metadata() when the newest queued batch was read."""
         self._open: _Transaction | None = None
         self._committed: list[Batch] = []
         self._refusal: CommitRefused | None = None
-        """Of a transaction that ended within a rebalance, for the next call to raise."""
+        """The error of a transaction that ended within a rebalance; the next call raises it."""
         self._outcome_unknown = False
 
     @property
     def is_open(self) -> bool:
-        """Whether anything is not committed yet."""
+        """See Guarantee.is_open."""
         return self._open is not None or bool(self._queued) or self._refusal is not None
 
     @property
@@ -83,8 +83,8 @@ class ExactlyOnce:
         """Queue a batch for the next transaction, which `advance` begins."""
         batch.submitted_at = self._clock()
         self._queued.append(batch)
-        # Now and not when the transaction begins: a consumer that was shut out meanwhile names no
-        # member and no generation, and Kafka takes that for an older client and commits.
+        # Not when the transaction begins: the metadata of a consumer that was fenced meanwhile has
+        # no member and no generation, so Kafka takes it for an older client and commits.
         self._group = self._consumer.group_metadata()
 
     def advance(self) -> list[Batch]:
@@ -108,9 +108,9 @@ class ExactlyOnce:
         self._settle()
 
     def on_revoke(self) -> None:
-        """Commit everything, so that the partitions' next owner begins where it leaves off.
+        """Commit everything, so that the next owner of the partitions starts after it.
 
-        What went wrong is raised later: nothing can be sought within a rebalance.
+        An error is raised by the next call: a consumer cannot seek within a rebalance.
         """
         try:
             self._end()
@@ -120,7 +120,7 @@ class ExactlyOnce:
             self._refusal = refused
 
     def on_lost(self) -> None:
-        """Wait for the end of the transaction, and begin no other: the queue is somebody else's."""
+        """Wait for the end of the transaction; the next owner answers the queued clicks."""
         try:
             self._end()
             if self._queued:
@@ -129,11 +129,11 @@ class ExactlyOnce:
         except CommitRefused as refused:
             self._refusal = refused
 
-    def forget(self, partitions: set[int]) -> None:
+    def drop_partitions(self, partitions: set[int]) -> None:
         """Do nothing: nothing is open or queued after `on_revoke` and `on_lost`."""
 
     def _begin(self) -> None:
-        """Begin a transaction with all that is queued."""
+        """Begin a transaction with all queued batches."""
         if not self._queued:
             return
         batches, self._queued = self._queued, []
@@ -152,19 +152,22 @@ class ExactlyOnce:
         self._on_step("produced")
 
     def _settle(self) -> None:
-        """Wait for the end; raise CommitRefused, with a client that is fit to go on."""
+        """Wait for the end of the transaction. Raises CommitRefused if it was not committed.
+
+        If the outcome is unknown, the producer is replaced first.
+        """
         try:
             self._end()
         except CommitRefused as refused:
             self._refusal = refused
         if self._outcome_unknown:
-            log.warning("%s; taking a new producer", self._refusal)
+            log.warning("%s; replacing the producer", self._refusal)
             self._publisher.reconnect()
             self._outcome_unknown = False
         refusal, self._refusal = self._refusal, None
         if refusal is not None:
-            self._queued.clear()  # the worker goes back to before it, too
-            self._committed.clear()  # it counts anew: these are not to be taken off that
+            self._queued.clear()  # the worker resumes from before these, too
+            self._committed.clear()  # the worker counts uncommitted clicks from 0 again
             raise refusal
 
     def _end(self) -> None:
@@ -175,12 +178,12 @@ class ExactlyOnce:
         try:
             transaction.call.outcome()
         except CommitRefused:
-            self._queued.clear()  # it is not to be committed without what came before it
+            self._queued.clear()  # must not be committed without the clicks before it
             raise
         except Unavailable as unknown:
             self._queued.clear()
             self._outcome_unknown = True
-            raise CommitRefused(f"nobody knows whether it was committed: {unknown}") from None
+            raise CommitRefused(f"the outcome of a transaction is unknown: {unknown}") from None
         metrics.STAGE_SECONDS.labels("commit").observe(self._clock() - transaction.began_at)
         self._on_step("committed")  # 7
         for batch in transaction.batches:

@@ -1,19 +1,20 @@
-"""Steps 5 to 7 of the worker: what was scored becomes visible, and then its offsets are committed.
+"""Steps 5 to 7 of the worker: answers become visible, then their offsets are committed.
 
     5  produce recommendations and dead letters
     6  Kafka acknowledges them
     7  commit the offsets
 
-Nothing here waits for Kafka on the way of a click: several batches may be open. Both guarantees,
-at_least_once.py and exactly_once.py, are used alike, by the thread that owns the consumer:
+No click waits for Kafka here: several batches may be open. The thread that owns the consumer uses
+both guarantees, at_least_once.py and exactly_once.py, in the same way:
 
-- `submit` does 5, `advance` does of 6 and 7 what can be done now;
-- `finish` waits until nothing is open: for the end, and when a user has so many uncommitted clicks
+- `submit` does step 5, `advance` does what is possible of steps 6 and 7 without waiting;
+- `finish` waits until no batch is open: at the end, and when a user has so many uncommitted clicks
   that a replay could not find them all;
-- `on_revoke`, `on_lost` and `forget` are for partitions that go.
+- `on_revoke`, `on_lost` and `drop_partitions` handle partitions that are revoked.
 
-The first three raise Unavailable if Kafka does not answer; calling again is right. Those of exactly
-once raise CommitRefused, too: the answers of its batches are not visible, so the worker goes back.
+`submit`, `advance` and `finish` raise Unavailable if Kafka does not answer; call them again. With
+exactly once they also raise CommitRefused: the answers of the batches are not visible, so the
+worker resumes from the committed offsets.
 """
 
 from __future__ import annotations
@@ -28,46 +29,46 @@ from nextclick.shared.messages import OutMessage
 from nextclick.shared.schemas import Recommendation
 
 IDLE_POLL_SECONDS = 0.5
-"""How long to wait for clicks while nothing is open."""
+"""Longest wait for clicks while no batch is open."""
 
 ANSWER_POLL_SECONDS = 0.002
-"""And while Kafka has answers in hand: what it says of them is heard, and timed, after the poll."""
+"""While answers are not acknowledged: acknowledgements are processed, and timed, after the poll."""
 
 OVERDUE_POLL_SECONDS = 0.05
 OVERDUE_SECONDS = 0.1
-"""And when it has had them for OVERDUE_SECONDS: it is slow, and nobody times that to the ms."""
+"""When they have been unacknowledged for OVERDUE_SECONDS: then a timing to the ms is not needed."""
 
 MAX_OPEN_CLICKS = 10_000
-"""With so many clicks uncommitted, because Kafka is slow or away, the worker waits."""
+"""With so many uncommitted clicks, because Kafka is slow or unavailable, the worker waits."""
 
 
 @dataclass
 class Batch:
-    """What came of a micro-batch, and where it lay on the clicks topic."""
+    """The answers to a micro-batch, and its offsets on the clicks topic."""
 
     answers: Sequence[Recommendation]
     messages: Sequence[OutMessage]
-    """The answers encoded, and dead letters."""
+    """The encoded answers, and dead letters."""
     offsets: dict[int, int]
-    """By partition, the offset that comes next."""
+    """Partition → next offset."""
     users: Counter[str]
-    """Clicks of each user."""
+    """User → clicks."""
     size: int
-    """Messages that were read."""
+    """Number of messages read."""
     receipt: Receipt = field(default_factory=Receipt)
     submitted_at: float = 0.0
     """On the monotonic clock, seconds."""
 
 
 class Guarantee(Protocol):
-    """See the module."""
+    """See the module docstring."""
 
     on_visible: Callable[[Batch, float], None]
-    """Hears of each batch whose answers can be read, and since when (epoch seconds)."""
+    """Called with each batch whose answers can be read, and the time (epoch seconds)."""
 
     @property
     def is_open(self) -> bool:
-        """Whether anything is not committed yet."""
+        """Whether a batch is not committed yet."""
         ...
 
     @property
@@ -76,39 +77,39 @@ class Guarantee(Protocol):
         ...
 
     def submit(self, batch: Batch) -> None:
-        """Do 5, or leave it to `advance`."""
+        """Do step 5, or queue the batch for `advance`."""
         ...
 
     def advance(self) -> list[Batch]:
-        """Do what is due of 6 and 7, without waiting; the batches that are committed since."""
+        """Do what is due of steps 6 and 7 without waiting; returns the newly committed batches."""
         ...
 
     @property
     def is_full(self) -> bool:
-        """Whether so much is open that the worker should `finish` before it submits more."""
+        """Whether so many clicks are open that `finish` should come before the next `submit`."""
         ...
 
     def finish(self) -> None:
-        """Wait until everything submitted is committed; `advance` then returns it."""
+        """Wait until every submitted batch is committed; `advance` then returns them."""
         ...
 
     def on_revoke(self) -> None:
-        """Finish as well as can be while partitions are still ours."""
+        """Finish what is possible while the revoked partitions are still assigned."""
         ...
 
     def on_lost(self) -> None:
-        """Bring to an end what must not be open when somebody else begins."""
+        """End what must not be open when another member starts to read the partitions."""
         ...
 
-    def forget(self, partitions: set[int]) -> None:
-        """These are not ours any more: nothing of them is committed from now on."""
+    def drop_partitions(self, partitions: set[int]) -> None:
+        """Commit nothing of these partitions from now on: they are revoked."""
         ...
 
 
 def ignore_visible(batch: Batch, at: float) -> None:
-    """Nobody listens to `on_visible`."""
+    """The default of `on_visible`: do nothing."""
 
 
 def poll_seconds_after(seconds: float) -> float:
-    """How long to wait for clicks when Kafka has had answers in hand for `seconds`."""
+    """Longest wait for clicks while answers have been unacknowledged for `seconds`."""
     return ANSWER_POLL_SECONDS if seconds < OVERDUE_SECONDS else OVERDUE_POLL_SECONDS

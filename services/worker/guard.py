@@ -115,8 +115,8 @@ class Guard:
         except Exception as error:
             if self._previous is None:
                 raise
-            about = {"model_version": model.version}
-            log.error("model %s cannot score", model.version, exc_info=error, extra=about)
+            fields = {"model_version": model.version}
+            log.error("model %s cannot score", model.version, exc_info=error, extra=fields)
             return [], Verdict("failed", repr(error))
         for ranking in rankings:
             if not _is_finite(ranking):

@@ -12,9 +12,9 @@ from nextclick.shared.runtime.health import WAIT_SECONDS, Check
 from nextclick.shared.runtime.settings import Settings
 
 
-def served(settings: Settings, worker: Worker) -> AbstractContextManager[None]:
-    """Serve the metrics port; see nextclick.shared.kafka.health.served."""
-    return health.served(
+def health_server(settings: Settings, worker: Worker) -> AbstractContextManager[None]:
+    """Serve the metrics port; see nextclick.shared.kafka.health.health_server."""
+    return health.health_server(
         settings.worker.metrics_port,
         "NEXTCLICK_WORKER__METRICS_PORT",
         settings.kafka,

@@ -1,22 +1,23 @@
-"""The worker: every side effect of answering clicks, in order, on this page.
+"""The worker: all side effects of answering clicks, in order.
 
     1  poll a micro-batch
-    2  decode; what is no click becomes a dead letter
+    2  decode; a message that is not a click becomes a dead letter
     3  append to the sessions (idempotent by event_id)
     4  score
     5  produce recommendations and dead letters
     6  Kafka acknowledges them
     7  commit the offsets
 
-One thread does all of it and owns the consumer. 5 to 7 are its guarantee (guarantee.py), which does
-not wait for Kafka: several batches may be open. But 7 never runs ahead of 6, so a crash
-anywhere repeats work and loses none: replayed clicks get the same histories from 3, and so the same
-answers, under the same event_id (at least once). With `guarantee=exactly_once` 5 to 7 are one
-transaction, so that nobody who reads committed messages sees an answer twice. docs/guarantees.md
-tells what a crash between any two steps leaves behind.
+One thread does all of this and owns the consumer. Steps 5 to 7 are the guarantee (guarantee.py). It
+does not wait for Kafka, so several batches may be open, but offsets are never committed before
+their answers are acknowledged. So a crash repeats work and loses none: replayed clicks get the same
+histories in step 3, and so the same answers, with the same event_id (at least once). With
+`guarantee=exactly_once`, steps 5 to 7 are one transaction, so a reader of committed messages sees
+each answer once. docs/guarantees.md lists what a crash after each step leaves behind.
 
-At most MAX_UNCOMMITTED_CLICKS_PER_USER clicks of one user are appended and not committed: so many
-can be replayed exactly. Partitions change hands inside a poll only; what is open is finished first.
+At most MAX_UNCOMMITTED_CLICKS_PER_USER clicks of one user are appended and not committed, because
+only so many can be replayed exactly. Rebalances happen inside a poll; open batches are finished
+first.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ from nextclick.shared.schemas import Click
 log = logging.getLogger(__name__)
 
 STEPS = ("polled", "decoded", "appended", "scored", "produced", "acknowledged", "committed")
-"""What `Worker.reached` and the guarantee's hear."""
+"""The arguments of `on_step`, of the worker and of the guarantee."""
 
 
 @dataclass
 class Worker:
-    """Answers clicks until told to stop."""
+    """Answers clicks until `stop` is set."""
 
     consumer: ClickConsumer
     sessions: SessionStore
@@ -68,44 +69,44 @@ class Worker:
     on_step: Callable[[str], None] = lambda step: None
     """Called with the name of each step when it is done; tests crash there."""
     _waiting: deque[decide.DecodedMessage] = field(default_factory=deque)
-    """Read, and not answered yet."""
+    """Messages that are read and not answered yet."""
     _uncommitted: Counter[str] = field(default_factory=Counter)
-    """Clicks of each user that are appended and not known to be committed."""
+    """Per user: clicks that are appended and not known to be committed."""
 
     def __post_init__(self) -> None:
         self.consumer.on_revoke = self.guarantee.on_revoke
         self.consumer.on_lost = self.guarantee.on_lost
-        self.consumer.on_removed = self._forget
-        self.guarantee.on_visible = self._count
+        self.consumer.on_removed = self._drop_partitions
+        self.guarantee.on_visible = self._record_metrics
 
     def run(self) -> None:
-        """Step until `stop` is set; what is in hand is finished first."""
+        """Step until `stop` is set, then finish the open batches."""
         try:
             while not self.stop.is_set():
                 self.step()
                 HEARTBEAT.beat()
             self.finish()
-        except (ShutdownRequested, CommitRefused) as why:
-            log.info("stopped; the next worker answers what is uncommitted again %s", why)
+        except (ShutdownRequested, CommitRefused) as error:
+            log.info("stopped; the next worker answers uncommitted clicks again %s", error)
 
     def finish(self) -> None:
-        """Return once every answer is acknowledged and committed.
+        """Wait until every answer is acknowledged and committed.
 
         Raises CommitRefused if a transaction was aborted, ShutdownRequested if `stop` is set while
-        a server is away: what is uncommitted is then replayed by whoever comes next.
+        a server is unavailable; the next worker then replays what is uncommitted.
         """
         self._until_available(self.guarantee.finish)
-        self._release()
+        self._advance()
 
     def close(self) -> None:
-        """Leave the group at once, so that others take over, and give the connections back."""
-        # After a crash nothing more is to be finished.
+        """Leave the group at once, so that others take over, and close the connections."""
+        # After a crash, open batches must not be finished.
         self.consumer.on_revoke = self.consumer.on_lost = lambda: None
         self.consumer.close()
         self.sessions.close()
 
     def step(self) -> None:
-        """Answer one micro-batch, or return after a while without a click."""
+        """Answer one micro-batch, or return after a poll without a click."""
         self._read()  # 1, 2
         try:
             batch = decide.take_batch(
@@ -115,9 +116,9 @@ class Worker:
                 self._answer(batch)  # 3, 4, 5
             if self.guarantee.is_full or (self._waiting and not batch):
                 self._until_available(self.guarantee.finish)
-            self._release()  # 6, 7
+            self._advance()  # 6, 7
         except CommitRefused as refused:
-            log.warning("%s; going back to what was committed last", refused)
+            log.warning("%s; resuming from the committed offsets", refused)
             self._until_available(self.consumer.seek_to_committed)
             self._waiting.clear()
             self._uncommitted.clear()
@@ -139,45 +140,45 @@ class Worker:
         model = self.slot.model
         assert model is not None, "run() is called once the first model is there"
         with _timed("append"):
-            asked = self._with_histories(batch)  # 3
+            requests = self._append(batch)  # 3
         self.on_step("appended")
         with _timed("score"):
-            model, rankings = self.guard.recommend(model, asked)  # 4
+            model, rankings = self.guard.recommend(model, requests)  # 4
         self.on_step("scored")
         with _timed("encode"):
             now_ms = int(self.now() * 1000)
             answers = [
                 decide.recommendation(click, history, ranking, model.version, now_ms)
-                for (click, history), ranking in zip(asked, rankings, strict=True)
+                for (click, history), ranking in zip(requests, rankings, strict=True)
             ]
             encoded = [of_user(self.recommendations_topic, a) for a in answers]
-            bad = decide.bad(batch)
-            dead = [
+            bad_clicks = decide.bad_clicks(batch)
+            dead_letters = [
                 decide.dead_letter(self.dlq_topic, m, error, now_ms, self.max_dead_letter_bytes)
-                for m, error in bad
+                for m, error in bad_clicks
             ]
             result = Batch(
                 answers=answers,
-                messages=[*encoded, *dead],
+                messages=[*encoded, *dead_letters],
                 offsets=offsets_after([read.message for read in batch]),
-                users=decide.users(batch),
+                users=decide.clicks_per_user(batch),
                 size=len(batch),
             )
         with _timed("produce"):
             self._until_available(self.guarantee.submit, result)  # 5
-        self._note_dead_letters(bad)
+        self._report_dead_letters(bad_clicks)
 
-    def _with_histories(self, batch: list[decide.DecodedMessage]) -> list[tuple[Click, list[str]]]:
-        """Append the clicks of a batch; return those that are to be answered, and from what."""
+    def _append(self, batch: list[decide.DecodedMessage]) -> list[tuple[Click, list[str]]]:
+        """Append the clicks of a batch; returns those to answer, each with its history."""
         clicks, places = decide.clicks(batch)
         metrics.CLICKS.inc(len(clicks))
         histories = self._until_available(self.sessions.append, clicks, places)
-        asked = [(c, h) for c, h in zip(clicks, histories, strict=True) if h]
-        metrics.ANSWERED_BEFORE.inc(len(clicks) - len(asked))
-        return asked
+        requests = [(c, h) for c, h in zip(clicks, histories, strict=True) if h]
+        metrics.ANSWERED_BEFORE.inc(len(clicks) - len(requests))
+        return requests
 
-    def _release(self) -> None:
-        """Let the guarantee go on, and count no more what it has committed."""
+    def _advance(self) -> None:
+        """Advance the guarantee, and subtract committed clicks from `_uncommitted`."""
         for batch in self._until_available(self.guarantee.advance):
             for user, clicks in batch.users.items():
                 left = self._uncommitted[user] - clicks
@@ -186,16 +187,16 @@ class Worker:
                 else:
                     del self._uncommitted[user]
 
-    def _forget(self, partitions: set[int]) -> None:
-        """These are somebody else's now, who reads them again."""
+    def _drop_partitions(self, partitions: set[int]) -> None:
+        """Drop the waiting messages of partitions that are revoked; their new owner reads them."""
         self._waiting = deque(r for r in self._waiting if r.message.partition not in partitions)
-        self.guarantee.forget(partitions)
+        self.guarantee.drop_partitions(partitions)
 
     @property
     def _until_available(self) -> RetryUntilAvailable:
         return RetryUntilAvailable(self.stop, log)
 
-    def _count(self, batch: Batch, visible_at: float) -> None:
+    def _record_metrics(self, batch: Batch, visible_at: float) -> None:
         metrics.RECOMMENDATIONS.inc(len(batch.answers))
         for answer in batch.answers:
             waited = max(0.0, visible_at - answer.click_timestamp / 1000)
@@ -204,19 +205,19 @@ class Worker:
                 metrics.FALLBACKS.labels(answer.fallback).inc()
 
     @staticmethod
-    def _note_dead_letters(bad: list[tuple[Message, BadClick]]) -> None:
-        for _, error in bad:
+    def _report_dead_letters(bad_clicks: list[tuple[Message, BadClick]]) -> None:
+        for _, error in bad_clicks:
             metrics.DEAD_LETTERS.labels(error.reason).inc()
-        if bad:
-            message, error = bad[0]
+        if bad_clicks:
+            message, error = bad_clicks[0]
             log.warning(
-                "dead-lettered %d messages that are no clicks, first %s/%d/%d: %r",
-                len(bad),
+                "dead-lettered %d messages that are not clicks, first %s/%d/%d: %r",
+                len(bad_clicks),
                 message.topic,
                 message.partition,
                 message.offset,
                 str(error)[:200],
-                extra=decide.about(message, error),
+                extra=decide.log_fields(message, error),
             )
 
 

@@ -98,7 +98,7 @@ def run(
     )
     worker = build(settings, slot, stop, on_step)
     try:
-        with health.served(settings, worker):
+        with health.health_server(settings, worker):
             slot.start()
             while not stop.is_set() and not slot.wait(0.2):
                 HEARTBEAT.beat()

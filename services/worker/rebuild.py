@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from nextclick.services.worker import decide
-from nextclick.shared.kafka import GroupOffsets, offsets_held, read_offsets
+from nextclick.shared.kafka import GroupOffsets, read_offsets, retained_offsets
 from nextclick.shared.redis import session_store
 from nextclick.shared.runtime.settings import Settings
 
@@ -34,7 +34,7 @@ def run(settings: Settings) -> Rebuilt:
     kafka = settings.kafka
     with closing(GroupOffsets(kafka, kafka.clicks_topic, settings.worker.group_id)) as group:
         committed = group.committed()
-    retained = offsets_held(kafka, kafka.clicks_topic)
+    retained = retained_offsets(kafka, kafka.clicks_topic)
     wanted = {p: range(r.start, min(r.stop, committed[p])) for p, r in retained.items()}
     read = behind = 0
     with (

@@ -126,7 +126,7 @@ def _launch(
     data.mkdir(parents=True, exist_ok=True)
     temporary.mkdir(exist_ok=True)
     write_properties(
-        folder / "server.properties", data, node, cluster, listeners=listeners, more=properties
+        folder / "server.properties", data, node, cluster, listeners=listeners, overrides=properties
     )
     _format(data, node, cluster_id, kafka.checkpoint())
     return Server(

@@ -26,15 +26,15 @@ def write_properties(
     cluster: Sequence[Node],
     *,
     listeners: Mapping[str, int] | None = None,
-    more: Mapping[str, str] | None = None,
+    overrides: Mapping[str, str] | None = None,
 ) -> None:
     """Write the server.properties of one node of a cluster; `data` is its data folder.
 
-    `listeners` are additional ports by security protocol, for example SASL_PLAINTEXT; `more`
+    `listeners` are additional ports by security protocol, for example SASL_PLAINTEXT; `overrides`
     overrides properties.
     """
-    copies = min(3, len(cluster))
-    acknowledging = max(1, copies - 1)
+    replicas = min(3, len(cluster))
+    min_insync = max(1, replicas - 1)
     clients = {"PLAINTEXT": node.port, **(listeners or {})}
     advertised = [f"{protocol}://127.0.0.1:{port}" for protocol, port in clients.items()]
     properties = {
@@ -50,8 +50,8 @@ def write_properties(
         "listeners": ",".join([*advertised, f"CONTROLLER://127.0.0.1:{node.controller_port}"]),
         "advertised.listeners": ",".join(advertised),
         "log.dirs": data,
-        "default.replication.factor": copies,
-        "min.insync.replicas": acknowledging,
+        "default.replication.factor": replicas,
+        "min.insync.replicas": min_insync,
         "auto.create.topics.enable": "false",  # as in docker-compose.yml
         "group.initial.rebalance.delay.ms": 0,
         # A broker that restarts after a kill waits until its old session expires: 9 s by default.
@@ -59,14 +59,14 @@ def write_properties(
         "broker.heartbeat.interval.ms": 500,
         # Internal topics: the default of 50 partitions would open 200 more files at each start.
         "offsets.topic.num.partitions": 3,
-        "offsets.topic.replication.factor": copies,
+        "offsets.topic.replication.factor": replicas,
         "transaction.state.log.num.partitions": 3,
-        "transaction.state.log.replication.factor": copies,
-        "transaction.state.log.min.isr": acknowledging,
+        "transaction.state.log.replication.factor": replicas,
+        "transaction.state.log.min.isr": min_insync,
         "share.coordinator.state.topic.num.partitions": 3,
-        "share.coordinator.state.topic.replication.factor": copies,
-        "share.coordinator.state.topic.min.isr": acknowledging,
+        "share.coordinator.state.topic.replication.factor": replicas,
+        "share.coordinator.state.topic.min.isr": min_insync,
         "log.cleaner.dedupe.buffer.size": 4 * 2**20,  # heap memory; 128 MiB by default
-        **(more or {}),
+        **(overrides or {}),
     }
     path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))

@@ -1,14 +1,14 @@
 """Kafka: the only package that imports confluent_kafka.
 
-`ensure_topics` creates what is missing, `ClickConsumer` reads micro-batches and commits,
-`Publisher` produces and waits for acknowledgements, `TransactionalPublisher` commits the
-consumer's offsets with it, `TopicReader` and `LagMonitor` look on from outside any group,
-`offsets_held` and `read_offsets` read what a topic holds now and then end. Errors that time heals
-become Unavailable; librdkafka reconnects by itself meanwhile.
+`ensure_topics` creates missing topics, `ClickConsumer` reads micro-batches and commits offsets,
+`Publisher` produces and waits for acknowledgements, `TransactionalPublisher` also commits the
+consumer's offsets. `TopicReader` and `LagMonitor` read topics and lags without joining a group.
+`retained_offsets` and `read_offsets` read what a topic retains now, and end. Errors that a retry
+may overcome become Unavailable; librdkafka reconnects by itself.
 """
 
 from nextclick.shared.kafka.consumer import ClickConsumer
-from nextclick.shared.kafka.offsets import GroupOffsets, offsets_held, read_offsets
+from nextclick.shared.kafka.offsets import GroupOffsets, read_offsets, retained_offsets
 from nextclick.shared.kafka.publisher import Publisher
 from nextclick.shared.kafka.readers import LagMonitor, TopicReader
 from nextclick.shared.kafka.topics import ensure_topics, max_message_bytes
@@ -23,6 +23,6 @@ __all__ = [
     "TransactionalPublisher",
     "ensure_topics",
     "max_message_bytes",
-    "offsets_held",
     "read_offsets",
+    "retained_offsets",
 ]

@@ -1,4 +1,4 @@
-"""Calls of a client that may not come back."""
+"""Calls of a Kafka client that may never return, in a thread of their own."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from nextclick.shared.errors import Unavailable
 from nextclick.shared.kafka.client import REQUEST_SECONDS
 
 ABANDON_SECONDS = REQUEST_SECONDS + 1
-"""After so long a call is taken for one that never returns."""
+"""A call that takes longer is assumed never to return."""
 
 
 class BackgroundCall:
-    """A call, made by a thread of its own.
+    """A call in its own thread.
 
-    While a coordinator cannot be reached, librdkafka does not heed the timeout of some calls, and
-    may even forget to connect again (its issues 5456 and 5511): the thread is then left behind.
+    While a coordinator cannot be reached, librdkafka ignores the timeout of some calls, and may
+    never reconnect (its issues 5456 and 5511). The thread is then abandoned.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class BackgroundCall:
     def _run(self) -> None:
         try:
             self._work()
-        except BaseException as error:  # for the thread that asks for the outcome
+        except BaseException as error:  # raised by `outcome`
             self._error = error
         except:  # noqa: E722  a bare KafkaError of confluent-kafka, which is no BaseException
             self._error = Unavailable(f"the Kafka client failed: {sys.exc_info()[1]}")
@@ -45,9 +45,9 @@ class BackgroundCall:
         return not self._thread.is_alive()
 
     def outcome(self, timeout: float = ABANDON_SECONDS) -> None:
-        """Wait until the call has returned; raise what it raised.
+        """Wait until the call has returned; raises the error of the call.
 
-        Raises Unavailable if it has not after `timeout` seconds; asking again is right.
+        Raises Unavailable if it has not returned after `timeout` seconds; it can be called again.
         """
         self._thread.join(timeout)
         if self._thread.is_alive():

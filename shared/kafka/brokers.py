@@ -1,4 +1,4 @@
-"""The brokers themselves."""
+"""The live brokers of a cluster."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from confluent_kafka.admin import AdminClient
 
 @dataclass(frozen=True)
 class Brokers:
-    """The brokers of a cluster that serve now."""
+    """The brokers of a cluster that are live now."""
 
     cluster_id: str
     addresses: frozenset[str]
-    """host:port of each, as clients are told."""
+    """host:port of each, as advertised to clients."""
 
 
 def live_brokers(bootstrap_servers: str) -> Brokers | None:
-    """Ask a cluster for its brokers; None if it does not answer within a second."""
-    quiet: dict[str, Any] = {"log_level": 0, "error_cb": lambda _: None}
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers, **quiet})
+    """The live brokers of a cluster; None if it does not answer within a second."""
+    no_logs: dict[str, Any] = {"log_level": 0, "error_cb": lambda _: None}
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, **no_logs})
     try:
         metadata = admin.list_topics(timeout=1.0)
     except KafkaException:

@@ -1,4 +1,4 @@
-"""What all clients have in common: configuration, requests, and what an error means."""
+"""Shared by all Kafka clients: configuration, requests, and the translation of errors."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ log = logging.getLogger(__name__)
 
 _MESSAGES_REMEMBERED = 1000
 REQUEST_SECONDS = 10.0
-"""How long one request to the cluster may take before it counts as unavailable."""
+"""Longest time of one request, after which Kafka counts as unavailable."""
 
 LOW_LATENCY = {
-    # librdkafka fetches ahead until so many messages of a partition are queued, and leaves a
-    # partition with a full queue out of its fetches: the bound must never be reached by a consumer
-    # that keeps up. (With 1, each click waited 11 ms for the long poll on the other partitions.)
+    # librdkafka prefetches until this many messages of a partition are queued, and does not fetch
+    # from a partition with a full queue. A consumer that keeps up must never reach this limit:
+    # with 1, each click waited 11 ms for the long poll on the other partitions.
     "queued.min.messages": 1_000,
-    # How long a full queue stays out; the default of one second would let it run dry.
+    # How long a full queue is not refilled; with the default of one second it would run empty.
     "fetch.queue.backoff.ms": 20,
 }
-"""For whoever answers: reads ahead, and is given each message as it comes."""
+"""Consumer settings for serving: prefetch, and deliver each message at once."""
 
 BULK = {
-    # Few, large pieces: it saves both sides nearly all requests.
+    # Few, large fetches: nearly no requests.
     "queued.min.messages": 1,
     "fetch.queue.backoff.ms": 500,
     "fetch.min.bytes": 65_536,
     "max.poll.interval.ms": 86_400_000,
 }
-"""For whoever collects: half a second is nothing to it, and it may not poll for hours."""
+"""Consumer settings for collecting: half a second of delay, and hours between polls, are fine."""
 
 MISCONFIGURED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -67,22 +67,22 @@ _FORBIDDEN = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "transactional id",
-    # All that we ask of the cluster is a producer id. Whoever may write to some topic gets one.
+    # The only request to the cluster is for a producer id, granted to users who may write a topic.
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "topic",
 }
-"""What kind of resource each error is about."""
+"""Error code → kind of the resource on which a permission is missing."""
 
 
 WITHOUT_GROUP = {
-    # librdkafka wants a name even of a consumer that never joins, and asks who coordinates it.
+    # librdkafka needs a group even for a consumer that never joins, and looks up its coordinator.
     "group.id": "nextclick-reader",
     "enable.auto.commit": False,
 }
-"""For whoever says himself which offsets to read. He needs no permission on the group."""
+"""Consumer settings for reading given offsets; no permission on the group is needed."""
 
 MISCONFIGURED_WITHOUT_GROUP = MISCONFIGURED - {KafkaError.GROUP_AUTHORIZATION_FAILED}
 
-SEE = "Describe (which Read and Write include)"
+DESCRIBE = "Describe (which Read and Write include)"
 
 
 @dataclass(frozen=True)
@@ -95,19 +95,19 @@ class Permission:
     name: str
 
     def __str__(self) -> str:
-        """As it stands in an error."""
+        """The permission as text for an error."""
         return f"{self.operation} on the {self.kind} {self.name}"
 
 
 class RepeatFilter(logging.Filter):
-    """Passes a message once a minute: a client that cannot connect says so a hundred times."""
+    """Passes each log message once a minute: a client that cannot connect repeats it often."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._limits: dict[str, RateLimit] = defaultdict(partial(RateLimit, clock))
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether to pass a record; messages that differ in numbers only are the same."""
+        """Whether to pass a record; messages that differ only in numbers count as the same."""
         if len(self._limits) >= _MESSAGES_REMEMBERED:
             self._limits.clear()
         return self._limits[re.sub(r"\d+", "#", record.getMessage())].allow()
@@ -122,18 +122,18 @@ _throttle_warnings = RateLimit()
 def _on_throttle(event: ThrottleEvent) -> None:
     if _throttle_warnings.allow():
         log.warning(
-            "Kafka slows this client down by %.0f ms a request: it has used up its quota (%s)",
+            "Kafka throttles this client by %.0f ms per request: its quota is used up (%s)",
             1000 * event.throttle_time,
             event.broker_name,
         )
 
 
 def client_config(settings: KafkaSettings) -> dict[str, Any]:
-    """What the settings say for every client."""
+    """The librdkafka settings of every client."""
     return {
         "bootstrap.servers": settings.bootstrap_servers,
         "client.id": settings.client_id or "nextclick",
-        # librdkafka's own lines go to our log instead of raw to stderr.
+        # librdkafka logs through our handlers instead of to stderr.
         "logger": logging.getLogger("librdkafka"),
         "log.connection.close": False,
         "throttle_cb": _on_throttle,
@@ -142,11 +142,11 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
 
 
 MakeClient: TypeAlias = Callable[[Callable[[dict[str, Any]], Any], dict[str, Any]], Any]
-"""`make_client`, or what a simulation has instead."""
+"""The type of `make_client`; a simulation passes its own."""
 
 
 def make_client(kind: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
-    """Make a librdkafka client, turning a refused configuration into one clear line."""
+    """Make a librdkafka client; raises ConfigurationError for an invalid configuration."""
     try:
         return kind(config)
     except (KafkaException, ValueError, TypeError) as error:
@@ -159,11 +159,11 @@ def make_client(kind: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -
 
 
 def poll_raw(consumer: Consumer, max_messages: int, timeout: float) -> list[RawMessage]:
-    """Wait up to `timeout` seconds for a message or error; return it and what else is at hand."""
+    """Wait up to `timeout` seconds for a message or error; returns it and all others available."""
     first = consumer.poll(timeout)
     if first is None:
         return []
-    # consume() with a timeout would wait until the batch is full; 0 takes what is there.
+    # consume() with a timeout would wait until the batch is full; 0 takes what is available.
     rest = consumer.consume(max_messages - 1, 0) if max_messages > 1 else []
     return [first, *rest]
 
@@ -173,8 +173,8 @@ def partitions_of(
 ) -> list[int]:
     """The partitions of a topic.
 
-    Raises Unavailable if Kafka does not answer or has no such, ConfigurationError if we may not
-    see it.
+    Raises Unavailable if Kafka does not answer or has no such topic, ConfigurationError if the
+    permission to describe it is missing.
     """
     try:
         metadata = consumer.list_topics(topic, timeout=timeout).topics[topic]
@@ -182,7 +182,7 @@ def partitions_of(
         raise unavailable(settings, error) from None
     if metadata.error is not None:
         if metadata.error.code() in _FORBIDDEN:
-            raise failed(settings, metadata.error, Permission(SEE, "topic", topic))
+            raise failed(settings, metadata.error, Permission(DESCRIBE, "topic", topic))
         raise Unavailable(
             f"Kafka at {settings.bootstrap_servers}, topic {topic}: {metadata.error.str()}; "
             "`nextclick topics create` creates what is missing"
@@ -193,9 +193,9 @@ def partitions_of(
 def watermarks_of(
     settings: KafkaSettings, consumer: Consumer, topic: str, timeout: float = REQUEST_SECONDS
 ) -> dict[int, range]:
-    """The offsets that each partition holds now.
+    """Partition → offsets that it retains now.
 
-    Raises Unavailable if the leader of one does not answer within `timeout` seconds.
+    Raises Unavailable if the leader of a partition does not answer within `timeout` seconds.
     """
     try:
         return {
@@ -209,7 +209,7 @@ def watermarks_of(
 
 
 def read_message(raw: RawMessage) -> Message:
-    """Take over a librdkafka message that is no error."""
+    """Convert a librdkafka message that is not an error."""
     topic, partition, offset = raw.topic(), raw.partition(), raw.offset()
     assert topic is not None
     assert partition is not None
@@ -217,8 +217,8 @@ def read_message(raw: RawMessage) -> Message:
     try:
         headers = cast(list[tuple[str, bytes | None]], raw.headers() or [])
     except SystemError:
-        # A name among them is not UTF-8: anybody can send that, and the client then raises this.
-        # No header of ours is such, so they are nothing to us; asked again, it gives out a NULL.
+        # The client raises this if a header's name is not UTF-8, which any producer can send. Our
+        # headers are ASCII, so all headers are dropped; a second call would return a NULL.
         headers = []
     kind, at = raw.timestamp()
     timestamp_ms = None if kind == TIMESTAMP_NOT_AVAILABLE else at
@@ -226,11 +226,12 @@ def read_message(raw: RawMessage) -> Message:
 
 
 def unavailable(
-    settings: KafkaSettings, error: KafkaException, heard: Sequence[KafkaError] = ()
+    settings: KafkaSettings, error: KafkaException, causes: Sequence[KafkaError] = ()
 ) -> Unavailable:
-    """Say that Kafka is away, where it was looked for, and what the client has `heard`."""
-    reasons = [h.str() for h in heard if h.code() != KafkaError._ALL_BROKERS_DOWN]
-    text = ": ".join([error.args[0].str(), *sorted(reasons, key=len)[-1:]])  # the longest says most
+    """The error for a Kafka that is unavailable, with its address and the client's `causes`."""
+    reasons = [cause.str() for cause in causes if cause.code() != KafkaError._ALL_BROKERS_DOWN]
+    most_specific = sorted(reasons, key=len)[-1:]  # the longest
+    text = ": ".join([error.args[0].str(), *most_specific])
     if "certificate verify failed" in text:  # librdkafka names only the first of the reasons
         text += "; or the certificate has expired, or is not for this host"
     if settings.client_config and reasons:
@@ -244,22 +245,22 @@ def unavailable(
 def failed(
     settings: KafkaSettings, error: KafkaError, *needed: Permission
 ) -> ConfigurationError | Unavailable:
-    """What the failure of a request means.
+    """Translate the error of a request.
 
-    ConfigurationError for what time does not heal, such as one of the `needed` permissions that is
+    ConfigurationError if a retry cannot help, for example if one of the `needed` permissions is
     missing; else Unavailable.
     """
     if error.code() not in MISCONFIGURED and not error.fatal():
         return unavailable(settings, KafkaException(error))
     text = redact(secrets_of_options(settings.client_config), error.str().rstrip("."))
-    remedy = lacking(error, *needed) or (
-        "a restart begins anew" if error.fatal() else "check NEXTCLICK_KAFKA__* settings"
+    remedy = missing_permission(error, *needed) or (
+        "restart the process" if error.fatal() else "check NEXTCLICK_KAFKA__* settings"
     )
     return ConfigurationError(f"Kafka at {settings.bootstrap_servers}: {text}; {remedy}")
 
 
-def lacking(error: KafkaError, *needed: Permission) -> str:
-    """Which of the needed permissions Kafka misses, for an error's text; empty if it is no such."""
+def missing_permission(error: KafkaError, *needed: Permission) -> str:
+    """Which of the needed permissions is missing, as text; empty for an error of another kind."""
     if error.code() not in _FORBIDDEN:
         return ""
     missing = [str(p) for p in needed if p.kind == _FORBIDDEN[error.code()]]

@@ -1,4 +1,4 @@
-"""The metrics port of a process that consumes clicks: its health, and how far it is behind."""
+"""The metrics port of a process that consumes clicks: health and consumer lag."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nextclick.shared.runtime.settings import KafkaSettings
 
 
 @contextlib.contextmanager
-def served(
+def health_server(
     port: int,
     setting: str,
     kafka: KafkaSettings,
@@ -21,10 +21,10 @@ def served(
     consumer: ClickConsumer,
     ready: Callable[[LagMonitor], dict[str, Check]],
 ) -> Iterator[None]:
-    """Serve /metrics, /healthz and /readyz meanwhile, and measure the lag; not if the port is 0.
+    """Serve /metrics, /healthz and /readyz, and measure the lag, within the context.
 
-    `ready` names what must be there, given an onlooker at the group. Raises ConfigurationError,
-    which names `setting`, if the port cannot be had.
+    port 0: do nothing. ready: makes the readiness checks, given a monitor of the group. Raises
+    ConfigurationError that names `setting` if the port cannot be bound.
     """
     if port == 0:
         yield

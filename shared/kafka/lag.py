@@ -1,4 +1,4 @@
-"""How far a process is behind on the clicks, as a metric, from a thread of its own."""
+"""Measures the consumer lag of a process as a metric, in a background thread."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ EVERY_SECONDS = 5.0
 
 
 class LagWatch:
-    """Keeps `nextclick_consumer_lag` up to date for the partitions that are this process's own.
+    """Updates `nextclick_consumer_lag` for the partitions assigned to this process.
 
-    So the sum over all workers is the lag of the group.
+    The sum over all workers is the lag of the group.
     """
 
-    def __init__(self, monitor: LagMonitor, mine: Callable[[], Iterable[int]]) -> None:
-        """`mine` names the process's partitions at that moment."""
+    def __init__(self, monitor: LagMonitor, assigned: Callable[[], Iterable[int]]) -> None:
+        """`assigned` returns the process's partitions at that moment."""
         self._monitor = monitor
-        self._mine = mine
+        self._assigned = assigned
         self._shown: set[int] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="lag", daemon=True)
 
     def start(self) -> None:
-        """Begin to measure, every EVERY_SECONDS."""
+        """Measure every EVERY_SECONDS from now on."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Measure no more; what is under way, if Kafka is away some seconds, is not waited for."""
+        """Stop measuring, without waiting for a measurement in progress."""
         self._stop.set()
 
     def measure(self) -> None:
-        """Measure once. While Kafka does not answer no lag is shown, rather than an old one."""
+        """Measure once. While Kafka does not answer, the metric is removed."""
         try:
             lags = self._monitor.lags()
-        except NextclickError:  # /readyz says so
+        except NextclickError:  # /readyz reports it
             lags = {}
-        shown = {partition for partition in self._mine() if partition in lags}
+        shown = {partition for partition in self._assigned() if partition in lags}
         for partition in shown:
             metrics.CONSUMER_LAG.labels(str(partition)).set(lags[partition])
         for partition in self._shown - shown:

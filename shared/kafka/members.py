@@ -6,8 +6,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from nextclick.shared.kafka.client import (
+    DESCRIBE,
     REQUEST_SECONDS,
-    SEE,
     MakeClient,
     Permission,
     client_config,
@@ -29,6 +29,6 @@ def instance_ids(
     try:
         members = described[group_id].result().members
     except KafkaException as error:
-        needed = Permission(SEE, "group", group_id)
+        needed = Permission(DESCRIBE, "group", group_id)
         raise failed(settings, error.args[0], needed) from None
     return {member.group_instance_id for member in members if member.group_instance_id}

@@ -1,4 +1,4 @@
-"""What a topic holds from here to there, and how far a group has come, from outside the group."""
+"""Reads ranges of offsets of a topic, and the committed offsets of a group, as a non-member."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from nextclick.shared.errors import Unavailable
 from nextclick.shared.kafka.client import (
+    DESCRIBE,
     MISCONFIGURED,
     MISCONFIGURED_WITHOUT_GROUP,
     REQUEST_SECONDS,
-    SEE,
     WITHOUT_GROUP,
     Permission,
     client_config,
@@ -34,14 +34,14 @@ _COORDINATOR_MOVES = {
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 }
-"""A group's first request on a new cluster, or one after a broker has died, may meet these."""
+"""Errors of the first request of a group on a new cluster, or after the death of a broker."""
 
 _FIRST_TRY_SECONDS = 1.0
-"""So soon we look whether an answer that does not come was refused."""
+"""Time-out of the first try, after which `poll` is asked whether the request was refused."""
 
 
-def offsets_held(settings: KafkaSettings, topic: str) -> dict[int, range]:
-    """The offsets that each partition of a topic holds now.
+def retained_offsets(settings: KafkaSettings, topic: str) -> dict[int, range]:
+    """Partition of a topic → offsets that it retains now.
 
     Raises Unavailable if Kafka does not answer or has no such topic.
     """
@@ -55,9 +55,9 @@ def offsets_held(settings: KafkaSettings, topic: str) -> dict[int, range]:
 def read_offsets(
     settings: KafkaSettings, topic: str, wanted: Mapping[int, range]
 ) -> Generator[Message, None, None]:
-    """Yield what a topic holds at these offsets, each partition in its order, and end.
+    """Yield the messages of a topic at these offsets, those of each partition in order.
 
-    Raises Unavailable if Kafka stops answering on the way.
+    Raises Unavailable if Kafka stops answering.
     """
     left = {partition: offsets for partition, offsets in wanted.items() if offsets}
     consumer = make_client(
@@ -65,7 +65,7 @@ def read_offsets(
         {
             **WITHOUT_GROUP,
             "auto.offset.reset": "earliest",
-            # The last offsets may hold nothing to read: what a transaction leaves, for one.
+            # The last offsets may hold no message, for example only a transaction marker.
             "enable.partition.eof": True,
             **client_config(settings),
         },
@@ -87,7 +87,7 @@ def read_offsets(
                     left.pop(cast(int, raw.partition()), None)
                 elif error.fatal() or error.code() in MISCONFIGURED_WITHOUT_GROUP:
                     raise failed(settings, error, Permission("Read", "topic", topic))
-                else:  # librdkafka goes on trying, and reports every time that it fails
+                else:  # librdkafka retries, and reports each failure
                     continue
                 deadline = time.monotonic() + REQUEST_SECONDS
             if time.monotonic() > deadline:
@@ -100,44 +100,44 @@ def read_offsets(
 
 
 class GroupOffsets:
-    """What a consumer group has committed on a topic, from outside the group."""
+    """The committed offsets of a consumer group on a topic; does not join the group."""
 
     def __init__(self, settings: KafkaSettings, topic: str, group_id: str) -> None:
         self._settings = settings
         self._topic = topic
         self._group_id = group_id
         self._refusal: KafkaError | None = None
-        """Why we do not hear from the coordinator, since we last did."""
+        """Why the coordinator refuses requests, since the last answer."""
         self._consumer = make_client(
             Consumer,
             {
                 "group.id": group_id,
-                # Else Kafka answers only when no transaction with offsets of the group is open:
-                # while one of a worker that died is, nobody would know the lag.
+                # Else Kafka does not answer while a transaction with offsets of the group is open,
+                # so the lag would be unknown while one of a dead worker is.
                 "isolation.level": "read_uncommitted",
                 **client_config(settings),
             },
         )
 
     def committed(self) -> dict[int, int]:
-        """The offset that comes next in each partition; 0 where none is committed.
+        """Partition → committed offset; 0 if none is committed.
 
-        Raises Unavailable if Kafka does not answer, ConfigurationError if we may not ask.
+        Raises Unavailable if Kafka does not answer, ConfigurationError for a missing permission.
         """
         places = [
             TopicPartition(self._topic, partition)
             for partition in partitions_of(self._settings, self._consumer, self._topic)
         ]
         committed = self._ask_coordinator(
-            SEE, lambda timeout: self._consumer.committed(places, timeout=timeout)
+            DESCRIBE, lambda timeout: self._consumer.committed(places, timeout=timeout)
         )
         return {c.partition: max(0, c.offset) for c in committed}
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Commit the offset that comes next in these partitions, and wait for it.
+        """Commit offsets (partition → next offset), and wait until they are committed.
 
-        Raises Unavailable if Kafka does not answer, or if the group has members,
-        ConfigurationError if we may not.
+        Raises Unavailable if Kafka does not answer or the group has members, ConfigurationError
+        for a missing permission.
         """
         places = [TopicPartition(self._topic, p, offset) for p, offset in offsets.items()]
         self._ask_coordinator(
@@ -145,15 +145,15 @@ class GroupOffsets:
         )
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._consumer.close()
 
     def _ask_coordinator(self, operation: str, request: Callable[[float], _Answer]) -> _Answer:
-        """Do a request of the group's coordinator, again for as long as it is on the move.
+        """Send a request to the group's coordinator; retry while the coordinator moves.
 
-        `request` is given its timeout; it needs this operation on the group and the topic. Raises
-        Unavailable, or ConfigurationError for a missing permission, for any other error, or if the
-        move takes over REQUEST_SECONDS.
+        request: a function of the timeout, which needs `operation` on the group and the topic.
+        Raises ConfigurationError for a missing permission, Unavailable for any other error, and if
+        the move takes more than REQUEST_SECONDS.
         """
         deadline = time.monotonic() + REQUEST_SECONDS
         timeout = _FIRST_TRY_SECONDS
@@ -166,13 +166,13 @@ class GroupOffsets:
                 self._refusal = None
                 return answer
             if error.code() == KafkaError._TIMED_OUT:
-                # Whoever may not know the coordinator hears only this; poll knows the reason.
+                # Without a permission on the group the request times out; poll has the reason.
                 for message in poll_raw(self._consumer, 100, 0):
-                    if (heard := message.error()) and heard.code() in MISCONFIGURED:
-                        self._refusal = heard
+                    if (cause := message.error()) and cause.code() in MISCONFIGURED:
+                        self._refusal = cause
             first = error.code() == KafkaError._TIMED_OUT and timeout == _FIRST_TRY_SECONDS
-            goes_on = first or error.code() in _COORDINATOR_MOVES
-            if self._refusal or not goes_on or time.monotonic() > deadline:
+            retry = first or error.code() in _COORDINATOR_MOVES
+            if self._refusal or not retry or time.monotonic() > deadline:
                 raise failed(
                     self._settings,
                     self._refusal or error,

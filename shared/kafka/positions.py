@@ -1,4 +1,4 @@
-"""Where a member of a group reads on in each of its partitions, and what it can read no more."""
+"""The position of a group member in each partition, and messages that were removed unread."""
 
 from __future__ import annotations
 
@@ -12,53 +12,54 @@ log = logging.getLogger(__name__)
 
 
 class Positions:
-    """By partition: the offset that comes next, and whether reading goes on there by itself.
+    """Partition → next offset, and the partitions in which a start offset must be set.
 
-    It does not where the offset is gone, and where the group's offsets are not those to begin with.
+    It must be set if the next offset is no longer retained, or if reading does not start at the
+    committed offset of the group.
     """
 
     def __init__(self) -> None:
         self.unplaced: set[int] = set()
-        """Partitions where reading has to be begun; what comes of them until then is not wanted."""
+        """Partitions that need a start offset; until then their messages are dropped."""
         self._next: dict[int, int] = {}
         self._counted: dict[int, int] = {}
-        """What lies before it was removed unread, and is counted."""
+        """Messages before this offset that were removed unread are counted already."""
 
     def next_of(self, partition: int) -> int | None:
-        """The offset that comes next; None before the first message."""
+        """The next offset; None before the first message."""
         return self._next.get(partition)
 
     def advance(self, message: Message) -> None:
-        """A message was read."""
+        """Record that a message was read."""
         self._next[message.partition] = message.offset + 1
 
     def begin(self, starts: dict[int, int]) -> None:
-        """Reading goes on from these offsets."""
+        """Record that reading starts at these offsets."""
         self._next |= starts
         self.unplaced -= starts.keys()
 
     def forget(self, partitions: Iterable[int]) -> None:
-        """Nothing is known of where reading goes on in these."""
+        """Forget the positions in these partitions."""
         for partition in partitions:
             self._next.pop(partition, None)
             self.unplaced.discard(partition)
 
     def restart(self, partitions: Iterable[int]) -> None:
-        """The offsets of these are those of another topic now."""
+        """Forget all positions, because the topic was recreated; these partitions need a start."""
         self._next.clear()
         self._counted.clear()
         self.unplaced = set(partitions)
 
     def start(self, partition: int, wanted: int | None, held: range) -> int:
-        """Where to begin: at the offset `wanted` if Kafka holds it, else where it begins.
+        """The offset to start at: `wanted` if it is retained, else the first retained offset.
 
-        held: what the partition holds now. What was removed before it was read is logged and
-        counted. `wanted` is None for whoever has never read.
+        wanted: None if there is no committed offset. held: the retained offsets. Messages that were
+        removed before they were read are logged and counted.
         """
         if wanted is None:
             return held.start
         if wanted < held.start:
-            # Asked twice, where an assignment and an error meet, the same messages count once.
+            # Called twice for an assignment and an error: the same messages must count once.
             first = max(wanted, self._counted.get(partition, 0))
             self._counted[partition] = held.start
             if count := held.start - first:

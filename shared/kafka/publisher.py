@@ -1,4 +1,4 @@
-"""Producing, and knowing when the broker has it all."""
+"""Produces messages, and knows when Kafka has acknowledged them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from nextclick.shared.kafka.client import (
     Permission,
     client_config,
     failed,
-    lacking,
     make_client,
+    missing_permission,
     unavailable,
 )
 from nextclick.shared.messages import OutMessage
@@ -29,24 +29,24 @@ PRODUCER_CONFIG = {
     "enable.idempotence": True,  # implies acks=all and order per partition
     "linger.ms": 0,
     "compression.type": "zstd",  # JSON shrinks to half, even message by message
-    # The hash of the Java client, so that a shop's Java, Go or JavaScript producer and ours put a
-    # user on the same partition. librdkafka's own default is CRC32.
+    # The hash of the Java client, so that all producers of a shop and ours put a user on the same
+    # partition. The default of librdkafka is CRC32.
     "partitioner": "murmur2_random",
 }
 
 
 class Receipt:
-    """What Kafka has acknowledged of some messages that were sent together."""
+    """Acknowledgements of messages that were sent together."""
 
     __slots__ = ("outstanding",)
 
     def __init__(self) -> None:
         self.outstanding = 0
-        """Messages not acknowledged yet."""
+        """Number of messages that are not acknowledged yet."""
 
 
 class Publisher:
-    """Produces messages and knows when the broker has them all."""
+    """Produces messages, and knows when Kafka has acknowledged them."""
 
     def __init__(self, settings: KafkaSettings, make_client: MakeClient = make_client) -> None:
         """Prepare the client, made by `make_client`."""
@@ -56,11 +56,11 @@ class Publisher:
         self._login_error = ""
         self._topics: set[str] = set()
         self._fatal: KafkaError | None = None
-        """What has ended the client."""
+        """The fatal error of the client."""
         self._producer: Producer = make_client(
             Producer,
             {
-                "message.timeout.ms": 0,  # a message waits for Kafka to come back, for ever
+                "message.timeout.ms": 0,  # messages wait for Kafka without a limit
                 "error_cb": self._on_error,
                 **PRODUCER_CONFIG,
                 **client_config(settings),
@@ -68,12 +68,10 @@ class Publisher:
         )
 
     def connect(self) -> None:
-        """Be ready to send at once; without it the first messages wait about half a second.
+        """Connect now; otherwise the first messages are delayed by about half a second.
 
-        librdkafka asks the broker for its producer id on a timer of 500 ms after connecting,
-        and lets nobody see whether it has it.
-
-        Raises Unavailable if Kafka does not answer.
+        librdkafka requests its producer id on a timer of 500 ms after connecting, and does not
+        report when it has it. Raises Unavailable if Kafka does not answer.
         """
         if self._connected:
             return
@@ -85,9 +83,9 @@ class Publisher:
         self._connected = True
 
     def send(self, messages: Iterable[OutMessage]) -> Receipt:
-        """Hand messages to the client; it sends them in the background, and the receipt follows.
+        """Queue messages, which are sent in the background; returns the receipt to watch.
 
-        Raises ConfigurationError if Kafka has refused a message for good.
+        Raises ConfigurationError if Kafka has permanently refused a message.
         """
         receipt = Receipt()
         on_delivery = partial(self._on_delivery, receipt)
@@ -100,20 +98,20 @@ class Publisher:
         return receipt
 
     def serve(self) -> None:
-        """Bring the receipts up to date with what has been acknowledged; does not wait.
+        """Update the receipts, without waiting.
 
-        Raises ConfigurationError if Kafka has refused a message for good.
+        Raises ConfigurationError if Kafka has permanently refused a message.
         """
         with self._translated():
             self._producer.poll(0)
         self._raise_refusal()
 
     def wait_acknowledged(self, timeout: float = REQUEST_SECONDS) -> None:
-        """Return when the broker has acknowledged everything sent.
+        """Wait until Kafka has acknowledged all messages.
 
-        Raises Unavailable if some are still outstanding after `timeout` seconds; they stay
-        queued, so calling again goes on waiting. Raises ConfigurationError if Kafka will not
-        take a message at all.
+        Raises Unavailable if some are outstanding after `timeout` seconds; they stay queued, so
+        another call continues to wait. Raises ConfigurationError if Kafka has permanently refused a
+        message.
         """
         with self._translated():
             outstanding = self._producer.flush(timeout)
@@ -126,15 +124,15 @@ class Publisher:
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        """Raise our own errors for those of the client.
+        """Translate errors of the client into ours.
 
-        With an error_cb `poll` and `flush` raise once what has ended the client; `produce` raises
-        ever after that it has ended.
+        With an error_cb, `poll` and `flush` raise a fatal error once; `produce` then raises only
+        that there was one.
         """
         try:
             yield
-        # Beside KafkaException the client raises the bare error, which is no Exception, and a
-        # SystemError if a delivery report comes while its own exception is on the way.
+        # Beside KafkaException the client raises a bare KafkaError, which is not an Exception, and
+        # a SystemError if a delivery report arrives while its own exception is being raised.
         except (KafkaException, KafkaError, SystemError) as raised:  # type: ignore[misc]
             cause = raised.__cause__ if isinstance(raised, SystemError) else raised
             if isinstance(cause, KafkaError):
@@ -167,7 +165,7 @@ class Publisher:
 
     def _raise_refusal(self) -> None:
         if self._refusal is not None:
-            # Waiting does not heal this: messages do not expire, so it was refused for good.
+            # A retry does not help: messages do not expire, so it was refused permanently.
             raise ConfigurationError(
                 f"Kafka at {self._settings.bootstrap_servers} refused {self._refusal}"
             )
@@ -180,7 +178,7 @@ def produce(
     *,
     while_full: Callable[[], None],
 ) -> None:
-    """Queue a message; while the client's queue is full let it drain, and call `while_full`."""
+    """Queue a message; while the client's queue is full, wait and call `while_full`."""
     while True:
         try:
             producer.produce(
@@ -198,9 +196,9 @@ def produce(
 
 
 def refusal(error: KafkaError, raw: RawMessage) -> str:
-    """Which message Kafka refused and why, for an error's text."""
+    """Which message Kafka refused, why, and the remedy, as text for an error."""
     size = sum(len(part or b"") for part in (raw.key(), raw.value()))
-    remedy = lacking(error, Permission("Write", "topic", raw.topic() or "?"))
+    remedy = missing_permission(error, Permission("Write", "topic", raw.topic() or "?"))
     return (
         f"a message of {size:,} bytes for topic {raw.topic()}, partition {raw.partition()}: "
         f"{error.str()}; {remedy or 'check the settings of the topic (max.message.bytes)'}"

@@ -1,4 +1,4 @@
-"""Looking at topics and groups from outside any group."""
+"""Readers of topics and of consumer lag that do not join a group."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from nextclick.shared.messages import Message
 from nextclick.shared.runtime.settings import KafkaSettings
 
 NEW_PARTITIONS_SECONDS = 5.0
-"""Partitions that are added to a topic are read from within so long."""
+"""New partitions of a topic are detected within this time."""
 
 
 class TopicReader:
-    """Reads whole topics without joining a group: it commits nothing and disturbs nobody."""
+    """Reads whole topics without joining a group; commits nothing."""
 
     def __init__(
         self,
@@ -45,11 +45,11 @@ class TopicReader:
         at_end: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start at the beginning of the topics, or at their ends as they are now."""
+        """Start at the beginning of the topics, or with `at_end` at their present ends."""
         self._settings = settings
         self._topics = topics
         self._clock = clock
-        self._looked_at = clock()
+        self._checked_at = clock()
         self._consumer = make_client(
             Consumer,
             {
@@ -68,10 +68,10 @@ class TopicReader:
         )
 
     def _starts(self, topic: str, at_end: bool) -> dict[int, int]:
-        """By partition, the offset to begin at.
+        """Partition → offset to start at.
 
-        Ends are looked up here: librdkafka's own OFFSET_END is wherever the end is when its thread
-        gets there, so that a message sent after the reader was made could be missed.
+        Ends are looked up here: librdkafka resolves OFFSET_END later, in its own thread, so a
+        message that is sent after the reader was made could be missed.
         """
         if at_end:
             held = watermarks_of(self._settings, self._consumer, topic)
@@ -80,7 +80,7 @@ class TopicReader:
         return dict.fromkeys(partitions, OFFSET_BEGINNING)
 
     def unread(self) -> int:
-        """Count the offsets of the topics from here to their ends as they are now.
+        """Number of offsets from here to the present ends of the topics.
 
         Raises Unavailable if Kafka does not answer.
         """
@@ -94,12 +94,13 @@ class TopicReader:
             raise unavailable(self._settings, error) from None
 
     def poll(self, max_messages: int = 1000, timeout: float = 0.5) -> list[Message]:
-        """Wait up to `timeout` seconds for a message; return it and what else is at hand.
+        """Wait up to `timeout` seconds for a message; returns it and all others available.
 
-        Raises ConfigurationError for what time does not heal, such as a missing permission.
+        Raises ConfigurationError for errors that a retry cannot overcome, such as a missing
+        permission.
         """
-        if self._clock() - self._looked_at >= NEW_PARTITIONS_SECONDS:
-            self._looked_at = self._clock()
+        if self._clock() - self._checked_at >= NEW_PARTITIONS_SECONDS:
+            self._checked_at = self._clock()
             with contextlib.suppress(Unavailable):
                 self._add_new_partitions()
         deadline = self._clock() + timeout
@@ -111,7 +112,7 @@ class TopicReader:
                     topic = raw.topic() or " and ".join(self._topics)
                     raise failed(self._settings, error, Permission("Read", "topic", topic))
             messages = [read_message(raw) for raw in raws if raw.error() is None]
-            # An error that heals is no silence.
+            # After a transient error, go on waiting.
             if messages or not raws or self._clock() >= deadline:
                 return messages
 
@@ -122,28 +123,28 @@ class TopicReader:
             for topic in self._topics
             for partition in partitions_of(self._settings, self._consumer, topic, timeout=1.0)
         }
-        # Whatever is in them is new, too.
+        # All of their messages are new, too.
         new = [TopicPartition(*place, OFFSET_BEGINNING) for place in sorted(now - known)]
         if new:
             self._consumer.incremental_assign(new)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._consumer.close()
 
 
 class LagMonitor(GroupOffsets):
-    """Says how far a consumer group is behind. Any thread may ask."""
+    """Measures the lag of a consumer group. Thread-safe."""
 
     def ping(self, timeout: float) -> None:
-        """Raise Unavailable unless the leader of each partition answers within so many seconds.
+        """Raise Unavailable unless the leader of each partition answers within `timeout` seconds.
 
-        Metadata would not do: a broker that has lost the others goes on saying what it knew.
+        A metadata request is not enough: a broker that lost the others answers it from its cache.
         """
         watermarks_of(self._settings, self._consumer, self._topic, timeout)
 
     def lag(self) -> int:
-        """Count the messages of the topic that the group has not committed yet.
+        """Number of messages of the topic that the group has not committed yet.
 
         Raises Unavailable if Kafka does not answer.
         """
@@ -152,10 +153,10 @@ class LagMonitor(GroupOffsets):
     def lags(self) -> dict[int, int]:
         """The same by partition."""
         committed = self.committed()
-        # Asked for after the commits, so that the difference cannot be negative.
+        # Requested after the committed offsets, so that the difference cannot be negative.
         held = watermarks_of(self._settings, self._consumer, self._topic)
-        # What Kafka has removed meanwhile cannot be read any more, and a topic that was made anew
-        # is shorter than what was committed of the former.
+        # Removed messages are no lag, and a recreated topic may be shorter than the committed
+        # offsets of the former one.
         return {
             p: len(range(max(held[p].start, offset), held[p].stop))
             for p, offset in committed.items()

@@ -1,4 +1,4 @@
-"""Whether a topic is still the one that it was: Kafka gives each a new id (KIP-516)."""
+"""Detects that a topic was deleted and created again, by its id (KIP-516)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from nextclick.shared.kafka.client import (
+    DESCRIBE,
     REQUEST_SECONDS,
-    SEE,
     MakeClient,
     Permission,
     client_config,
@@ -22,11 +22,11 @@ from nextclick.shared.kafka.client import (
 from nextclick.shared.runtime.settings import KafkaSettings
 
 ASK_SECONDS = 1.0
-"""Between two questions of `changed`."""
+"""Time between two requests of `has_changed_lately`."""
 
 
 class TopicId:
-    """Asks for the id of a topic. A topic that is deleted and created again has another one."""
+    """Reads the id of a topic. A topic that is deleted and created again has another id."""
 
     def __init__(
         self,
@@ -40,41 +40,41 @@ class TopicId:
         self._clock = clock
         self._admin = make_client(AdminClient, client_config(settings))
         self._known = ""
-        self._question: Future[Any] | None = None
+        self._request: Future[Any] | None = None
         self._asked_at = -ASK_SECONDS
 
     def read(self) -> str:
-        """Ask and wait. Empty if the brokers give topics no ids (before Kafka 2.8).
+        """The id, as 32 hex digits; empty if the brokers have no topic ids (before Kafka 2.8).
 
-        Raises Unavailable if Kafka does not answer or has no such topic, ConfigurationError if we
-        may not see it.
+        Raises Unavailable if Kafka does not answer or has no such topic, ConfigurationError if the
+        permission to describe it is missing.
         """
         try:
             return _id(self._ask())
         except KafkaException as error:
-            needed = Permission(SEE, "topic", self._topic)
+            needed = Permission(DESCRIBE, "topic", self._topic)
             raise failed(self._settings, error.args[0], needed) from None
 
     def has_changed(self) -> bool:
-        """Whether the topic is another one than when last asked. Raises like `read`."""
+        """Whether the topic was recreated since the last call. Raises as `read` does."""
         return self._differs(self.read())
 
     def has_changed_lately(self) -> bool:
-        """The same, without waiting: Kafka is asked once in ASK_SECONDS, and answers a later call.
+        """As `has_changed`, without waiting: a request is sent every ASK_SECONDS.
 
-        As long as there is no answer nothing is known to have changed.
+        Its answer is returned by a later call; until then the result is False.
         """
-        if self._question is None:
+        if self._request is None:
             if self._clock() - self._asked_at >= ASK_SECONDS:
                 self._asked_at = self._clock()
-                self._question = self._ask()
+                self._request = self._ask()
             return False
-        if not self._question.done():
+        if not self._request.done():
             return False
-        question, self._question = self._question, None
+        request, self._request = self._request, None
         try:
-            return self._differs(_id(question))
-        except KafkaException:  # deleted and not there yet, or no broker
+            return self._differs(_id(request))
+        except KafkaException:  # deleted and not recreated yet, or no broker
             return False
 
     def _differs(self, now: str) -> bool:
@@ -89,7 +89,7 @@ class TopicId:
         return answer
 
 
-def _id(question: Future[Any]) -> str:
-    found = question.result().topic_id
+def _id(request: Future[Any]) -> str:
+    found = request.result().topic_id
     bits = (found.get_most_significant_bits(), found.get_least_significant_bits())
     return "".join(f"{half & (2**64 - 1):016x}" for half in bits) if any(bits) else ""

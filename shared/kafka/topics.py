@@ -1,4 +1,4 @@
-"""The topics themselves."""
+"""Creates topics, and reads their settings."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.kafka.client import (
+    DESCRIBE,
     REQUEST_SECONDS,
-    SEE,
     Permission,
     client_config,
     failed,
-    lacking,
     make_client,
+    missing_permission,
     unavailable,
 )
 from nextclick.shared.runtime.settings import KafkaSettings
 
 
 def ensure_topics(settings: KafkaSettings, topics: Iterable[str]) -> list[str]:
-    """Create the topics that are missing and return their names; existing ones stay as they are.
+    """Create missing topics; returns their names. Existing topics are not altered.
 
     Raises Unavailable if Kafka does not answer, ConfigurationError if it refuses.
     """
-    heard: list[KafkaError] = []
-    # The first to connect, so it says what is wrong with login and TLS: in the error, not the log.
-    ours = {"error_cb": heard.append, "log_level": 0}
-    admin = make_client(AdminClient, {**ours, **client_config(settings)})
-    existing = _topics_of(settings, admin, heard)
+    causes: list[KafkaError] = []
+    # This client connects first, so it reports login and TLS errors: in the exception, not the log.
+    callbacks = {"error_cb": causes.append, "log_level": 0}
+    admin = make_client(AdminClient, {**callbacks, **client_config(settings)})
+    existing = _topics_of(settings, admin, causes)
     new = [
         NewTopic(
             topic,
@@ -57,7 +57,7 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[str]) -> list[str]:
             if code == KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
                 continue
             if code in _NOT_ALLOWED:
-                raise _may_not(settings, admin, topic, error.args[0]) from None
+                raise _not_permitted(settings, admin, topic, error.args[0]) from None
             if error.args[0].retriable() or code == KafkaError._TIMED_OUT:
                 raise unavailable(settings, error) from None
             raise ConfigurationError(
@@ -74,21 +74,21 @@ _NOT_ALLOWED = {
 }
 
 
-def _may_not(
+def _not_permitted(
     settings: KafkaSettings, admin: AdminClient, topic: str, refusal: KafkaError
 ) -> ConfigurationError | Unavailable:
-    """Which permission is missing: a topic that is not listed may only be hidden from us."""
+    """The error for a missing permission: to create the topic, or to see the existing one."""
     if _is_hidden(admin, topic):
-        return failed(settings, refusal, Permission(SEE, "topic", topic))
+        return failed(settings, refusal, Permission(DESCRIBE, "topic", topic))
     return ConfigurationError(
         f"Kafka at {settings.bootstrap_servers} has no topic {topic}, and "
-        f"{lacking(refusal, Permission('Create', 'topic', topic))}; `nextclick topics create` "
-        "creates it for whoever has it"
+        f"{missing_permission(refusal, Permission('Create', 'topic', topic))}; "
+        "`nextclick topics create` creates it for whoever has it"
     )
 
 
 def _is_hidden(admin: AdminClient, topic: str) -> bool:
-    """Whether we may not see a topic, be it there or not."""
+    """Whether the permission to describe a topic is missing."""
     asked = admin.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_SECONDS)
     try:
         asked[topic].result()
@@ -105,7 +105,7 @@ def _config(settings: KafkaSettings) -> dict[str, str]:
 
 
 def max_message_bytes(settings: KafkaSettings, topic: str) -> int | None:
-    """How large a message of this topic may be (max.message.bytes); None if we may not know.
+    """The topic's max.message.bytes; None if the permission to read it is missing.
 
     Raises Unavailable if Kafka does not answer.
     """
@@ -121,7 +121,7 @@ def max_message_bytes(settings: KafkaSettings, topic: str) -> int | None:
 
 
 def _wait_until_known(settings: KafkaSettings, admin: AdminClient, topics: Sequence[str]) -> None:
-    """Return once the brokers name these topics: a new topic is known to the controller first.
+    """Wait until the brokers list these topics; the controller knows new topics earlier.
 
     Raises Unavailable if they do not within REQUEST_SECONDS.
     """
@@ -131,7 +131,7 @@ def _wait_until_known(settings: KafkaSettings, admin: AdminClient, topics: Seque
             if _is_hidden(admin, topic):
                 raise ConfigurationError(
                     f"Kafka at {settings.bootstrap_servers} has created the topic {topic}, and "
-                    f"does not show it: this user lacks {Permission(SEE, 'topic', topic)} "
+                    f"does not show it: this user lacks {Permission(DESCRIBE, 'topic', topic)} "
                     "(SECURITY.md)"
                 )
         if time.monotonic() > deadline:
@@ -143,11 +143,11 @@ def _wait_until_known(settings: KafkaSettings, admin: AdminClient, topics: Seque
 
 
 def _topics_of(
-    settings: KafkaSettings, admin: AdminClient, heard: Sequence[KafkaError] = ()
+    settings: KafkaSettings, admin: AdminClient, causes: Sequence[KafkaError] = ()
 ) -> dict[str, TopicMetadata]:
-    """What the cluster says of each of its topics; raises Unavailable if it does not answer."""
+    """Topic → metadata, for all visible topics; raises Unavailable if Kafka does not answer."""
     try:
         return dict(admin.list_topics(timeout=REQUEST_SECONDS).topics)
     except KafkaException as error:
         admin.poll(0)  # serves error_cb
-        raise unavailable(settings, error, heard) from None
+        raise unavailable(settings, error, causes) from None

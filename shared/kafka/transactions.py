@@ -1,8 +1,8 @@
-"""Exactly once: a batch's answers and its offsets become visible together, or not at all.
+"""Exactly once: the answers and the offsets of batches become visible together, or not at all.
 
-KIP-98 (transactions) and KIP-447 (one producer for all partitions of a consumer). Whoever begins
-under the same transactional id ends what its predecessor left open and fences it off: a worker
-that was thought dead and wakes up cannot commit.
+KIP-98 (transactions) and KIP-447 (one producer for all partitions of a consumer). A new producer
+with the same transactional id aborts the open transaction of the previous one and fences it, so a
+worker that was declared dead and resumes cannot commit.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.settings import KafkaSettings
 
 TRANSACTION_TIMEOUT_MS = 30_000
-"""So long a worker that died for good holds back the readers of committed answers."""
+"""After the death of a worker, readers of committed answers are delayed by this time."""
 
 
 class TransactionalPublisher:
-    """Makes messages and a consumer's offsets visible together; one transaction at a time."""
+    """Commits messages and a consumer's offsets together; one transaction at a time."""
 
     def __init__(
         self,
@@ -44,17 +44,17 @@ class TransactionalPublisher:
         make_client: MakeClient = make_client,
         background: Callable[[str, Callable[[], object]], BackgroundCall] = BackgroundCall,
     ) -> None:
-        """Prepare the client; `transactional_id` names one worker and its heirs.
+        """Make the client, without connecting.
 
-        The offsets are those of `topic`. `make_client` and `background` make clients and
-        transactions; a simulation has its own.
+        transactional_id: unique to one worker, and kept over its restarts. topic: the topic of the
+        offsets. make_client, background: replaced by simulations.
         """
         self._settings = settings
         self._make_client = make_client
         self._background = background
         self._id = transactional_id
         self._topic = topic
-        self._naming = Permission("Write", "transactional id", transactional_id)
+        self._id_permission = Permission("Write", "transactional id", transactional_id)
         self._producer = self._new_client()
 
     def _new_client(self) -> Producer:
@@ -64,9 +64,9 @@ class TransactionalPublisher:
                 **PRODUCER_CONFIG,
                 "transactional.id": self._id,
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
-                # Kafka refuses what begins a transaction (CONCURRENT_TRANSACTIONS) while it writes
-                # the markers of the one before, some ms. The client would ask again after 100.
-                # It would double that at each try, and miss the end by as much again.
+                # While Kafka writes the markers of the previous transaction, some ms, it refuses to
+                # begin another (CONCURRENT_TRANSACTIONS). By default the client retries after
+                # 100 ms, and doubles that at each try.
                 "retry.backoff.ms": 2,
                 "retry.backoff.max.ms": 4,
                 **client_config(self._settings),
@@ -75,9 +75,9 @@ class TransactionalPublisher:
         return client
 
     def connect(self) -> None:
-        """Fence off whoever had the transactional id before, and end what it left open.
+        """Fence the previous producer with this transactional id, and abort its transaction.
 
-        Raises Unavailable if Kafka does not answer, ConfigurationError if it does not allow it.
+        Raises Unavailable if Kafka does not answer, ConfigurationError for a missing permission.
         """
         try:
             self._producer.init_transactions(REQUEST_SECONDS)
@@ -85,11 +85,10 @@ class TransactionalPublisher:
             raise self._translated(error) from None
 
     def reconnect(self) -> None:
-        """Take a new client. After this no request of the old one can have an effect any more.
+        """Replace the client; after this, no request of the old one has an effect.
 
-        An EndTxn of the old client that is late on its way would otherwise end the transaction that
-        is open when it arrives: librdkafka lacks KIP-890. Raises like `connect`; calling again is
-        right.
+        Otherwise a delayed EndTxn of the old client could end a later transaction, because
+        librdkafka lacks KIP-890. Raises as `connect` does; it can be called again.
         """
         self._producer = self._new_client()
         self.connect()
@@ -103,14 +102,14 @@ class TransactionalPublisher:
     ) -> BackgroundCall:
         """Begin a transaction with these messages and offsets, and end it in the background.
 
-        `group` is the consumer's group_metadata() of the time when it read: if the group has gone
-        on since, it must refuse the offsets (KIP-447). `on_step` hears of "acknowledged", from the
-        background. The transaction before must have ended.
+        group: the consumer's group_metadata() when the clicks were read; the group refuses the
+        offsets if it has rebalanced since (KIP-447). on_step: called in the background with
+        "acknowledged". The previous transaction must have ended.
 
-        The outcome is CommitRefused if it was aborted, so none of it is visible, and Unavailable if
-        nobody knows what became of it.
+        The outcome of the returned call is CommitRefused if the transaction was aborted, so that
+        nothing is visible, and Unavailable if its outcome is unknown.
         """
-        producer = self._producer  # a later one is none of this transaction's business
+        producer = self._producer  # `reconnect` replaces the attribute
         return self._background(
             "transaction", lambda: self._transact(producer, messages, offsets, group, on_step)
         )
@@ -132,9 +131,9 @@ class TransactionalPublisher:
         places = [TopicPartition(self._topic, p, offset) for p, offset in offsets.items()]
         try:
             producer.begin_transaction()
-            # The offsets first: until Kafka has written the markers of the transaction before, it
-            # refuses both, and the client asks again for offsets after `retry.backoff.ms`, but for
-            # the messages' partitions only after 20 ms.
+            # The offsets first: until Kafka has written the markers of the previous transaction it
+            # refuses both, and the client retries offsets after `retry.backoff.ms`, but the
+            # partitions of messages only after 20 ms.
             producer.send_offsets_to_transaction(places, group, REQUEST_SECONDS)
             for message in messages:
                 produce(producer, message, on_delivery, while_full=lambda: None)
@@ -148,8 +147,8 @@ class TransactionalPublisher:
         except KafkaException as error:
             self._abort(producer, error, messages)
         except SystemError as error:
-            # confluent-kafka stumbles over its own exception when a delivery report brings a fatal
-            # error. What it was nobody knows.
+            # confluent-kafka raises this if a delivery report brings a fatal error while another
+            # exception is being raised; the cause is lost.
             raise Unavailable(f"the Kafka client failed within a transaction: {error}") from None
         finally:
             if refusals:
@@ -165,19 +164,19 @@ class TransactionalPublisher:
             raise self._translated(raised) from None
         try:
             producer.abort_transaction(REQUEST_SECONDS)
-            producer.flush(REQUEST_SECONDS)  # hear now of what was thrown away with it
+            producer.flush(REQUEST_SECONDS)  # serve the delivery reports of the aborted messages
         except KafkaException as second:
             raise self._translated(second) from None
-        if error.code() in MISCONFIGURED:  # it would be aborted again and again
+        if error.code() in MISCONFIGURED:  # a retry would be aborted, too
             topics = sorted({message.topic for message in messages})
             writing = [Permission("Write", "topic", topic) for topic in topics]
-            raise failed(self._settings, error, *writing, self._naming) from None
+            raise failed(self._settings, error, *writing, self._id_permission) from None
         raise CommitRefused(f"transaction aborted: {error.str()}") from None
 
     def _translated(self, raised: KafkaException) -> Exception:
         error: KafkaError = raised.args[0]
         if error.code() in MISCONFIGURED:
-            return failed(self._settings, error, self._naming)
-        # Also if the producer or our name in the group was fenced: a transaction that expired in an
-        # outage does that just as a twin does. Whether there is a twin the consumer finds out.
+            return failed(self._settings, error, self._id_permission)
+        # Also if the producer or the group member was fenced: a transaction that expired in an
+        # outage looks like a second worker with this id. The consumer tells the two apart.
         return unavailable(self._settings, raised)

@@ -28,7 +28,7 @@ from torch.nn import functional
 from nextclick.shared.model.bst_network import EncoderLayer, Network, Sessions
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING
 
-_HIDDEN = -1e9
+_MASKED = -1e9
 """Added to the attention score of a masked click. Finite, because padding attends to nothing but
 padding, and a softmax over −inf alone is NaN."""
 
@@ -54,7 +54,7 @@ class BSTEncoder:
         hidden = items = functional.embedding(columns, self._catalogue)
         # A single window is as long as its history: no padding, no mask.
         padding = histories == PADDING if len(histories) > 1 else None
-        mask = None if padding is None else (padding * _HIDDEN).unsqueeze(1)
+        mask = None if padding is None else (padding * _MASKED).unsqueeze(1)
         for layer in self._layers:
             hidden = layer(hidden, mask)
         normed = _normed(hidden)
@@ -122,7 +122,7 @@ def _by_length(bias: Tensor, device: torch.device) -> list[Tensor]:
         place = torch.arange(length)
         distance = place[:, None] - place  # key to query
         bias_of_pair = bias.detach().cpu()[..., distance.clamp(min=0)]
-        laid_out.append(bias_of_pair.masked_fill(distance < 0, _HIDDEN).to(device))
+        laid_out.append(bias_of_pair.masked_fill(distance < 0, _MASKED).to(device))
     return laid_out
 
 

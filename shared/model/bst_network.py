@@ -131,13 +131,13 @@ class _QueryHead(nn.Module):
         nn.init.zeros_(self.repeat.weight)
         nn.init.zeros_(self.repeat.bias)
 
-    def forward(self, towards: Tensor, vectors: Tensor, clicked: Tensor) -> Sessions:
-        """Make queries of `towards` and bonuses of `vectors`, both [N, d].
+    def forward(self, directions: Tensor, vectors: Tensor, clicked: Tensor) -> Sessions:
+        """Make queries of `directions` and bonuses of `vectors`, both [N, d].
 
         clicked: [N, HISTORY_LENGTH] of rows, newest first.
         """
         return Sessions(
-            functional.normalize(towards, dim=-1) * self.log_scale.exp(),
+            functional.normalize(directions, dim=-1) * self.log_scale.exp(),
             (clicked - 1).clamp(min=0),
             self.repeat(vectors).masked_fill(clicked == PADDING, 0.0),
         )

@@ -36,15 +36,6 @@ class ItemNeighbours(nn.Module):
         ages = torch.arange(HISTORY_LENGTH - 1, -1, -1)
         self.register_buffer("age_weights", AGE_DECAY**ages, persistent=False)
 
-    def votes(self, histories: Tensor) -> Tensor:
-        """P(next click) by neighbours alone, for windows [B, HISTORY_LENGTH]: [B, items].
-
-        A row is all zeros if no item of its window has neighbours.
-        """
-        columns, votes = self.sparse_votes(histories)
-        result = torch.zeros(len(histories), len(self.rows) - 1, device=histories.device)
-        return result.scatter_add_(1, columns, votes)
-
     def mix(self, logits: Tensor, histories: Tensor) -> Tensor:
         """Mix the votes into logits [B, items] of a network: log P(next click), [B, items].
 

@@ -154,16 +154,16 @@ class ModelSlot:
             metrics.SWAP_FAILURES.labels(stage).inc()
             self._rejected = version  # a version's files never change: a retry would fail, too
             kept = f"keeping {served}" if served else "there is no older one"
-            about = {"model_version": version, "previous_version": served, "reason": stage}
-            log.error("model %s cannot serve, %s: %s", version, kept, error, extra=about)
+            fields = {"model_version": version, "previous_version": served, "reason": stage}
+            log.error("model %s cannot serve, %s: %s", version, kept, error, extra=fields)
             return
         with self._swapping:
             self._model = ServedModel(version, scorer, on_trial)
             _set_metrics(version)
         self._first_loaded.set()
         metrics.SWAPS.inc()
-        about = {"model_version": version, "previous_version": served}
-        log.info("serving model %s", version, extra=about)
+        fields = {"model_version": version, "previous_version": served}
+        log.info("serving model %s", version, extra=fields)
 
     def _warn(self, text: str) -> None:
         if self._warnings.allow():

@@ -21,7 +21,7 @@ from typing import Literal, TextIO
 
 from nextclick.shared.runtime.masking import printable, redact
 
-Form = Literal["auto", "text", "json"]
+LogFormat = Literal["auto", "text", "json"]
 """auto: text if stderr is a terminal, else JSON."""
 
 FIELDS = (
@@ -35,10 +35,11 @@ FIELDS = (
     "reason",  # the label of the metric that counts such events
     "outcome",  # of a retraining
     "seconds",
+    "count",  # of messages that Kafka removed before they were read
 )
 
 
-class OneLine(logging.Formatter):
+class TextFormatter(logging.Formatter):
     """Escapes unprintable characters, so that a user id with a line break cannot forge a record.
 
     Lines of a traceback are indented, so that the text of an exception cannot forge one either.
@@ -59,7 +60,7 @@ class OneLine(logging.Formatter):
         return "\n".join(printable(redact(self._secrets, line)) for line in lines)
 
 
-class JsonLine(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """Formats a record as one JSON object on one line of ASCII; no text can break out of it."""
 
     def __init__(self, name: str, secrets: Collection[str] = ()) -> None:
@@ -93,14 +94,14 @@ def set_up(
     name: str,
     level: str,
     secrets: Collection[str] = (),
-    form: Form = "text",
+    log_format: LogFormat = "text",
     stream: TextIO | None = None,
 ) -> None:
     """Log to `stream` (default: stderr), uncaught exceptions too; replaces earlier handlers."""
     stream = stream or sys.stderr
-    as_json = form == "json" or (form == "auto" and not stream.isatty())
+    as_json = log_format == "json" or (log_format == "auto" and not stream.isatty())
     handler = logging.StreamHandler(stream)
-    handler.setFormatter((JsonLine if as_json else OneLine)(name, secrets))
+    handler.setFormatter((JsonFormatter if as_json else TextFormatter)(name, secrets))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(as_json)
     sys.excepthook = _log_uncaught
@@ -109,7 +110,7 @@ def set_up(
 
 def is_json() -> bool:
     """Whether this process logs JSON."""
-    return any(isinstance(h.formatter, JsonLine) for h in logging.getLogger().handlers)
+    return any(isinstance(h.formatter, JsonFormatter) for h in logging.getLogger().handlers)
 
 
 def _log_uncaught(

@@ -65,17 +65,17 @@ HTTP_SECONDS = Histogram(
 )
 READY = Gauge("nextclick_ready", "1 if a check of /readyz is passed, else 0", ["check"])
 
-KNOWN = {
+LABEL_VALUES = {
     DEAD_LETTERS: ("empty", "oversized", "not_json", "invalid"),
     FALLBACKS: ("unknown_items", "not_finite", "cold_start", "sessions_unavailable"),
     SWAP_FAILURES: ("load", "smoke", "warm_up"),
     ROLLBACKS: ("not_finite", "failed", "slower", "worse"),
     RETRAINS: ("published", "refused", "lost"),
-    GATE_REFUSALS: ("worse", "rival", "same", "not_finite", "no_cases", "nothing_to_learn"),
+    GATE_REFUSALS: ("worse", "baseline", "same", "not_finite", "no_cases", "nothing_to_learn"),
 }
 """The known values of labels; their counters are created at 0. If a counter first appeared at 1,
 Prometheus would see no increase, and the first rollback would raise no alert."""
 
-for _counter, _values in KNOWN.items():
+for _counter, _values in LABEL_VALUES.items():
     for _value in _values:
         _counter.labels(_value)

@@ -99,7 +99,7 @@ def test_the_stream_is_seen_a_shopper_picked_and_a_model_rolled_back(
     page.get_by_text("calm", exact=True).click()
     expect(page.get_by_text("Shopper calm")).to_be_visible()
     expect(page.locator(".chip.newest")).to_have_text("9")
-    listed = page.locator(".lit, .row-line").filter(has=page.locator(".mono"))
+    listed = page.locator(".highlight, .row-line").filter(has=page.locator(".mono"))
     seen = answers.wait_for({"calm-0"})
     best = next(answer for answer in seen if answer.event_id == "calm-0").items[0].item_id
     expect(listed.filter(has_text=best).first).to_be_visible()

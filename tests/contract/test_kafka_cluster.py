@@ -8,7 +8,13 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from nextclick.shared import embedded
 from nextclick.shared.errors import Unavailable
-from nextclick.shared.kafka import LagMonitor, Publisher, ensure_topics, offsets_held, read_offsets
+from nextclick.shared.kafka import (
+    LagMonitor,
+    Publisher,
+    ensure_topics,
+    read_offsets,
+    retained_offsets,
+)
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.settings import KafkaSettings
 from tests.waiting import until
@@ -35,7 +41,7 @@ def messages(settings: KafkaSettings, first: int, count: int) -> list[OutMessage
 
 def numbers_held(settings: KafkaSettings) -> list[int]:
     """Every number on the topic, as often as it is there."""
-    held = offsets_held(settings, settings.clicks_topic)
+    held = retained_offsets(settings, settings.clicks_topic)
     return sorted(int(m.value or b"") for m in read_offsets(settings, settings.clicks_topic, held))
 
 

@@ -172,7 +172,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_any_text_is_just_text(make_store: MakeStore, text: str) -> None:
+def test_ids_of_any_text_are_stored_unchanged(make_store: MakeStore, text: str) -> None:
     store = make_store()
     assert store.append([click(text, user=text, event_id=text[:64])]) == [[text]]
     assert store.append([click("2", user=text)]) == [[text, "2"]]
@@ -193,14 +193,14 @@ def test_a_replay_of_everything_changes_nothing(make_store: MakeStore) -> None:
     assert store.append([click("next", at=100)], [Place(0, 100)]) == [[*first[-1][1:], "next"]]
 
 
-def test_half_a_history_is_no_history(make_store: MakeStore) -> None:
+def test_a_replay_without_its_whole_history_gets_none(make_store: MakeStore) -> None:
     store = make_store()
     clicks = [click(str(i), at=i) for i in range(ENTRIES_KEPT + 1)]
     store.append(clicks)
     assert store.append(clicks[1:2]) == [[]]  # the oldest held; what went before it is not
 
 
-def test_who_wakes_up_late_appends_nothing(make_store: MakeStore) -> None:
+def test_a_late_replay_appends_nothing(make_store: MakeStore) -> None:
     """Another worker has long taken over and gone on, beyond what is remembered."""
     store = make_store()
     clicks = [click(str(i), at=i) for i in range(80)]
@@ -209,7 +209,7 @@ def test_who_wakes_up_late_appends_nothing(make_store: MakeStore) -> None:
     assert store.append(clicks[79:], [Place(0, 79)]) == histories[79:]
 
 
-def test_a_topic_made_anew_counts_from_zero_again(make_store: MakeStore) -> None:
+def test_offsets_of_a_recreated_topic_start_at_zero_again(make_store: MakeStore) -> None:
     store = make_store()
     store.append([click("1", at=5)], [Place(0, 1000)])
     assert store.append([click("2", at=6)], [Place(0, 0)]) == [["1", "2"]]
@@ -444,7 +444,7 @@ def foreign_values(raw: redis.Redis[bytes], key: bytes) -> dict[str, Callable[[]
 
 
 @pytest.mark.parametrize("where", ["redis", "cluster"])
-def test_what_is_no_session_is_replaced_and_nobody_else_notices(
+def test_a_value_that_is_not_a_session_is_replaced_alone(
     where: str, request: pytest.FixtureRequest, key_prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = request.getfixturevalue("backend" if where == "redis" else "redis_cluster")
@@ -468,9 +468,7 @@ def test_what_is_no_session_is_replaced_and_nobody_else_notices(
     store.close()
 
 
-def test_an_item_that_is_no_text_is_one_that_nobody_knows(
-    backend: Backend, key_prefix: str
-) -> None:
+def test_an_item_that_is_not_utf8_is_an_unknown_item(backend: Backend, key_prefix: str) -> None:
     store = redis_store(backend, key_prefix, GAP_MS, 3600)
     with redis.Redis.from_url(backend.redis_url) as raw:
         entry = b"8 bytes!" + struct.pack(">Bd", 1, 5.0) + b"\xff\xfe"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nextclick.bench.promise import same_list
+from nextclick.bench.agreement import lists_agree
 from nextclick.shared.model import Ranking
 from nextclick.shared.schemas import Click, Recommendation
 from tests.integration.traffic import expected_histories, recommended
@@ -70,4 +70,4 @@ class _Lists:
 
     def right(self, answer: Recommendation) -> bool:
         expected = self._known[answer.model_version, tuple(answer.history)]
-        return answer.fallback == expected.fallback and same_list(answer.items, expected.items)
+        return answer.fallback == expected.fallback and lists_agree(answer.items, expected.items)

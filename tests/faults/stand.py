@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from nextclick.shared import embedded
 from nextclick.shared.errors import Unavailable
-from nextclick.shared.kafka import LagMonitor, ensure_topics, offsets_held, read_offsets
+from nextclick.shared.kafka import LagMonitor, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from nextclick.shared.schemas import Click, Recommendation
 from tests.faults import children
@@ -128,7 +128,7 @@ class Stand:
     def answers(self) -> list[Recommendation]:
         """All answers that a reader of committed messages who begins now sees."""
         topic = self.kafka.recommendations_topic
-        messages = read_offsets(self.kafka, topic, offsets_held(self.kafka, topic))
+        messages = read_offsets(self.kafka, topic, retained_offsets(self.kafka, topic))
         return [Recommendation.model_validate_json(m.value or b"") for m in messages]
 
     def committed(self) -> int:

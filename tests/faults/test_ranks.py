@@ -164,14 +164,12 @@ def test_under_torchrun_a_model_is_as_good(
         registry = Registry(str(tmp_path / name))
         (version,) = registry.versions()
         models.append(registry.manifest(version))
-    exclusive_lock, two = models
+    alone, two = models
     assert two.training["processes"] == 2
-    assert two.training["clicks"] == exclusive_lock.training["clicks"] == len(clicks)
-    cases = exclusive_lock.metrics["test_cases"]
+    assert two.training["clicks"] == alone.training["clicks"] == len(clicks)
+    cases = alone.metrics["test_cases"]
     noise = 3 * (2 * 0.25 / cases) ** 0.5
-    assert two.metrics["test_hr@10"] == pytest.approx(
-        exclusive_lock.metrics["test_hr@10"], abs=noise
-    )
+    assert two.metrics["test_hr@10"] == pytest.approx(alone.metrics["test_hr@10"], abs=noise)
 
 
 @pytest.mark.long

@@ -19,8 +19,8 @@ import schemathesis
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from nextclick.services.api.app import Parts, create_app
-from nextclick.services.api.main import parts_of
+from nextclick.services.api.app import Components, create_app
+from nextclick.services.api.main import open_components
 from nextclick.services.api.rule_book import RuleBook
 from nextclick.shared import embedded
 from nextclick.shared.kafka import TopicReader, ensure_topics
@@ -54,9 +54,11 @@ def settings(
 
 
 @pytest.fixture
-def parts(settings: Settings, kafka: KafkaSettings, key_prefix: str, name: str) -> Iterator[Parts]:
+def components(
+    settings: Settings, kafka: KafkaSettings, key_prefix: str, name: str
+) -> Iterator[Components]:
     publish_model(Path(settings.registry.url), seed=1)
-    with parts_of(settings) as made:
+    with open_components(settings) as made:
         assert made.slot.wait(30)
         yield made
     client = redis.Redis.from_url(settings.redis.url.get_secret_value())
@@ -65,8 +67,8 @@ def parts(settings: Settings, kafka: KafkaSettings, key_prefix: str, name: str) 
 
 
 @pytest.fixture
-def app(parts: Parts, settings: Settings) -> FastAPI:
-    return create_app(parts, settings.api, settings.worker.top_k)
+def app(components: Components, settings: Settings) -> FastAPI:
+    return create_app(components, settings.api, settings.worker.top_k)
 
 
 @pytest.fixture
@@ -98,10 +100,10 @@ def refused(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 
 def test_a_user_gets_what_the_worker_would_answer(
-    client: TestClient, parts: Parts, settings: Settings
+    client: TestClient, components: Components, settings: Settings
 ) -> None:
     clicked(settings, "a/b ü", "1", "2", "3")
-    model = parts.slot.model
+    model = components.slot.model
     assert model is not None
     (expected,) = model.scorer.recommend([["1", "2", "3"]])
     answer = client.get("/recommendations/a%2Fb%20%C3%BC")
@@ -155,13 +157,13 @@ def test_a_denied_item_is_in_no_list_until_it_is_allowed(
 
 
 def test_a_changed_catalogue_counts_and_a_broken_one_does_not(
-    client: TestClient, parts: Parts, tmp_path: Path
+    client: TestClient, components: Components, tmp_path: Path
 ) -> None:
     path = tmp_path / "catalogue.csv"
     path.write_text("item_id,category\n4,new and longer\n")
     until(lambda: client.get("/recommendations/u?category=new and longer").is_success, "it counts")
     path.write_text("item_id\n")
-    parts.rules.check()
+    components.rules.check()
     assert ids(client.get("/recommendations/u?category=new and longer")) == ["4"]
 
 
@@ -193,7 +195,7 @@ def test_explanations(client: TestClient, settings: Settings) -> None:
     assert client.get("/explain").json()["history"] == []
 
 
-def test_models(client: TestClient, settings: Settings, parts: Parts) -> None:
+def test_models(client: TestClient, settings: Settings, components: Components) -> None:
     first = client.get("/models").json()
     assert first["current"] == first["serving"] == first["versions"][0]["version"]
     assert first["versions"][0]["metrics"] == {}
@@ -302,9 +304,9 @@ def test_without_kafka_clicks_are_refused_and_lists_are_not(
 @contextlib.contextmanager
 def serving(settings: Settings) -> Iterator[TestClient]:
     publish_model(Path(settings.registry.url), seed=1)
-    with parts_of(settings) as parts:
-        assert parts.slot.wait(30)
-        yield TestClient(create_app(parts, settings.api, 10), raise_server_exceptions=False)
+    with open_components(settings) as components:
+        assert components.slot.wait(30)
+        yield TestClient(create_app(components, settings.api, 10), raise_server_exceptions=False)
 
 
 def test_a_change_of_the_deny_list_reaches_other_processes(
@@ -320,9 +322,9 @@ def test_a_change_of_the_deny_list_reaches_other_processes(
     other._deny_list.close()
 
 
-def test_with_a_key_nothing_is_told_without_it(parts: Parts, settings: Settings) -> None:
+def test_with_a_key_nothing_is_told_without_it(components: Components, settings: Settings) -> None:
     guarded = settings.api.model_copy(update={"key": type(settings.api.key)("open sesame")})
-    client = TestClient(create_app(parts, guarded, 10))
+    client = TestClient(create_app(components, guarded, 10))
     refused(client.get("/recommendations/u"), 401)
     refused(client.get("/recommendations/u", headers={"X-API-Key": "open"}), 401)
     refused(client.get("/models", headers={"X-API-Key": "ü".encode()}), 401)

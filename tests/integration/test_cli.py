@@ -198,9 +198,6 @@ def test_a_log_is_written_and_a_bad_path_refused(environ: dict[str, str], tmp_pa
 def test_an_unknown_world_is_refused(environ: dict[str, str]) -> None:
     for command in ("demo", "simulate"):
         assert "missions or source" in refused(nextclick(environ, command, "--world", "flat"))
-    line = refused(nextclick(environ, "simulate", "--generator", "fast"))
-    assert "--generator" in line
-    assert "--world source" in line
 
 
 def test_settings_are_listed_without_secrets(environ: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from nextclick.services.worker import decide
 from nextclick.shared.errors import BadClick
-from nextclick.shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
+from nextclick.shared.kafka import Publisher, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.messages import Message, OutMessage
 from nextclick.shared.runtime.settings import KafkaSettings
 from tests.conftest import Launch
@@ -30,11 +30,17 @@ def topics(kafka: KafkaSettings) -> None:
 
 
 def put(kafka: KafkaSettings, messages: Sequence[tuple[Message, str]]) -> None:
-    """Make letters of messages as a worker does, all on partition 1."""
+    """Make dead letters of messages as a worker does, all on partition 1."""
     publisher = Publisher(kafka)
     for message, reason in messages:
-        letter = decide.dead_letter(kafka.dlq_topic, message, BadClick(reason, "why"), 42)
-        publisher.send([OutMessage(letter.topic, letter.key, letter.value, letter.headers, 1)])
+        dead_letter = decide.dead_letter(kafka.dlq_topic, message, BadClick(reason, "why"), 42)
+        publisher.send(
+            [
+                OutMessage(
+                    dead_letter.topic, dead_letter.key, dead_letter.value, dead_letter.headers, 1
+                )
+            ]
+        )
     publisher.wait_acknowledged()
 
 
@@ -45,7 +51,7 @@ def bad(kafka: KafkaSettings, value: bytes | None, number: int, key: bytes = b"k
 
 def content(kafka: KafkaSettings, topic: str) -> list[Message]:
     """Everything on a topic now."""
-    return list(read_offsets(kafka, topic, offsets_held(kafka, topic)))
+    return list(read_offsets(kafka, topic, retained_offsets(kafka, topic)))
 
 
 def said(environ: Environ, *arguments: str) -> str:
@@ -81,14 +87,14 @@ def test_letters_are_listed_counted_and_shown(
     assert r"\x1b[2J" in listed
     assert "[red]fine[/]" in listed
 
-    path = tmp_path / "letters.json"
+    path = tmp_path / "dead_letters.json"
     filtered = said(environ, "list", "--reason", "invalid", "--limit", "1", "--json", str(path))
     assert counts in filtered
     assert "1/2" in filtered
     assert "1/0" not in filtered
     written = json.loads(path.read_text())
     assert written["counts"] == {"invalid": 2, "not_json": 1, "oversized": 1, "other": 1}
-    assert [letter["place"] for letter in written["letters"]] == ["1/2"]
+    assert [dead_letter["position"] for dead_letter in written["dead_letters"]] == ["1/2"]
 
     page = said(environ, "show", "1/1")
     assert page.replace("\n", "").isprintable()
@@ -122,7 +128,7 @@ def test_each_letter_goes_once_as_it_was(environ: Environ, kafka: KafkaSettings)
     assert "0 redriven" in again
     assert "--all" in again
     assert redriven() == sent
-    assert "1 redriven" in said(environ, "redrive")  # the letters of the other reasons wait
+    assert "1 redriven" in said(environ, "redrive")  # those of the other reasons wait
     assert redriven() == [*sent, (b"k", b"{")]
     assert "3 redriven" in said(environ, *only_invalid, "--all")
     assert redriven() == [*sent, (b"k", b"{"), *sent]
@@ -156,7 +162,7 @@ def test_a_mistake_is_one_clear_line(environ: Environ, kafka: KafkaSettings) -> 
     put(kafka, [(bad(kafka, b"{}", 0), "invalid")])
     missing = {"NEXTCLICK_KAFKA__DLQ_TOPIC": f"nowhere-{kafka.dlq_topic}"}
     no_clicks = {"NEXTCLICK_KAFKA__CLICKS_TOPIC": f"nowhere-{kafka.clicks_topic}"}
-    unwritable = ("list", "--json", "/dev/null/letters.json")
+    unwritable = ("list", "--json", "/dev/null/dead_letters.json")
     for arguments, overrides, hint in [
         (("list", "--reason", "bad"), {}, "not_json"),
         (("redrive", "--reason", "bad"), {}, "not_json"),

@@ -13,7 +13,7 @@ import pytest
 
 from nextclick.shared import embedded
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
+from nextclick.shared.kafka import Publisher, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.settings import KafkaSettings
 from tests.waiting import until
@@ -34,7 +34,7 @@ def publish(settings: KafkaSettings, topic: str, value: bytes) -> None:
 
 
 def values(settings: KafkaSettings, topic: str) -> list[bytes | None]:
-    return [m.value for m in read_offsets(settings, topic, offsets_held(settings, topic))]
+    return [m.value for m in read_offsets(settings, topic, retained_offsets(settings, topic))]
 
 
 @pytest.mark.parametrize("end", [embedded.Server.stop, embedded.Server.kill], ids=["stop", "kill"])

@@ -14,7 +14,7 @@ from rich.console import Console
 from nextclick.services.cli import explain
 from nextclick.services.worker import decide
 from nextclick.shared.errors import BadClick
-from nextclick.shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
+from nextclick.shared.kafka import Publisher, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.messages import Message, OutMessage, of_user
 from nextclick.shared.model import Explanation, Ranking
 from nextclick.shared.redis import RedisSessions
@@ -38,9 +38,7 @@ ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=128
 
 @hypothesis_settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(users=st.sets(st.one_of(ids, st.sampled_from(HOSTILE)), min_size=1, max_size=8))
-def test_a_user_has_one_key_and_it_is_the_name(
-    backend: Backend, key_prefix: str, users: set[str]
-) -> None:
+def test_each_user_has_one_redis_key(backend: Backend, key_prefix: str, users: set[str]) -> None:
     client = redis.Redis.from_url(backend.redis_url)
     before = set(client.scan_iter(match="*", count=1000))
     store = RedisSessions(
@@ -72,7 +70,7 @@ def test_hostile_names_come_back_from_kafka_as_they_went(kafka: KafkaSettings) -
     publisher.send(sent)
     publisher.wait_acknowledged()
     for topic in (kafka.recommendations_topic, kafka.dlq_topic):
-        got = read_offsets(kafka, topic, offsets_held(kafka, topic))
+        got = read_offsets(kafka, topic, retained_offsets(kafka, topic))
         came = {(m.key, m.value, m.headers) for m in got}
         assert came == {(m.key, m.value, m.headers) for m in sent if m.topic == topic}
 

@@ -35,7 +35,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 import nextclick
-from nextclick.services.api.intake import Intake
+from nextclick.services.api.click_publisher import ClickPublisher
 from nextclick.services.api.page.feed import Feed
 from nextclick.services.cli.explain import find_answer
 from nextclick.services.dlq import dead_letters, redrive
@@ -51,8 +51,8 @@ from nextclick.shared.kafka import (
     Publisher,
     TopicReader,
     ensure_topics,
-    offsets_held,
     read_offsets,
+    retained_offsets,
 )
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.model import Scorer, select_device
@@ -302,14 +302,14 @@ def publish_clicks(settings: Settings, guarded: Guarded) -> None:
 
 
 def post_clicks(settings: Settings, guarded: Guarded) -> None:
-    Intake(settings.kafka).publish([Click.model_validate_json(click("1"))])
+    ClickPublisher(settings.kafka).publish([Click.model_validate_json(click("1"))])
     with closing(LagMonitor(settings.kafka, "clicks", settings.worker.group_id)) as monitor:
         monitor.ping(5.0)  # /readyz
 
 
 def look_at_the_page(settings: Settings, guarded: Guarded) -> None:
     feed = Feed(settings.kafka, settings.worker.group_id, Registry(settings.registry.url), {})
-    stream = feed.look()
+    stream = feed.watch()
     try:
         until(lambda: feed.error or stream.points, "the page shows something", 20)
         if feed.error:
@@ -329,7 +329,7 @@ def read_recommendations(settings: Settings, guarded: Guarded) -> None:
 
 def list_letters(settings: Settings, guarded: Guarded) -> None:
     assert list(
-        read_offsets(settings.kafka, "clicks.dlq", offsets_held(settings.kafka, "clicks.dlq"))
+        read_offsets(settings.kafka, "clicks.dlq", retained_offsets(settings.kafka, "clicks.dlq"))
     )
 
 

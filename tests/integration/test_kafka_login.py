@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from nextclick.shared import embedded
 from nextclick.shared.errors import ConfigurationError, Unavailable
-from nextclick.shared.kafka import Publisher, ensure_topics, offsets_held, read_offsets
+from nextclick.shared.kafka import Publisher, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.kafka import topics as kafka_topics
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -110,7 +110,7 @@ def test_every_client_logs_in(guarded: Guarded, protocol: str) -> None:
     publisher = Publisher(settings)
     publisher.send([OutMessage(topic, b"k", b"v")])
     publisher.wait_acknowledged()
-    (message,) = read_offsets(settings, topic, offsets_held(settings, topic))
+    (message,) = read_offsets(settings, topic, retained_offsets(settings, topic))
     assert message.value == b"v"
 
 

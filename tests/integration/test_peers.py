@@ -1,4 +1,4 @@
-"""Our worker and its Quix Streams twin do the same job. Skipped where quixstreams is not there."""
+"""Our worker and the one on Quix Streams do the same job. Skipped without quixstreams."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def test_both_give_the_same_answers(
     sent = [*clicks, *clicks[-50:]]
     ensure_topics(kafka, [kafka.clicks_topic])
     Shop(kafka).send(sent)
-    ours, theirs = (
+    nextclick, quix = (
         answer_all(f"{who}-{name}", contestant, tmp_path, environ, kafka, len(sent)).answers
         for who, contestant in {
-            "ours": Contestant("nextclick.bench.peers.our_worker"),
-            "theirs": Contestant("nextclick.bench.peers.quix_worker", python=quix_python),
+            "nextclick": Contestant("nextclick.bench.peers.nextclick_worker"),
+            "quix": Contestant("nextclick.bench.peers.quix_worker", python=quix_python),
         }.items()
     )
-    compare(ours, theirs)
-    check(clicks, ours, tmp_path / "registry")
-    check(clicks, theirs, tmp_path / "registry")
+    compare(nextclick, quix)
+    check(clicks, nextclick, tmp_path / "registry")
+    check(clicks, quix, tmp_path / "registry")
 
 
 @pytest.mark.long
@@ -64,12 +64,12 @@ def test_both_are_measured(
     with warm_servers() as servers:
         row = measure(servers, 40, 400, 1, quix_python, "cpu", seconds=2)
     assert row.peer["quixstreams"]
-    assert row.ratio == pytest.approx(row.ours / row.theirs)
-    assert row.floor_ratio == pytest.approx(row.our_floor / row.their_floor)
-    assert min(row.ours, row.theirs) > 0
+    assert row.ratio == pytest.approx(row.nextclick / row.quix)
+    assert row.floor_ratio == pytest.approx(row.nextclick_floor / row.quix_floor)
+    assert min(row.nextclick, row.quix) > 0
     assert [latency.rate for latency in row.latency] == [50]
     for latency in row.latency:
-        for found in (latency.echo, latency.ours, latency.theirs):
+        for found in (latency.echo, latency.nextclick, latency.quix):
             assert found.clicks == 2 * latency.rate
             assert 0 < found.p50_ms <= found.p90_ms <= found.p99_ms <= found.max_ms
     console = Console(width=112, record=True, file=io.StringIO())

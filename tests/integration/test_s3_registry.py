@@ -98,7 +98,7 @@ def test_a_version_s_whole_life(aws: dict[str, str]) -> None:
     assert len(keys) == 7, "three files a version, the pointer, and no probe"
 
 
-def test_of_two_who_move_the_pointer_none_is_forgotten(
+def test_two_concurrent_moves_of_the_pointer_are_both_kept(
     aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other one is faster, after this one has looked and before it writes."""
@@ -121,7 +121,7 @@ def test_of_two_who_move_the_pointer_none_is_forgotten(
     assert ours.rollback(only_if=second).version == first, "the other has gone there already"
 
 
-def test_of_two_first_publications_none_is_forgotten(
+def test_two_concurrent_first_publications_are_both_kept(
     aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, other = Registry(URL), Registry(URL)

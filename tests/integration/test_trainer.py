@@ -19,6 +19,7 @@ from nextclick.shared.schemas import Click
 from nextclick.trainer.collect import EventLog
 from tests.conftest import Launch
 from tests.integration.traffic import Shop
+from tests.unit.builders import source_clicks
 from tests.waiting import until
 
 QUICK = {
@@ -30,7 +31,7 @@ QUICK = {
 
 def world_clicks(count: int, seed: int) -> list[Click]:
     """Clicks of the simulated world: there is something in them to learn."""
-    clicks = World().fast_clicks(count * 6, seed)
+    clicks = source_clicks(World(), count * 6, seed)
     frame = click_frame(clicks, 1_700_000_000_000, rate=200, seed=seed).head(count)
     return [Click(**row) for row in frame.to_dict("records")]
 

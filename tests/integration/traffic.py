@@ -16,7 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewTopic,
 )
 
-from nextclick.bench.promise import same_list
+from nextclick.bench.agreement import lists_agree
 from nextclick.shared.kafka import Publisher, TopicReader
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.model import BST, BSTConfig, Checkpoint, Ranking, Scorer, Vocabulary
@@ -179,5 +179,5 @@ def check(clicks: Sequence[Click], answers: Sequence[Recommendation], registry: 
     for version, theirs in by_version.items():
         rankings = recommended(registry, version, [answer.history for answer in theirs])
         for answer, again in zip(theirs, rankings, strict=True):
-            assert same_list(answer.items, again.items)
+            assert lists_agree(answer.items, again.items)
             assert answer.fallback == again.fallback

@@ -6,8 +6,11 @@ import itertools
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from nextclick.shared.model import BST, BSTConfig, Checkpoint, Vocabulary
+from nextclick.services.simulator.shop import Clicks
+from nextclick.services.simulator.world import World
+from nextclick.shared.model import BST, BSTConfig, Checkpoint, ItemNeighbours, Vocabulary
 from nextclick.shared.windows import PADDING
 from nextclick.trainer.data import Samples
 from nextclick.trainer.evaluate import Evaluation, FloatArray, evaluate
@@ -32,6 +35,24 @@ def bst(items: int = 30) -> BST:
     neighbours.shares[PADDING] = 0.0
     neighbours.weight.fill_(0.2)
     return model
+
+
+def votes(neighbours: ItemNeighbours, histories: Tensor) -> Tensor:
+    """P(next click) by neighbours alone, for windows [B, HISTORY_LENGTH]: [B, items]."""
+    columns, shares = neighbours.sparse_votes(histories)
+    result = torch.zeros(len(histories), len(neighbours.rows) - 1)
+    return result.scatter_add_(1, columns, shares)
+
+
+def source_clicks(world: World, interactions: int, seed: int) -> Clicks:
+    """The clicks among the first `interactions` of the source world's traffic."""
+    chunks = []
+    for chunk in world.traffic(seed):
+        wanted = chunk.interactions < interactions
+        chunks.append([column[wanted] for column in chunk])
+        if not wanted.all():
+            return Clicks(*(np.concatenate(columns) for columns in zip(*chunks, strict=True)))
+    raise AssertionError("traffic has no end")
 
 
 def checkpoint(items: int = 30, seed: int = 0) -> Checkpoint:

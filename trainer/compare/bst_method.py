@@ -20,7 +20,7 @@ class BSTMethod:
     """A preset, fitted as by the trainer, and scored by the same scorer as in serving.
 
     The validation selects the number of epochs and the mixing weights. With `refit`, the model is
-    then fitted refitted with that number of epochs on training and validation clicks, because the
+    then refitted with that number of epochs on training and validation clicks, because the
     newest clicks are the most valuable.
     """
 

@@ -25,7 +25,7 @@ class Split(IntEnum):
     TEST = 2
 
 
-UNUSABLE = ""
+INVALID_ITEM = ""
 """Stands for an invalid item id. No vocabulary holds it, so as a target it is always a miss."""
 
 
@@ -207,7 +207,7 @@ def random_split(table: Samples, rng: np.random.Generator) -> tuple[Samples, Sam
     return table.take(order[held_out:]), table.take(order[:held_out])
 
 
-def without_unusable(log: ClickLog) -> ClickLog:
-    """Remove clicks with an UNUSABLE item, except in the test, where they are misses."""
-    usable = np.array([item_id != UNUSABLE for item_id in log.item_ids], bool)
+def without_invalid_items(log: ClickLog) -> ClickLog:
+    """Remove clicks with an INVALID_ITEM item, except in the test, where they are misses."""
+    usable = np.array([item_id != INVALID_ITEM for item_id in log.item_ids], bool)
     return log.keep(usable[log.items] | (log.split == Split.TEST)) if len(usable) else log

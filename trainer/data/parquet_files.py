@@ -17,7 +17,13 @@ from nextclick.shared.data_problems import Problem, Problems, invalid_item_id_re
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.schemas import LATEST_TIMESTAMP
 from nextclick.trainer.collect.event_log_files import SCHEMA, files_of
-from nextclick.trainer.data.dataset import UNUSABLE, ClickLog, Split, click_log, without_unusable
+from nextclick.trainer.data.dataset import (
+    INVALID_ITEM,
+    ClickLog,
+    Split,
+    click_log,
+    without_invalid_items,
+)
 
 _NEEDED = ("user_id", "item_id", "timestamp")
 
@@ -44,7 +50,7 @@ def read_clicks(path: Path, gap_ms: int) -> tuple[ClickLog, list[Problem]]:
         for _ in range(int(duplicate.sum())):
             problems.add(path.name, "duplicate event_id", "counted once")
         frame = frame[~duplicate]
-    log = without_unusable(click_log(frame, gap_ms))
+    log = without_invalid_items(click_log(frame, gap_ms))
     learnable = log.keep(log.split != Split.TEST)
     if len(learnable.cases(Split.TRAIN)) == 0 or len(np.unique(learnable.items)) < 2:
         raise ConfigurationError(f"{path}: no session with clicks on two items to learn from")
@@ -54,7 +60,7 @@ def read_clicks(path: Path, gap_ms: int) -> tuple[ClickLog, list[Problem]]:
 
 
 def _read(file: Path, problems: Problems) -> pd.DataFrame:
-    """Read one file: columns user_id, item_id (UNUSABLE if invalid), timestamp, event_id."""
+    """Read one file: columns user_id, item_id (INVALID_ITEM if invalid), timestamp, event_id."""
     try:
         table = pq.ParquetFile(file).read()
     except (OSError, pa.ArrowException) as error:
@@ -71,12 +77,12 @@ def _read(file: Path, problems: Problems) -> pd.DataFrame:
     _report(problems, file, without_user, "click without user_id", "of no session, left out")
     _report(problems, file, without_time & ~without_user, "click without a time", "left out")
 
-    items = frame["item_id"].fillna(UNUSABLE)
+    items = frame["item_id"].fillna(INVALID_ITEM)
     flaws = items.map({item: invalid_item_id_reason(item) for item in items.unique()})
     for what in flaws.dropna().unique():
         kept = "left out; in the test a miss as a target, unknown in a history"
         _report(problems, file, flaws == what, str(what), kept)
-    frame["item_id"] = items.where(flaws.isna(), UNUSABLE)
+    frame["item_id"] = items.where(flaws.isna(), INVALID_ITEM)
     return frame[~without_user & ~without_time].astype({"timestamp": np.int64})
 
 

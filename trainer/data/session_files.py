@@ -19,7 +19,7 @@ import pandas as pd
 
 from nextclick.shared.data_problems import Problem, Problems, invalid_item_id_reason
 from nextclick.shared.errors import ConfigurationError
-from nextclick.trainer.data.dataset import UNUSABLE, ClickLog, Split, without_unusable
+from nextclick.trainer.data.dataset import INVALID_ITEM, ClickLog, Split, without_invalid_items
 
 TRAIN = "train_sessions.txt"
 TEST = "test_sessions.txt"
@@ -32,7 +32,7 @@ class Session(NamedTuple):
 
     line: int
     items: list[str]
-    """Item ids; UNUSABLE for invalid ones."""
+    """Item ids; INVALID_ITEM for invalid ones."""
 
 
 def is_session_folder(folder: Path) -> bool:
@@ -48,15 +48,15 @@ def read_sessions(folder: Path) -> tuple[ClickLog, list[Problem]]:
     """
     problems = Problems()
     train = _parse(
-        folder / TRAIN, problems, unusable="left out", single_click="only counted as a click"
+        folder / TRAIN, problems, invalid_item="left out", single_click="only counted as a click"
     )
     test = _parse(
         folder / TEST,
         problems,
-        unusable="a miss as a target, unknown in a history",
+        invalid_item="a miss as a target, unknown in a history",
         single_click="no next click, so not a case",
     )
-    learnable = [[item for item in session.items if item != UNUSABLE] for session in train]
+    learnable = [[item for item in session.items if item != INVALID_ITEM] for session in train]
     catalogue = {item for items in learnable for item in items}
     if len(catalogue) < 2 or not any(len(items) > 1 for items in learnable):
         raise ConfigurationError(f"{folder / TRAIN} holds no session of two clicks on two items")
@@ -64,17 +64,20 @@ def read_sessions(folder: Path) -> tuple[ClickLog, list[Problem]]:
         raise ConfigurationError(f"{folder / TEST} holds no session of two clicks: no test case")
     for session in test:
         for item in session.items:
-            if item != UNUSABLE and item not in catalogue:
+            if item != INVALID_ITEM and item not in catalogue:
                 what = "item that no training session has"
                 kept = "a miss as a target, unknown in a history"
                 problems.add(TEST, what, kept, session.line)
     return _log(train, test), problems.listed()
 
 
-def _parse(path: Path, problems: Problems, *, unusable: str, single_click: str) -> list[Session]:
+def _parse(
+    path: Path, problems: Problems, *, invalid_item: str, single_click: str
+) -> list[Session]:
     """Split a file into sessions.
 
-    unusable, single_click: the consequence to report for invalid ids and for sessions of one click.
+    invalid_item, single_click: the consequence to report for invalid ids, and for sessions of one
+    click.
     """
     sessions = []
     ids: dict[bytes, tuple[str, str | None]] = {}
@@ -90,7 +93,7 @@ def _parse(path: Path, problems: Problems, *, unusable: str, single_click: str) 
                         ids[token] = _item_id(token)
                     item, flaw = ids[token]
                     if flaw:
-                        problems.add(path.name, flaw, unusable, line)
+                        problems.add(path.name, flaw, invalid_item, line)
                     items.append(item)
                 if not items:
                     problems.add(path.name, "empty line", "no session, passed over", line)
@@ -108,13 +111,13 @@ def _parse(path: Path, problems: Problems, *, unusable: str, single_click: str) 
 
 
 def _item_id(token: bytes) -> tuple[str, str | None]:
-    """The item id and None, or UNUSABLE and the reason."""
+    """The item id and None, or INVALID_ITEM and the reason."""
     try:
         item = token.decode()
     except UnicodeDecodeError:
-        return UNUSABLE, "item id that is not UTF-8"
+        return INVALID_ITEM, "item id that is not UTF-8"
     flaw = invalid_item_id_reason(item)
-    return (UNUSABLE, flaw) if flaw else (item, None)
+    return (INVALID_ITEM, flaw) if flaw else (item, None)
 
 
 def _log(train: list[Session], test: list[Session]) -> ClickLog:
@@ -138,4 +141,4 @@ def _log(train: list[Session], test: list[Session]) -> ClickLog:
         first_timestamp=0,
         last_timestamp=0,
     )
-    return without_unusable(log)
+    return without_invalid_items(log)

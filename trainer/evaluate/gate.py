@@ -25,7 +25,7 @@ class Decision:
     publish: bool
     reason: str
     refusal: str = ""
-    """If refused: `no_cases`, `same`, `worse`, `rival` or `not_finite`, used as a metric label."""
+    """If refused, a metric label: `no_cases`, `same`, `worse`, `baseline` or `not_finite`."""
 
 
 def decide(
@@ -69,5 +69,5 @@ def decide(
     better = [name for name in means if name in to_beat and new.mean() <= means[name]]
     if better or not np.any(new):
         reason = f"no better than {' and '.join(better) or 'nothing'}: {numbers}"
-        return Decision(False, reason, "rival")
+        return Decision(False, reason, "baseline")
     return Decision(True, numbers)

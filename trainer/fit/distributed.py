@@ -46,11 +46,11 @@ class ProcessGroup:
     """The ranks of a fit, as seen by this process."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     """Number of ranks."""
     local_rank: int = 0
     """Rank among the processes on this machine."""
-    local_world: int = 1
+    local_world_size: int = 1
     """Number of processes on this machine."""
     idle_group: dist.ProcessGroup | None = None
     """A second group without a practical time-out, for waiting between fits."""
@@ -62,10 +62,10 @@ class ProcessGroup:
         weighted losses is the mean over the batch. If there are fewer rows than ranks, each rank
         takes the whole batch.
         """
-        if self.world == 1 or len(targets) < self.world:
+        if self.world_size == 1 or len(targets) < self.world_size:
             return slice(None), 1.0
-        shard = slice(self.rank, None, self.world)
-        return shard, float(self.world * targets[shard].sum() / targets.sum())
+        shard = slice(self.rank, None, self.world_size)
+        return shard, float(self.world_size * targets[shard].sum() / targets.sum())
 
     def seed(self, seed: int) -> int:
         """The seed of this rank's dropout."""
@@ -73,14 +73,14 @@ class ProcessGroup:
 
     def broadcast_weights(self, model: nn.Module) -> None:
         """Copy the weights of rank 0 to all ranks: initial weights may differ by rounding."""
-        if self.world > 1:
+        if self.world_size > 1:
             with _raise_rank_lost():
                 for value in model.state_dict().values():
                     dist.broadcast(value, 0)
 
     def average(self, model: nn.Module, halt: bool) -> bool:
         """Average the gradients over all ranks; returns whether any rank has set `halt`."""
-        if self.world == 1:
+        if self.world_size == 1:
             return halt
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         halt_flag = gradients[0].new_full(
@@ -89,7 +89,7 @@ class ProcessGroup:
         flat = torch.cat([*(g.reshape(-1) for g in gradients), halt_flag])
         with _raise_rank_lost():
             dist.all_reduce(flat)
-        flat /= self.world
+        flat /= self.world_size
         parts = torch.split(flat, [g.numel() for g in gradients] + [1])
         for gradient, mean in zip(gradients, parts, strict=False):
             gradient.copy_(mean.view_as(gradient))
@@ -97,7 +97,7 @@ class ProcessGroup:
 
     def sum(self, *values: float) -> list[float]:
         """Sum each value over all ranks."""
-        if self.world == 1:
+        if self.world_size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
         with _raise_rank_lost():
@@ -113,7 +113,7 @@ class ProcessGroup:
 
         recipe: must be equal on all ranks, see `receive_log`.
         """
-        if self.world > 1:
+        if self.world_size > 1:
             table = pa.Table.from_pandas(frame[_COLUMNS], preserve_index=False)
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, table.schema) as stream:
@@ -126,7 +126,7 @@ class ProcessGroup:
 
     def send_end(self) -> None:
         """On rank 0: tell the other ranks that there are no more fits."""
-        if self.world > 1:
+        if self.world_size > 1:
             self._send([])
 
     def receive_log(self, recipe: str) -> tuple[pd.DataFrame, Checkpoint | None] | None:
@@ -178,13 +178,13 @@ def process_group(
     Raises ConfigurationError if torchrun's environment variables are incomplete, RankLost if the
     other processes do not join.
     """
-    world = int(environ.get("WORLD_SIZE", "1"))
-    if world == 1:
+    world_size = int(environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
         yield SINGLE_PROCESS
         return
     if missing := [name for name in _NEEDED if name not in environ]:
         raise ConfigurationError(
-            f"WORLD_SIZE = {world}, but {', '.join(missing)} is not set: start with torchrun, "
+            f"WORLD_SIZE = {world_size}, but {', '.join(missing)} is not set: start with torchrun, "
             "or unset WORLD_SIZE"
         )
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -194,7 +194,7 @@ def process_group(
     try:
         yield ProcessGroup(
             int(environ["RANK"]),
-            world,
+            world_size,
             int(environ.get("LOCAL_RANK", "0")),
             int(environ.get("LOCAL_WORLD_SIZE", "1")),
             idle_group,

@@ -120,7 +120,7 @@ def fit(
                 break
 
         validation_loss, ndcg = _validate(model, validation, device, ranks)
-        train_loss = ranks.sum(torch.stack(losses).mean().item())[0] / ranks.world
+        train_loss = ranks.sum(torch.stack(losses).mean().item())[0] / ranks.world_size
         seconds = ranks.from_rank_zero(time.monotonic() - began)
         curve.append(Epoch(epoch, train_loss, validation_loss, ndcg, seconds))
         bar.set_postfix(loss=f"{train_loss:.3f}", ndcg=f"{ndcg:.3f}")
@@ -163,7 +163,7 @@ def _validate(
     with torch.inference_mode():
         catalogue = model.catalogue()
         starts = range(0, len(validation), _VALIDATION_BATCH)
-        for start in starts[ranks.rank :: ranks.world]:
+        for start in starts[ranks.rank :: ranks.world_size]:
             part = validation.take(
                 np.arange(start, min(start + _VALIDATION_BATCH, len(validation)))
             )

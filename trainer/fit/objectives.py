@@ -91,16 +91,13 @@ class SequenceObjective:
 class CandidateObjective:
     """Each window with its target and some random negatives as candidates; trains a source BST.
 
-    loss: "bce", as in the source, is binary cross-entropy per candidate; "cross_entropy" is a
-    softmax over target and negatives. Samples with labels are trained as they are, with "bce".
+    As in the source, the loss is the binary cross-entropy of each candidate. Samples with labels
+    are their own candidates.
     """
 
-    def __init__(
-        self, model: SourceBST, samples: Samples, batch: int, loss: str, negatives: int
-    ) -> None:
+    def __init__(self, model: SourceBST, samples: Samples, batch: int, negatives: int) -> None:
         self._model = model
         self._samples = samples
-        self._loss = loss
         self._negatives = negatives
         self.steps_per_epoch = max(1, -(-len(samples) // batch))
 
@@ -124,9 +121,6 @@ class CandidateObjective:
             others = torch.from_numpy(negatives).to(device)
             candidates = torch.cat([targets.unsqueeze(1), others], dim=1)
             logits = self._model.candidate_logits(histories, candidates)
-            if self._loss == "cross_entropy":
-                yield weight * functional.cross_entropy(logits, torch.zeros_like(targets))
-            else:
-                labels = torch.zeros_like(logits)
-                labels[:, 0] = 1.0
-                yield weight * functional.binary_cross_entropy_with_logits(logits, labels)
+            labels = torch.zeros_like(logits)
+            labels[:, 0] = 1.0
+            yield weight * functional.binary_cross_entropy_with_logits(logits, labels)

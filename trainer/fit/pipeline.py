@@ -113,7 +113,7 @@ def _training_data(
     else:
         table = samples(data, Split.TRAIN, vocabulary)
     return (
-        CandidateObjective(model, table, preset.batch_size, preset.loss, preset.negatives),
+        CandidateObjective(model, table, preset.batch_size, preset.negatives),
         validation,
     )
 

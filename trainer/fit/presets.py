@@ -47,8 +47,6 @@ class Preset:
     """For a BST: clicks predicted per segment, see `trainer.data.segments`."""
     regularisation: Regularisation | None = None
     """For a BST; None: SPARSE or DENSE, by the number of clicks per item."""
-    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
-    """For a source BST: softmax over target and negatives, or binary cross-entropy each."""
     negatives: int = 1
     """For a source BST: random items per target."""
     sampling: Literal["temporal", "source"] = "temporal"
@@ -84,10 +82,9 @@ DEFAULT = Preset(
 )
 
 SOURCE = Preset(
-    # The source's model and loss: feed-forward 2048 (torch's default), one negative per click.
+    # The source's model: feed-forward 2048 (torch's default), one negative per click.
     name="source",
     shape=SourceBSTConfig(items=1, feedforward=2048),
-    loss="bce",
     learning_rate=1e-3,
     warm_learning_rate=3e-4,
     batch_size=256,

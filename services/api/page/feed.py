@@ -22,7 +22,7 @@ from nextclick.shared.stream_metrics import TopItems
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 300.0
-"""The topics are read this long after the last call of `look`."""
+"""The topics are read this long after the last call of `watch`."""
 _RETRY_SECONDS = 2.0
 
 
@@ -43,7 +43,7 @@ class Feed:
         self._registry = registry
         self._baselines = baselines
         self._clock = clock
-        self._last_look = 0.0
+        self._last_watched = 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.lock = threading.Lock()
@@ -52,9 +52,9 @@ class Feed:
         self.error = ""
         """Why the topics cannot be read now; empty if they can."""
 
-    def look(self) -> Stream:
+    def watch(self) -> Stream:
         """The stream; starts to follow it if needed. Following ends IDLE_SECONDS after a call."""
-        self._last_look = self._clock()
+        self._last_watched = self._clock()
         if self._thread is None or not self._thread.is_alive():
             self.stream = Stream(self._baselines)
             self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
@@ -68,7 +68,7 @@ class Feed:
             self._thread.join()
 
     def _is_watched(self) -> bool:
-        return not self._stop.is_set() and self._clock() - self._last_look < IDLE_SECONDS
+        return not self._stop.is_set() and self._clock() - self._last_watched < IDLE_SECONDS
 
     def _run(self) -> None:
         while self._is_watched():

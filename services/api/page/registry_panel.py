@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from nicegui import run, ui
 
-from nextclick.services.api.app import Parts
+from nextclick.services.api.app import Components
 from nextclick.services.api.messages import ModelsResponse, ModelSummary
 from nextclick.services.api.models import registry_summary
 from nextclick.shared.errors import NextclickError
@@ -17,8 +17,8 @@ MAX_VERSIONS = 6
 class RegistryPanel:
     """Lists the newest versions; asks for confirmation before it moves the pointer."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, components: Components) -> None:
+        self._components = components
         self._last_summary: ModelsResponse | None = None
         with ui.element().classes("panel"):
             with ui.row().classes("w-full items-center justify-between"):
@@ -30,7 +30,9 @@ class RegistryPanel:
     async def refresh(self) -> None:
         """Read the registry and redraw the panel if it has changed."""
         try:
-            found = await run.io_bound(registry_summary, self._parts.registry, self._parts.slot)
+            found = await run.io_bound(
+                registry_summary, self._components.registry, self._components.slot
+            )
         except NextclickError:
             return  # keep the last state
         if found is None or found == self._last_summary:
@@ -39,12 +41,12 @@ class RegistryPanel:
         self._body.clear()
         with self._body:
             if not found.versions:
-                ui.label("no version yet").classes("quiet")
+                ui.label("no version yet").classes("muted")
             for version in found.versions[:MAX_VERSIONS]:
                 self._row(version, found)
             more = len(found.versions) - MAX_VERSIONS
             if more > 0:
-                ui.label(f"and {more} older").classes("quiet")
+                ui.label(f"and {more} older").classes("muted")
 
     def _row(self, version: ModelSummary, found: ModelsResponse) -> None:
         hits = version.metrics.get("test_hr@10")
@@ -53,7 +55,7 @@ class RegistryPanel:
         with ui.row().classes("w-full items-center justify-between row-line no-wrap py-1"):
             with ui.column().classes("gap-0"):
                 ui.label(version.version).classes("mono")
-                ui.label(" · ".join(facts) or "cannot be read").classes("quiet")
+                ui.label(" · ".join(facts) or "cannot be read").classes("muted")
             if version.version == found.current:
                 serves = version.version == found.serving
                 ui.badge("serves" if serves else "current", color="positive" if serves else "grey")
@@ -64,21 +66,21 @@ class RegistryPanel:
 
     async def _promote(self, version: str) -> None:
         await self._move(
-            f"Let {version} serve?", lambda: self._parts.registry.promote(version), "Promote"
+            f"Let {version} serve?", lambda: self._components.registry.promote(version), "Promote"
         )
 
     async def _roll_back(self) -> None:
         pointer = self._last_summary.current if self._last_summary else None
         await self._move(
             f"Go back from {pointer} to the version before it?",
-            lambda: self._parts.registry.rollback(only_if=pointer),
+            lambda: self._components.registry.rollback(only_if=pointer),
             "Roll back",
         )
 
     async def _move(self, question: str, action: Callable[[], object], verb: str) -> None:
         with ui.dialog() as dialog, ui.card():
             ui.label(question)
-            ui.label("Workers follow within a second.").classes("quiet")
+            ui.label("Workers follow within a second.").classes("muted")
             with ui.row().classes("w-full justify-end"):
                 ui.button("Cancel", on_click=lambda: dialog.submit(False)).props("flat no-caps")
                 ui.button(verb, on_click=lambda: dialog.submit(True)).props("no-caps").mark("yes")

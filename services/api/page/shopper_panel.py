@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nicegui import run, ui
 
-from nextclick.services.api.app import Parts
+from nextclick.services.api.app import Components
 from nextclick.services.api.page.stream import Stream
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.model import Explanation
@@ -15,7 +15,7 @@ from nextclick.shared.model.explain import explain
 from nextclick.shared.schemas import ScoredItem
 from nextclick.shared.stream_metrics import K
 
-_LIT_SECONDS = 0.9
+_HIGHLIGHT_SECONDS = 0.9
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class _View:
 class ShopperPanel:
     """Shows the picked shopper; the most active one until a shopper is picked."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, components: Components) -> None:
+        self._components = components
         self.picked: str | None = None
         self._last_view: _View | None = None
         self._rows: dict[str, ui.element] = {}
@@ -45,7 +45,7 @@ class ShopperPanel:
                 self._title = ui.label("Shopper").classes("text-weight-medium").mark("shopper")
                 find = ui.input(placeholder="another user id").props("dense outlined")
                 find.on("keydown.enter", lambda: self.pick(find.value))
-            self._note = ui.label("waiting for clicks …").classes("quiet")
+            self._note = ui.label("waiting for clicks …").classes("muted")
             self._history = ui.row().classes("w-full gap-1 py-2")
             self._list = ui.column().classes("w-full gap-0")
 
@@ -53,7 +53,7 @@ class ShopperPanel:
         """Show this shopper from now on."""
         self.picked = user_id or None
 
-    def look(self, stream: Stream) -> _View | None:
+    def view_of(self, stream: Stream) -> _View | None:
         """The content for the shopper, from the stream. The caller holds the feed's lock."""
         if self.picked is None and stream.shoppers:
             self.picked = max(stream.shoppers, key=lambda user: stream.shoppers[user].clicks)
@@ -76,9 +76,9 @@ class ShopperPanel:
             return
         self._last_view = view
         if before is not None and before.user_id == view.user_id and view.hit in self._rows:
-            self._rows[view.hit].classes("lit")  # for _LIT_SECONDS, in the old list
+            self._rows[view.hit].classes("highlight")  # for _HIGHLIGHT_SECONDS, in the old list
             self._note.text = f"clicked {view.hit}"
-            ui.timer(_LIT_SECONDS, lambda: self._draw(view), once=True)
+            ui.timer(_HIGHLIGHT_SECONDS, lambda: self._draw(view), once=True)
         else:
             await self._draw(view)
 
@@ -87,8 +87,8 @@ class ShopperPanel:
         history, items = [], []
         note = "not in the stream at the moment; this is what Redis holds"
         try:
-            history = self._parts.sessions.read([user_id])[0].history
-            model = self._parts.slot.model
+            history = self._components.sessions.read([user_id])[0].history
+            model = self._components.slot.model
             if model is not None:
                 items = model.scorer.recommend([history])[0].items[:K]
         except NextclickError as error:
@@ -118,14 +118,14 @@ class ShopperPanel:
                 self._rows[item.item_id] = _row(rank, item, view.history, contributions)
 
     def _explained(self, history: list[str]) -> Explanation | None:
-        model = self._parts.slot.model
+        model = self._components.slot.model
         return explain(model.scorer, history) if model is not None else None
 
 
 def _row(rank: int, item: ScoredItem, history: list[str], contributions: list[float]) -> ui.element:
     """Draw one recommended item: rank, name, contribution of each click, score."""
     with ui.row().classes("w-full items-center no-wrap gap-2 row-line py-1 px-1") as row:
-        ui.label(str(rank)).classes("quiet").style("width: 20px")
+        ui.label(str(rank)).classes("muted").style("width: 20px")
         ui.label(item.item_id).classes("ellipsis").style("flex: 1 1 40%")
         with ui.row().classes("no-wrap gap-px").style("flex: 0 0 auto"):
             for clicked, nats in zip(history, contributions, strict=False):

@@ -7,9 +7,9 @@ import secrets
 from fastapi import FastAPI
 from nicegui import ui
 
-from nextclick.services.api.app import Parts
+from nextclick.services.api.app import Components
 from nextclick.services.api.page import charts
-from nextclick.services.api.page.audience import Audience, Ticker
+from nextclick.services.api.page.activity_panels import ActiveShoppers, NewestClicks
 from nextclick.services.api.page.feed import Feed
 from nextclick.services.api.page.registry_panel import RegistryPanel
 from nextclick.services.api.page.shopper_panel import ShopperPanel
@@ -22,14 +22,14 @@ _STYLE = """
   .panel { border-radius: 12px; padding: 14px 16px; width: 100%; }
   .body--light .panel { background: #fff; border: 1px solid #e4e7eb; }
   .body--dark .panel { background: #181b1f; border: 1px solid #2a2e34; }
-  .quiet { color: #7d8694; font-size: 12px; }
+  .muted { color: #7d8694; font-size: 12px; }
   .figure { font-size: 24px; font-weight: 600; line-height: 1.2;
             font-variant-numeric: tabular-nums; }
   .chip { border-radius: 8px; padding: 3px 9px; font-size: 13px; white-space: nowrap;
           background: rgba(79, 124, 255, 0.13); }
   .chip.newest { background: #4f7cff; color: #fff; }
   .row-line { border-top: 1px solid rgba(128, 128, 128, 0.16); }
-  .lit { background: rgba(34, 160, 107, 0.22); border-radius: 8px; }
+  .highlight { background: rgba(34, 160, 107, 0.22); border-radius: 8px; }
   .mono { font-family: ui-monospace, "Roboto Mono", Menlo, monospace; font-size: 12px; }
   .nicegui-content { padding: 0; }
 """
@@ -37,21 +37,21 @@ _STYLE = """
 TILES = ("clicks/s", "answers/s", "p50 ms", "p90 ms", "p99 ms", "lag", "HR@10", "dead letters")
 
 
-def install(app: FastAPI, parts: Parts, feed: Feed, key: str) -> None:
+def install(app: FastAPI, components: Components, feed: Feed, key: str) -> None:
     """Serve the page at / of an application, which must have no route there."""
 
     @ui.page("/", title="nextclick")
     def page() -> None:
         ui.add_css(_STYLE)
         if key:
-            _ask_for_key(key, parts, feed)
+            _ask_for_key(key, components, feed)
         else:
-            _Page(parts, feed)
+            _Page(components, feed)
 
     ui.run_with(app, show_welcome_message=False, reconnect_timeout=10)
 
 
-def _ask_for_key(key: str, parts: Parts, feed: Feed) -> None:
+def _ask_for_key(key: str, components: Components, feed: Feed) -> None:
     body = ui.element().classes("w-full")
     with body, ui.column().classes("absolute-center items-center"):
         ui.label("nextclick").classes("text-h5")
@@ -63,7 +63,7 @@ def _ask_for_key(key: str, parts: Parts, feed: Feed) -> None:
                 return
             body.clear()
             with body:
-                _Page(parts, feed)
+                _Page(components, feed)
 
         given.on("keydown.enter", check)
         ui.button("Open", on_click=check)
@@ -72,8 +72,8 @@ def _ask_for_key(key: str, parts: Parts, feed: Feed) -> None:
 class _Page:
     """One visitor's page."""
 
-    def __init__(self, parts: Parts, feed: Feed) -> None:
-        self._parts = parts
+    def __init__(self, components: Components, feed: Feed) -> None:
+        self._components = components
         self._feed = feed
         self._dark = ui.dark_mode(None)
         with ui.column().classes("w-full mx-auto gap-3 p-3").style("max-width: 1400px"):
@@ -82,12 +82,12 @@ class _Page:
             self._charts()
             with ui.grid().classes("w-full grid-cols-1 lg:grid-cols-3 gap-3 items-start"):
                 with ui.column().classes("lg:col-span-2 w-full gap-3"):
-                    self._shopper = ShopperPanel(parts)
-                    self._audience = Audience(self._shopper.pick)
+                    self._shopper = ShopperPanel(components)
+                    self._active = ActiveShoppers(self._shopper.pick)
                 with ui.column().classes("w-full gap-3"):
-                    self._registry = RegistryPanel(parts)
+                    self._registry = RegistryPanel(components)
                     self._dead = _DeadLetters()
-                    self._ticker = Ticker()
+                    self._newest = NewestClicks()
         self._shown_point = 0.0
         ui.timer(0.5, self._refresh)
         ui.timer(2.0, self._registry.refresh)
@@ -96,9 +96,9 @@ class _Page:
         with ui.row().classes("w-full items-center justify-between"):
             with ui.row().classes("items-baseline gap-3"):
                 ui.label("nextclick").classes("text-h6 text-weight-bold")
-                self._model = ui.label().classes("mono quiet")
+                self._model = ui.label().classes("mono muted")
             with ui.row().classes("items-center gap-2"):
-                ui.link("HTTP interface", "/docs").classes("quiet")
+                ui.link("HTTP interface", "/docs").classes("muted")
                 ui.button(icon="contrast", on_click=self._toggle).props(
                     'flat round dense aria-label="dark or light"'
                 )
@@ -112,7 +112,7 @@ class _Page:
         with ui.grid().classes("w-full grid-cols-2 sm:grid-cols-4 lg:grid-cols-8 gap-3"):
             for name in TILES:
                 with ui.element().classes("panel"):
-                    ui.label(name).classes("quiet")
+                    ui.label(name).classes("muted")
                     figures[name] = ui.label("–").classes("figure").mark(name)
         return figures
 
@@ -122,24 +122,24 @@ class _Page:
                 title = f"Was the next click among the ten? HR@10 of the last {HIT_RATE_SECONDS} s"
                 ui.label(title).classes("text-weight-medium")
                 self._hits = ui.echart({"series": []}).style("height: 240px")
-                self._marks = ui.label().classes("quiet")
+                self._marks = ui.label().classes("muted")
             self._throughput = _chart("Throughput")
             self._latency = _chart("Click to answer, ms", "lg:col-span-2")
             self._lag = _chart("Lag")
 
     async def _refresh(self) -> None:
-        stream = self._feed.look()
+        stream = self._feed.watch()
         self._error.text = self._feed.error
-        model = self._parts.slot.model
+        model = self._components.slot.model
         self._model.text = f"model {model.version}" if model else "no model yet"
         with self._feed.lock:
             if stream.points and stream.points[-1].time_ms != self._shown_point:
                 self._shown_point = stream.points[-1].time_ms
                 self._draw(stream)
             self._dead.show(dict(stream.dead_letters))
-            view = self._shopper.look(stream)
-            self._audience.show(stream.shoppers, self._shopper.picked)
-            self._ticker.show(list(stream.newest))
+            view = self._shopper.view_of(stream)
+            self._active.show(stream.shoppers, self._shopper.picked)
+            self._newest.show(list(stream.newest))
         await self._shopper.show(view)
 
     def _draw(self, stream: Stream) -> None:
@@ -189,7 +189,7 @@ class _DeadLetters:
         self._body.clear()
         with self._body:
             if not dead:
-                ui.label("none").classes("quiet")
+                ui.label("none").classes("muted")
             for reason, count in sorted(dead.items()):
                 with ui.row().classes("w-full justify-between"):
                     ui.label(reason)

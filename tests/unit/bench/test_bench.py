@@ -144,7 +144,7 @@ class Pieces:
 def test_the_reader_ends_after_the_last_answer_and_keeps_what_is_too_many(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(arrivals, "QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(arrivals, "DUPLICATES_SECONDS", 0.01)
     recorded = arrivals.record(Pieces(3, 0, 2, 1, 1), warm_up=4, clicks=2)
     assert len(recorded) == 7
     assert [when for when, _ in recorded] == sorted(when for when, _ in recorded)

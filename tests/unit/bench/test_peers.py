@@ -34,7 +34,7 @@ def recommendation(event_id: str = "1", score: float = 0.5, item: str = "a") -> 
     )
 
 
-def test_the_twin_keeps_sessions_as_we_do() -> None:
+def test_the_quix_worker_has_the_session_rules_of_the_store() -> None:
     clicks = make_clicks(3000, users=7)
     clicks = [
         c for i, one in enumerate(clicks) for c in ((one, clicks[i - 3]) if i > 9 else (one,))
@@ -55,8 +55,8 @@ def test_the_rate_starts_when_the_first_answers_are_scored() -> None:
 
 
 def test_equal_answers_may_come_in_any_order() -> None:
-    ours = [recommendation("1"), recommendation("2")]
-    compare(ours, [recommendation("2", score=0.500001), recommendation("1")])
+    answers = [recommendation("1"), recommendation("2")]
+    compare(answers, [recommendation("2", score=0.500001), recommendation("1")])
 
 
 def test_items_whose_scores_tie_may_change_places() -> None:
@@ -71,7 +71,7 @@ def test_items_whose_scores_tie_may_change_places() -> None:
 
 
 @pytest.mark.parametrize(
-    "theirs",
+    "others",
     [
         [],
         [recommendation("2")],
@@ -81,9 +81,9 @@ def test_items_whose_scores_tie_may_change_places() -> None:
         [recommendation().model_copy(update={"items": []})],
     ],
 )
-def test_different_answers_are_no_result(theirs: list[Recommendation]) -> None:
+def test_different_answers_are_no_result(others: list[Recommendation]) -> None:
     with pytest.raises(NextclickError, match="answer"):
-        compare([recommendation()], theirs)
+        compare([recommendation()], others)
 
 
 def test_every_figure_is_of_its_contestant_and_ratios_are_of_one_round(
@@ -91,12 +91,12 @@ def test_every_figure_is_of_its_contestant_and_ratios_are_of_one_round(
 ) -> None:
     """Without processes: with them it is measured in tests/integration/test_peers.py."""
     per_second = {
-        "ours-40-model-0": 300.0, "theirs-40-model-0": 100.0,
-        "ours-40-model-1": 100.0, "theirs-40-model-1": 50.0,
-        "ours-40-floor-0": 900.0, "theirs-40-floor-0": 600.0,
-        "ours-40-floor-1": 700.0, "theirs-40-floor-1": 200.0,
+        "nextclick-40-model-0": 300.0, "quix-40-model-0": 100.0,
+        "nextclick-40-model-1": 100.0, "quix-40-model-1": 50.0,
+        "nextclick-40-floor-0": 900.0, "quix-40-floor-0": 600.0,
+        "nextclick-40-floor-1": 700.0, "quix-40-floor-1": 200.0,
     }  # fmt: skip
-    p50 = {"echo-40-50": 2.0, "ours-40-50": 5.0, "theirs-40-50": 9.0}
+    p50 = {"echo-40-50": 2.0, "nextclick-40-50": 5.0, "quix-40-50": 9.0}
 
     def answer_all(name: str, *_: object) -> Pass:
         return Pass(per_second.pop(name), [recommendation()])
@@ -114,10 +114,10 @@ def test_every_figure_is_of_its_contestant_and_ratios_are_of_one_round(
     row = measure.measure(servers, 40, 400, 2, Path("python"), "cpu", seconds=2)
     assert not per_second
     assert not p50
-    assert (row.ours, row.theirs, row.our_floor, row.their_floor) == (200, 75, 800, 400)
+    assert (row.nextclick, row.quix, row.nextclick_floor, row.quix_floor) == (200, 75, 800, 400)
     assert (row.ratio, row.floor_ratio) == (2.5, 2.5)
     (latency,) = row.latency
-    assert [found.p50_ms for found in (latency.echo, latency.ours, latency.theirs)] == [2, 5, 9]
+    assert [found.p50_ms for found in (latency.echo, latency.nextclick, latency.quix)] == [2, 5, 9]
 
     console = Console(width=112, record=True, file=io.StringIO())
     report.show([row], servers, console)

@@ -85,7 +85,7 @@ def test_no_secret_and_no_engine_socket_in_the_compose_file() -> None:
     assert not re.search(r"password|secret|://[^/\s]*@", said, re.IGNORECASE)
 
 
-def test_the_image_runs_as_nobody_special() -> None:
+def test_the_image_runs_as_an_unprivileged_user() -> None:
     last_stage = DOCKERFILE.rpartition("\nFROM ")[2]
     users = re.findall(r"^USER (\S+)", last_stage, re.MULTILINE)
     assert users == ["10001:10001"]

@@ -15,6 +15,17 @@ INDEX = DOCS / "README.md"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 README_WORDS_MAX = 700
 WORDS_WITHOUT_CONTENTS_MAX = 1200
+SOURCES = (
+    "bench",
+    "deploy",
+    "docs",
+    "nextclick/interface",
+    "services",
+    "shared",
+    "tests",
+    "trainer",
+)
+CODE = {".py", ".lua"}
 
 
 def name(page: Path) -> str:
@@ -60,6 +71,22 @@ def test_a_page_begins_with_what_it_is_good_for(page: Path) -> None:
     assert title.startswith("# ")
     assert re.match(r"[A-Z`]", opening), "no table, list, quotation or block of code comes first"
     assert "." in opening
+
+
+def test_code_that_the_docs_name_exists() -> None:
+    """Paths of files, and `Class.attribute`. Except for experiments.md, which tells the past."""
+    files = [p for folder in SOURCES for p in (ROOT / folder).rglob("*") if p.suffix in CODE]
+    files += (ROOT / "nextclick").glob("*.py")
+    sources = [file.read_text() for file in files]
+    for page in {*PAGES} - {ROOT / "CHANGELOG.md", DOCS / "experiments.md"}:
+        prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for code in re.findall(r"`([^`\n]+)`", prose):
+            for path in re.findall(r"[\w/]+\.(?:py|lua)\b", code):
+                assert any(f"{file}".endswith(f"/{path}") for file in files), (page.name, path)
+            if found := re.fullmatch(r"([A-Z]\w*)\.(\w+)(?:\(.*\))?", code):
+                named = re.compile(rf"^(class )?{found[1]}\b", re.MULTILINE)
+                attribute = re.compile(rf"\b{found[2]}\b")
+                assert any(named.search(s) and attribute.search(s) for s in sources), code
 
 
 def test_every_page_is_in_the_index() -> None:

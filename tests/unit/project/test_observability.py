@@ -106,7 +106,7 @@ def test_label_values_are_known(where: str) -> None:
     known = {
         "stage": {*re.findall(r"[a-z]+", metrics.STAGE_SECONDS._documentation), "load", "smoke"},
         "check": {"model", "partitions", "redis", "kafka", "event_log", "registry"},
-        "outcome": set(metrics.KNOWN[metrics.RETRAINS]),
+        "outcome": set(metrics.LABEL_VALUES[metrics.RETRAINS]),
         "job": {"worker", "trainer", "api"},
         "status": {"5.."},
     }

@@ -49,7 +49,7 @@ def test_a_hit_is_a_next_click_that_was_on_the_list() -> None:
     assert live.hit_rates() == {"model": round(2 / 3, 4), "popularity": round(1 / 3, 4)}
 
 
-def test_nothing_seen_nothing_claimed() -> None:
+def test_without_answers_there_are_no_figures() -> None:
     live = StreamMetrics(baselines={})
     assert (live.missing, live.swaps, live.latency_ms(), live.hit_rates()) == (0, 0, {}, {})
 

@@ -88,7 +88,7 @@ def test_a_stopped_retraining_changes_nothing(registry: Registry) -> None:
     assert registry.pointer() is None
 
 
-def test_another_shape_than_the_champions_starts_from_nothing(registry: Registry) -> None:
+def test_another_shape_than_the_champions_starts_from_scratch(registry: Registry) -> None:
     run(pattern_log(30), registry)
     name, champion = current_champion(registry)
     data = click_log(pattern_log(30), gap_ms=0)
@@ -113,7 +113,7 @@ def test_a_retraining_that_changes_no_ranking_publishes_nothing(registry: Regist
 def test_the_sources_table_and_random_split_are_a_preset() -> None:
     assert preset("source_table").sampling == "source"
     data = click_log(pattern_log(30), gap_ms=0)
-    recipe = replace(RECIPE, loss="bce", sampling="source", epochs=3)
+    recipe = replace(RECIPE, sampling="source", epochs=3)
     candidate = fit_candidate(data, None, None, recipe, FitLimits(1), device=CPU)
     assert candidate.training["epochs"] == 3
     again = fit_candidate(data, None, None, recipe, FitLimits(1), device=CPU)
@@ -193,7 +193,7 @@ def test_a_stop_after_a_champion_leaves_it_current(registry: Registry, champion:
     assert registry.versions() == [champion]
 
 
-def test_a_champion_that_cannot_be_loaded_is_succeeded_by_a_new_beginning(
+def test_a_fit_starts_from_scratch_if_the_champion_cannot_be_loaded(
     registry: Registry, champion: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / champion / "model.safetensors").write_bytes(b"")
@@ -212,7 +212,7 @@ def overflow(model: SessionModel) -> None:
         parameter.fill_(3e38)
 
 
-def test_a_champion_whose_scores_are_not_finite_is_succeeded_by_a_new_beginning(
+def test_a_fit_starts_from_scratch_if_the_champions_scores_are_not_finite(
     registry: Registry, fitted_once: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = copy.deepcopy(fitted_once)
@@ -294,9 +294,8 @@ def test_a_log_with_nothing_to_learn_from_is_refused_with_the_reason(
     assert registry.pointer() is None
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
-def test_a_shop_with_one_item_is_refused_with_the_reason(registry: Registry, loss: str) -> None:
-    recipe = replace(RECIPE, loss=loss, negatives=1, epochs=1)
+def test_a_shop_with_one_item_is_refused_with_the_reason(registry: Registry) -> None:
+    recipe = replace(RECIPE, negatives=1, epochs=1)
     outcome = retrain(pattern_log(1), registry, recipe, FitLimits(1), gap_ms=0, device=CPU)
     assert outcome is not None
     assert outcome.version is None

@@ -6,7 +6,7 @@ They use the user's number only, so they need users who return.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -179,18 +179,16 @@ class LinUCB:
 
     def __init__(
         self,
-        features: Mapping[str, Sequence[float]] | None = None,
         alpha: float = 0.1,
         ridge: float = 1.0,
         negatives: int = 1,
         dim: int = 16,
     ) -> None:
-        """features: item id → numbers, for example its category one-hot; 0 for a missing item.
+        """alpha: exploration; ridge: regularisation; negatives: sampled items per click.
 
-        Without features, they are a constant and `dim` leading directions of the user × item
-        counts. alpha: exploration; ridge: regularisation; negatives: sampled items per click.
+        dim: number of leading directions of the user × item counts. The features of an item are
+        its coordinates in these, and a constant.
         """
-        self.features = features
         self.alpha = alpha
         self.ridge = ridge
         self.negatives = negatives
@@ -210,10 +208,7 @@ class LinUCB:
         offered = clicked + _counts(np.repeat(clicks.user, per_click), others, shape)
         self._clicked, self._offered = _with_mean_row(clicked), _with_mean_row(offered)
         self._is_known = np.append(np.bincount(clicks.user, minlength=clicks.users) > 0, False)
-        if self.features is None:
-            self._x = _leading_directions(clicked, self.dim, rng)
-        else:
-            self._x = _feature_matrix(self.features, vocabulary)
+        self._x = _leading_directions(clicked, self.dim, rng)
         d = self._x.shape[1]
         self._tie_break = _TIE_BREAK * popularity_shares(log.counts(vocabulary))
         self._outer = (self._x[:, :, None] * self._x[:, None, :]).reshape(clicks.items, d * d)
@@ -266,16 +261,6 @@ def _with_mean_row(counts: sparse.csr_array) -> sparse.csr_array:
     active = max(1, int((counts.sum(axis=1) > 0).sum()))
     mean = np.asarray(counts.sum(axis=0)).reshape(1, -1) / active
     return sparse.csr_array(sparse.vstack([counts, sparse.csr_array(mean)]))
-
-
-def _feature_matrix(features: Mapping[str, Sequence[float]], vocabulary: Vocabulary) -> FloatArray:
-    width = max((len(values) for values in features.values()), default=0)
-    nothing = [0.0] * width
-    try:
-        x = np.array([features.get(item, nothing) for item in vocabulary.item_ids], np.float64)
-        return x.reshape(len(vocabulary), width)
-    except ValueError:
-        raise ConfigurationError("LinUCB: every item needs the same number of features") from None
 
 
 def _leading_directions(counts: sparse.csr_array, dim: int, rng: np.random.Generator) -> FloatArray:

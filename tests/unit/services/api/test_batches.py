@@ -91,7 +91,7 @@ def test_more_than_may_wait_are_refused_at_once(
     asyncio.run(run())
 
 
-def test_who_goes_before_the_answer_holds_nobody_up(
+def test_a_client_that_disconnects_delays_nobody(
     echo: Echo, batcher: MicroBatcher[int, int]
 ) -> None:
     async def run() -> list[int]:

@@ -106,7 +106,7 @@ class Interrupted:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_waits_for_the_digest_to_be_done(number: signal.Signals) -> None:
+def test_an_interrupt_waits_for_the_update_to_end(number: signal.Signals) -> None:
     both: Any = Interrupted(number)
     facts: Any = None  # not asked: it ends before the first line is due
     before = signal.getsignal(number)

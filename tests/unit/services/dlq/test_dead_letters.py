@@ -24,7 +24,7 @@ def arrived(out: OutMessage, partition: int = 0, offset: int = 0) -> Message:
     return Message(out.topic, partition, offset, out.key, out.value, out.headers)
 
 
-def a_letter(
+def raw_dead_letter(
     reason: str = "invalid", value: bytes | None = b"{}", partition: int = 0, offset: int = 0
 ) -> Message:
     found = Message("clicks", 3, 7, b"key", value)
@@ -32,13 +32,13 @@ def a_letter(
 
 
 @given(headers=st.lists(st.tuples(names, values)), key=values, value=values)
-def test_any_headers_make_a_letter(
+def test_any_headers_make_a_dead_letter(
     headers: list[tuple[str, bytes | None]], key: bytes | None, value: bytes | None
 ) -> None:
-    letter = dead_letters.read(Message("dlq", 1, 2, key, value, tuple(headers)))
-    assert letter.place == "1/2"
-    assert letter.reason in dead_letters.KNOWN
-    again = dead_letters.redriven_message("clicks", range(4), letter)
+    dead_letter = dead_letters.read(Message("dlq", 1, 2, key, value, tuple(headers)))
+    assert dead_letter.position == "1/2"
+    assert dead_letter.reason in dead_letters.ALL_REASONS
+    again = dead_letters.redriven_message("clicks", range(4), dead_letter)
     assert (again.key, again.value) == (key, value)
 
 
@@ -58,14 +58,14 @@ def test_a_message_comes_back_as_it_was_however_often(
 
 
 def test_the_key_decides_where_the_partition_is_not_known_any_more() -> None:
-    letter = dead_letters.read(a_letter())
-    assert dead_letters.redriven_message("clicks", range(4), letter).partition == 3
-    assert dead_letters.redriven_message("clicks", range(3), letter).partition is None
-    assert dead_letters.redriven_message("other", range(4), letter).partition is None
-    assert dead_letters.redriven_message("click", range(4), letter).partition is None
+    dead_letter = dead_letters.read(raw_dead_letter())
+    assert dead_letters.redriven_message("clicks", range(4), dead_letter).partition == 3
+    assert dead_letters.redriven_message("clicks", range(3), dead_letter).partition is None
+    assert dead_letters.redriven_message("other", range(4), dead_letter).partition is None
+    assert dead_letters.redriven_message("click", range(4), dead_letter).partition is None
 
 
-def test_what_no_worker_could_accept_is_an_obstacle() -> None:
+def test_what_no_worker_could_accept_has_a_skip_reason() -> None:
     def why(value: bytes | None, key: bytes = b"", reason: str = "invalid") -> str | None:
         dead = decide.dead_letter("dlq", Message("c", 0, 0, key, value), BadClick(reason, ""), 0)
         return dead_letters.skip_reason(dead_letters.read(arrived(dead)))
@@ -79,24 +79,26 @@ def test_what_no_worker_could_accept_is_an_obstacle() -> None:
 
 
 kinds = st.tuples(
-    st.sampled_from(dead_letters.KNOWN), st.integers(0, 2), st.sampled_from([b"", b"{}"])
+    st.sampled_from(dead_letters.ALL_REASONS), st.integers(0, 2), st.sampled_from([b"", b"{}"])
 )
 runs = st.lists(
-    st.tuples(st.sampled_from([None, *dead_letters.KNOWN]), st.integers(0, 3), st.integers(1, 3))
+    st.tuples(
+        st.sampled_from([None, *dead_letters.ALL_REASONS]), st.integers(0, 3), st.integers(1, 3)
+    )
 )
 
 
 @given(kinds=st.lists(kinds, max_size=20), runs=runs)
-def test_every_letter_is_dealt_with_once_whatever_the_reasons_limits_and_parts(
+def test_each_dead_letter_is_processed_once_whatever_the_reasons_limits_and_batches(
     kinds: list[tuple[str, int, bytes]], runs: list[tuple[str | None, int, int]]
 ) -> None:
     ends = Counter[int]()
     topic = []
     for reason, partition, value in kinds:
-        topic.append(a_letter(reason, value, partition, ends[partition]))
+        topic.append(raw_dead_letter(reason, value, partition, ends[partition]))
         ends[partition] += 1
     held = {partition: range(ends[partition]) for partition in range(3)}
-    committed: dict[str, Offsets] = {reason: {} for reason in dead_letters.KNOWN}
+    committed: dict[str, Offsets] = {reason: {} for reason in dead_letters.ALL_REASONS}
 
     def redrive(reason: str | None, limit: int, size: int) -> list[DeadLetter]:
         done = {name: committed[name] for name in dead_letters.select_reasons(reason)}
@@ -109,21 +111,22 @@ def test_every_letter_is_dealt_with_once_whatever_the_reasons_limits_and_parts(
             ).items():
                 committed[name] = {**committed[name], **offsets}
         assert (
-            not limit or sum(dead_letters.skip_reason(letter) is None for letter in dealt) <= limit
+            not limit
+            or sum(dead_letters.skip_reason(dead_letter) is None for dead_letter in dealt) <= limit
         )
         return dealt
 
-    dealt = [letter.place for run in (*runs, (None, 0, 2)) for letter in redrive(*run)]
-    assert Counter(dealt) == Counter(dead_letters.read(message).place for message in topic)
+    dealt = [dead_letter.position for run in (*runs, (None, 0, 2)) for dead_letter in redrive(*run)]
+    assert Counter(dealt) == Counter(dead_letters.read(message).position for message in topic)
 
 
-def test_a_repeated_letter_commits_nothing_backwards() -> None:
-    old, new = (dead_letters.read(a_letter("invalid", offset=offset)) for offset in (3, 8))
+def test_offsets_to_commit_never_decrease() -> None:
+    old, new = (dead_letters.read(raw_dead_letter("invalid", offset=offset)) for offset in (3, 8))
     assert dead_letters.offsets_to_commit([old], {"invalid": {0: 6}}) == {}
     assert dead_letters.offsets_to_commit([old, new], {"invalid": {0: 6}}) == {"invalid": {0: 9}}
 
 
-def test_offsets_of_a_topic_that_was_made_anew_count_for_nothing() -> None:
+def test_offsets_of_a_recreated_topic_are_dropped() -> None:
     held = {0: range(2, 5), 1: range(0)}
     assert dead_letters.valid_offsets({0: 5, 1: 3, 2: 1}, held) == {0: 5}
 
@@ -135,27 +138,27 @@ def test_the_newest_are_kept_and_all_are_counted() -> None:
 
     topic = [at(5, "invalid", 0), at(9, "empty", 1), at(7, "invalid", 2), at(6, "invalid", 3)]
     found, counts = dead_letters.newest(topic, ("invalid",), 2)
-    assert [letter.place for letter in found] == ["0/3", "0/2"]
+    assert [dead_letter.position for dead_letter in found] == ["0/3", "0/2"]
     assert counts == {"invalid": 3, "empty": 1}
 
 
-def test_a_foreign_reason_or_time_is_none_of_ours() -> None:
+def test_an_unknown_reason_is_other_and_a_malformed_time_is_none() -> None:
     headers = (("error_class", b"\xff"), ("time", b"9" * 15), ("redriven", b"-1"))
-    letter = dead_letters.read(Message("dlq", 0, 0, None, b"", headers))
-    assert (letter.reason, letter.redriven) == (dead_letters.OTHER, 0)
+    dead_letter = dead_letters.read(Message("dlq", 0, 0, None, b"", headers))
+    assert (dead_letter.reason, dead_letter.redriven) == (dead_letters.OTHER, 0)
     assert dead_letters.read(Message("dlq", 0, 0, None, b"", (("time", b"soon"),))).time_ms is None
 
 
 @pytest.mark.parametrize(
     "text", ["", "1", "1/", "a/b", "-1/2", "1/2/3", "1/2\n", "١/٢", "0/" + "9" * 19], ids=ascii
 )
-def test_what_is_no_place_is_refused(text: str) -> None:
+def test_a_malformed_position_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="PARTITION/OFFSET"):
-        dead_letters.place(text)
+        dead_letters.parse_position(text)
 
 
-def test_places_and_reasons_are_read() -> None:
-    assert dead_letters.place("3/17") == (3, 17)
+def test_positions_and_reasons_are_parsed() -> None:
+    assert dead_letters.parse_position("3/17") == (3, 17)
     assert dead_letters.select_reasons("empty") == ("empty",)
     assert set(REASONS) < set(dead_letters.select_reasons(None))
     with pytest.raises(ConfigurationError, match="not_json"):
@@ -164,4 +167,4 @@ def test_places_and_reasons_are_read() -> None:
 
 def test_the_help_names_every_reason() -> None:
     words = re.findall(r"\w+", str(cli._REASON.help).partition(":")[2])
-    assert [word for word in words if word != "or"] == list(dead_letters.KNOWN)
+    assert [word for word in words if word != "or"] == list(dead_letters.ALL_REASONS)

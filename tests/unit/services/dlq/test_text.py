@@ -12,7 +12,7 @@ hostile |= st.just(SPOOF)
 
 
 @given(raw=hostile | st.text(max_size=20))
-def test_nothing_that_a_terminal_would_obey_is_left(raw: bytes | str) -> None:
+def test_no_control_character_is_left(raw: bytes | str) -> None:
     assert text.printable(raw).isprintable()
 
 
@@ -32,13 +32,13 @@ def test_a_raw_control_character_can_be_told_from_one_that_json_escapes() -> Non
 )
 def test_no_letter_can_forge_a_line(names: list[str], raw: bytes, key: bytes | None) -> None:
     message = Message("dlq", 0, 17, key, raw, tuple((name, raw) for name in names))
-    letter = dead_letters.read(message)
-    lines = text.page(letter).split("\n")
+    dead_letter = dead_letters.read(message)
+    lines = text.page(dead_letter).split("\n")
     assert all(line.isprintable() for line in lines)
-    labels = ["place", "reason", "error", "from", "time", "redriven", "key", "bytes", "headers"]
+    labels = ["position", "reason", "error", "from", "time", "redriven", "key", "bytes", "headers"]
     assert [line.split(" ")[0] for line in lines if not line.startswith("  ")] == [*labels, "value"]
     assert lines[len(labels) + len(names)] == "value"
-    assert all(str(cell).isprintable() for cell in text.row(letter).values())
+    assert all(str(cell).isprintable() for cell in text.row(dead_letter).values())
 
 
 def test_a_value_that_is_no_text_is_shown_in_hexadecimal() -> None:
@@ -54,9 +54,9 @@ def test_a_page_says_everything() -> None:
         ("topic", b"clicks"), ("partition", b"3"), ("offset", b"7"), ("error_class", b"invalid"),
         ("error", b"timestamp: missing"), ("time", b"1700000000000"), ("original_bytes", b"99"),
     )  # fmt: skip
-    letter = dead_letters.read(Message("dlq", 0, 17, b"alice", b'{"a": 1,\n "a": 2}', headers))
-    assert text.page(letter).splitlines() == [
-        "place     0/17",
+    dead_letter = dead_letters.read(Message("dlq", 0, 17, b"alice", b'{"a": 1,\n "a": 2}', headers))
+    assert text.page(dead_letter).splitlines() == [
+        "position  0/17",
         "reason    invalid",
         "error     timestamp: missing",
         "from      clicks/3/7",
@@ -70,25 +70,25 @@ def test_a_page_says_everything() -> None:
         '  {"a": 1,',
         '   "a": 2}',
     ]
-    assert text.row(letter) == {
-        "place": "0/17", "time": "2023-11-14T22:13:20Z", "reason": "invalid",
+    assert text.row(dead_letter) == {
+        "position": "0/17", "time": "2023-11-14T22:13:20Z", "reason": "invalid",
         "error": "timestamp: missing", "from": "clicks/3/7",
-        "key": "alice", "bytes": 17, "redriven": 0, "begins": r'{"a": 1,\n "a": 2}',
+        "key": "alice", "bytes": 17, "redriven": 0, "preview": r'{"a": 1,\n "a": 2}',
     }  # fmt: skip
 
 
 def test_what_a_letter_lacks_is_none() -> None:
-    letter = dead_letters.read(Message("dlq", 0, 0, None, None))
-    row = text.row(letter)
-    assert (row["time"], row["key"], row["bytes"], row["begins"]) == (None, None, 0, "")
-    assert "(none)" in text.page(letter)
+    dead_letter = dead_letters.read(Message("dlq", 0, 0, None, None))
+    row = text.row(dead_letter)
+    assert (row["time"], row["key"], row["bytes"], row["preview"]) == (None, None, 0, "")
+    assert "(none)" in text.page(dead_letter)
     assert "(empty)" in text.page(dead_letters.read(Message("dlq", 0, 0, None, b"")))
 
 
 def test_long_cells_are_cut_to_their_width() -> None:
-    letter = dead_letters.read(Message("dlq", 0, 0, "é".encode() * 25, b"x" * 60))
-    assert text.row(letter)["key"] == "é" * 23 + "…"
-    assert text.row(letter)["begins"] == "x" * 60
-    letter = dead_letters.read(Message("dlq", 0, 0, "😀".encode() * 25, b"x" * 100_000))
-    assert text.row(letter)["key"] == "😀" * 23 + "…"
-    assert text.row(letter)["begins"] == "x" * 59 + "…"
+    dead_letter = dead_letters.read(Message("dlq", 0, 0, "é".encode() * 25, b"x" * 60))
+    assert text.row(dead_letter)["key"] == "é" * 23 + "…"
+    assert text.row(dead_letter)["preview"] == "x" * 60
+    dead_letter = dead_letters.read(Message("dlq", 0, 0, "😀".encode() * 25, b"x" * 100_000))
+    assert text.row(dead_letter)["key"] == "😀" * 23 + "…"
+    assert text.row(dead_letter)["preview"] == "x" * 59 + "…"

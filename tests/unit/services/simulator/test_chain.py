@@ -103,7 +103,7 @@ def test_a_whole_mission_too(rollover: float, full: int) -> None:
         assert row == pytest.approx(enumerated(history, rollover, full), rel=1e-9)
 
 
-def test_the_enumeration_is_a_law() -> None:
+def test_the_enumeration_sums_to_one() -> None:
     """Over all clicks that can follow, and with the end of the session, it sums to 1."""
     for persona in range(2):
         assert sum(begin((i,), persona, 1.0) for i in range(8)) == pytest.approx(1)
@@ -115,8 +115,8 @@ def test_a_batch_larger_than_one_part_is_whole() -> None:
     histories = np.random.default_rng(0).integers(1, 9, (2500, 4))
     together = CHAIN.next_click(np.array(PERSONAS), histories, 1.0, 10)
     assert together.shape == (2500, 8)
-    exclusive_lock = CHAIN.next_click(np.array(PERSONAS), histories[2400:2401], 1.0, 10)
-    assert together[2400] == pytest.approx(exclusive_lock[0])
+    alone = CHAIN.next_click(np.array(PERSONAS), histories[2400:2401], 1.0, 10)
+    assert together[2400] == pytest.approx(alone[0])
     assert CHAIN.next_click(np.array(PERSONAS), histories[:0], 1.0, 10).shape == (0, 8)
 
 
@@ -127,7 +127,7 @@ def test_the_visits_are_stationary() -> None:
     assert again == pytest.approx(law)
 
 
-def test_a_sampler_draws_its_law_and_nothing_impossible() -> None:
+def test_a_sampler_draws_its_distribution_and_nothing_impossible() -> None:
     law = np.array(
         [[0.0, 0.3, 0.0, 0.7, 0.0], [1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]]
     )

@@ -88,7 +88,7 @@ def test_four_pairs_of_missions_differ_in_order_and_outcome(world: MissionWorld)
         assert not set(one.closers) & set(other.closers)
 
 
-def test_the_mix_follows_from_the_sources_click_probabilities(world: MissionWorld) -> None:
+def test_mission_shares_follow_from_the_sources_click_probabilities(world: MissionWorld) -> None:
     category_of = {name: category for category, names in PRODUCTS.items() for name in names}
     for persona, name in enumerate(PERSONAS):
         likes = dict(zip(CATEGORIES, CLICK_PROBABILITY[name], strict=True))
@@ -96,7 +96,7 @@ def test_the_mix_follows_from_the_sources_click_probabilities(world: MissionWorl
             np.mean([likes[category_of[product]] for product in (*m.openers, *m.closers)])
             for m in MISSIONS.values()
         ]
-        assert world.mix[persona] == pytest.approx(np.array(means) / sum(means))
+        assert world.mission_shares[persona] == pytest.approx(np.array(means) / sum(means))
     assert world.next_click.sum(axis=1) == pytest.approx(1)
 
 
@@ -162,7 +162,7 @@ def test_a_session_begins_with_the_mission_or_a_detour(world: MissionWorld, log:
     personas = world.persona[log.user_ids[log.users[first]].astype(int)]
     for persona in range(len(PERSONAS)):
         law = 0.15 * world.next_click[persona]
-        for share, mission in zip(world.mix[persona], MISSIONS.values(), strict=True):
+        for share, mission in zip(world.mission_shares[persona], MISSIONS.values(), strict=True):
             law[row_of[mission.openers[0]]] += 0.85 * share
         counts = np.bincount(items[personas == persona], minlength=50)
         expected = law * counts.sum()
@@ -228,7 +228,7 @@ def test_what_happens_is_as_probable_as_the_ceiling_says(
         assert abs((item[chosen] - p).sum()) < 4 * np.sqrt((p * (1 - p)).sum())
 
 
-def test_no_other_law_explains_the_clicks_better(
+def test_no_other_distribution_explains_the_clicks_better(
     world: MissionWorld, situation: tuple[Samples, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases, rollover = situation
@@ -251,7 +251,7 @@ def test_no_other_law_explains_the_clicks_better(
         with monkeypatch.context() as changed:
             changed.setattr(missions, name, value)
             assert loss(MissionWorld().next_click_given_history(cases.histories, rollover)) > best
-    other_way = np.roll(world.mix, 1, axis=1)
+    other_way = np.roll(world.mission_shares, 1, axis=1)
     chain = missions.mission_chain(world.missions, world.next_click, other_way)
     with monkeypatch.context() as changed:
         changed.setattr(world, "chain", chain)
@@ -323,16 +323,18 @@ def test_the_order_of_the_openers_decides(world: MissionWorld) -> None:
     assert law[1, kibble - 1] > 0.3 > 0.05 > law[1, treats - 1]
 
 
-def test_without_a_history_the_ceiling_is_the_law_of_the_first_click(world: MissionWorld) -> None:
+def test_without_a_history_the_ceiling_is_the_distribution_of_the_first_click(
+    world: MissionWorld,
+) -> None:
     law = world.next_click_given_history(np.zeros((1, 10), np.int64), rollover=0.0)[0]
     personas = np.bincount(world.persona) / 1000
     first = np.einsum("p,ps,psi->i", personas, world.chain.start, world.chain.emission)
     assert law == pytest.approx(first)
 
 
-def test_fashion_changes_what_is_begun_and_sold() -> None:
-    fashion = {"fussy cat": 0.0, "back from the woods": 0.0, "day in the park": 5.0}
-    plain, other = MissionWorld(), MissionWorld(fashion=fashion)
+def test_mission_popularity_changes_what_is_begun_and_sold() -> None:
+    popularity = {"fussy cat": 0.0, "back from the woods": 0.0, "day in the park": 5.0}
+    plain, other = MissionWorld(), MissionWorld(mission_popularity=popularity)
     assert np.array_equal(plain.persona, other.persona)
     before, after = plain.clicks(50_000, seed=1), other.clicks(50_000, seed=1)
     gone = {*MISSIONS["fussy cat"].openers, *MISSIONS["fussy cat"].closers}

@@ -17,6 +17,7 @@ from nextclick.services.simulator.shop import Shop
 from nextclick.services.simulator.world import World
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.schemas import uuid7
+from tests.unit.builders import source_clicks
 
 
 class Clock:
@@ -127,7 +128,7 @@ def test_event_ids_are_version_7_and_sort_by_time() -> None:
 
 
 def test_a_log_ends_now_and_comes_at_its_rate() -> None:
-    clicks = World().fast_clicks(20_000, seed=1)
+    clicks = source_clicks(World(), 20_000, seed=1)
     frame = click_frame(clicks, last_timestamp_ms=10_000_000, rate=200, seed=1)
     assert frame["timestamp"].iloc[-1] == 10_000_000
     assert np.diff(frame["timestamp"]).tolist() == [5] * (len(frame) - 1)
@@ -197,6 +198,6 @@ def test_any_event_id_is_a_uuid_of_version_7(at: int, randomness: bytes, later: 
 
 
 def test_a_log_of_no_clicks_is_an_empty_frame() -> None:
-    frame = click_frame(World().fast_clicks(0, seed=1), 10_000, rate=10, seed=1)
+    frame = click_frame(source_clicks(World(), 0, seed=1), 10_000, rate=10, seed=1)
     assert list(frame.columns) == ["event_id", "user_id", "item_id", "timestamp"]
     assert len(frame) == 0

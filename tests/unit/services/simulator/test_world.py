@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextclick.services.simulator.world import CATEGORIES, CLICK_PROBABILITY, PERSONAS, World
+from tests.unit.builders import source_clicks
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +41,10 @@ def test_products_and_personas_are_the_sources(world: World) -> None:
     }
 
 
-def test_the_fast_generator_obeys_the_same_law(world: World) -> None:
+def test_traffic_has_the_click_probabilities_of_the_source(world: World) -> None:
     """Clicks per persona and category: every count within five standard deviations."""
     n = 4_000_000
-    clicks = world.fast_clicks(n, seed=5)
+    clicks = source_clicks(world, n, seed=5)
     personas = np.bincount(world.persona, minlength=len(PERSONAS))
     for persona, category in itertools.product(range(len(PERSONAS)), range(len(CATEGORIES))):
         p = CLICK_PROBABILITY[PERSONAS[persona]][category]
@@ -53,8 +54,8 @@ def test_the_fast_generator_obeys_the_same_law(world: World) -> None:
         assert abs(count - met * p) < 5 * np.sqrt(met * p)
 
 
-def test_the_fast_generator_meets_users_and_products_uniformly(world: World) -> None:
-    clicks = world.fast_clicks(2_000_000, seed=6)
+def test_traffic_draws_users_and_products_uniformly(world: World) -> None:
+    clicks = source_clicks(world, 2_000_000, seed=6)
     weight = 1 / world.click_probability[world.persona[clicks.users], clicks.items - 1]
     for ids, n in ((clicks.users, 1000), (clicks.items - 1, 50)):
         met = np.bincount(ids, weights=weight, minlength=n)  # unbiased estimate of meetings
@@ -62,20 +63,18 @@ def test_the_fast_generator_meets_users_and_products_uniformly(world: World) -> 
         assert met.std() / met.mean() < 0.2
 
 
-def test_both_generators_click_equally_often(world: World) -> None:
+def test_traffic_has_as_many_clicks_as_the_source_log(world: World) -> None:
     source = len(world.source_clicks(200_000).users) / 200_000
-    fast = len(world.fast_clicks(5_000_000, seed=1).users) / 5_000_000
-    assert source == pytest.approx(fast, abs=5 * np.sqrt(0.21 * 0.79 / 200_000))
+    traffic = len(source_clicks(world, 5_000_000, seed=1).users) / 5_000_000
+    assert source == pytest.approx(traffic, abs=5 * np.sqrt(0.21 * 0.79 / 200_000))
 
 
-def test_fast_clicks_are_reproducible_and_a_shorter_log_is_a_prefix(world: World) -> None:
-    long = world.fast_clicks(1_500_000, seed=3)
-    short = world.fast_clicks(700_000, seed=3)
-    assert np.array_equal(long.users[: len(short.users)], short.users)
-    assert np.array_equal(long.items[: len(short.items)], short.items)
-    assert (np.diff(long.interactions) > 0).all()
-    assert long.interactions[-1] < 1_500_000
-    assert not np.array_equal(world.fast_clicks(700_000, seed=4).items, short.items)
+def test_traffic_is_reproducible(world: World) -> None:
+    first, again = (source_clicks(world, 700_000, seed=3) for _ in range(2))
+    for column, same in zip(first, again, strict=True):
+        assert np.array_equal(column, same)
+    assert (np.diff(first.interactions) > 0).all()
+    assert not np.array_equal(source_clicks(world, 700_000, seed=4).items, first.items)
 
 
 def test_the_ceiling_is_bayes(world: World) -> None:
@@ -96,15 +95,6 @@ def test_without_a_history_the_ceiling_is_the_mixture(world: World) -> None:
     assert got.sum() == pytest.approx(1.0)
 
 
-def test_a_log_that_ends_in_a_later_chunk_is_a_prefix_too(world: World) -> None:
-    long = world.fast_clicks(2_100_000, seed=3)
-    for interactions in (0, 1_000_000, 1_000_001, 1_200_000):
-        short = world.fast_clicks(interactions, seed=3)
-        assert len(short.users) == (long.interactions < interactions).sum()
-        for ours, theirs in zip(short, long, strict=True):
-            assert np.array_equal(ours, theirs[: len(ours)])
-
-
 def test_drawing_the_sources_log_does_not_use_the_world_up(world: World) -> None:
     long, short = world.source_clicks(2000), world.source_clicks(1000)
     for ours, theirs in zip(short, long, strict=True):
@@ -115,7 +105,7 @@ def test_drawing_the_sources_log_does_not_use_the_world_up(world: World) -> None
 
 def test_given_the_persona_clicks_are_independent(world: World) -> None:
     """Chi-square of a shopper's click against the one before, category by category."""
-    clicks = world.fast_clicks(3_000_000, seed=8)
+    clicks = source_clicks(world, 3_000_000, seed=8)
     order = np.argsort(clicks.users, kind="stable")
     users, category = clicks.users[order], world.category[clicks.items[order] - 1]
     same = users[1:] == users[:-1]
@@ -127,7 +117,7 @@ def test_given_the_persona_clicks_are_independent(world: World) -> None:
         assert ((table - expected) ** 2 / expected).sum() < 50  # 16 degrees: p < 0.00003
 
 
-def test_the_next_click_law_is_the_click_law_in_shares(world: World) -> None:
+def test_next_click_probabilities_are_normalised_click_probabilities(world: World) -> None:
     assert world.next_click.sum(axis=1) == pytest.approx(1.0)
     ratio = world.click_probability / world.next_click
     assert ratio == pytest.approx(np.repeat(ratio[:, :1], 50, axis=1))

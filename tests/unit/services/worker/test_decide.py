@@ -47,7 +47,7 @@ def test_batches_keep_the_order_the_size_and_the_limit(
             since_commit.clear()
         since_commit += batch
         assert len(batch) <= size
-        assert uncommitted == decide.users(since_commit)
+        assert uncommitted == decide.clicks_per_user(since_commit)
         assert max(uncommitted.values(), default=0) <= limit
         taken += batch
     assert taken == everything
@@ -57,7 +57,7 @@ def test_decoding_keeps_the_reason() -> None:
     good, bad = decide.decode([click_message("u", "e"), message(b"{")])
     assert isinstance(good.outcome, Click)
     assert isinstance(bad.outcome, BadClick)
-    assert decide.bad([good, bad]) == [(bad.message, bad.outcome)]
+    assert decide.bad_clicks([good, bad]) == [(bad.message, bad.outcome)]
 
 
 def test_an_answer_carries_all_that_recomputing_it_takes() -> None:

@@ -166,7 +166,7 @@ def test_with_an_unknown_outcome_the_client_is_thrown_away_before_going_on() -> 
     with pytest.raises(Unavailable, match="still away"):
         ours.finish()
     assert ours.is_open
-    with pytest.raises(CommitRefused, match="nobody knows"):
+    with pytest.raises(CommitRefused, match="outcome of a transaction is unknown"):
         ours.finish()
     assert kafka.reconnected == 1
     assert not ours.is_open
@@ -180,7 +180,7 @@ def test_what_went_wrong_within_a_rebalance_is_said_after_it(rebalance: str) -> 
     ours = guarantee(kafka)
     submit(ours, 5)
     getattr(ours, rebalance)()
-    ours.forget({0})
+    ours.drop_partitions({0})
     ours.submit(batch(9))
     assert ours.is_open
     with pytest.raises(CommitRefused, match="illegal generation"):
@@ -209,7 +209,7 @@ def test_before_a_partition_goes_everything_is_committed() -> None:
     assert kafka.begun == [{0: 5}, {0: 9}]
 
 
-def test_what_is_queued_when_partitions_are_lost_is_left_to_their_next_owner() -> None:
+def test_queued_batches_of_lost_partitions_are_dropped() -> None:
     """Its transaction would be shown no member and no generation, and Kafka would commit it."""
     kafka, ours = one_open_one_queued()
     kafka.group = "no member"

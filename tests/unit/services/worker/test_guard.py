@@ -17,7 +17,7 @@ from nextclick.shared.model import Ranking
 from nextclick.shared.model.scorer import Fallback
 from nextclick.shared.registry import ServedModel
 from nextclick.shared.runtime import metrics
-from nextclick.shared.runtime.logs import JsonLine
+from nextclick.shared.runtime.logs import JsonFormatter
 from nextclick.shared.schemas import Click, ScoredItem
 
 CLICKS = 400
@@ -121,14 +121,14 @@ def test_a_worse_model_goes_and_the_one_before_serves_again(
     assert 200 <= versions.count("v2") <= 260  # 200 judged, and the first click of 40 users
     (error,) = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert error.getMessage().startswith("rolled back from model v2 to v1, worse: HR@10 0.0")
-    said = json.loads(JsonLine("worker").format(error))
+    said = json.loads(JsonFormatter("worker").format(error))
     assert (said["model_version"], said["previous_version"]) == ("v1", "v2")
     assert said["reason"] == "worse"
     assert counter.get() == before + 1
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
-def test_scores_that_are_no_numbers_reach_nobody(shop: Shop, score: float) -> None:
+def test_scores_that_are_not_finite_are_not_served(shop: Shop, score: float) -> None:
     shop.swap("v2", Model())
     shop.serve(10)
     shop.swap("v3", Model(score=score))
@@ -155,7 +155,7 @@ def test_a_slow_model_goes(shop: Shop) -> None:
     assert shop.back == [("v2", "v1")]
 
 
-def test_without_another_model_the_popular_items_take_the_place_of_no_numbers(
+def test_without_another_model_popular_items_replace_scores_that_are_not_finite(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     shop = Shop()
@@ -177,13 +177,15 @@ def test_without_another_model_an_error_is_raised() -> None:
 
 
 @pytest.mark.parametrize("on_trial", [True, False])
-def test_whom_a_person_went_back_to_is_not_rolled_back(shop: Shop, on_trial: bool) -> None:
+def test_a_version_that_a_person_went_back_to_is_not_rolled_back(
+    shop: Shop, on_trial: bool
+) -> None:
     shop.swap("v0", Model(USELESS), on_trial=on_trial)
     shop.serve(300)
     assert shop.back == ([("v0", "v1")] if on_trial else [])
 
 
-def test_zero_clicks_turn_it_off() -> None:
+def test_zero_guard_clicks_disable_the_guard() -> None:
     shop = Shop(clicks=0)
     shop.swap("v1", Model())
     shop.serve(300)
@@ -201,14 +203,14 @@ def test_the_rest_of_a_batch_that_was_cut_is_answered_by_the_old_model(shop: Sho
     assert shop.back == [("v2", "v1")]
 
 
-def test_a_version_that_is_promoted_anew_is_watched_anew(shop: Shop) -> None:
+def test_a_version_that_is_promoted_again_is_on_trial_again(shop: Shop) -> None:
     for _ in range(2):
         shop.swap("v2", Model(USELESS))
         shop.serve(200)
     assert shop.back == [("v2", "v1")] * 2
 
 
-def test_a_newer_version_is_held_against_the_last_that_came_through(shop: Shop) -> None:
+def test_a_newer_version_is_compared_with_the_last_that_passed_its_trial(shop: Shop) -> None:
     """v2 is useless and v3 no better than v2; that v2 was hardly seen does not save v3."""
     shop.swap("v2", Model(USELESS))
     shop.serve(10)
@@ -217,7 +219,7 @@ def test_a_newer_version_is_held_against_the_last_that_came_through(shop: Shop) 
     assert shop.back == [("v3", "v1")]
 
 
-def test_the_old_model_is_kept_as_long_as_the_watch_lasts() -> None:
+def test_the_old_model_is_kept_until_the_trial_ends() -> None:
     shop = Shop()
     shop.swap("v1", Model(), on_trial=False)
     shop.serve(300)
@@ -275,7 +277,7 @@ def test_memory_is_bounded() -> None:
     assert grown < 500_000
 
 
-def test_who_clicked_last_is_remembered() -> None:
+def test_the_lists_of_the_last_users_are_kept() -> None:
     shop = Shop(users=2)
     model = shop.swap("v1", Model(), on_trial=False)
     for i, user in enumerate(["a", "b", "a", "c"]):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from nextclick.bench.promise import same_list
+from nextclick.bench.agreement import lists_agree
 from nextclick.services.worker.at_least_once import COMMIT_POLL_SECONDS
 from nextclick.services.worker.exactly_once import ExactlyOnce
 from nextclick.services.worker.guarantee import (
@@ -46,7 +46,7 @@ def test_the_steps_come_in_their_order() -> None:
     ]
 
 
-def test_whoever_wants_to_know_hears_of_every_step() -> None:
+def test_on_step_is_called_for_every_step() -> None:
     stage, heard = Stage([click(1)]), list[str]()
     ours = worker(stage)
     ours.on_step = ours.guarantee._on_step = heard.append  # type: ignore[attr-defined]
@@ -54,7 +54,7 @@ def test_whoever_wants_to_know_hears_of_every_step() -> None:
     assert tuple(heard) == STEPS
 
 
-def test_nothing_read_nothing_done() -> None:
+def test_a_poll_without_messages_does_nothing() -> None:
     stage = Stage([])
     worker(stage).step()
     assert stage.events == []
@@ -85,7 +85,7 @@ def test_nothing_is_committed_ahead_of_an_acknowledgement(acknowledged: list[int
     assert stage.events[-1] == ("commit", 1 + len(acknowledged) if 1 in acknowledged else 1)
 
 
-def test_commits_are_apart() -> None:
+def test_commits_are_commit_seconds_apart() -> None:
     stage = Stage([click(i, user=f"u{i}") for i in range(12)])
     stage.poll_takes = 0.03
     ours = worker(stage, max_batch=1)
@@ -187,7 +187,9 @@ def test_a_worker_that_waits_for_a_hot_users_commit_still_serves_a_rebalance() -
     assert len(stage.answers()) == LIMIT + 1
 
 
-def test_before_partitions_go_what_is_open_is_finished_and_what_is_waiting_is_dropped() -> None:
+def test_when_partitions_are_revoked_open_batches_are_finished_and_waiting_messages_dropped() -> (
+    None
+):
     stage = Stage(
         [click(0, "a"), click(1, "b", partition=1)]
         + [click(2 + i, "a") for i in range(LIMIT)]
@@ -255,8 +257,8 @@ def test_every_click_is_answered_from_its_own_history() -> None:
     assert got[6].history == ["1", "3", "5", "7"]
     assert got[8].fallback == "unknown_items"
     for answer in got:
-        (exclusive_lock,) = stage.model.scorer.recommend([answer.history])
-        assert same_list(answer.items, exclusive_lock.items)
+        (alone,) = stage.model.scorer.recommend([answer.history])
+        assert lists_agree(answer.items, alone.items)
         assert (answer.model_version, answer.scored_at) == ("v1", 12345)
     assert [m.key for m in stage.sent] == [a.user_id.encode() for a in got]
 
@@ -348,7 +350,7 @@ def test_a_click_has_waited_until_its_answer_was_acknowledged() -> None:
     assert metrics.CLICK_TO_ACKNOWLEDGED._sum.get() - before == pytest.approx(0.25)
 
 
-def test_while_kafka_has_answers_in_hand_it_looks_often() -> None:
+def test_polls_are_short_while_answers_are_not_acknowledged() -> None:
     stage = Stage([click(0, "a")])
     stage.acknowledges, stage.poll_takes = False, 0.0
     ours = worker(stage)
@@ -370,14 +372,14 @@ def test_a_click_from_the_future_has_waited_no_time() -> None:
     assert metrics.CLICK_TO_ACKNOWLEDGED._sum.get() == before
 
 
-def test_dead_letters_are_said_once_per_batch(caplog: pytest.LogCaptureFixture) -> None:
+def test_dead_letters_are_logged_once_per_batch(caplog: pytest.LogCaptureFixture) -> None:
     worker(Stage([garbage(i, partition=3) for i in range(5)])).step()
     (warning,) = caplog.records
     assert "dead-lettered 5 messages" in warning.message
     assert "clicks/3/0" in warning.message
 
 
-def test_a_bug_is_not_waited_out_and_nothing_is_finished_after_it() -> None:
+def test_a_bug_is_not_retried_and_nothing_is_finished_after_it() -> None:
     stage = Stage([click(1), click(2, "v")])
     ours = worker(stage, max_batch=1)
     stage.acknowledges = False
@@ -402,7 +404,7 @@ def test_what_kafka_refuses_for_good_ends_the_worker() -> None:
     assert "commit" not in stage.names()
 
 
-def test_with_too_much_open_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_waits_with_too_many_open_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nextclick.services.worker.at_least_once.MAX_OPEN_CLICKS", 6)
     stage = Stage([click(i, user=f"u{i}") for i in range(10)])
     stage.acknowledges, stage.poll_takes = False, 0.0

@@ -76,7 +76,7 @@ def test_better_models_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), [(0.9, 0.8), (0.5, 0.4), (0.2, 0.1)])
-def test_a_tenth_less_is_found(old: float, new: float) -> None:
+def test_a_hit_rate_lower_by_a_tenth_is_found(old: float, new: float) -> None:
     found = [watched(old, new, seed) for seed in range(200)]
     assert sum(reason == "worse" for reason, _ in found) >= 198
     assert np.median([after for _, after in found]) <= CLICKS / 2
@@ -127,10 +127,10 @@ def test_a_look_that_comes_too_early_is_put_off() -> None:
 
 
 def test_users_whose_clicks_are_alike_are_more_noise() -> None:
-    exclusive_lock = [(1, 1)] * 50 + [(0, 1)] * 50
+    alone = [(1, 1)] * 50 + [(0, 1)] * 50
     alike = [(10, 10)] * 5 + [(0, 10)] * 5
     new = HitRate(30, 100, tuple([(1, 1)] * 30 + [(0, 1)] * 70))
-    z = [z_of_drop(HitRate(50, 100, tuple(users)), new) for users in (exclusive_lock, alike)]
+    z = [z_of_drop(HitRate(50, 100, tuple(users)), new) for users in (alone, alike)]
     assert 0 < z[1] < 0.5 * z[0]
 
 
@@ -199,7 +199,7 @@ def test_a_model_that_is_slow_now_and_then_is_found() -> None:
     assert found.count("slower") >= 18
 
 
-def test_the_usual_is_not_slow() -> None:
+def test_usual_times_are_not_slow() -> None:
     assert {Timed(seed).until_over(slow=0.05, share=0.01) for seed in range(50)} == {None}
 
 
@@ -215,7 +215,7 @@ def test_a_busy_moment_is_not_a_slow_model() -> None:
     assert timed.until_over(slow=0.05, share=0.0) is None
 
 
-def test_a_watch_does_not_end_while_the_model_seems_slow() -> None:
+def test_a_trial_does_not_end_while_the_model_seems_slow() -> None:
     timed = Timed()
     for _ in range(CLICKS):
         timed.new.judge("u", True)
@@ -231,7 +231,7 @@ def test_larger_batches_may_take_longer() -> None:
         assert timed.batch(0.05, clicks=200) is None, "no batch of that size was timed before"
 
 
-def test_a_watch_ends_even_if_nobody_comes_back() -> None:
+def test_a_trial_ends_even_if_no_user_returns() -> None:
     watch = Trial(VersionStats("new", CLICKS), judged(1000, CLICKS), CLICKS)
     for _ in range(20 * CLICKS):
         assert not watch.over

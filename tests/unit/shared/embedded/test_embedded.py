@@ -172,7 +172,7 @@ def test_jars_are_fetched_once_and_then_without_network(
     assert capsys.readouterr().err == ""
 
 
-def test_who_starts_at_the_same_moment_fetches_nothing_twice(repository: Repository) -> None:
+def test_two_that_start_at_the_same_moment_download_once(repository: Repository) -> None:
     together = threading.Barrier(4)
 
     def ask() -> list[Path]:

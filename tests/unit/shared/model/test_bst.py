@@ -10,7 +10,7 @@ from torch.nn import functional
 from nextclick.shared.model import BST, BSTConfig
 from nextclick.shared.model.bst_network import Network
 from nextclick.shared.windows import HISTORY_LENGTH
-from tests.unit.builders import bst
+from tests.unit.builders import bst, votes
 
 
 @pytest.fixture
@@ -126,12 +126,12 @@ def test_what_a_session_is_about_lies_among_its_items(model: BST) -> None:
 
 def test_a_window_is_scored_alike_beside_longer_and_shorter_ones(model: BST) -> None:
     with torch.no_grad():
-        exclusive_lock = model(left_padded(5, 6))
+        alone = model(left_padded(5, 6))
         beside = model(torch.cat([left_padded(9), left_padded(5, 6), left_padded(*range(1, 11))]))
-    assert torch.allclose(beside[1], exclusive_lock[0], atol=1e-5)
+    assert torch.allclose(beside[1], alone[0], atol=1e-5)
 
 
-def test_where_an_item_stands_matters(model: BST) -> None:
+def test_the_position_of_an_item_matters(model: BST) -> None:
     with torch.no_grad():
         assert not torch.allclose(model(left_padded(5, 6)), model(left_padded(6, 5)), atol=1e-3)
 
@@ -140,11 +140,11 @@ def test_its_logits_are_log_probabilities_of_network_and_neighbours(model: BST) 
     window = left_padded(5, 6)
     with torch.no_grad():
         network = torch.softmax(model.logits(window, model.catalogue()), dim=1)
-        votes = model.neighbours.votes(window)
-        assert torch.allclose(model(window).exp(), 0.8 * network + 0.2 * votes, atol=1e-6)
+        expected = 0.8 * network + 0.2 * votes(model.neighbours, window)
+        assert torch.allclose(model(window).exp(), expected, atol=1e-6)
 
 
-def test_a_fresh_model_has_no_opinion_on_repeats_or_neighbours() -> None:
+def test_a_fresh_model_has_no_repeat_bonus_and_no_neighbours() -> None:
     fresh = BST(BSTConfig(items=9, embed_dim=8, heads=2)).eval()
     with torch.no_grad():
         network = torch.log_softmax(fresh.logits(left_padded(3), fresh.catalogue()), dim=1)

@@ -75,9 +75,9 @@ def test_a_window_alone_is_encoded_without_a_mask(preset: str, length: int) -> N
     with torch.inference_mode():
         catalogue = model.catalogue()
         encoder = model.serving_encoder(catalogue)
-        exclusive_lock = model.score(encoder(window[:, -length:]), catalogue)
+        alone = model.score(encoder(window[:, -length:]), catalogue)
         expected = model.logits(window, catalogue)
-    assert torch.allclose(exclusive_lock, expected, atol=1e-5, rtol=1e-6)
+    assert torch.allclose(alone, expected, atol=1e-5, rtol=1e-6)
 
 
 def test_weights_are_those_of_the_moment_the_encoder_was_made() -> None:

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextclick.bench.promise import same_list
+from nextclick.bench.agreement import lists_agree
 from nextclick.shared.model import Constraints, Ranking, Scorer
 from tests.unit.builders import CPU, checkpoint
 
@@ -25,7 +25,7 @@ def mask(columns: set[int] | None) -> torch.Tensor | None:
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(histories, constraints), min_size=1, max_size=20))
-def test_a_list_is_the_whole_ranking_without_what_the_choice_excludes(
+def test_a_list_is_the_whole_ranking_without_what_the_constraints_exclude(
     asked: list[tuple[list[str], tuple[int, set[int] | None, bool]]],
 ) -> None:
     got = SCORER.recommend(
@@ -39,15 +39,15 @@ def test_a_list_is_the_whole_ranking_without_what_the_choice_excludes(
             never |= set(history[-10:])
         assert ranking.fallback == full.fallback
         allowed = [item for item in full.items if item.item_id not in never]
-        assert same_list(ranking.items, allowed[:k])
+        assert lists_agree(ranking.items, allowed[:k])
 
 
-def test_without_choices_nothing_changes() -> None:
+def test_without_constraints_nothing_changes() -> None:
     asked = [["1", "2"], [], ["99"]]
     with_choices = SCORER.recommend(asked, [Constraints(10)] * 3)
     for ours, plain in zip(with_choices, SCORER.recommend(asked), strict=True):
         assert ours.fallback == plain.fallback
-        assert same_list(ours.items, plain.items)
+        assert lists_agree(ours.items, plain.items)
 
 
 def test_rules_hold_where_a_shortlist_would_be_ranked() -> None:

@@ -20,6 +20,7 @@ from nextclick.trainer.fit.cooccurrence import (
     item_vectors,
     set_neighbours,
 )
+from tests.unit.builders import votes
 
 ITEMS = 6
 session_lists = st.lists(st.lists(st.integers(1, ITEMS), min_size=1, max_size=14), max_size=8)
@@ -74,7 +75,7 @@ def test_neighbours_are_those_of_a_naive_count(lists: list[list[int]], per_item:
     assert not neighbours.shares[0].any()
 
 
-def test_an_item_stands_by_itself_the_less_company_it_had() -> None:
+def test_an_item_that_is_clicked_alone_is_a_stronger_neighbour_of_itself() -> None:
     neighbours = counted([[1, 2], [1, 3], [4], [4, 5]], ITEMS)
     itself = {row: neighbours.shares[row][neighbours.rows[row] == row].item() for row in (1, 2, 4)}
     assert 0 < itself[1] < itself[4] < 1
@@ -84,14 +85,14 @@ def test_an_item_stands_by_itself_the_less_company_it_had() -> None:
 def test_newer_clicks_vote_more_and_votes_are_shares() -> None:
     neighbours = counted([[1, 2], [3, 4], [3, 4], [3, 5]], 3)
     windows = torch.tensor([[0] * 8 + [1, 3], [0] * 8 + [3, 1], [0] * 9 + [6], [0] * 10])
-    votes = neighbours.votes(windows)
-    of_one, of_three = (neighbours.votes(torch.tensor([[0] * 9 + [row]]))[0] for row in (1, 3))
+    found = votes(neighbours, windows)
+    of_one, of_three = (votes(neighbours, torch.tensor([[0] * 9 + [row]]))[0] for row in (1, 3))
     newer, older = 1 / (1 + AGE_DECAY), AGE_DECAY / (1 + AGE_DECAY)
-    assert torch.allclose(votes[0], older * of_one + newer * of_three)
-    assert torch.allclose(votes[1], newer * of_one + older * of_three)
-    assert votes[2].tolist() == [0, 0, 0, 0, 0, 1]  # never clicked: it knows itself alone
-    assert not votes[3].any()
-    assert torch.allclose(votes[:3].sum(dim=1), torch.ones(3))
+    assert torch.allclose(found[0], older * of_one + newer * of_three)
+    assert torch.allclose(found[1], newer * of_one + older * of_three)
+    assert found[2].tolist() == [0, 0, 0, 0, 0, 1]  # never clicked: it knows itself alone
+    assert not found[3].any()
+    assert torch.allclose(found[:3].sum(dim=1), torch.ones(3))
     assert torch.isfinite(neighbours.mix(torch.zeros(4, ITEMS), windows)).all()
 
 
@@ -102,7 +103,7 @@ def test_the_mixture_is_one_of_probabilities(weight: float) -> None:
     torch.manual_seed(0)
     windows = torch.tensor([[0] * 8 + [1, 3], [0] * 8 + [3, 3]])
     logits = torch.randn(2, ITEMS)
-    expected = (1 - weight) * torch.softmax(logits, dim=1) + weight * neighbours.votes(windows)
+    expected = (1 - weight) * torch.softmax(logits, dim=1) + weight * votes(neighbours, windows)
     assert torch.allclose(neighbours.mix(logits, windows).exp(), expected, atol=1e-6)
 
 
@@ -129,7 +130,7 @@ def test_more_dimensions_than_items_and_no_clicks_at_all_are_fine() -> None:
     assert not item_vectors(count_pairs(sessions_of([]), 11), dimensions=4).any()
 
 
-def test_a_cold_model_starts_where_counting_puts_its_items() -> None:
+def test_a_cold_model_starts_with_the_item_vectors_of_the_counts() -> None:
     torch.manual_seed(0)
     model = BST(BSTConfig(items=11, embed_dim=8, heads=2))
     initialise_item_vectors(model, count_pairs(groups(0), 11), known=0)
@@ -142,7 +143,7 @@ def test_a_cold_model_starts_where_counting_puts_its_items() -> None:
     assert weight.requires_grad
 
 
-def test_a_new_item_starts_amid_its_neighbours_and_old_ones_stay() -> None:
+def test_a_new_item_starts_at_the_mean_of_its_neighbours_and_old_ones_stay() -> None:
     torch.manual_seed(0)
     model = BST(BSTConfig(items=11, embed_dim=8, heads=2))
     initialise_item_vectors(model, count_pairs(groups(0), 11), known=0)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nextclick.shared.model.source_bst
-from nextclick.bench.promise import same_list
+from nextclick.bench.agreement import lists_agree
 from nextclick.shared.errors import CheckpointError
 from nextclick.shared.model import Checkpoint, Scorer
 from nextclick.shared.model.checkpoint import build
@@ -30,7 +30,7 @@ def random_windows(count: int, items: int = 30, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(rows)
 
 
-def test_padding_does_not_speak() -> None:
+def test_padding_does_not_change_scores() -> None:
     torch.manual_seed(1)
     model = checkpoint().model
     histories = random_windows(10)
@@ -81,7 +81,7 @@ class Promise:
             self.scorer.recommend(self.histories[part]), self.expected[part], strict=True
         ):
             assert got.fallback == expected.fallback
-            assert same_list(got.items, expected.items), (got.items, expected.items)
+            assert lists_agree(got.items, expected.items), (got.items, expected.items)
 
 
 @pytest.fixture(
@@ -103,8 +103,8 @@ def test_the_promise_holds_for_batches_of_every_size(promise: Promise, threads: 
         promise.check(data.draw(st.integers(0, MOST_AT_ONCE - size)), size)
 
     check()
-    for exclusive_lock in range(8):
-        promise.check(exclusive_lock, 1)
+    for first in range(8):
+        promise.check(first, 1)
 
 
 def test_answers_are_the_best_items_in_order() -> None:
@@ -123,7 +123,7 @@ def test_without_anything_known_popularity_answers_and_says_so() -> None:
     assert unknown.fallback == "unknown_items"
     assert [item.item_id for item in cold.items] == [str(i) for i in range(1, 11)]
     assert cold.items == unknown.items
-    assert same_list(known.items, SCORER.recommend([["3"]])[0].items)
+    assert lists_agree(known.items, SCORER.recommend([["3"]])[0].items)
 
 
 def test_no_histories_no_answers() -> None:
@@ -150,11 +150,9 @@ def test_the_promise_holds_for_a_catalogue_that_is_scored_in_blocks(
     scorer = Scorer(fresh(SOURCE, 300), CPU, top_k=10)
     batch = random_windows(64, items=300).numpy()
     monkeypatch.setattr(nextclick.shared.model.source_bst, "_BLOCK_ELEMENTS", 128 * 64 * 37)
-    exclusive_lock = torch.cat([scorer.log_probabilities(batch[i : i + 1]) for i in range(64)])
+    alone = torch.cat([scorer.log_probabilities(batch[i : i + 1]) for i in range(64)])
     for size in (2, 7, 8, 9, 33, 64):
-        assert torch.allclose(
-            scorer.log_probabilities(batch[:size]), exclusive_lock[:size], atol=1e-5
-        )
+        assert torch.allclose(scorer.log_probabilities(batch[:size]), alone[:size], atol=1e-5)
 
 
 @given(
@@ -171,7 +169,7 @@ def test_a_history_is_read_as_its_last_ten_clicks_without_the_unknown(
     known = [item for item in history[-HISTORY_LENGTH:] if item != "?"]
     (got,) = SCORER.recommend([history])
     (expected,) = SCORER.recommend([known])
-    assert same_list(got.items, expected.items)
+    assert lists_agree(got.items, expected.items)
     assert (got.fallback is None) == bool(known)
 
 
@@ -193,7 +191,7 @@ def test_popular_items_come_with_their_share_and_ties_in_the_catalogues_order() 
     ]
 
 
-def test_a_model_nobody_clicked_for_yet_can_serve() -> None:
+def test_a_model_without_clicks_can_serve() -> None:
     ours = replace(checkpoint(items=4), popularity=np.zeros(4, np.int64))
     (answer,) = Scorer(ours, CPU, top_k=3).recommend([[]])
     assert [item.score for item in answer.items] == [0.0, 0.0, 0.0]
@@ -237,4 +235,4 @@ def test_a_batch_is_ranked_alike_in_blocks_of_any_size(
     expected = SCORER.recommend(histories)
     monkeypatch.setattr("nextclick.shared.model.scorer._SCORES_PER_BLOCK", cells)
     for got, whole in zip(SCORER.recommend(histories), expected, strict=True):
-        assert same_list(got.items, whole.items)
+        assert lists_agree(got.items, whole.items)

@@ -81,7 +81,5 @@ def test_a_window_alone_gets_what_it_gets_in_a_batch(
     with torch.inference_mode():
         shortlist = Shortlist(model, model.encode, model.catalogue())
         together, _ = shortlist.top(windows, 20)
-        exclusive_lock = torch.cat(
-            [shortlist.top(window.unsqueeze(0), 20)[0] for window in windows]
-        )
-    assert torch.allclose(exclusive_lock, together, rtol=0, atol=1e-5)
+        alone = torch.cat([shortlist.top(window.unsqueeze(0), 20)[0] for window in windows])
+    assert torch.allclose(alone, together, rtol=0, atol=1e-5)

@@ -63,16 +63,16 @@ def test_only_known_items_are_candidates(model: SourceBST) -> None:
     assert torch.allclose(first, scores[:, [0, 29]], atol=1e-6)
 
 
-def test_where_an_item_stands_matters(model: SourceBST) -> None:
+def test_the_position_of_an_item_matters(model: SourceBST) -> None:
     with torch.no_grad():
         assert not torch.allclose(model(left_padded(5, 6)), model(left_padded(6, 5)), atol=1e-4)
 
 
 def test_a_window_is_scored_alike_beside_longer_and_shorter_ones(model: SourceBST) -> None:
     with torch.no_grad():
-        exclusive_lock = model(left_padded(5, 6))
+        alone = model(left_padded(5, 6))
         beside = model(torch.cat([left_padded(9), left_padded(5, 6), left_padded(*range(1, 11))]))
-    assert torch.allclose(beside[1], exclusive_lock[0], atol=1e-5)
+    assert torch.allclose(beside[1], alone[0], atol=1e-5)
 
 
 def test_scoring_holds_no_more_than_its_block_at_once(

@@ -237,7 +237,7 @@ def test_versions_are_sorted_whatever_order_they_were_written_in(registry: Regis
     assert registry.versions()[0].startswith("20260101T")
 
 
-def test_the_way_back_is_bounded(registry: Registry) -> None:
+def test_the_pointers_history_is_bounded(registry: Registry) -> None:
     made = [registry.publish(checkpoint(), datetime(2026, 1, d, tzinfo=UTC)) for d in (1, 2)]
     for _ in range(26):
         for version in made:

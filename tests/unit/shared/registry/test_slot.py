@@ -182,7 +182,7 @@ def test_a_first_model_that_is_broken_is_no_model(
     assert slot.wait(0)
 
 
-def test_an_outage_is_said_again_after_a_minute(
+def test_an_outage_is_logged_again_after_a_minute(
     registry: FakeRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     times = [0.0]
@@ -375,7 +375,7 @@ def test_a_rollback_that_comes_too_late_replaces_nothing(
     assert (served(slot), registry.current) == ("v3", "v3")
 
 
-def test_a_rollback_to_nowhere_is_said(
+def test_a_rollback_without_an_earlier_version_is_logged(
     registry: FakeRegistry,
     slot: ModelSlot,
     rolled_back: Callable[[], None],

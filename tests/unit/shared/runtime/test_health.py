@@ -111,7 +111,7 @@ def test_metrics_say_which_checks_fail(start: Start) -> None:
         metrics.READY.remove(check)  # it is the whole process's
 
 
-def test_many_who_ask_are_one_check_a_second() -> None:
+def test_many_requests_run_one_check_a_second() -> None:
     times, asked = [0.0], []
     probe = Probe(lambda: asked.append(1), clock=lambda: times[0])
     for times[0] in (0.0, 0.5, 0.99, 1.0, 1.5, 2.0):
@@ -146,7 +146,7 @@ def test_closing_gives_the_port_back(start: Start) -> None:
         socket.create_connection(("127.0.0.1", server.port), timeout=1)
 
 
-def test_a_heart_that_beats_in_time_is_well() -> None:
+def test_a_loop_that_beats_in_time_is_healthy() -> None:
     now = [0.0]
     heart = Heartbeat(clock=lambda: now[0])
     heart.check()

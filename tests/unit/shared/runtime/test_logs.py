@@ -28,7 +28,7 @@ class Captured:
     def __init__(self, *secrets: str) -> None:
         self.stream = io.StringIO()
         handler = logging.StreamHandler(self.stream)
-        handler.setFormatter(logs.JsonLine("worker", secrets))
+        handler.setFormatter(logs.JsonFormatter("worker", secrets))
         self.log = logging.Logger("nextclick.shared.test")
         self.log.addHandler(handler)
 
@@ -106,7 +106,7 @@ class Terminal(io.StringIO):
     ],
 )
 def test_a_person_gets_text_and_a_collector_json(
-    monkeypatch: pytest.MonkeyPatch, form: logs.Form, stream: io.StringIO, as_json: bool
+    monkeypatch: pytest.MonkeyPatch, form: logs.LogFormat, stream: io.StringIO, as_json: bool
 ) -> None:
     root = logging.getLogger()
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
@@ -148,7 +148,7 @@ def test_a_person_gets_text_and_a_collector_json(
 def test_a_dead_letters_record_says_where_it_lay_and_which_click_it_meant_to_be(
     value: bytes | None, reason: str, event_id: str | None
 ) -> None:
-    about = decide.about(Message("clicks", 3, 17, b"k", value), BadClick(reason, "why"))
+    about = decide.log_fields(Message("clicks", 3, 17, b"k", value), BadClick(reason, "why"))
     assert about == {
         "event_id": event_id,
         "topic": "clicks",

@@ -79,7 +79,7 @@ class Captured:
     def __init__(self, *secrets: str) -> None:
         self.stream = io.StringIO()
         handler = logging.StreamHandler(self.stream)
-        handler.setFormatter(logs.OneLine("worker", secrets))
+        handler.setFormatter(logs.TextFormatter("worker", secrets))
         self.log = logging.Logger("test")
         self.log.addHandler(handler)
 

@@ -46,7 +46,7 @@ def test_it_goes_on_until_it_works_and_says_so_once_a_minute(
     assert caplog.records[-1].message == "available again"
 
 
-def test_what_works_at_once_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_action_that_succeeds_at_once_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     assert RetryUntilAvailable(Waiting(), logging.getLogger("test"))(failing(0), "x") == "x"  # type: ignore[arg-type]
     assert caplog.records == []
 
@@ -58,7 +58,7 @@ def test_a_stop_ends_the_waiting() -> None:
         RetryUntilAvailable(stop, logging.getLogger("test"))(failing(5), "x")  # type: ignore[arg-type]
 
 
-def test_only_what_time_heals_is_waited_for() -> None:
+def test_only_unavailable_is_retried() -> None:
     def misconfigured() -> None:
         raise ConfigurationError("wrong password")
 
@@ -80,7 +80,9 @@ def test_it_backs_off_by_doubling_up_to_five_seconds() -> None:
     assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
 
 
-def test_each_call_begins_patiently_and_says_so_anew(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_call_starts_with_the_first_delay_and_its_own_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     stop = Waiting()
     until_available = RetryUntilAvailable(stop, logging.getLogger("test"), clock=lambda: stop.now)
     for _ in range(2):

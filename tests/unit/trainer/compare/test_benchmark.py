@@ -70,7 +70,7 @@ def test_keeping_some_clicks_keeps_sessions_apart() -> None:
 @pytest.mark.parametrize(
     ("name", "cases", "hits"), [("source", 4191, 0.43), ("missions", 15604, 0.88)]
 )
-def test_a_world_brings_its_law(name: str, cases: int, hits: float) -> None:
+def test_a_world_has_an_oracle(name: str, cases: int, hits: float) -> None:
     benchmark = WORLDS[name]()
     assert (benchmark.name, benchmark.facts()["test cases"]) == (name, cases)
     assert benchmark.oracle is not None

@@ -74,7 +74,7 @@ def test_only_the_first_few_lines_are_named(tmp_path: Path) -> None:
     assert "9 × empty line (test_sessions.txt, line 2, 3, 4, 5, 6, …)" in str(problem)
 
 
-def test_unusable_and_unknown_test_clicks_are_misses_and_stay_cases(tmp_path: Path) -> None:
+def test_invalid_and_unknown_test_clicks_are_misses_and_stay_cases(tmp_path: Path) -> None:
     benchmark = open_benchmark(folder(tmp_path, GOOD, b"a \xff b new c\n"), 0)
     ids = ["", *benchmark.vocabulary.item_ids]
     assert [ids[t] for t in benchmark.cases.targets] == ["", "b", "", "c"]
@@ -82,7 +82,7 @@ def test_unusable_and_unknown_test_clicks_are_misses_and_stay_cases(tmp_path: Pa
     assert benchmark.clicks_before.tolist() == [1, 2, 3, 4]
 
 
-def test_unusable_training_clicks_are_left_out(tmp_path: Path) -> None:
+def test_invalid_training_clicks_are_left_out(tmp_path: Path) -> None:
     log, _ = read_sessions(folder(tmp_path, b"a \xff b\n\xff c\n" + GOOD, b"a b\n"))
     first = log.users == 0
     assert [log.item_ids[i] for i in log.items[first]] == ["a", "b"]

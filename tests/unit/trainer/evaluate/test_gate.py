@@ -135,7 +135,7 @@ def test_a_first_model_need_only_beat_what_is_served_without_it() -> None:
     assert decide(hitting(0.5), None, hitting(0.3), knn=hitting(0.6)).publish
 
 
-def test_every_rival_that_won_is_named() -> None:
+def test_every_baseline_that_won_is_named() -> None:
     decision = decide(hitting(0.3, seed=1), hitting(0.32, seed=2), hitting(0.31), hitting(0.315))
     assert not decision.publish
     assert "no better than popularity and V-SkNN" in decision.reason
@@ -159,7 +159,7 @@ def test_every_refusal_has_its_word() -> None:
         "no_cases": decide(hitting(0.5, cases=0), None, hitting(0.3, cases=0)),
         "same": decide(half, half, hitting(0.3)),
         "worse": decide(hitting(0.4, seed=1), hitting(0.5, seed=2), hitting(0.3)),
-        "rival": decide(hitting(0.3), None, hitting(0.3)),
+        "baseline": decide(hitting(0.3), None, hitting(0.3)),
     }
     assert {word: decision.refusal for word, decision in words.items()} == {w: w for w in words}
     assert decide(half, None, hitting(0.3)).refusal == ""

@@ -55,7 +55,7 @@ def objective_of(model: SessionModel, train: Samples, recipe: Preset) -> Objecti
             model, sessions_of(pairs.tolist()), recipe.batch_size, recipe.stride
         )
     assert isinstance(model, SourceBST)
-    return CandidateObjective(model, train, recipe.batch_size, recipe.loss, recipe.negatives)
+    return CandidateObjective(model, train, recipe.batch_size, recipe.negatives)
 
 
 def fresh(recipe: Preset) -> SessionModel:
@@ -88,10 +88,9 @@ def right(model: SessionModel) -> float:
     ("recipe", "at_least"),  # by chance it would be 0.05
     [
         (TINY, 0.9),
-        (replace(TINY_SOURCE, loss="cross_entropy", negatives=5), 0.9),
         (TINY_SOURCE, 0.9),
     ],
-    ids=["all items compete", "sampled cross-entropy", "bce"],
+    ids=["all items compete", "source"],
 )
 def test_the_pattern_is_learned(recipe: Preset, at_least: float) -> None:
     model, curve = fitted(recipe, pattern(3000, seed=1))
@@ -164,7 +163,6 @@ def test_epochs_that_do_not_fit_into_the_time_are_left_out(
 
 def test_presets_are_found_by_name() -> None:
     assert preset("source").shape.feedforward == 2048
-    assert preset("source").loss == "bce"
     assert preset("default") is DEFAULT
 
 

@@ -80,7 +80,7 @@ def test_the_about_share_is_the_one_that_ranks_validation_best(seed: int) -> Non
         assert of_network(model, cases) <= reached + 1e-6
 
 
-def test_a_reading_that_knows_is_heard() -> None:
+def test_the_better_reading_gets_the_larger_share() -> None:
     """Sessions about one item: the next click is the item again; ahead is noise here."""
     torch.manual_seed(0)
     model = bst().eval()
@@ -93,7 +93,7 @@ def test_a_reading_that_knows_is_heard() -> None:
     assert of_network(model, Samples(histories, np.arange(1, 31))) > 0.99
 
 
-def test_without_validation_both_readings_count_and_neighbours_have_a_small_say() -> None:
+def test_without_validation_the_mixing_weights_are_the_defaults() -> None:
     model = bst()
     mix(model, Samples(np.zeros((0, 10), np.int64), np.zeros(0, np.int64)), CPU)
     assert float(model.about_share) == SHARE_WITHOUT_VALIDATION

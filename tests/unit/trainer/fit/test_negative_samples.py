@@ -10,14 +10,14 @@ from nextclick.trainer.fit.negative_samples import draw_negative_samples
 CLICKED = torch.tensor([[0, 0, 7, 3], [3, 9, 9, 12]])
 
 
-def test_of_a_small_catalogue_all_items_compete_as_themselves() -> None:
+def test_in_a_small_catalogue_all_items_are_in_the_softmax() -> None:
     found = draw_negative_samples(20, CLICKED, np.random.default_rng(0))
     assert found.rows.tolist() == list(range(1, 21))
     assert found.weights.tolist() == [1.0] * 20
     assert found.columns(torch.tensor([[3, 20]])).tolist() == [[2, 19]]
 
 
-def test_of_a_large_one_the_clicked_and_some_that_stand_for_the_rest(
+def test_in_a_large_catalogue_random_items_are_weighted_for_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(nextclick.trainer.fit.negative_samples, "MAX_DRAWN", 5)
@@ -43,7 +43,7 @@ def test_every_item_is_drawn_equally_often(monkeypatch: pytest.MonkeyPatch) -> N
     assert np.abs(others / 2000 - 5 / 16).max() < 0.05
 
 
-def test_a_catalogue_that_the_step_holds_whole_leaves_nobody_to_draw() -> None:
+def test_nothing_is_drawn_if_the_step_holds_the_whole_catalogue() -> None:
     found = draw_negative_samples(3, torch.tensor([[1, 2, 3]]), np.random.default_rng(0))
     assert found.rows.tolist() == [1, 2, 3]
     assert found.weights.tolist() == [1.0, 1.0, 1.0]

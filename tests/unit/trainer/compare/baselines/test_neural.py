@@ -67,8 +67,8 @@ def test_scores_are_those_of_the_history_without_padding(network: Network) -> No
     for history, row in zip(histories, scores, strict=True):
         with torch.inference_mode():
             last = method._model(torch.tensor([history]))[0, -1]
-            exclusive_lock = method._model.embedding.weight[1:] @ last
-        np.testing.assert_allclose(row, exclusive_lock.numpy(), atol=1e-5)
+            alone = method._model.embedding.weight[1:] @ last
+        np.testing.assert_allclose(row, alone.numpy(), atol=1e-5)
 
 
 @EVERY

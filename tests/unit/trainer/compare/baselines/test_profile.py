@@ -98,17 +98,16 @@ def test_lin_ucb_is_one_ridge_regression_per_user(sessions: list[Session]) -> No
     sessions = [*sessions, (0, Split.TRAIN, [0]), (0, Split.TRAIN, [1])]
     log = log_of(sessions)
     vocabulary = vocabulary_of(log)
-    features = {f"i{i}": [1.0, float(i), float(i % 2)] for i in range(6) if i != 3}
-    method = LinUCB(features, alpha=0.5, ridge=2.0, negatives=0)
+    method = LinUCB(alpha=0.5, ridge=2.0, negatives=0, dim=2)
     method.fit(log, vocabulary, 0)
     scores = method.score(cases_of([[1]] * 5, users=list(range(5))))
 
-    x = np.array([features.get(item, [0.0] * 3) for item in vocabulary.item_ids])
+    x = method._x
     for user in range(5):
         clicked = [i for u, s, items in sessions if u == user and s != Split.TEST for i in items]
         if not clicked:
             continue  # the mean user's, tested above
-        A, b = 2.0 * np.eye(3), np.zeros(3)
+        A, b = 2.0 * np.eye(x.shape[1]), np.zeros(x.shape[1])
         for item in clicked:
             seen = x[vocabulary.item_ids.index(f"i{item}")]
             A += np.outer(seen, seen)
@@ -120,20 +119,14 @@ def test_lin_ucb_is_one_ridge_regression_per_user(sessions: list[Session]) -> No
 
 def test_more_exploration_favours_what_the_user_has_not_tried() -> None:
     log = log_of([(0, Split.TRAIN, [0] * 9), (0, Split.TRAIN, [0]), (1, Split.TRAIN, [1])])
-    one_hot = {"i0": [1.0, 0.0], "i1": [0.0, 1.0]}
     for alpha, best in ((0.0, 0), (5.0, 1)):
-        method = LinUCB(one_hot, alpha=alpha, negatives=0)
+        method = LinUCB(alpha=alpha, negatives=0)
         assert fitted(method, log).score(cases_of([[1]], users=[0]))[0].argmax() == best
 
 
 def test_items_with_the_same_features_are_ordered_by_popularity() -> None:
     log = log_of([(0, Split.TRAIN, [2, 1, 1]), (0, Split.TRAIN, [0, 1, 2])])
-    method = LinUCB({f"i{i}": [1.0] for i in range(3)})
+    method = LinUCB(dim=0)
     scores = fitted(method, log).score(cases_of([[1]], users=[0]))[0]
     ranked = [vocabulary_of(log).item_ids[i] for i in scores.argsort()[::-1]]
     assert ranked == ["i1", "i2", "i0"]
-
-
-def test_features_of_different_length_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="same number of features"):
-        fitted(LinUCB({"i0": [1.0], "i1": [1.0, 2.0]}), log_of(two_tastes()))

@@ -195,7 +195,7 @@ def test_names_from_the_data_cannot_be_markup(report: Report) -> None:
     assert "<i>broken" not in html
 
 
-def test_what_there_is_nothing_to_draw_of_is_left_out(
+def test_plots_without_data_are_left_out(
     report: Report, drawn: list[Plot], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here: no training curve, and one history length for all cases."""

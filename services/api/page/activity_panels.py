@@ -13,7 +13,7 @@ ACTIVE = 10
 NEWEST = 14
 
 
-class Audience:
+class ActiveShoppers:
     """The most active shoppers as buttons."""
 
     def __init__(self, pick: Callable[[str], None]) -> None:
@@ -27,7 +27,7 @@ class Audience:
         # Rows stay and only texts change: a row that is rebuilt every second is hard to click.
         with ui.row().classes("w-full justify-between row-line py-1 px-1 cursor-pointer") as row:
             name = ui.label().classes("ellipsis").mark("pick")
-            fact = ui.label().classes("quiet")
+            fact = ui.label().classes("muted")
         row.on("click", lambda: pick(self._users[place]))
         row.visible = False
         return row, name, fact
@@ -39,13 +39,14 @@ class Audience:
         for (row, name, fact), (user_id, shopper) in zip(self._lines, active, strict=False):
             row.visible = True
             row.classes(
-                add="lit" if user_id == picked else "", remove="lit" if user_id != picked else ""
+                add="highlight" if user_id == picked else "",
+                remove="highlight" if user_id != picked else "",
             )
             name.text = user_id
             fact.text = f"{shopper.clicks} clicks, {shopper.hits} of {shopper.judged} predicted"
 
 
-class Ticker:
+class NewestClicks:
     """The newest clicks."""
 
     def __init__(self) -> None:
@@ -61,4 +62,4 @@ class Ticker:
         for line, seen in zip(self._lines, reversed(newest), strict=False):
             hit = seen.rank is not None
             line.text = f"{seen.user_id} → {seen.item_id}" + (f"  ✓ no. {seen.rank}" if hit else "")
-            line.classes(add="text-positive" if hit else "quiet", remove="quiet text-positive")
+            line.classes(add="text-positive" if hit else "muted", remove="muted text-positive")

@@ -29,7 +29,7 @@ def click_of(request: ClickRequest) -> Click:
     )
 
 
-class Intake:
+class ClickPublisher:
     """Publishes clicks in batches. Used by one thread, so a user's clicks keep their order."""
 
     def __init__(self, kafka: KafkaSettings) -> None:

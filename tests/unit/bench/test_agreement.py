@@ -1,10 +1,10 @@
-"""The comparison that other tests rely on tells lists apart."""
+"""The comparison of lists, which other tests rely on."""
 
 from __future__ import annotations
 
 import pytest
 
-from nextclick.bench.promise import same_list
+from nextclick.bench.agreement import lists_agree
 from nextclick.shared.schemas import ScoredItem
 
 
@@ -23,9 +23,9 @@ A = listed(("a", 0.3), ("b", 0.2), ("c", 0.1))
         listed(("a", 0.3), ("b", 0.2), ("d", 0.1)),  # may have tied with c
     ],
 )
-def test_what_rounding_can_do_is_the_same_list(same: list[ScoredItem]) -> None:
-    assert same_list(A, same)
-    assert same_list(same, A)
+def test_lists_that_differ_by_rounding_agree(same: list[ScoredItem]) -> None:
+    assert lists_agree(A, same)
+    assert lists_agree(same, A)
 
 
 @pytest.mark.parametrize(
@@ -40,17 +40,17 @@ def test_what_rounding_can_do_is_the_same_list(same: list[ScoredItem]) -> None:
         listed(("a", 0.3), ("b", 0.2), ("c", 0.0)),
     ],
 )
-def test_anything_else_is_another_list(other: list[ScoredItem]) -> None:
-    assert not same_list(A, other)
-    assert not same_list(other, A)
+def test_other_lists_do_not_agree(other: list[ScoredItem]) -> None:
+    assert not lists_agree(A, other)
+    assert not lists_agree(other, A)
 
 
-def test_items_that_tie_may_change_places() -> None:
+def test_items_that_tie_may_be_in_another_order() -> None:
     one = listed(("a", 0.200001), ("b", 0.2), ("c", 0.1))
     other = listed(("b", 0.200001), ("a", 0.2), ("c", 0.1))
-    assert same_list(one, other)
+    assert lists_agree(one, other)
 
 
-def test_next_to_nothing_is_nothing() -> None:
-    assert same_list(listed(("a", 1e-13)), listed(("a", 3e-13)))
-    assert not same_list(listed(("a", 1e-11)), listed(("a", 3e-11)))
+def test_tiny_scores_agree_up_to_the_absolute_tolerance() -> None:
+    assert lists_agree(listed(("a", 1e-13)), listed(("a", 3e-13)))
+    assert not lists_agree(listed(("a", 1e-11)), listed(("a", 3e-11)))

@@ -1,4 +1,4 @@
-"""Our worker as a process: `python -m nextclick.bench.peers.our_worker [--floor]`."""
+"""Our worker as a process: `python -m nextclick.bench.peers.nextclick_worker [--floor]`."""
 
 from __future__ import annotations
 
