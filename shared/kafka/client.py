@@ -62,8 +62,7 @@ MISCONFIGURED = {
     KafkaError.MSG_SIZE_TOO_LARGE,
 }
 
-
-_FORBIDDEN = {
+FORBIDDEN = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "transactional id",
@@ -71,7 +70,6 @@ _FORBIDDEN = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "topic",
 }
 """What kind of resource each error is about."""
-
 
 WITHOUT_GROUP = {
     # librdkafka wants a name even of a consumer that never joins, and asks who coordinates it.
@@ -181,7 +179,7 @@ def partitions_of(
     except KafkaException as error:
         raise unavailable(settings, error) from None
     if metadata.error is not None:
-        if metadata.error.code() in _FORBIDDEN:
+        if metadata.error.code() in FORBIDDEN:
             raise failed(settings, metadata.error, Permission(SEE, "topic", topic))
         raise Unavailable(
             f"Kafka at {settings.bootstrap_servers}, topic {topic}: {metadata.error.str()}; "
@@ -260,8 +258,8 @@ def failed(
 
 def lacking(error: KafkaError, *needed: Permission) -> str:
     """Which of the needed permissions Kafka misses, for an error's text; empty if it is no such."""
-    if error.code() not in _FORBIDDEN:
+    if error.code() not in FORBIDDEN:
         return ""
-    missing = [str(p) for p in needed if p.kind == _FORBIDDEN[error.code()]]
-    what = " and ".join(missing) or f"a permission on a {_FORBIDDEN[error.code()]}"
+    missing = [str(p) for p in needed if p.kind == FORBIDDEN[error.code()]]
+    what = " and ".join(missing) or f"a permission on a {FORBIDDEN[error.code()]}"
     return f"this user lacks {what} (SECURITY.md)"

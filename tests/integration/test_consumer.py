@@ -17,11 +17,8 @@ from nextclick.shared.kafka import (
     TopicReader,
     ensure_topics,
 )
-from nextclick.shared.kafka.consumer import (
-    NAME_TAKEN_SESSIONS,
-    READS_NEW_TOPICS,
-    SESSION_TIMEOUT_MS,
-)
+from nextclick.shared.kafka.consumer import READS_NEW_TOPICS
+from nextclick.shared.kafka.membership import NAME_TAKEN_SESSIONS, SESSION_TIMEOUT_MS
 from nextclick.shared.messages import Message, OutMessage, offsets_after
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -76,7 +73,7 @@ def test_an_asynchronous_commit_is_confirmed_by_a_later_poll(consumer: ClickCons
 
 def test_a_commit_by_one_who_left_the_group_is_refused(consumer: ClickConsumer) -> None:
     messages = read(consumer, 100)
-    consumer._consumer.unsubscribe()
+    consumer._membership.client.unsubscribe()
     until(
         lambda: not consumer.poll(1, 0.05) and not consumer.assignment,
         "the partitions are given up",

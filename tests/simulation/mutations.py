@@ -198,7 +198,7 @@ def rewind_to_what_is_remembered(patch: pytest.MonkeyPatch) -> None:
         for partition in self.assignment:
             offset = remembered(self).get(partition, OFFSET_BEGINNING)
             try:
-                self._consumer.seek(TopicPartition(self.topic, partition, offset))
+                self._membership.client.seek(TopicPartition(self.topic, partition, offset))
             except KafkaException:
                 continue
 
@@ -263,7 +263,7 @@ def late_commit_ends_the_worker(patch: pytest.MonkeyPatch) -> None:
     commit_now = ClickConsumer.commit_now
 
     def wait_first(self: ClickConsumer, offsets: Mapping[int, int]) -> None:
-        self._wait_for_call()
+        self._commits._wait_for_call()
         commit_now(self, offsets)
 
     patch.setattr(ClickConsumer, "commit_now", wait_first)
