@@ -8,7 +8,8 @@ end, waits.
 
 Its parts, each in a file of its own: the client, which the group may shut out (membership.py); what
 it commits (commits.py); where it reads on (positions.py); whether the topic is still the same
-(topic_id.py). Here they meet: a poll, a rebalance within it, and where reading begins after that.
+(topic_id.py); whether the group leaves partitions to nobody (unassigned.py). Here they meet: a
+poll, a rebalance within it, and where reading begins after that.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from nextclick.shared.kafka.commits import Commits
 from nextclick.shared.kafka.membership import Membership
 from nextclick.shared.kafka.positions import Positions
 from nextclick.shared.kafka.topic_id import TopicId
+from nextclick.shared.kafka.unassigned import UnassignedPartitions
 from nextclick.shared.messages import Message
 from nextclick.shared.runtime.settings import KafkaSettings
 
@@ -111,6 +113,11 @@ class ClickConsumer:
             settings, topic, group_id, instance_id, options, admin, clock, make_client
         )
         self._commits = Commits(settings, topic, self._membership, background)
+        self._unassigned: UnassignedPartitions | None = None
+        if self._membership.may_leave_partitions_unassigned:
+            self._unassigned = UnassignedPartitions(
+                topic, self._membership.config, admin, clock, make_client, background
+            )
         self._positions = Positions()
         self._topic_id = TopicId(settings, topic, admin, clock)
         self._made_anew = False
@@ -156,6 +163,8 @@ class ClickConsumer:
         self._commits.wait_for_older()
         if not self._bulk and self._topic_id.has_changed_lately():
             self.read_anew()
+        if self._unassigned is not None:
+            self._unassigned.look()
         self._place()
         self._commits.repeat_overtaken()
         self._revoked.clear()
@@ -263,6 +272,8 @@ class ClickConsumer:
     def close(self) -> None:
         """Leave the group at once, so that others take over without waiting for a timeout."""
         try:
+            if self._unassigned is not None:
+                self._unassigned.close()
             self._commits.wait_for_older()
         except Unavailable as error:
             log.warning("not leaving the group, it has to notice by itself: %s", error)

@@ -74,7 +74,8 @@ class Membership:
             **options,
             **client_config(settings),
         }
-        if config.get("group.protocol") != "consumer":  # KIP-848 has these on the broker
+        is_classic = config.get("group.protocol") != "consumer"
+        if is_classic:  # KIP-848 has these on the broker
             config = {
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": SESSION_TIMEOUT_MS,
@@ -86,6 +87,10 @@ class Membership:
             config.get("partition.assignment.strategy", "cooperative")
         )
         """Partitions come and go one by one, not all at once."""
+        self.may_leave_partitions_unassigned = (
+            is_classic and self.is_cooperative and "group.instance.id" in config
+        )
+        """See unassigned.py."""
         self.client: Consumer = make_client(Consumer, config)
         self._shut_out: KafkaError | None = None
         """Why the client is no member of the group any more, and cannot become one again."""

@@ -212,6 +212,49 @@ def test_who_was_shut_out_by_a_process_of_the_same_name_ends(
     consumer.close()
 
 
+@pytest.mark.long
+def test_partitions_that_a_replaced_member_gave_up_find_an_owner(
+    kafka: KafkaSettings,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Kafka gives who takes a static member's name what that one kept, and begins no round."""
+    monkeypatch.setattr("nextclick.shared.kafka.unassigned.LOOK_SECONDS", 0.2)
+    ensure_topics(kafka, [kafka.clicks_topic])
+
+    def member(instance_id: str) -> ClickConsumer:
+        return ClickConsumer(kafka, kafka.clicks_topic, name, instance_id=instance_id)
+
+    first, heir, other = member("a"), member("a"), member("b")
+
+    def replace() -> None:
+        first.on_revoke = lambda: None
+        until(lambda: not heir.poll(1, 0.1) and heir.joined, "another one has its name")
+
+    Shop(kafka).send(make_clicks(100))
+    first.commit_now(offsets_after(read(first, 100)))
+    first.on_revoke = replace
+    try:
+        until(
+            lambda: (first.poll(1, 0.1), other.poll(1, 0.1)) and first._membership.is_shut_out,
+            "it gives up two, and hears that its name is another one's",
+        )
+        assert len(heir.assignment) == 2
+        assert not other.assignment
+        until(
+            lambda: (
+                (heir.poll(1, 0.1), other.poll(1, 0.1))
+                and len(heir.assignment) == len(other.assignment) == 2
+            ),
+            "each has half of the partitions",
+        )
+    finally:
+        for consumer in (first, heir, other):
+            consumer.close()
+    assert "are nobody's: the group rebalances" in caplog.text
+
+
 def removed_unread() -> float:
     return float(metrics.REMOVED_UNREAD._value.get())
 

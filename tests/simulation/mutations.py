@@ -21,6 +21,7 @@ from nextclick.shared.errors import CommitRefused, Unavailable
 from nextclick.shared.kafka import ClickConsumer, Publisher, TransactionalPublisher
 from nextclick.shared.kafka.client import REQUEST_SECONDS
 from nextclick.shared.kafka.publisher import Receipt
+from nextclick.shared.kafka.unassigned import UnassignedPartitions
 from nextclick.shared.messages import Message, OutMessage
 from nextclick.shared.redis import RedisSessions, sessions
 from tests.simulation.faults import AT_LEAST_ONCE, EXACTLY_ONCE, HELD, Scenario
@@ -317,6 +318,11 @@ def uncommitted_clicks_not_counted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(decide, "take_batch", take_all)
 
 
+def unassigned_partitions_are_left(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks whether the group has left partitions to nobody."""
+    patch.setattr(UnassignedPartitions, "look", lambda self: None)
+
+
 def commits_held(drawn: Scenario) -> Scenario:
     """A stream of clicks, slow requests, and commits that are held for long."""
     return replace(
@@ -350,6 +356,7 @@ MUTATIONS = [
         wait_for_a_second_thread_in_a_rebalance,
     ),
     Mutation("a late commit ends the worker", AT_LEAST_ONCE, late_commit_ends_the_worker),
+    Mutation("unassigned partitions are left", AT_LEAST_ONCE, unassigned_partitions_are_left),
     Mutation(
         "offsets of one transaction out of order",
         EXACTLY_ONCE,
