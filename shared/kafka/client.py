@@ -62,8 +62,7 @@ MISCONFIGURED = {
     KafkaError.MSG_SIZE_TOO_LARGE,
 }
 
-
-_FORBIDDEN = {
+FORBIDDEN = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "transactional id",
@@ -71,7 +70,6 @@ _FORBIDDEN = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "topic",
 }
 """Error code → kind of the resource on which a permission is missing."""
-
 
 WITHOUT_GROUP = {
     # librdkafka needs a group even for a consumer that never joins, and looks up its coordinator.
@@ -181,7 +179,7 @@ def partitions_of(
     except KafkaException as error:
         raise unavailable(settings, error) from None
     if metadata.error is not None:
-        if metadata.error.code() in _FORBIDDEN:
+        if metadata.error.code() in FORBIDDEN:
             raise failed(settings, metadata.error, Permission(DESCRIBE, "topic", topic))
         raise Unavailable(
             f"Kafka at {settings.bootstrap_servers}, topic {topic}: {metadata.error.str()}; "
@@ -261,8 +259,8 @@ def failed(
 
 def missing_permission(error: KafkaError, *needed: Permission) -> str:
     """Which of the needed permissions is missing, as text; empty for an error of another kind."""
-    if error.code() not in _FORBIDDEN:
+    if error.code() not in FORBIDDEN:
         return ""
-    missing = [str(p) for p in needed if p.kind == _FORBIDDEN[error.code()]]
-    what = " and ".join(missing) or f"a permission on a {_FORBIDDEN[error.code()]}"
+    missing = [str(p) for p in needed if p.kind == FORBIDDEN[error.code()]]
+    what = " and ".join(missing) or f"a permission on a {FORBIDDEN[error.code()]}"
     return f"this user lacks {what} (SECURITY.md)"

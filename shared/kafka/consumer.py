@@ -5,6 +5,11 @@ the call of another thread has returned, so a second thread that commits while t
 `poll` would stop both for ever in a rebalance. Commits are therefore asynchronous: the outcome
 arrives within a later `poll`. Only `commit_now`, for partitions that are given up and for the
 end, waits.
+
+Its parts, each in a file of its own: the client, which the group may shut out (membership.py); what
+it commits (commits.py); where it reads on (positions.py); whether the topic is still the same
+(topic_id.py); whether the group leaves partitions to nobody (unassigned.py). Here they meet: a
+poll, a rebalance within it, and where reading begins after that.
 """
 
 from __future__ import annotations
@@ -24,13 +29,9 @@ from confluent_kafka import (
     libversion,
 )
 from confluent_kafka import Message as RawMessage
+from confluent_kafka.admin import AdminClient
 
-from nextclick.shared.errors import (
-    CommitRefused,
-    Fenced,
-    NextclickError,
-    Unavailable,
-)
+from nextclick.shared.errors import CommitRefused, Fenced, NextclickError, Unavailable
 from nextclick.shared.kafka.background import BackgroundCall
 from nextclick.shared.kafka.client import (
     BULK,
@@ -46,32 +47,15 @@ from nextclick.shared.kafka.client import (
     read_message,
     unavailable,
 )
-from nextclick.shared.kafka.members import instance_ids
+from nextclick.shared.kafka.commits import Commits
+from nextclick.shared.kafka.membership import Membership
 from nextclick.shared.kafka.positions import Positions
 from nextclick.shared.kafka.topic_id import TopicId
+from nextclick.shared.kafka.unassigned import UnassignedPartitions
 from nextclick.shared.messages import Message
-from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.runtime.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
-
-SESSION_TIMEOUT_MS = 10_000
-"""Without a heartbeat for so long a member counts as dead and others take its partitions."""
-
-HEARTBEAT_INTERVAL_MS = 500
-"""Members hear of a rebalance by their heartbeats: with the default of 3 s partitions are without
-an owner for up to 3 s each time that a member joins or leaves."""
-
-NAME_TAKEN_SESSIONS = 1.5
-"""A member of our `instance_id` that is still there after so many session time-outs is another
-process: one that we left behind ourselves sends no heartbeats, and the group has dropped it by
-then."""
-
-BROKERS_SESSION_TIMEOUT_MS = 45_000
-"""The default of Kafka, which goes for KIP-848 (group.consumer.session.timeout.ms)."""
-
-LOGIN_SECONDS = 3.0
-"""A broker that lets us in answers within so long."""
 
 READS_NEW_TOPICS = 0x02100000
 """librdkafka 2.16. One of 2.6 takes the leaders of a topic that was made anew for old news, for
@@ -79,17 +63,6 @@ their epochs begin at 0 again, and never fetches from them."""
 
 METADATA_REFRESH_MS = 5_000
 """New partitions of the topic are found within so long."""
-
-_GROUP_HAS_MOVED_ON = {
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.STALE_MEMBER_EPOCH,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError._ASSIGNMENT_LOST,
-    KafkaError._STATE,
-}
-
-_FENCED = {KafkaError.FENCED_INSTANCE_ID, KafkaError.FENCED_MEMBER_EPOCH, KafkaError._FENCED}
 
 
 class ClickConsumer:
@@ -123,31 +96,38 @@ class ClickConsumer:
         `make_client` and `background` make the client and its calls; a simulation has its own.
         """
         self._settings = settings
-        self._make_client = make_client
-        self._background = background
         self.topic = topic
         self._group_id = group_id
-        self._instance_id = instance_id
         self._bulk = bulk
-        self._clock = clock
         self._seek = seek
+        options = {
+            # Where reading goes on when offsets are gone is for us to say: what they held is lost.
+            "auto.offset.reset": "error",
+            "enable.partition.eof": bulk,
+            "on_commit": self._on_commit,
+            "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
+            **(BULK if bulk else LOW_LATENCY),
+        }
+        admin = make_client(AdminClient, client_config(settings))
+        self._membership = Membership(
+            settings, topic, group_id, instance_id, options, admin, clock, make_client
+        )
+        self._commits = Commits(settings, topic, self._membership, background)
+        self._unassigned: UnassignedPartitions | None = None
+        if self._membership.may_leave_partitions_unassigned:
+            self._unassigned = UnassignedPartitions(
+                topic, self._membership.config, admin, clock, make_client, background
+            )
+        self._positions = Positions()
+        self._topic_id = TopicId(settings, topic, admin, clock)
+        self._made_anew = False
+        """The topic was, and reading has not begun again yet."""
         self._subscribed = False
-        self._shut_out: KafkaError | None = None
-        """Why the client is no member of the group any more, and cannot become one again."""
-        self._shut_out_at = 0.0
         self._revoked: set[int] = set()
         """Partitions that were revoked within the poll under way."""
+        self._within_callback = False
         self._failure: NextclickError | None = None
         """What a callback wants `poll` to raise: librdkafka's own work must be done first."""
-        self._positions = Positions()
-        self._topic_id = TopicId(settings, topic, clock, make_client)
-        self._made_anew = False
-        self._commit_warnings = RateLimit()
-        self._login_error: KafkaError | None = None
-        self._login_checks = RateLimit(clock)
-        self._call: BackgroundCall | None = None
-        """A call that has not returned yet."""
-        self._within_callback = False
         self.on_revoke: Callable[[], None] = _do_nothing
         """Called while partitions that are about to go are still ours."""
         self.on_lost: Callable[[], None] = _do_nothing
@@ -160,36 +140,12 @@ class ClickConsumer:
         """The group has told us which they are; none, if there are more members than partitions."""
         self.read_to_end: set[int] = set()
         """Those of them whose end was reached since; kept up to date with `bulk` only."""
-        self.committed: dict[int, int] = {}
-        """By partition of ours, the newest offset that Kafka has confirmed to us."""
-        self.committing = False
-        """A commit is under way."""
-        self._overtaken: dict[int, int] = {}
-        """Offsets to commit again: the client has repeated an older commit after them."""
-        config = {
-            "group.id": group_id,
-            "enable.auto.commit": False,
-            # Where reading goes on when offsets are gone is for us to say: what they held is lost.
-            "auto.offset.reset": "error",
-            "enable.partition.eof": bulk,
-            "on_commit": self._on_commit,
-            "error_cb": self._on_error,
-            "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
-            **({"group.instance.id": instance_id} if instance_id else {}),
-            **(BULK if bulk else LOW_LATENCY),
-            **client_config(settings),
-        }
-        if config.get("group.protocol") != "consumer":  # KIP-848 has these on the broker
-            config = {
-                "partition.assignment.strategy": "cooperative-sticky",
-                "session.timeout.ms": SESSION_TIMEOUT_MS,
-                "heartbeat.interval.ms": HEARTBEAT_INTERVAL_MS,
-                **config,
-            }
-        strategy = str(config.get("partition.assignment.strategy", "cooperative"))
-        self._incremental = "cooperative" in strategy
-        self._config = config
-        self._consumer = make_client(Consumer, config)
+
+    @property
+    def _client(self) -> Consumer:
+        return self._membership.client
+
+    # Reading
 
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
         """Wait up to `timeout` seconds for a message; return it and what else is at hand.
@@ -200,200 +156,27 @@ class ClickConsumer:
         ConfigurationError for what time does not heal, Unavailable while a commit before it has not
         returned, and while it is not known whose `instance_id` it is.
         """
-        if self._shut_out is not None:
-            self._join_anew(self._shut_out)
+        if self._membership.is_shut_out:
+            self._join_anew()
         if not self._subscribed:
-            self._consumer.subscribe(
-                [self.topic],
-                on_assign=self._on_assign,
-                on_revoke=self._on_revoke,
-                on_lost=self._on_lost,
-            )
-            self._subscribed = True
-        if self._call is not None:
-            with contextlib.suppress(KafkaException):
-                self._wait_for_call()
+            self._subscribe()
+        self._commits.wait_for_older()
         if not self._bulk and self._topic_id.has_changed_lately():
             self.read_anew()
+        if self._unassigned is not None:
+            self._unassigned.look()
         self._place()
-        if self._overtaken and not self.committing:
-            self.commit(self._overtaken)
+        self._commits.repeat_overtaken()
         self._revoked.clear()
-        raws = poll_raw(self._consumer, max_messages, timeout)
+        raws = poll_raw(self._client, max_messages, timeout)
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
         messages = self._kept(raws)
-        if self._login_error is not None and self._login_checks.allow():
-            self._check_login(self._login_error)
+        self._membership.check_login()
         if not messages:  # else it can wait: it may raise
             self._place()
         return messages
-
-    def topic_id(self) -> str:
-        """What tells the topic from others that had or will have its name; may be empty.
-
-        Raises Unavailable if Kafka does not answer. With `bulk` the caller has to look at it before
-        it makes durable what it has read; else `poll` does, about once a second.
-        """
-        return self._topic_id.read()
-
-    def read_anew(self) -> None:
-        """Forget everything: the topic is another one of the same name.
-
-        Offsets of the former topic mean nothing in this one, committed ones neither. Raises Fenced
-        if the client cannot read it (before librdkafka 2.16).
-        """
-        if libversion()[1] < READS_NEW_TOPICS:
-            raise Fenced(
-                f"the topic {self.topic} was made anew, and this librdkafka ({libversion()[0]}) "
-                "does not find its leaders again; a restart does"
-            )
-        log.warning("the topic %s was made anew: reading it from its beginning", self.topic)
-        self.on_lost()
-        self.on_removed(set(self.assignment))
-        self.committed.clear()
-        self._overtaken.clear()
-        self.read_to_end.clear()
-        self._positions.restart(self.assignment)
-        self._made_anew = True
-
-    def commit(self, offsets: Mapping[int, int]) -> None:
-        """Begin to commit the offset that comes next in each partition; a later poll ends it.
-
-        Then `committing` is False again, and `committed` holds the offsets if Kafka took them.
-        """
-        try:
-            self._consumer.commit(offsets=self._places(offsets), asynchronous=True)
-        except KafkaException as error:  # not even begun
-            self._on_commit(error.args[0], self._places(offsets))
-        else:
-            self.committing = True
-
-    def commit_now(self, offsets: Mapping[int, int]) -> None:
-        """Commit the offset that comes next in each partition and wait for it.
-
-        Raises CommitRefused if the group has moved on: whoever the partitions belong to now, which
-        may be us again, starts from the last committed offset. Raises Unavailable if Kafka does not
-        answer.
-        """
-        with contextlib.suppress(KafkaException):  # of an older commit, which this one replaces
-            self._wait_for_call()
-        try:
-            if self._within_callback:  # another thread would wait for the poll that we are in
-                self._commit_and_wait(offsets)
-            else:
-                self._call = self._background("commit", lambda: self._commit_and_wait(offsets))
-                self._wait_for_call()
-        except KafkaException as error:
-            if self._note_shut_out(error.args[0]) or error.args[0].code() in _GROUP_HAS_MOVED_ON:
-                raise CommitRefused(f"offsets not committed: {error.args[0].str()}") from None
-            raise unavailable(self._settings, error) from None
-        self.committed |= {p: o for p, o in offsets.items() if p in self.assignment}
-
-    def _commit_and_wait(self, offsets: Mapping[int, int]) -> None:
-        places = self._consumer.commit(offsets=self._places(offsets), asynchronous=False)
-        for place in places or ():
-            if place.error is not None:
-                raise KafkaException(place.error)
-
-    def _wait_for_call(self) -> None:
-        """Without a coordinator a commit waits for ever. No other call may be made meanwhile."""
-        if self._call is not None:
-            try:
-                self._call.outcome(REQUEST_SECONDS)
-            finally:
-                if self._call.ended:
-                    self._call = None
-
-    def seek_to_committed(self) -> None:
-        """Read on from what is committed of our partitions: asked from Kafka, not remembered.
-
-        Waits until transactions that are being ended have ended (KIP-447). Raises Unavailable if
-        Kafka does not answer; calling again is right.
-        """
-        if self._shut_out is not None:
-            return  # a new client begins there
-        ours = [TopicPartition(self.topic, partition) for partition in self.assignment]
-        try:
-            places = self._consumer.committed(ours, timeout=REQUEST_SECONDS) if ours else []
-            for place in places:
-                if place.error is not None:
-                    raise KafkaException(place.error)
-        except KafkaException as error:
-            raise unavailable(self._settings, error) from None
-        for place in places:
-            offset = place.offset if place.offset >= 0 else OFFSET_BEGINNING
-            # Not being read yet: then reading begins at the committed offset anyway.
-            with contextlib.suppress(KafkaException):
-                self._consumer.seek(TopicPartition(self.topic, place.partition, offset))
-            self._positions.forget([place.partition])
-
-    def _place(self) -> None:
-        """Begin where reading should go on, in partitions where it does not by itself.
-
-        Raises Unavailable if Kafka does not answer; a later poll goes on.
-        """
-        partitions = sorted(self._positions.unplaced)
-        if not partitions:
-            return
-        try:
-            starts = {}
-            for partition, wanted in self._wanted(partitions).items():
-                place = TopicPartition(self.topic, partition)
-                held = range(*self._consumer.get_watermark_offsets(place, timeout=REQUEST_SECONDS))
-                if wanted is not None and wanted > held.stop and self._topic_id.has_changed():
-                    self.read_anew()  # with the next poll
-                    return
-                starts[partition] = self._positions.start(partition, wanted, held)
-            self._read_from(starts)
-        except KafkaException as error:
-            raise unavailable(self._settings, error) from None
-        self._positions.begin(starts)
-        if self._made_anew:  # what was committed on the way here belongs to the former topic
-            self._made_anew = False
-            with contextlib.suppress(CommitRefused):
-                self.commit_now(starts)
-
-    def _wanted(self, partitions: Sequence[int]) -> Mapping[int, int | None]:
-        """By partition, the offset to go on with; None: at the beginning."""
-        if self._seek is not None:
-            return self._seek(partitions)
-        if self._made_anew:
-            return dict.fromkeys(partitions)
-        wanted = {partition: self._positions.next_of(partition) for partition in partitions}
-        unknown = [TopicPartition(self.topic, p) for p, offset in wanted.items() if offset is None]
-        for place in self._consumer.committed(unknown, timeout=REQUEST_SECONDS) if unknown else ():
-            if place.error is not None:
-                raise KafkaException(place.error)
-            wanted[place.partition] = place.offset if place.offset >= 0 else None
-        return wanted
-
-    def _read_from(self, starts: Mapping[int, int]) -> None:
-        # seek() would not do: it is for partitions that are being read already.
-        if self._incremental:
-            self._consumer.incremental_unassign(self._places(starts))
-            self._consumer.incremental_assign(self._places(starts))
-        else:  # by client_config the group rebalances eagerly: this is for all of them
-            others = [TopicPartition(self.topic, p) for p in self.assignment - starts.keys()]
-            self._consumer.assign([*self._consumer.position(others), *self._places(starts)])
-
-    def group_metadata(self) -> Any:
-        """What a transaction shows the group: it takes no offsets from former members (KIP-447)."""
-        return self._consumer.consumer_group_metadata()
-
-    def close(self) -> None:
-        """Leave the group at once, so that others take over without waiting for a timeout."""
-        try:
-            with contextlib.suppress(KafkaException):
-                self._wait_for_call()
-        except Unavailable as error:
-            log.warning("not leaving the group, it has to notice by itself: %s", error)
-        else:
-            self._consumer.close()
-
-    def _places(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
-        return [TopicPartition(self.topic, p, offset) for p, offset in offsets.items()]
 
     def _kept(self, raws: Sequence[RawMessage]) -> list[Message]:
         messages = []
@@ -415,82 +198,34 @@ class ClickConsumer:
                 self._raise_or_warn(error)
         return messages
 
-    def _note_shut_out(self, error: KafkaError) -> bool:
-        """Whether the error says that this client's membership has ended for good."""
-        # librdkafka delivers what ended a client as _FATAL, with the cause in the text.
-        if error.code() not in _FENCED | {KafkaError._FATAL} and not error.fatal():
-            return False
-        if self._shut_out is None:
-            self._shut_out, self._shut_out_at = error, self._clock()
-            log.warning("shut out of the group %s: %s", self._group_id, error.str())
-        return True
-
-    def _join_anew(self, why: KafkaError) -> None:
-        """Go on with a new client, unless another process is a member under our `instance_id`.
-
-        After an outage Kafka may take two requests of one client for two clients, and shut out the
-        one that waits for an answer. Its twin is in the group then, until its session is over. A
-        process that has our name stays. Raises Fenced if it does, Unavailable while that is open.
-        """
-        if self._instance_id and self._instance_id in instance_ids(
-            self._settings, self._group_id, self._make_client
-        ):
-            session_ms = int(self._config.get("session.timeout.ms", BROKERS_SESSION_TIMEOUT_MS))
-            if self._clock() - self._shut_out_at > NAME_TAKEN_SESSIONS * session_ms / 1000:
-                raise Fenced(
-                    f"somebody else is in the group {self._group_id} in our name "
-                    f"({self._instance_id}; {why.str()}): two processes with one INSTANCE_ID, or "
-                    "one that was thought dead; a restart joins anew"
-                )
-            raise Unavailable(
-                f"there is a member {self._instance_id} in the group {self._group_id} besides us: "
-                "another process of this name, or what an outage left of us"
+    def _raise_or_warn(self, error: KafkaError) -> None:
+        if self._membership.note_shut_out(error):
+            return
+        if error.code() in MISCONFIGURED:
+            raise failed(
+                self._settings,
+                error,
+                Permission("Read", "topic", self.topic),
+                Permission("Read", "group", self._group_id),
             )
-        log.warning("joining the group %s anew", self._group_id)
-        self.on_lost()
-        self._remove(set(self.assignment))
-        self._consumer.close()
-        self._shut_out, self.committing, self._subscribed = None, False, False
-        self._consumer = self._make_client(Consumer, self._config)
+        log.warning("Kafka, topic %s: %s", self.topic, error.str())
 
-    def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
-        self.committing = False
-        for place in places:
-            reason = error or place.error
-            if reason is None and place.partition in self.assignment:
-                newest = self.committed.get(place.partition, 0)
-                self.committed[place.partition] = max(newest, place.offset)
-                if place.offset < newest:
-                    self._overtaken[place.partition] = newest
-                else:
-                    self._overtaken.pop(place.partition, None)
-            elif (
-                reason is not None
-                and not self._note_shut_out(reason)
-                and reason.code() not in _GROUP_HAS_MOVED_ON
-                and self._commit_warnings.allow()
-            ):
-                log.warning("offsets not committed, trying again: %s", reason.str())
+    # The group: joining, and rebalances, which call back within a poll
 
-    def _on_error(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._AUTHENTICATION:
-            self._login_error = error
-
-    def _check_login(self, refused: KafkaError) -> None:
-        """Raise ConfigurationError if no broker lets us in: librdkafka would try for ever.
-
-        A restart may bring the new password.
-        """
-        self._login_error = None
-        try:
-            self._consumer.list_topics(self.topic, timeout=LOGIN_SECONDS)
-        except KafkaException:
-            raise failed(self._settings, refused) from None
+    def _subscribe(self) -> None:
+        self._client.subscribe(
+            [self.topic],
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+        self._subscribed = True
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         ours = {p.partition for p in partitions}
         self.assignment |= ours
         self.joined = True
+        self._commits.own(ours)
         self._revoked -= ours  # revoked and assigned again within one poll: what follows is ours
         log.info("assigned partitions %s", sorted(ours), extra={"partitions": sorted(ours)})
         if self._seek is not None:
@@ -522,23 +257,148 @@ class ClickConsumer:
         self.read_to_end -= gone
         self._revoked |= gone
         self._positions.forget(gone)
-        for partition in gone:
-            self.committed.pop(partition, None)
-            self._overtaken.pop(partition, None)
+        self._commits.disown(gone)
         self.on_removed(gone)
         log.info("revoked partitions %s", sorted(gone), extra={"partitions": sorted(gone)})
 
-    def _raise_or_warn(self, error: KafkaError) -> None:
-        if self._note_shut_out(error):
+    def _join_anew(self) -> None:
+        """Go on with a new client, if nobody else has our `instance_id`: see check_name."""
+        self._membership.check_name()
+        self.on_lost()
+        self._remove(set(self.assignment))
+        self._membership.renew()
+        self._commits.committing, self._subscribed = False, False
+
+    def close(self) -> None:
+        """Leave the group at once, so that others take over without waiting for a timeout."""
+        try:
+            if self._unassigned is not None:
+                self._unassigned.close()
+            self._commits.wait_for_older()
+        except Unavailable as error:
+            log.warning("not leaving the group, it has to notice by itself: %s", error)
+        else:
+            self._client.close()
+
+    # Where reading begins
+
+    def _place(self) -> None:
+        """Begin where reading should go on, in partitions where it does not by itself.
+
+        Raises Unavailable if Kafka does not answer; a later poll goes on.
+        """
+        partitions = sorted(self._positions.unplaced)
+        if not partitions:
             return
-        if error.code() in MISCONFIGURED:
-            raise failed(
-                self._settings,
-                error,
-                Permission("Read", "topic", self.topic),
-                Permission("Read", "group", self._group_id),
+        try:
+            starts = {}
+            for partition, wanted in self._wanted(partitions).items():
+                place = TopicPartition(self.topic, partition)
+                held = range(*self._client.get_watermark_offsets(place, timeout=REQUEST_SECONDS))
+                if wanted is not None and wanted > held.stop and self._topic_id.has_changed():
+                    self.read_anew()  # with the next poll
+                    return
+                starts[partition] = self._positions.start(partition, wanted, held)
+            self._read_from(starts)
+        except KafkaException as error:
+            raise unavailable(self._settings, error) from None
+        self._positions.begin(starts)
+        if self._made_anew:  # what was committed on the way here belongs to the former topic
+            self._made_anew = False
+            with contextlib.suppress(CommitRefused):
+                self.commit_now(starts)
+
+    def _wanted(self, partitions: Sequence[int]) -> Mapping[int, int | None]:
+        """By partition, the offset to go on with; None: at the beginning."""
+        if self._seek is not None:
+            return self._seek(partitions)
+        if self._made_anew:
+            return dict.fromkeys(partitions)
+        wanted = {partition: self._positions.next_of(partition) for partition in partitions}
+        unknown = [partition for partition, offset in wanted.items() if offset is None]
+        return wanted | self._commits.fetch(unknown)
+
+    def _read_from(self, starts: Mapping[int, int]) -> None:
+        # seek() would not do: it is for partitions that are being read already.
+        places = [TopicPartition(self.topic, p, offset) for p, offset in starts.items()]
+        if self._membership.is_cooperative:
+            self._client.incremental_unassign(places)
+            self._client.incremental_assign(places)
+        else:  # by client_config the group rebalances eagerly: this is for all of them
+            others = [TopicPartition(self.topic, p) for p in self.assignment - starts.keys()]
+            self._client.assign([*self._client.position(others), *places])
+
+    def seek_to_committed(self) -> None:
+        """Read on from what is committed of our partitions: asked from Kafka, not remembered.
+
+        Raises Unavailable if Kafka does not answer; calling again is right.
+        """
+        if self._membership.is_shut_out:
+            return  # a new client begins there
+        try:
+            committed = self._commits.fetch(self.assignment)
+        except KafkaException as error:
+            raise unavailable(self._settings, error) from None
+        for partition, offset in committed.items():
+            start = OFFSET_BEGINNING if offset is None else offset
+            # Not being read yet: then reading begins at the committed offset anyway.
+            with contextlib.suppress(KafkaException):
+                self._client.seek(TopicPartition(self.topic, partition, start))
+            self._positions.forget([partition])
+
+    def topic_id(self) -> str:
+        """What tells the topic from others that had or will have its name; may be empty.
+
+        Raises Unavailable if Kafka does not answer. With `bulk` the caller has to look at it before
+        it makes durable what it has read; else `poll` does, about once a second.
+        """
+        return self._topic_id.read()
+
+    def read_anew(self) -> None:
+        """Forget everything: the topic is another one of the same name.
+
+        Offsets of the former topic mean nothing in this one, committed ones neither. Raises Fenced
+        if the client cannot read it (before librdkafka 2.16).
+        """
+        if libversion()[1] < READS_NEW_TOPICS:
+            raise Fenced(
+                f"the topic {self.topic} was made anew, and this librdkafka ({libversion()[0]}) "
+                "does not find its leaders again; a restart does"
             )
-        log.warning("Kafka, topic %s: %s", self.topic, error.str())
+        log.warning("the topic %s was made anew: reading it from its beginning", self.topic)
+        self.on_lost()
+        self.on_removed(set(self.assignment))
+        self._commits.forget()
+        self.read_to_end.clear()
+        self._positions.restart(self.assignment)
+        self._made_anew = True
+
+    # Committing
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Begin to commit the offset that comes next in each partition; see Commits.begin."""
+        self._commits.begin(offsets)
+
+    def commit_now(self, offsets: Mapping[int, int]) -> None:
+        """Commit the offset that comes next in each partition; see Commits.commit_now."""
+        self._commits.commit_now(offsets, in_callback=self._within_callback)
+
+    def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        self._commits.ended(error, places)
+
+    @property
+    def committing(self) -> bool:
+        """Whether a commit is under way."""
+        return self._commits.committing
+
+    @property
+    def committed(self) -> dict[int, int]:
+        """By partition of ours, the newest offset that Kafka has confirmed to us."""
+        return self._commits.committed
+
+    def group_metadata(self) -> Any:
+        """What a transaction shows the group: it takes no offsets from former members (KIP-447)."""
+        return self._client.consumer_group_metadata()
 
 
 def _do_nothing() -> None:

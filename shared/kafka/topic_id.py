@@ -13,11 +13,8 @@ from confluent_kafka.admin import AdminClient
 from nextclick.shared.kafka.client import (
     DESCRIBE,
     REQUEST_SECONDS,
-    MakeClient,
     Permission,
-    client_config,
     failed,
-    make_client,
 )
 from nextclick.shared.runtime.settings import KafkaSettings
 
@@ -32,13 +29,13 @@ class TopicId:
         self,
         settings: KafkaSettings,
         topic: str,
+        admin: AdminClient,
         clock: Callable[[], float] = time.monotonic,
-        make_client: MakeClient = make_client,
     ) -> None:
         self._settings = settings
         self._topic = topic
+        self._admin = admin
         self._clock = clock
-        self._admin = make_client(AdminClient, client_config(settings))
         self._known = ""
         self._request: Future[Any] | None = None
         self._asked_at = -ASK_SECONDS

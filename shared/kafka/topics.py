@@ -16,6 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.kafka.client import (
     DESCRIBE,
+    FORBIDDEN,
     REQUEST_SECONDS,
     Permission,
     client_config,
@@ -56,7 +57,7 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[str]) -> list[str]:
             code = error.args[0].code()
             if code == KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
                 continue
-            if code in _NOT_ALLOWED:
+            if code in FORBIDDEN:
                 raise _not_permitted(settings, admin, topic, error.args[0]) from None
             if error.args[0].retriable() or code == KafkaError._TIMED_OUT:
                 raise unavailable(settings, error) from None
@@ -66,12 +67,6 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[str]) -> list[str]:
             ) from None
     _wait_until_known(settings, admin, created)
     return created
-
-
-_NOT_ALLOWED = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-}
 
 
 def _not_permitted(

@@ -17,11 +17,8 @@ from nextclick.shared.kafka import (
     TopicReader,
     ensure_topics,
 )
-from nextclick.shared.kafka.consumer import (
-    NAME_TAKEN_SESSIONS,
-    READS_NEW_TOPICS,
-    SESSION_TIMEOUT_MS,
-)
+from nextclick.shared.kafka.consumer import READS_NEW_TOPICS
+from nextclick.shared.kafka.membership import NAME_TAKEN_SESSIONS, SESSION_TIMEOUT_MS
 from nextclick.shared.messages import Message, OutMessage, offsets_after
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -76,7 +73,7 @@ def test_an_asynchronous_commit_is_confirmed_by_a_later_poll(consumer: ClickCons
 
 def test_a_commit_by_one_who_left_the_group_is_refused(consumer: ClickConsumer) -> None:
     messages = read(consumer, 100)
-    consumer._consumer.unsubscribe()
+    consumer._membership.client.unsubscribe()
     until(
         lambda: not consumer.poll(1, 0.05) and not consumer.assignment,
         "the partitions are given up",
@@ -213,6 +210,49 @@ def test_who_was_shut_out_by_a_process_of_the_same_name_ends(
         consumer.poll(1, 0.1)
     other.close()
     consumer.close()
+
+
+@pytest.mark.long
+def test_partitions_that_a_replaced_member_gave_up_find_an_owner(
+    kafka: KafkaSettings,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Kafka gives who takes a static member's name what that one kept, and begins no round."""
+    monkeypatch.setattr("nextclick.shared.kafka.unassigned.LOOK_SECONDS", 0.2)
+    ensure_topics(kafka, [kafka.clicks_topic])
+
+    def member(instance_id: str) -> ClickConsumer:
+        return ClickConsumer(kafka, kafka.clicks_topic, name, instance_id=instance_id)
+
+    first, heir, other = member("a"), member("a"), member("b")
+
+    def replace() -> None:
+        first.on_revoke = lambda: None
+        until(lambda: not heir.poll(1, 0.1) and heir.joined, "another one has its name")
+
+    Shop(kafka).send(make_clicks(100))
+    first.commit_now(offsets_after(read(first, 100)))
+    first.on_revoke = replace
+    try:
+        until(
+            lambda: (first.poll(1, 0.1), other.poll(1, 0.1)) and first._membership.is_shut_out,
+            "it gives up two, and hears that its name is another one's",
+        )
+        assert len(heir.assignment) == 2
+        assert not other.assignment
+        until(
+            lambda: (
+                (heir.poll(1, 0.1), other.poll(1, 0.1))
+                and len(heir.assignment) == len(other.assignment) == 2
+            ),
+            "each has half of the partitions",
+        )
+    finally:
+        for consumer in (first, heir, other):
+            consumer.close()
+    assert "are nobody's: the group rebalances" in caplog.text
 
 
 def removed_unread() -> float:

@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    ConsumerGroupState,
     KafkaError,
     KafkaException,
     TopicCollection,
@@ -42,7 +43,7 @@ from confluent_kafka import (
 from greenlet import getcurrent
 
 from tests.simulation.cluster import Cluster
-from tests.simulation.group import GroupMetadata, Joined, Synced, cooperative_sticky
+from tests.simulation.group import Description, GroupMetadata, Joined, Synced, cooperative_sticky
 from tests.simulation.log import Record
 from tests.simulation.network import BROKEN, RETRY_SECONDS, Connection, TimedOut
 from tests.simulation.scheduler import Process, Signal
@@ -99,6 +100,7 @@ class Admin:
     def __init__(self, process: Process, cluster: Cluster) -> None:
         self._process = process
         self._group = cluster.group
+        self._topics = cluster.topics
         self._connection = Connection(process, cluster.server, "admin")
 
     def describe_topics(
@@ -106,7 +108,8 @@ class Admin:
     ) -> dict[str, _TopicDescription]:
         """Metadata of topics. None is ever made anew here."""
         described = {
-            name: _TopicDescription(self._process, request_timeout) for name in topics.topic_names
+            name: _TopicDescription(self._process, self._topics[name], request_timeout)
+            for name in topics.topic_names
         }
         for future in described.values():
             self._connection.send("describe topic", lambda reply: reply(0), future.answered)
@@ -119,10 +122,15 @@ class Admin:
         describe = partial(
             self._connection.request,
             "describe group",
-            lambda reply: reply(self._group.instances()),
+            lambda reply: reply(self._group.describe()),
             request_timeout,
         )
-        return {name: _Described(describe) for name in names}
+        clicks = next(iter(self._topics))  # what the group reads
+        return {name: _Described(describe, clicks) for name in names}
+
+
+class _PartitionDescription(NamedTuple):
+    id: int
 
 
 class _TopicDescription:
@@ -130,7 +138,8 @@ class _TopicDescription:
 
     topic_id = Uuid(1, 1)
 
-    def __init__(self, process: Process, timeout: float) -> None:
+    def __init__(self, process: Process, partitions: int, timeout: float) -> None:
+        self.partitions = [_PartitionDescription(number) for number in range(partitions)]
         self._world = process.world
         self._came = Signal(process)
         self._deadline = process.world.now + timeout
@@ -151,22 +160,35 @@ class _TopicDescription:
         return self
 
 
+class _DescribedAssignment(NamedTuple):
+    topic_partitions: Sequence[TopicPartition]
+
+
 class _DescribedMember(NamedTuple):
     group_instance_id: str
+    assignment: _DescribedAssignment
 
 
 class _Described:
     """A future, and what it holds."""
 
-    def __init__(self, describe: Callable[[], Sequence[str]]) -> None:
+    state = ConsumerGroupState.UNKNOWN
+
+    def __init__(self, describe: Callable[[], Description], topic: str) -> None:
         self._describe = describe
+        self._topic = topic
         self.members: list[_DescribedMember] = []
 
     def result(self) -> _Described:
         try:
-            self.members = [_DescribedMember(name) for name in self._describe()]
+            stable, members = self._describe()
         except TimedOut:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
+        if stable:
+            self.state = ConsumerGroupState.STABLE
+        for instance, partitions in members:
+            places = [TopicPartition(self._topic, partition) for partition in partitions]
+            self.members.append(_DescribedMember(instance, _DescribedAssignment(places)))
         return self
 
 
@@ -264,8 +286,8 @@ class Consumer:
         self,
         topics: Sequence[str],
         on_assign: OnPartitions,
-        on_revoke: OnPartitions,
-        on_lost: OnPartitions,
+        on_revoke: OnPartitions = lambda _, partitions: None,
+        on_lost: OnPartitions = lambda _, partitions: None,
     ) -> None:
         """Begin to join the group."""
         (self._topic,) = topics

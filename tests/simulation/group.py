@@ -60,6 +60,14 @@ class Synced(NamedTuple):
     partitions: Sequence[int] = ()
 
 
+class Description(NamedTuple):
+    """The answer to a description of the group."""
+
+    stable: bool
+    members: Sequence[tuple[str, Sequence[int]]]
+    """The instance and the partitions of each; of a dynamic member the instance is empty."""
+
+
 @dataclass
 class _Member:
     name: str
@@ -217,18 +225,15 @@ class Group:
             return None
         return self.offsets.get(partition, -1)
 
-    def instances(self) -> list[str]:
-        """DescribeGroups: the names of static members."""
-        return [one.instance for one in self._members.values() if one.instance]
+    def describe(self) -> Description:
+        """DescribeGroups."""
+        members = [(one.instance, one.assignment) for one in self._members.values()]
+        return Description(self.state == STABLE, members)
 
     def is_without_owner(self, partitions: int) -> bool:
         """Whether the group rests, and some partition is nobody's."""
         owned = {p for one in self._members.values() for p in one.assignment}
         return self.state == STABLE and len(owned) < partitions
-
-    def rebalance(self) -> None:
-        """Begin a round, as a member that joins would."""
-        self._begin_round()
 
     def _store(self, offsets: Mapping[int, int]) -> None:
         self.on_committed(offsets)

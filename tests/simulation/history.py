@@ -55,9 +55,9 @@ KAFKA = KafkaSettings(bootstrap_servers="simulated:9092")
 BOUND_SECONDS = 120.0
 """So long after the last fault and the last click everything has been answered: a session that
 expires, a transaction that times out, and what was read before it, each once more."""
-OPERATOR_SECONDS = 30.0
-"""A partition may stay without an owner for good when a static member is replaced while it gives it
-up (group.py). Workers do not notice; after so long somebody makes the group rebalance."""
+UNASSIGNED_SECONDS = 30.0
+"""So long after the last fault every partition has an owner: a session that expires, and what
+static members do about partitions that nobody would own for good (group.py)."""
 LOOK_SECONDS = 0.5
 SETTLED_SECONDS = 1.5
 """How long everything must be at rest before a history ends."""
@@ -83,21 +83,19 @@ def run(
     only: Collection[int] | None = None,
     clicks: int | None = None,
     traced: bool = False,
-    operator: bool = True,
     adapt: Callable[[Scenario], Scenario] = lambda drawn: drawn,
 ) -> Result:
     """Run the history of a seed.
 
     `only`: with none of its faults but these; `clicks`: with its first clicks only. `traced`: with
-    lines for people. `operator`: somebody sees to partitions that stay without an owner, see
-    OPERATOR_SECONDS. `adapt`: makes another scenario of what was drawn.
+    lines for people. `adapt`: makes another scenario of what was drawn.
     """
     drawn = adapt(scenario(seed, guarantee))
     if clicks is not None:
         drawn = replace(drawn, clicks=drawn.clicks[:clicks])
     if only is not None:
         drawn = replace(drawn, timed=tuple(f for f in drawn.timed if f.number in only))
-    history = _History(drawn, only, traced, operator)
+    history = _History(drawn, only, traced)
     with _logging(history.world):
         return history.run()
 
@@ -133,9 +131,7 @@ class _Place:
 
 
 class _History:
-    def __init__(
-        self, drawn: Scenario, only: Collection[int] | None, traced: bool, operator: bool
-    ) -> None:
+    def __init__(self, drawn: Scenario, only: Collection[int] | None, traced: bool) -> None:
         self.world = World()
         if traced:
             self.world.trace = []
@@ -162,7 +158,6 @@ class _History:
         self._left = len(drawn.clicks)
         self._quiet_since: float | None = None
         self._trouble_until = 0.0
-        self._operator = operator
         self._owned_at = 0.0
 
     def run(self) -> Result:
@@ -348,13 +343,15 @@ class _History:
             self.world.stopped = True
         if not self._is_quiet():
             self._trouble_until = now
-        group = self._cluster.group
-        if not group.is_without_owner(drawn.partitions):
+        if not self._cluster.group.is_without_owner(drawn.partitions):
             self._owned_at = now
-        elif self._operator and now - self._owned_at > OPERATOR_SECONDS:
-            self.world.say("operator", "partitions without an owner: makes the group rebalance")
-            group.rebalance()
-        ended = max(self._trouble_until, self._faults_until(), drawn.clicks[-1][0])
+        faults_until = max(self._trouble_until, self._faults_until())
+        if now > max(self._owned_at, faults_until) + UNASSIGNED_SECONDS:
+            self._oracle.violations.append(
+                f"a partition has had no owner for {UNASSIGNED_SECONDS:g} s after the last fault"
+            )
+            self.world.stopped = True
+        ended = max(faults_until, drawn.clicks[-1][0])
         if now > ended + BOUND_SECONDS:
             self._oracle.violations.append(
                 f"not everything is answered and committed {BOUND_SECONDS:g} s after the last fault"

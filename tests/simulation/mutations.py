@@ -21,6 +21,7 @@ from nextclick.shared.errors import CommitRefused, Unavailable
 from nextclick.shared.kafka import ClickConsumer, Publisher, TransactionalPublisher
 from nextclick.shared.kafka.client import REQUEST_SECONDS
 from nextclick.shared.kafka.publisher import Receipt
+from nextclick.shared.kafka.unassigned import UnassignedPartitions
 from nextclick.shared.messages import Message, OutMessage
 from nextclick.shared.redis import RedisSessions, sessions
 from tests.simulation.faults import AT_LEAST_ONCE, EXACTLY_ONCE, HELD, Scenario
@@ -198,7 +199,7 @@ def rewind_to_what_is_remembered(patch: pytest.MonkeyPatch) -> None:
         for partition in self.assignment:
             offset = remembered(self).get(partition, OFFSET_BEGINNING)
             try:
-                self._consumer.seek(TopicPartition(self.topic, partition, offset))
+                self._membership.client.seek(TopicPartition(self.topic, partition, offset))
             except KafkaException:
                 continue
 
@@ -263,7 +264,7 @@ def late_commit_ends_the_worker(patch: pytest.MonkeyPatch) -> None:
     commit_now = ClickConsumer.commit_now
 
     def wait_first(self: ClickConsumer, offsets: Mapping[int, int]) -> None:
-        self._wait_for_call()
+        self._commits._wait_for_call()
         commit_now(self, offsets)
 
     patch.setattr(ClickConsumer, "commit_now", wait_first)
@@ -317,6 +318,11 @@ def uncommitted_clicks_not_counted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(decide, "take_batch", take_all)
 
 
+def unassigned_partitions_are_left(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks whether the group has left partitions to nobody."""
+    patch.setattr(UnassignedPartitions, "look", lambda self: None)
+
+
 def commits_held(drawn: Scenario) -> Scenario:
     """A stream of clicks, slow requests, and commits that are held for long."""
     return replace(
@@ -350,6 +356,7 @@ MUTATIONS = [
         wait_for_a_second_thread_in_a_rebalance,
     ),
     Mutation("a late commit ends the worker", AT_LEAST_ONCE, late_commit_ends_the_worker),
+    Mutation("unassigned partitions are left", AT_LEAST_ONCE, unassigned_partitions_are_left),
     Mutation(
         "offsets of one transaction out of order",
         EXACTLY_ONCE,

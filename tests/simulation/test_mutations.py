@@ -11,6 +11,7 @@ RARE = {
     "rewinds to what is remembered",
     "counts what was committed before an abort",
     "answers from revoked partitions",
+    "unassigned partitions are left",
 }
 """Found after some hundred histories only."""
 CASES = [pytest.param(m, id=m.name, marks=[pytest.mark.long] * (m.name in RARE)) for m in MUTATIONS]

@@ -11,12 +11,16 @@ import pytest
 from tests.simulation.__main__ import explained, report
 from tests.simulation.faults import AT_LEAST_ONCE, AT_TIMES, EXACTLY_ONCE, JOIN
 from tests.simulation.history import run
-from tests.simulation.mutations import commit_ahead_of_acknowledgement, find
+from tests.simulation.mutations import (
+    commit_ahead_of_acknowledgement,
+    find,
+    unassigned_partitions_are_left,
+)
 from tests.simulation.shrink import shrink
 
 SEEDS = 1000
-ORPHANS = 275
-"""A seed in which a partition stays without an owner."""
+UNASSIGNED = 275
+"""A seed in which a partition stays without an owner if nobody sees to it."""
 both = pytest.mark.parametrize("guarantee", [AT_LEAST_ONCE, EXACTLY_ONCE])
 
 
@@ -67,8 +71,10 @@ def test_a_failure_is_told_and_shrinks() -> None:
     assert not small.run().violations, "it was the mutation"
 
 
-@pytest.mark.xfail(strict=True, reason="nobody notices partitions that stay without an owner")
 def test_partitions_of_a_static_member_that_is_replaced_while_it_gives_them_up() -> None:
     """Kafka gives the new one what the old one kept, and what it gave up to nobody."""
-    result = run(ORPHANS, AT_LEAST_ONCE, operator=False)
-    assert not result.violations
+    with pytest.MonkeyPatch.context() as patch:
+        unassigned_partitions_are_left(patch)
+        violations = run(UNASSIGNED, AT_LEAST_ONCE).violations
+    assert "no owner" in violations[0]
+    assert not run(UNASSIGNED, AT_LEAST_ONCE).violations

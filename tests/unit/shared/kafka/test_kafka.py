@@ -67,8 +67,8 @@ def offsets_kept(given_up: list[int], got_back: list[int]) -> list[tuple[int, in
         consumer._on_assign(None, [TopicPartition("clicks", p) for p in got_back])  # type: ignore[arg-type]
         return FakeMessage(p=0, o=5)
 
-    consumer._consumer.close()
-    consumer._consumer = SimpleNamespace(
+    consumer._membership.client.close()
+    consumer._membership.client = SimpleNamespace(
         subscribe=lambda topics, **callbacks: None,
         poll=poll_with_rebalance,
         consume=lambda n, timeout: [FakeMessage(p=1, o=6)],
@@ -129,16 +129,16 @@ def consumer_of(client: Client) -> ClickConsumer:
 def test_a_commit_that_ends_late_and_refused_does_not_end_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nextclick.shared.kafka.consumer.REQUEST_SECONDS", 0.01)
+    monkeypatch.setattr("nextclick.shared.kafka.commits.REQUEST_SECONDS", 0.01)
     client = Client()
     client.refusal = KafkaError(KafkaError.UNKNOWN_MEMBER_ID)
     consumer = consumer_of(client)
     with pytest.raises(Unavailable):
         consumer.commit_now({0: 5})
-    assert consumer._call is not None
+    assert consumer._commits._call is not None
     client.may_return.set()
-    consumer._call._thread.join(10)
-    monkeypatch.setattr("nextclick.shared.kafka.consumer.REQUEST_SECONDS", 10)
+    consumer._commits._call._thread.join(10)
+    monkeypatch.setattr("nextclick.shared.kafka.commits.REQUEST_SECONDS", 10)
     with pytest.raises(CommitRefused):  # the second one's own
         consumer.commit_now({0: 5})
     assert client.commits == [{0: 5}, {0: 5}]

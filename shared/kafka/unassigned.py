@@ -1,0 +1,128 @@
+"""Partitions that a group has assigned to nobody, and would leave so.
+
+In a cooperative rebalance a partition that moves is given up in one round and assigned in the next,
+which the member that gave it up begins (KIP-429). If that member is static, and another process
+takes its name between the two, Kafka gives the new one what the old one kept, without a round
+(KIP-345). Then nobody begins the next round, and nobody owns the partition until a member joins or
+leaves. Seen on Apache Kafka 4.1.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from nextclick.shared.kafka.background import BackgroundCall
+from nextclick.shared.kafka.client import REQUEST_SECONDS, MakeClient
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 3.0
+"""Between two looks at the group. What is unassigned in two of them is made to be assigned."""
+
+STEP_SECONDS = 0.1
+
+
+class UnassignedPartitions:
+    """Looks now and then whether a group leaves partitions unassigned, and makes it rebalance.
+
+    Each static member looks. The one with the lowest name acts: a member without a name joins the
+    group for a moment, and leaves it. (To join again itself would not do: to Kafka nothing has
+    changed when a static member does.)
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        config: dict[str, Any],
+        admin: AdminClient,
+        clock: Callable[[], float],
+        make_client: MakeClient,
+        background: Callable[[str, Callable[[], object]], BackgroundCall],
+    ) -> None:
+        """Prepare; `config` is that of a static member."""
+        self._topic = topic
+        self._group_id = config["group.id"]
+        self._instance_id = config["group.instance.id"]
+        self._config = {k: v for k, v in config.items() if k != "group.instance.id"}
+        self._admin = admin
+        self._clock = clock
+        self._make_client = make_client
+        self._background = background
+        self._look_due = clock() + LOOK_SECONDS
+        self._call: BackgroundCall | None = None
+        self._seen: set[int] = set()
+        """What nobody owned when last looked at."""
+        self._joining = False
+        self._closed = False
+
+    def look(self) -> None:
+        """Begin a look if one is due, without waiting for it."""
+        if self._clock() < self._look_due or (self._call is not None and not self._call.ended):
+            return
+        self._look_due = self._clock() + LOOK_SECONDS
+        self._call = self._background("look at the group", self._look)
+
+    def _look(self) -> None:
+        before, self._seen = self._seen, set()
+        try:
+            seen = self._unassigned()
+            if lasting := before & seen:
+                log.warning("partitions %s are nobody's: the group rebalances", sorted(lasting))
+                self._rebalance()
+            else:
+                self._seen = seen
+        except KafkaException as error:  # the worker itself tells of outages
+            log.debug("no look at the group %s: %s", self._group_id, error.args[0].str())
+
+    def _unassigned(self) -> set[int]:
+        """The partitions that nobody owns in a stable group, if it is for us to act."""
+        asked = self._admin.describe_consumer_groups(
+            [self._group_id], request_timeout=REQUEST_SECONDS
+        )
+        group = asked[self._group_id].result()
+        names = {member.group_instance_id for member in group.members} - {None, ""}
+        if group.state != ConsumerGroupState.STABLE or min(names, default="") != self._instance_id:
+            return set()
+        topics = self._admin.describe_topics(
+            TopicCollection([self._topic]), request_timeout=REQUEST_SECONDS
+        )
+        assigned = {
+            place.partition
+            for member in group.members
+            for place in member.assignment.topic_partitions
+            if place.topic == self._topic
+        }
+        return {partition.id for partition in topics[self._topic].result().partitions} - assigned
+
+    def _rebalance(self) -> None:
+        """Join and leave. What it is assigned meanwhile it does not read."""
+        joined = False
+
+        def on_assign(_: Consumer, __: object) -> None:
+            nonlocal joined
+            joined = True
+
+        deadline = self._clock() + REQUEST_SECONDS
+        self._joining = True
+        client = self._make_client(Consumer, self._config)
+        try:
+            client.subscribe([self._topic], on_assign=on_assign)
+            while not (joined or self._closed or self._clock() > deadline):
+                client.poll(STEP_SECONDS)
+        finally:
+            client.close()
+            self._joining = False
+
+    def close(self) -> None:
+        """See to it that nothing of this is left in the group.
+
+        Raises Unavailable if Kafka does not answer.
+        """
+        self._closed = True
+        if self._call is not None and self._joining:
+            self._call.outcome()
