@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import torch
 
+from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import (
     ConfigurationError,
     NextclickError,
@@ -131,7 +132,11 @@ def _run_rank_zero(
         bulk=True,
     )
     collector = Collector(
-        consumer, event_log, RetryUntilAvailable(stop, log), trainer.flush_seconds
+        consumer,
+        event_log,
+        RetryUntilAvailable(stop, log),
+        trainer.flush_seconds,
+        ClickRules(settings.clicks),
     )
     try:
         with health.served(settings, event_log, registry, consumer):

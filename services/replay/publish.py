@@ -145,4 +145,4 @@ def _message(clicks: ClickFile, place: int, topic: str, date: int, salt: str) ->
         item_id=clicks.item_ids[clicks.items[place]],
         timestamp=date,
     )
-    return of_user(topic, click)
+    return of_user(topic, click, replayed=True)

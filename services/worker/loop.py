@@ -1,7 +1,7 @@
 """The worker: every side effect of answering clicks, in order, on this page.
 
     1  poll a micro-batch
-    2  decode; what is no click becomes a dead letter
+    2  decode (click_rules.py); what is no event becomes a dead letter
     3  append to the sessions (idempotent by event_id)
     4  score
     5  produce recommendations and dead letters
@@ -33,6 +33,7 @@ from prometheus_client.context_managers import Timer
 from nextclick.services.worker import decide
 from nextclick.services.worker.guarantee import Batch, Guarantee
 from nextclick.services.worker.guard import Guard
+from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick, CommitRefused
 from nextclick.shared.kafka import ClickConsumer
 from nextclick.shared.messages import Message, of_user, offsets_after
@@ -41,6 +42,7 @@ from nextclick.shared.registry import ModelSlot
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.heartbeat import HEARTBEAT
 from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequested
+from nextclick.shared.runtime.settings import ClickSettings
 from nextclick.shared.schemas import Click
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Worker:
     dlq_topic: str
     max_batch: int
     stop: threading.Event
+    rules: ClickRules = field(default_factory=lambda: ClickRules(ClickSettings()))
     max_dead_letter_bytes: int = decide.MAX_DEAD_LETTER_BYTES
     guard: Guard = field(default_factory=Guard)
     now: Callable[[], float] = time.time
@@ -132,7 +135,7 @@ class Worker:
         self.on_step("polled")
         metrics.BATCH_SIZE.observe(len(messages))
         with _timed("decode"):
-            self._waiting += decide.decode(messages)  # 2
+            self._waiting += decide.decode(messages, self.rules)  # 2
         self.on_step("decoded")
 
     def _answer(self, batch: list[decide.DecodedMessage]) -> None:

@@ -16,6 +16,7 @@ from nextclick.services.worker.exactly_once import ExactlyOnce
 from nextclick.services.worker.guarantee import Guarantee
 from nextclick.services.worker.guard import Guard
 from nextclick.services.worker.loop import Worker
+from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.kafka import (
     ClickConsumer,
     Publisher,
@@ -70,6 +71,7 @@ def build(
         recommendations_topic=kafka.recommendations_topic,
         dlq_topic=kafka.dlq_topic,
         max_dead_letter_bytes=dead_letter_bytes(max_message_bytes(kafka, kafka.dlq_topic)),
+        rules=ClickRules(settings.clicks),
         max_batch=worker_settings.max_batch,
         stop=stop,
         guard=Guard(worker_settings.guard_clicks, slot.roll_back),

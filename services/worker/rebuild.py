@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from nextclick.services.worker import decide
+from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.kafka import GroupOffsets, offsets_held, read_offsets
 from nextclick.shared.redis import session_store
 from nextclick.shared.runtime.settings import Settings
@@ -36,13 +37,14 @@ def run(settings: Settings) -> Rebuilt:
         committed = group.committed()
     retained = offsets_held(kafka, kafka.clicks_topic)
     wanted = {p: range(r.start, min(r.stop, committed[p])) for p, r in retained.items()}
+    rules = ClickRules(settings.clicks)
     read = behind = 0
     with (
         closing(session_store(settings)) as sessions,
         closing(read_offsets(kafka, kafka.clicks_topic, wanted)) as messages,
     ):
         while batch := list(islice(messages, BATCH)):
-            clicks, places = decide.clicks(decide.decode(batch))
+            clicks, places = decide.clicks(decide.decode(batch, rules))
             histories = sessions.append(clicks, places)
             read += len(clicks)
             behind += histories.count([])

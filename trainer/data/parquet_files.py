@@ -40,7 +40,7 @@ def read_clicks(path: Path, gap_ms: int) -> tuple[ClickLog, list[Problem]]:
     frame = pd.concat(frames, ignore_index=True)
     if "event_id" in frame:
         named = frame["event_id"].notna()
-        duplicate = named & frame["event_id"].duplicated()
+        duplicate = named & frame.duplicated(["user_id", "event_id"])
         for _ in range(int(duplicate.sum())):
             problems.add(path.name, "duplicate event_id", "counted once")
         frame = frame[~duplicate]

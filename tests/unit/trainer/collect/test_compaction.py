@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -23,7 +22,7 @@ from nextclick.trainer.collect.event_log_files import (
     offset_files,
     uncovered,
 )
-from tests.unit.trainer.collect.test_event_log import ids, rows
+from tests.unit.trainer.collect.test_event_log import frame_of, ids, rows
 
 
 @pytest.fixture
@@ -37,9 +36,7 @@ def names(folder: Path) -> list[str]:
 
 def fill(log: EventLog) -> list[str]:
     """Thirty files of three partitions, with gaps, empty ranges and an import; the ids in order."""
-    log.import_clicks(
-        pd.DataFrame(rows(900), columns=["event_id", "user_id", "item_id", "timestamp"])
-    )
+    log.import_clicks(frame_of(900))
     for number in range(30):
         partition, first = number % 3, number // 3 * 10
         mine = [] if number % 7 == 0 else rows(*range(number * 10, number * 10 + 5))
