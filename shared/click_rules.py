@@ -23,11 +23,11 @@ OTHER = "*"
 """In the weights: every type that is not named."""
 DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType(
     {
-        **dict.fromkeys(("click", "view", "pv", "page_view", "product_view", "view_item"), 1.0),
+        **dict.fromkeys(("click", "clicks", "view", "pv", "page_view", "product_view", "view_item"), 1.0),
         **dict.fromkeys(("detail", "product_viewed", "product_clicked", "select_item"), 1.0),
-        **dict.fromkeys(("cart", "add_to_cart", "addtocart", "product_added"), 2.0),
+        **dict.fromkeys(("cart", "carts", "add_to_cart", "addtocart", "product_added"), 2.0),
         **dict.fromkeys(("favourite", "favorite", "fav", "wishlist", "add_to_wishlist"), 2.0),
-        **dict.fromkeys(("purchase", "buy", "order", "transaction", "order_completed"), 3.0),
+        **dict.fromkeys(("purchase", "buy", "order", "orders", "transaction", "order_completed"), 3.0),
         **dict.fromkeys(("impression", "impressions", "view_item_list", "product_list_viewed"), 0.0),
         **dict.fromkeys(("remove_from_cart", "product_removed", "remove", "unfavourite"), 0.0),
         **dict.fromkeys(("unfavorite", "remove_from_wishlist", "refund"), 0.0),
@@ -74,6 +74,11 @@ def weights_of(settings: ClickSettings) -> dict[str, float]:
         **DEFAULT_WEIGHTS,
         **{normalised(name): weight for name, weight in settings.event_weights.items()},
     }
+
+
+def weight_of(event_type: str, weights: Mapping[str, float]) -> float:
+    """The weight of an event type, from `weights_of`."""
+    return weights.get(normalised(event_type), weights[OTHER])
 
 
 def time_anomaly(event_ms: int, kafka_ms: int, max_age_ms: float, max_ahead_ms: float) -> str:
@@ -152,9 +157,9 @@ class ClickRules:
         """The weight of a type, and the anomaly to count."""
         known = self._weights_seen.get(event_type)
         if known is None:
-            name = normalised(event_type)
-            weight = self.weights.get(name, self.weights[OTHER])
-            unknown = "event_type_unknown" if name not in self.weights else ""
+            weight = weight_of(event_type, self.weights)
+            named = normalised(event_type) in self.weights
+            unknown = "" if named else "event_type_unknown"
             known = weight, unknown or ("event_type_ignored" if weight == 0 else "")
             if len(self._weights_seen) < 1000:  # hostile types must not fill the memory
                 self._weights_seen[event_type] = known
