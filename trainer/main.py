@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from nextclick.shared.click_rules import ClickRules
+from nextclick.shared.click_rules import ClickRules, weights_of
 from nextclick.shared.errors import (
     ConfigurationError,
     NextclickError,
@@ -30,6 +30,7 @@ from nextclick.shared.runtime.settings import Settings, TrainerSettings
 from nextclick.trainer import health
 from nextclick.trainer.collect import EventLog
 from nextclick.trainer.collect.collector import Collector, catch_up
+from nextclick.trainer.data import weighted
 from nextclick.trainer.fit import distributed
 from nextclick.trainer.fit.distributed import ProcessGroup
 from nextclick.trainer.fit.presets import Preset, preset
@@ -97,7 +98,7 @@ def _run_rank_zero(
         HEARTBEAT.beat(within=trainer.max_fit_seconds + AROUND_A_FIT_SECONDS)
         log.info("retraining on %d clicks", min(held, trainer.window_clicks))
         outcome = retrain(
-            event_log.read(newest=trainer.window_clicks),
+            weighted(event_log.read(newest=trainer.window_clicks), weights_of(settings.clicks)),
             registry,
             recipe,
             limits,

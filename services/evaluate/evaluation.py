@@ -13,6 +13,7 @@ from rich.console import Console
 from nextclick.services.evaluate.worlds import WORLDS
 from nextclick.services.replay.frame import to_frame
 from nextclick.services.replay.log import ReadOptions, load
+from nextclick.shared.click_rules import weights_of
 from nextclick.shared.errors import ConfigurationError
 from nextclick.trainer.compare.benchmark import Benchmark, open_benchmark
 from nextclick.trainer.compare.methods import MethodOptions, method_factories
@@ -20,6 +21,7 @@ from nextclick.trainer.compare.report import terminal
 from nextclick.trainer.compare.report.compare import compare
 from nextclick.trainer.compare.report.environment import environment
 from nextclick.trainer.compare.report.summary import summarise
+from nextclick.trainer.data import weighted
 from nextclick.trainer.data.parquet_files import judgeable_log
 
 
@@ -58,7 +60,7 @@ def open_data(data: str, gap_ms: int, reading: ReadOptions = ReadOptions()) -> B
         return WORLDS[data]()
     if path.is_file():
         clicks = load(path, reading)
-        log = judgeable_log(to_frame(clicks), gap_ms, path)
+        log = judgeable_log(weighted(to_frame(clicks), weights_of(reading.rules)), gap_ms, path)
         return Benchmark(path.resolve().stem, log, clicks.problems)
     if path.is_dir():
         return open_benchmark(path, gap_ms)
