@@ -1,40 +1,18 @@
 """What counts as a click, and at what time: rules that worker, trainer and tools share.
 
 A producer can be wrong about the type of an event, its time and its key. Nothing of that stops a
-stream: the rules say what is used instead, and each case is counted (docs/messages.md).
+stream: the rules say what is used instead, and each case is an anomaly that is counted
+(docs/messages.md, `runtime.anomalies`). Pure.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import Counter, defaultdict
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+from nextclick.shared.event_types import normalised, weight_of, weights_of
 from nextclick.shared.messages import REDRIVEN, REPLAYED, Message
-from nextclick.shared.runtime import metrics
-from nextclick.shared.runtime.rate_limit import RateLimit
-from nextclick.shared.runtime.settings import ClickSettings
 from nextclick.shared.schemas import Click, decode_click
-
-log = logging.getLogger(__name__)
-
-OTHER = "*"
-"""In the weights: every type that is not named."""
-DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType(
-    {
-        **dict.fromkeys(("click", "clicks", "view", "pv", "page_view", "product_view", "view_item"), 1.0),
-        **dict.fromkeys(("detail", "product_viewed", "product_clicked", "select_item"), 1.0),
-        **dict.fromkeys(("cart", "carts", "add_to_cart", "addtocart", "product_added"), 2.0),
-        **dict.fromkeys(("favourite", "favorite", "fav", "wishlist", "add_to_wishlist"), 2.0),
-        **dict.fromkeys(("purchase", "buy", "order", "orders", "transaction", "order_completed"), 3.0),
-        **dict.fromkeys(("impression", "impressions", "view_item_list", "product_list_viewed"), 0.0),
-        **dict.fromkeys(("remove_from_cart", "product_removed", "remove", "unfavourite"), 0.0),
-        **dict.fromkeys(("unfavorite", "remove_from_wishlist", "refund"), 0.0),
-        OTHER: 1.0,
-    }
-)
-"""Event type → weight, for the names that shops, trackers and public data sets use."""
 
 UNITS = (("seconds", 1e3), ("microseconds", 1e-3), ("nanoseconds", 1e-6))
 """Wrong units of timestamps, and the milliseconds in one of each."""
@@ -63,22 +41,12 @@ REMEDIES = {
 """Everything unusual that is counted → what it means for the person who reads the log."""
 
 
-def normalised(event_type: str) -> str:
-    """The form in which types are compared: `Add to Cart` and `add-to-cart` are `add_to_cart`."""
-    return event_type.strip().casefold().replace(" ", "_").replace("-", "_")
+@dataclass(frozen=True)
+class TimeBounds:
+    """How far an event time may lie before and after Kafka's."""
 
-
-def weights_of(settings: ClickSettings) -> dict[str, float]:
-    """Event type (normalised) → weight: the defaults, and what the settings say instead."""
-    return {
-        **DEFAULT_WEIGHTS,
-        **{normalised(name): weight for name, weight in settings.event_weights.items()},
-    }
-
-
-def weight_of(event_type: str, weights: Mapping[str, float]) -> float:
-    """The weight of an event type, from `weights_of`."""
-    return weights.get(normalised(event_type), weights[OTHER])
+    max_age_ms: float = 86_400_000
+    max_ahead_ms: float = 300_000
 
 
 def time_anomaly(event_ms: int, kafka_ms: int, max_age_ms: float, max_ahead_ms: float) -> str:
@@ -94,42 +62,29 @@ def time_anomaly(event_ms: int, kafka_ms: int, max_age_ms: float, max_ahead_ms: 
     return "time_behind" if event_ms < kafka_ms else "time_ahead"
 
 
-def max_age_ms(message: Message, settings: ClickSettings) -> float:
+def max_age_ms(message: Message, bounds: TimeBounds) -> float:
     """How far an event time may lie before Kafka's; back to 1970 if the click is old on purpose."""
     if any(name in (REPLAYED, REDRIVEN) for name, _ in message.headers):
         return float(message.timestamp_ms or 0)
-    return settings.max_age_seconds * 1000
-
-
-class Anomalies:
-    """Counts what is unusual about clicks; logs each kind once a minute, with the number since."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._limits: dict[str, RateLimit] = defaultdict(RateLimit)
-
-    def add(self, kind: str, partition: int, offset: int) -> None:
-        """Count a message of the clicks topic. kind: a key of REMEDIES."""
-        metrics.CLICK_ANOMALIES.labels(kind).inc()
-        self._counts[kind] += 1
-        if self._limits[kind].allow():
-            log.warning(
-                "%d %s (the last one: partition %d, offset %d)",
-                self._counts.pop(kind),
-                REMEDIES[kind],
-                partition,
-                offset,
-                extra={"reason": kind, "partition": partition, "offset": offset},
-            )
+    return bounds.max_age_ms
 
 
 class ClickRules:
-    """Reads messages as clicks by the settings of a shop."""
+    """Reads messages as clicks, by the rules of a shop."""
 
-    def __init__(self, settings: ClickSettings) -> None:
-        self._settings = settings
-        self.weights = weights_of(settings)
-        self._anomalies = Anomalies()
+    def __init__(
+        self,
+        event_weights: Mapping[str, float] | None = None,
+        bounds: TimeBounds = TimeBounds(),
+        on_anomaly: Callable[[str, int, int], None] = lambda kind, partition, offset: None,
+    ) -> None:
+        """event_weights: what differs from the default weights of event types.
+
+        on_anomaly(kind, partition, offset) is called with a key of REMEDIES for what is unusual.
+        """
+        self.weights = weights_of(event_weights)
+        self._bounds = bounds
+        self._on_anomaly = on_anomaly
         self._weights_seen: dict[str, tuple[float, str]] = {}
 
     def read(self, message: Message) -> Click | None:
@@ -144,13 +99,13 @@ class ClickRules:
         click = decode_click(message.value)
         weight, unusual = self._weight(click.event_type)
         if unusual:
-            self._anomalies.add(unusual, message.partition, message.offset)
+            self._on_anomaly(unusual, message.partition, message.offset)
         if weight == 0:
             return None
         if message.key is None:
-            self._anomalies.add("no_key", message.partition, message.offset)
+            self._on_anomaly("no_key", message.partition, message.offset)
         elif message.key != click.user_id.encode():
-            self._anomalies.add("key_is_not_user_id", message.partition, message.offset)
+            self._on_anomaly("key_is_not_user_id", message.partition, message.offset)
         return self._at_plausible_time(click, message)
 
     def _weight(self, event_type: str) -> tuple[float, str]:
@@ -169,10 +124,9 @@ class ClickRules:
         kafka_ms = message.timestamp_ms
         if kafka_ms is None:  # messages from before Kafka 0.10
             return click
-        max_age = max_age_ms(message, self._settings)
-        max_ahead = self._settings.max_ahead_seconds * 1000
-        anomaly = time_anomaly(click.timestamp, kafka_ms, max_age, max_ahead)
+        max_age = max_age_ms(message, self._bounds)
+        anomaly = time_anomaly(click.timestamp, kafka_ms, max_age, self._bounds.max_ahead_ms)
         if not anomaly:
             return click
-        self._anomalies.add(anomaly, message.partition, message.offset)
+        self._on_anomaly(anomaly, message.partition, message.offset)
         return click.model_copy(update={"timestamp": kafka_ms})

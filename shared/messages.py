@@ -42,9 +42,7 @@ class OutMessage:
     """None: chosen by the hash of the key."""
 
 
-def of_user(
-    topic: str, message: Click | Recommendation, *, replayed: bool = False
-) -> OutMessage:
+def of_user(topic: str, message: Click | Recommendation, *, replayed: bool = False) -> OutMessage:
     """Encode a message with its user id as key, so that the user's messages keep their order.
 
     replayed: mark it with the header REPLAYED.

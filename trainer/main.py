@@ -14,16 +14,17 @@ from collections.abc import Callable
 
 import torch
 
-from nextclick.shared.click_rules import ClickRules, weights_of
 from nextclick.shared.errors import (
     ConfigurationError,
     NextclickError,
     Unavailable,
 )
+from nextclick.shared.event_types import weights_of
 from nextclick.shared.kafka import ClickConsumer, ensure_topics, offsets_held
 from nextclick.shared.model import select_device
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime import metrics
+from nextclick.shared.runtime.anomalies import click_rules
 from nextclick.shared.runtime.heartbeat import HEARTBEAT
 from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequested
 from nextclick.shared.runtime.settings import Settings, TrainerSettings
@@ -98,7 +99,10 @@ def _run_rank_zero(
         HEARTBEAT.beat(within=trainer.max_fit_seconds + AROUND_A_FIT_SECONDS)
         log.info("retraining on %d clicks", min(held, trainer.window_clicks))
         outcome = retrain(
-            weighted(event_log.read(newest=trainer.window_clicks), weights_of(settings.clicks)),
+            weighted(
+                event_log.read(newest=trainer.window_clicks),
+                weights_of(settings.clicks.event_weights),
+            ),
             registry,
             recipe,
             limits,
@@ -137,7 +141,7 @@ def _run_rank_zero(
         event_log,
         RetryUntilAvailable(stop, log),
         trainer.flush_seconds,
-        ClickRules(settings.clicks),
+        click_rules(settings.clicks),
     )
     try:
         with health.served(settings, event_log, registry, consumer):

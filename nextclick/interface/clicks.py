@@ -33,9 +33,9 @@ def read_clicks(
     files only.
 
     Returns columns event_id, user_id, item_id (text), timestamp (epoch ms, int64) and event_type:
-    the clicks of a file sorted by time, those of an event log in order of arrival. Invalid lines of a file are left
-    out, with a warning for each kind of error. Raises ConfigurationError if the path cannot be read
-    or holds no click.
+    the clicks of a file sorted by time, those of an event log in order of arrival. Invalid lines of
+    a file are left out, with a warning for each kind of error. Raises ConfigurationError if the
+    path cannot be read or holds no click.
     """
     path = Path(path)
     if path.is_dir():

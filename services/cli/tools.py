@@ -10,14 +10,16 @@ import typer
 from nextclick.services.cli.common import app, console, read_settings, start
 from nextclick.shared.errors import ConfigurationError
 
-_FILE = typer.Argument(help="A log of clicks; gzip, bzip2, xz, zstd and zip are unpacked.", exists=True)
+_FILE = typer.Argument(
+    help="A log of clicks; gzip, bzip2, xz, zstd and zip are unpacked.", exists=True
+)
 _FORMAT = typer.Option(
     help="auto, parquet, csv, jsonl, sessions, rsc15, retailrocket, diginetica, otto, movielens."
 )
 _MAP = typer.Option(
     "--map",
-    help="Names of the columns: user=…,item=…,time=…,type=…; in jsonl a.b is b in the object a, and "
-    "a|b is b where there is no a.",
+    help="Names of the columns: user=…,item=…,time=…,type=…; in jsonl a.b is b in the object a, "
+    "and a|b is b where there is no a.",
 )
 _COLUMNS = typer.Option(help="Names of the columns of a CSV file without a header.")
 _TIME_UNIT = typer.Option(
@@ -156,7 +158,14 @@ def evaluate(
         settings, format, mapping, columns, time_unit, time_format, guests, encoding
     )
     options = evaluation.Options(
-        data, reading, evaluation.names(methods), evaluation.names(preset), seeds, max_seconds, json, html
+        data,
+        reading,
+        evaluation.names(methods),
+        evaluation.names(preset),
+        seeds,
+        max_seconds,
+        json,
+        html,
     )
     gap_ms = int(settings.session.gap_seconds * 1000)
     evaluation.run(options, select_device(settings.device), gap_ms, console)

@@ -13,8 +13,8 @@ from rich.console import Console
 from nextclick.services.evaluate.worlds import WORLDS
 from nextclick.services.replay.frame import to_frame
 from nextclick.services.replay.log import ReadOptions, load
-from nextclick.shared.click_rules import weights_of
 from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.event_types import weights_of
 from nextclick.trainer.compare.benchmark import Benchmark, open_benchmark
 from nextclick.trainer.compare.methods import MethodOptions, method_factories
 from nextclick.trainer.compare.report import terminal
@@ -50,7 +50,7 @@ def use_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-def open_data(data: str, gap_ms: int, reading: ReadOptions = ReadOptions()) -> Benchmark:
+def open_data(data: str, gap_ms: int, reading: ReadOptions) -> Benchmark:
     """Open a world by name, else a file or folder. Raises ConfigurationError if it is neither.
 
     gap_ms: the pause after which a new session starts. reading: how to read a file.
@@ -60,7 +60,9 @@ def open_data(data: str, gap_ms: int, reading: ReadOptions = ReadOptions()) -> B
         return WORLDS[data]()
     if path.is_file():
         clicks = load(path, reading)
-        log = judgeable_log(weighted(to_frame(clicks), weights_of(reading.rules)), gap_ms, path)
+        log = judgeable_log(
+            weighted(to_frame(clicks), weights_of(reading.event_weights)), gap_ms, path
+        )
         return Benchmark(path.resolve().stem, log, clicks.problems)
     if path.is_dir():
         return open_benchmark(path, gap_ms)

@@ -87,7 +87,7 @@ def read_options(
         time_format=time_format,
         guests=guests,
         encoding=encoding,
-        rules=settings.clicks,
+        event_weights=settings.clicks.event_weights,
     )
 
 

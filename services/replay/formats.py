@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -36,11 +37,14 @@ _COMMON_NAMES = {
              "session", "customer_id"),
     "item": ("item_id", "itemid", "item", "product_id", "productid", "movieid", "aid", "sku"),
     "time": ("timestamp", "time", "ts", "event_time", "created_at", "datetime", "date"),
-    "type": ("event_type", "eventtype", "event", "behavior", "behaviour", "behavior_type", "action"),
+    "type": ("event_type", "eventtype", "event", "behavior", "behaviour", "behavior_type",
+             "action"),
 }  # fmt: skip
 """Role → common names of its column, in lower case; the first that exists is taken."""
 
 
+LINES_THAT_DECIDE = 20
+"""First lines of jsonl that decide which keys hold what."""
 MAX_SESSION = 1000
 """Most clicks of a session in one line."""
 
@@ -164,32 +168,39 @@ def jsonl_rows(
 
     mapping: `a.b` is the key b of the object a; `a|b` is a, or b where a is missing or null.
     """
-    usable, keys = False, dict[str, None]()
-    for line, found in _objects(lines, file, problems):
-        values = [_value_of(found, role, mapping) for role in ROLES]
-        if None in values[:3]:
+    objects = _objects(lines, file, problems)
+    first = list(itertools.islice(objects, LINES_THAT_DECIDE))
+    paths = [_paths(role, [found for _, found in first], mapping) for role in ROLES]
+    for role, of_role in zip(ROLES[:3], paths, strict=False):
+        if not of_role and first:
+            raise _no_column(file, role, dict.fromkeys(key for _, one in first for key in one))
+    for line, found in itertools.chain(first, objects):
+        user, item, time, kind = (_value_of(found, of_role) for of_role in paths)
+        if user is None and any(path in found for path in paths[0]):
+            user = ""  # a guest
+        if user is None or item is None or time is None:
             problems.add(file, "line without a user, an item or a time", "left out", line)
-            keys.update(dict.fromkeys(found))
-            continue
-        usable = True
-        yield Row(line, *(value or "" for value in values))
-    if not usable and keys:
-        lacking = [r for r in ROLES[:3] if not candidates(r, list(keys), mapping)]
-        raise _no_column(file, (lacking or ["user"])[0], keys)
+        else:
+            yield Row(line, user, item, time, kind or "")
 
 
-def _value_of(found: dict[str, Any], role: str, mapping: Mapping[str, str]) -> str | None:
-    """The text of a role in an object; None if it has none. A null user is a guest: ""."""
-    guest = None
-    for path in mapping[role].split("|") if role in mapping else candidates(role, [*found], {}):
+def _paths(role: str, objects: Sequence[dict[str, Any]], mapping: Mapping[str, str]) -> list[str]:
+    """Where the value of a role is: by the mapping, else the common name that most objects have."""
+    if role in mapping:
+        return mapping[role].split("|")
+    counts = Counter(name for found in objects for name in candidates(role, [*found], {}))
+    return [name for name, _ in counts.most_common(1)]
+
+
+def _value_of(found: dict[str, Any], paths: Sequence[str]) -> str | None:
+    """The text at the first path that leads to a text or a number."""
+    for path in paths:
         value: Any = found
         for key in path.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             return str(value)
-        if role == "user" and path in found and value is None:
-            guest = ""
-    return guest
+    return None
 
 
 def session_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
@@ -207,7 +218,10 @@ def session_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterat
             yield Row(line.number, f"{name}:{line.number}", item, str(begins + place))
         for _ in items[MAX_SESSION:]:
             problems.add(
-                file, f"click of a bot, after {MAX_SESSION:,} of one session", "left out", line.number
+                file,
+                f"click of a bot, after {MAX_SESSION:,} of one session",
+                "left out",
+                line.number,
             )
         begins += 3600
 

@@ -84,15 +84,15 @@ def open_binary(path: Path) -> BinaryIO:
     if first_bytes.startswith(_ZSTD):
         return io.BufferedReader(pa.CompressedInputStream(path.open("rb"), "zstd"))
     if first_bytes.startswith(_BZIP2):
-        return bz2.open(path, "rb")
+        return bz2.open(path, "rb")  # type: ignore[return-value]
     if first_bytes.startswith(_XZ):
-        return lzma.open(path, "rb")
+        return lzma.open(path, "rb")  # type: ignore[return-value]
     if first_bytes.startswith(_ZIP):
         archive = zipfile.ZipFile(path)
         files = [entry for entry in archive.infolist() if not entry.is_dir()]
         if len(files) != 1:
             raise ConfigurationError(f"{path} holds {len(files)} files; give a zip with one")
-        return io.BufferedReader(archive.open(files[0]))
+        return archive.open(files[0])  # type: ignore[return-value]
     if first_bytes.startswith(_ORC):
         raise ConfigurationError(f"{path} is ORC; convert it to Parquet")
     return path.open("rb")

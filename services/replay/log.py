@@ -22,10 +22,9 @@ import pyarrow.parquet as pq
 from nextclick.services.replay import formats, times
 from nextclick.services.replay.formats import FORMATS, TEXT_READERS, Row
 from nextclick.services.replay.lines import Line, read_lines
-from nextclick.shared.click_rules import weight_of, weights_of
 from nextclick.shared.data_problems import Problem, Problems, invalid_item_id_reason
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.runtime.settings import ClickSettings
+from nextclick.shared.event_types import weight_of, weights_of
 
 CLICK = "click"
 """The type of an event whose file has no types."""
@@ -74,12 +73,10 @@ class ClickFile:
 
     def event_type(self, place: int) -> str:
         """The event type of the click at an index."""
-        return self.event_types[self.types[place]]
+        return self.event_types[int(self.types[place])]
 
 
-def event_id(
-    user: str, item: str, time_ms: int, event_type: str = CLICK, salt: str = ""
-) -> str:
+def event_id(user: str, item: str, time_ms: int, event_type: str = CLICK, salt: str = "") -> str:
     """A hash of the click (32 hex digits), so that a click that is sent twice counts once."""
     text = f"{salt}|{len(user)}|{user}{len(item)}|{item}{time_ms}"
     if event_type != CLICK:
@@ -103,21 +100,23 @@ class ReadOptions:
     encoding: str = "utf-8"
     guests: str = "drop"
     """What to do with events without a user: one of GUESTS."""
-    rules: ClickSettings = field(default_factory=ClickSettings)
-    """The weights of event types."""
+    event_weights: Mapping[str, float] = field(default_factory=dict)
+    """What differs from the default weights of event types."""
 
 
 def load(path: Path, options: ReadOptions = ReadOptions()) -> ClickFile:
     """Read and validate a file.
 
-    Invalid clicks are left out and listed in `problems`; so are events of weight 0, in `read_types`.
+    Invalid clicks are left out and listed in `problems`, events of weight 0 in `read_types`.
 
     Raises ConfigurationError if the file cannot be read to its end, has another format, or holds no
     valid click.
     """
     problems = Problems()
     if options.format not in ("auto", *FORMATS):
-        raise ConfigurationError(f"--format {options.format}: use auto or one of {', '.join(FORMATS)}")
+        raise ConfigurationError(
+            f"--format {options.format}: use auto or one of {', '.join(FORMATS)}"
+        )
     if options.guests not in GUESTS:
         raise ConfigurationError(f"--guests {options.guests}: use one of {', '.join(GUESTS)}")
     if path.is_dir():
@@ -193,7 +192,7 @@ def _collect(
     problems: Problems,
 ) -> ClickFile:
     user_codes, item_codes, type_codes = _Ids("user"), _Ids("item"), _Ids("event type")
-    weights, type_counts = weights_of(options.rules), Counter[str]()
+    weights, type_counts = weights_of(options.event_weights), Counter[str]()
     columns = array("i"), array("i"), array("q"), array("i")
     lines = array("q")
     if to_millis is None and time_unit != "auto":

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nextclick.services.topics.partitioner import java_partition, librdkafka_partition
-from nextclick.shared.click_rules import REMEDIES, max_age_ms, time_anomaly
+from nextclick.shared.click_rules import REMEDIES, TimeBounds, max_age_ms, time_anomaly
 from nextclick.shared.errors import BadClick
 from nextclick.shared.messages import Message, Place
-from nextclick.shared.runtime.settings import ClickSettings
 from nextclick.shared.schemas import decode_click
 
 FRAME_BYTES = 5
@@ -53,11 +52,9 @@ class _Inspected:
     """What is wrong with the timestamp, see `time_anomaly`; "" if nothing."""
 
 
-def check(
-    messages: Iterable[Message], partitions: Sequence[int], settings: ClickSettings
-) -> Report:
+def check(messages: Iterable[Message], partitions: Sequence[int], bounds: TimeBounds) -> Report:
     """Check a sample of messages. partitions: all partitions of the topic."""
-    inspected = [_inspect(message, settings) for message in messages]
+    inspected = [_inspect(message, bounds) for message in messages]
     users = {one.user_id for one in inspected if one.user_id is not None}
     findings = [
         *_framing(inspected),
@@ -71,7 +68,7 @@ def check(
     return Report(len(partitions), len(inspected), len(users), findings)
 
 
-def _inspect(message: Message, settings: ClickSettings) -> _Inspected:
+def _inspect(message: Message, bounds: TimeBounds) -> _Inspected:
     value = message.value or b""
     framed = len(value) > FRAME_BYTES and value[0] == 0
     if framed:
@@ -81,8 +78,8 @@ def _inspect(message: Message, settings: ClickSettings) -> _Inspected:
         click = decode_click(value)
         user_id = click.user_id
         if message.timestamp_ms is not None:
-            bounds = max_age_ms(message, settings), settings.max_ahead_seconds * 1000
-            anomaly = time_anomaly(click.timestamp, message.timestamp_ms, *bounds)
+            limits = max_age_ms(message, bounds), bounds.max_ahead_ms
+            anomaly = time_anomaly(click.timestamp, message.timestamp_ms, *limits)
     except BadClick as error:
         no_click = str(error)
     place = Place(message.partition, message.offset)

@@ -42,7 +42,6 @@ from nextclick.shared.registry import ModelSlot
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.heartbeat import HEARTBEAT
 from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequested
-from nextclick.shared.runtime.settings import ClickSettings
 from nextclick.shared.schemas import Click
 
 log = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ class Worker:
     dlq_topic: str
     max_batch: int
     stop: threading.Event
-    rules: ClickRules = field(default_factory=lambda: ClickRules(ClickSettings()))
+    rules: ClickRules = field(default_factory=ClickRules)
     max_dead_letter_bytes: int = decide.MAX_DEAD_LETTER_BYTES
     guard: Guard = field(default_factory=Guard)
     now: Callable[[], float] = time.time

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from nextclick.services.worker import decide
-from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.kafka import GroupOffsets, offsets_held, read_offsets
 from nextclick.shared.redis import session_store
+from nextclick.shared.runtime.anomalies import click_rules
 from nextclick.shared.runtime.settings import Settings
 
 BATCH = 1000
@@ -37,7 +37,7 @@ def run(settings: Settings) -> Rebuilt:
         committed = group.committed()
     retained = offsets_held(kafka, kafka.clicks_topic)
     wanted = {p: range(r.start, min(r.stop, committed[p])) for p, r in retained.items()}
-    rules = ClickRules(settings.clicks)
+    rules = click_rules(settings.clicks)
     read = behind = 0
     with (
         closing(session_store(settings)) as sessions,

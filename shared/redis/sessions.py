@@ -17,12 +17,12 @@ from typing import Protocol
 
 import redis
 
-from nextclick.shared.click_rules import Anomalies
 from nextclick.shared.errors import Unavailable
 from nextclick.shared.messages import Place
 from nextclick.shared.redis.client import RedisServer, Script, translated_errors
 from nextclick.shared.redis.cluster import RedisCluster, connect
 from nextclick.shared.runtime import metrics
+from nextclick.shared.runtime.anomalies import Anomalies
 from nextclick.shared.runtime.masking import printable
 from nextclick.shared.runtime.settings import Settings
 from nextclick.shared.schemas import Click

@@ -80,7 +80,9 @@ class ClickSettings(_Section):
         '(docs/messages.md); 0 = not a click; "*" = every other type',
     )
     max_age_seconds: float = Field(
-        86_400, ge=0, description="a click's time may lie so far before Kafka's; else Kafka's counts"
+        86_400,
+        ge=0,
+        description="a click's time may lie so far before Kafka's; else Kafka's counts",
     )
     max_ahead_seconds: float = Field(
         300, ge=0, description="a click's time may lie so far after Kafka's; else Kafka's counts"

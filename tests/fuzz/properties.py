@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from nextclick.services.worker import decide
-from nextclick.shared.click_rules import ClickRules, normalised
+from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick
+from nextclick.shared.event_types import normalised
 from nextclick.shared.messages import Message, of_user
 from nextclick.shared.model import Ranking
 from nextclick.shared.redis.sessions import event_digest
-from nextclick.shared.runtime.settings import ClickSettings
 from nextclick.shared.schemas import MAX_CLICK_BYTES, REASONS, Click, decode_click
 
 KAFKA_LIMIT = 1_000_000
 """Kafka's default for a message is 1,048,588 bytes, headers and all; some is for framing."""
 
-RULES = ClickRules(ClickSettings())
+RULES = ClickRules()
 PREFIX = b"nextclick:session:"
 
 

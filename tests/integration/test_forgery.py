@@ -19,11 +19,11 @@ from nextclick.shared.kafka import Publisher, ensure_topics, offsets_held, read_
 from nextclick.shared.messages import Message, OutMessage, of_user
 from nextclick.shared.model import Explanation, Ranking
 from nextclick.shared.redis import RedisSessions
-from nextclick.shared.runtime.settings import ClickSettings, KafkaSettings
+from nextclick.shared.runtime.settings import KafkaSettings
 from nextclick.shared.schemas import Click, ScoredItem, decode_click
 from tests.backend import Backend
 
-RULES = ClickRules(ClickSettings())
+RULES = ClickRules()
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
 HOSTILE = [
     "a\r\nSET x 1\r\n",

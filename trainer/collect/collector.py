@@ -19,7 +19,6 @@ from nextclick.shared.messages import Message, offsets_after
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.heartbeat import HEARTBEAT
 from nextclick.shared.runtime.retry import RetryUntilAvailable
-from nextclick.shared.runtime.settings import ClickSettings
 from nextclick.trainer.collect.event_log import EventLog, Row
 
 log = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class Collector:
     event_log: EventLog
     until_available: RetryUntilAvailable
     flush_seconds: float
-    rules: ClickRules = field(default_factory=lambda: ClickRules(ClickSettings()))
+    rules: ClickRules = field(default_factory=ClickRules)
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
     """Seconds since the epoch: no click has arrived later."""

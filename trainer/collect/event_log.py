@@ -13,7 +13,7 @@ tell the age of the rows, and files that are too old are not opened. `compact` m
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -202,30 +202,44 @@ def _topic_id_of(files: Sequence[OffsetFile], generation: int) -> str:
 
 
 def _load(footers: dict[Path, list[RowGroup]], since: int | None) -> pd.DataFrame:
-    """The clicks that did not arrive before `since` (epoch ms), without duplicates, in order."""
-    wanted = [
-        path
+    """The clicks in order of arrival, without duplicates.
+
+    since: row groups in which nothing arrived after it (epoch ms) are not read.
+    """
+    wanted = {
+        path: [n for n, group in enumerate(groups) if since is None or group.newest >= since]
         for path, groups in footers.items()
-        if since is None or any(group.newest >= since for group in groups)
-    ]
+    }
+    read = [(path, groups) for path, groups in wanted.items() if groups]
     frames = [
-        _in_order(_read_files(list(paths), since), from_kafka=stream is not None)
-        for stream, paths in groupby(wanted, stream_of)
+        _in_order(_read_files(dict(files)), from_kafka=stream is not None)
+        for stream, files in groupby(read, lambda file: stream_of(file[0]))
     ]
-    frame = pd.concat(frames or [with_defaults(SCHEMA.empty_table().to_pandas())])
+    frame: pd.DataFrame = pd.concat(frames or [SCHEMA.empty_table().to_pandas()])
     frame = frame.sort_values("arrival", kind="stable", ignore_index=True)
     return frame.drop_duplicates(["user_id", "event_id"], ignore_index=True)
 
 
-def _read_files(paths: Sequence[Path], since: int | None) -> pd.DataFrame:
-    arrival = pc.coalesce(ds.field("arrival"), ds.field("timestamp"))
-    files = [str(path) for path in paths]
+def _read_files(row_groups: Mapping[Path, list[int]]) -> pd.DataFrame:
+    """The rows of some row groups of each file."""
     try:
-        dataset = ds.dataset(files, schema=SCHEMA, format="parquet")
-        table = dataset.to_table(filter=None if since is None else arrival >= since)
+        files = ds.dataset([str(path) for path in row_groups], schema=SCHEMA, format="parquet")
+        fragments = [
+            fragment.subset(row_group_ids=groups)
+            for fragment, groups in zip(files.get_fragments(), row_groups.values(), strict=True)
+        ]
+        chosen = ds.FileSystemDataset(fragments, SCHEMA, files.format, files.filesystem)
+        table = chosen.to_table()
     except (OSError, pa.ArrowException) as error:
-        raise event_log_files.unreadable(paths[0].parent, error) from None
-    return with_defaults(table.to_pandas())
+        folder = next(iter(row_groups)).parent
+        raise event_log_files.unreadable(folder, error) from None
+    # Files of older versions lack both: null.
+    for name, instead in (("arrival", table["timestamp"]), ("event_type", "click")):
+        index = SCHEMA.get_field_index(name)
+        filled = pc.coalesce(table[name], instead)
+        table = table.set_column(index, SCHEMA.field(index), filled)
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
 
 
 def _in_order(frame: pd.DataFrame, *, from_kafka: bool) -> pd.DataFrame:
@@ -240,15 +254,13 @@ def _in_order(frame: pd.DataFrame, *, from_kafka: bool) -> pd.DataFrame:
 
 
 def with_defaults(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add the columns that older logs, and imports, lack: clicks that arrived when they happened.
-
-    Returns a new frame with the columns of SCHEMA.
-    """
-    lacking = frame.reindex(columns=SCHEMA.names)
-    return lacking.assign(
-        event_type=lacking["event_type"].fillna("click"),
-        arrival=lacking["arrival"].fillna(lacking["timestamp"]).astype(np.int64),
-    )
+    """The columns of SCHEMA; event_type ("click") and arrival (timestamp) may be missing."""
+    if "event_type" not in frame:
+        frame = frame.assign(event_type="click")
+    if "arrival" not in frame:
+        frame = frame.assign(arrival=frame["timestamp"])
+    columns: pd.DataFrame = frame[SCHEMA.names]
+    return columns
 
 
 def _footer(path: Path) -> list[RowGroup]:

@@ -102,6 +102,8 @@ def open_benchmark(path: Path, gap_ms: int) -> Benchmark:
     no training or test case.
     """
     name = path.resolve().stem
+    if not path.exists():
+        raise ConfigurationError(f"{path} does not exist")
     if is_session_folder(path):
         log, problems = read_sessions(path)
     elif parquet_files(path):

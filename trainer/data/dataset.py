@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from nextclick.shared.click_rules import weight_of
+from nextclick.shared.event_types import weight_of
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import PADDING, IntArray, session_starts, windows
-
 
 Weights = npt.NDArray[np.float32]
 
@@ -118,8 +117,9 @@ def click_log(
     """Group, sessionise and split a log.
 
     frame: columns user_id, item_id, timestamp (epoch ms), and weight, if some clicks count more
-    than others (see `weighted`); rows in stream order. gap_ms: session gap; 0: sessions never end. validation, test: shares of each user's clicks; the newest are the
-    test, those before them the validation.
+    than others (see `weighted`); rows in stream order. gap_ms: session gap; 0: sessions never end.
+    validation, test: shares of each user's clicks; the newest are the test, those before them the
+    validation.
     """
     users, user_ids = pd.factorize(frame["user_id"])
     items, item_ids = pd.factorize(frame["item_id"])
@@ -143,7 +143,7 @@ def click_log(
 def weighted(frame: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFrame:
     """Weigh clicks by their event types.
 
-    frame: as from EventLog.read. weights: see `click_rules.weights_of`. Returns the frame without
+    frame: as from EventLog.read. weights: see `event_types.weights_of`. Returns the frame without
     the events of weight 0, and with a column `weight` unless all clicks weigh the same.
     """
     of_type = {name: weight_of(name, weights) for name in frame["event_type"].unique()}

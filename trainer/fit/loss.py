@@ -105,7 +105,8 @@ class _Function(torch.autograd.Function):
             bonus_gradients[rows] = gradient.gather(1, column)
         ctx.save_for_backward(query_gradients, catalogue_gradients, bonus_gradients)
         ctx.total = len(queries) if importance is None else float(importance.sum())
-        return loss / ctx.total
+        mean: Tensor = loss / ctx.total
+        return mean
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextclick.shared.click_rules import REMEDIES, ClickRules, time_anomaly, weights_of
+from nextclick.shared.click_rules import REMEDIES, time_anomaly
+from nextclick.shared.event_types import weights_of
 from nextclick.shared.messages import REDRIVEN, REPLAYED, Message
 from nextclick.shared.runtime import metrics
+from nextclick.shared.runtime.anomalies import click_rules
 from nextclick.shared.runtime.settings import ClickSettings
 from nextclick.shared.schemas import Click
 
@@ -36,7 +38,7 @@ def counted() -> dict[str, float]:
 
 def read(*messages: Message, settings: ClickSettings | None = None) -> tuple[list[Click], set[str]]:
     """The clicks of messages, and the kinds of anomalies that were counted."""
-    rules, before = ClickRules(settings or ClickSettings()), counted()
+    rules, before = click_rules(settings or ClickSettings()), counted()
     clicks = [click for one in messages if (click := rules.read(one)) is not None]
     return clicks, {kind for kind, value in counted().items() if value > before[kind]}
 
@@ -127,7 +129,7 @@ def test_the_type_decides_whether_an_event_is_a_click(
 
 def test_settings_change_single_weights() -> None:
     settings = ClickSettings(event_weights={"View": 0.5, "purchase": 0, "*": 0})
-    weights = weights_of(settings)
+    weights = weights_of(settings.event_weights)
     assert (weights["view"], weights["purchase"], weights["click"]) == (0.5, 0, 1)
     types = ("view", "purchase", "click", "yodel")
     clicks, kinds = read(*(message(event_type=name) for name in types), settings=settings)
@@ -151,7 +153,7 @@ def test_a_key_that_is_not_the_user_id_is_counted(key: bytes | None, kinds: set[
 
 
 def test_a_line_a_minute_says_how_many_and_where(caplog: pytest.LogCaptureFixture) -> None:
-    rules = ClickRules(ClickSettings())
+    rules = click_rules(ClickSettings())
     with caplog.at_level(logging.WARNING):
         for _ in range(1000):
             rules.read(message(NOW // 1000))
@@ -165,7 +167,7 @@ def test_every_kind_is_counted_from_the_start() -> None:
 
 
 def test_hostile_types_do_not_fill_the_memory() -> None:
-    rules = ClickRules(ClickSettings())
+    rules = click_rules(ClickSettings())
     for number in range(3000):
         rules.read(message(event_type=f"t{number}"))
     assert len(rules._weights_seen) <= 1000

@@ -49,11 +49,10 @@ FILES = {
     "rsc15": "SessionId\tItemId\tTime\nu1\ta\t1600000000.0\nu2\tb\t1600000001.000\n"
     "u1\tc\t1600000002\n",
     "retailrocket": "timestamp,visitorid,event,itemid,transactionid\n1600000000000,u1,view,a,\n"
-    XX1600000001000,u2,view,b,\n1600000002000,u1,view,c,\n",
+    "1600000001000,u2,view,b,\n1600000002000,u1,view,c,\n",
     "diginetica": "sessionId;userId;itemId;timeframe;eventdate\nu1;NA;a;44800000;2020-09-13\n"
     "u2;NA;b;44801000;2020-09-13\nu1;NA;c;44802000;2020-09-13\n",
     "otto": '{"session":"u1","events":[{"aid":"a","ts":1600000000000,"type":"clicks"},'
-    '{"aid":"a","ts":1600000000001,"type":"carts"},'
     '{"aid":"c","ts":1600000002000,"type":"clicks"}]}\n'
     '{"session":"u2","events":[{"aid":"b","ts":1600000001000,"type":"clicks"}]}\n',
     "movielens": "userId,movieId,rating,timestamp\nu1,a,4.0,1600000000\nu2,b,1,1600000001\n"
@@ -72,6 +71,25 @@ def test_every_format_is_recognised_and_read(tmp_path: Path, kind: str) -> None:
     assert clicks_of(packed) == WANTED
     zipped = pa.compress(FILES[kind].encode(), "zstd", asbytes=True)
     assert clicks_of(load(written(tmp_path, zipped, "clicks.zst"))) == WANTED
+
+
+def test_carts_and_orders_are_events_too(tmp_path: Path) -> None:
+    otto = (
+        '{"session":"u1","events":[{"aid":"a","ts":1600000000000,"type":"clicks"},'
+        '{"aid":"a","ts":1600000001000,"type":"carts"},{"aid":"a","ts":1600000002000,'
+        '"type":"orders"}]}\n'
+    )
+    retailrocket = (
+        "timestamp,visitorid,event,itemid,transactionid\n1600000000000,u1,view,a,\n"
+        "1600000001000,u1,addtocart,a,\n1600000002000,u1,transaction,a,7\n"
+    )
+    for content, types in (
+        (otto, ["clicks", "carts", "orders"]),
+        (retailrocket, ["view", "addtocart", "transaction"]),
+    ):
+        file = load(written(tmp_path, content))
+        assert [file.event_type(place) for place in range(len(file))] == types
+        assert [weight for _, weight in file.read_types.values()] == [1, 2, 3]
 
 
 def test_the_original_files_without_a_header(tmp_path: Path) -> None:
@@ -226,7 +244,7 @@ def test_refusals_by_option(tmp_path: Path) -> None:
 
 ids = st.text(
     st.characters(blacklist_categories=("Cs", "Cc", "Zs", "Zl", "Zp")), min_size=1, max_size=9
-)
+).filter(lambda text: not text.endswith(".0"))
 
 
 @given(st.lists(st.tuples(ids, ids, st.integers(10**11, 10**13)), min_size=1, max_size=20))
@@ -236,7 +254,7 @@ def test_whatever_is_written_as_jsonl_is_read_again(
     lines = [json.dumps({"user_id": u, "item_id": i, "timestamp": t}) for u, i, t in rows]
     path = tmp_path_factory.getbasetemp() / "round.jsonl"
     path.write_text("\n".join(lines))
-    file = load(path, ReadOptions(format="jsonl", time_unit="ms"))
+    file = load(path, ReadOptions(format="jsonl", time_unit="ms", guests="keep"))
     expected = list(dict.fromkeys(rows))
     assert clicks_of(file) == sorted(expected, key=lambda row: row[2])
     assert len({file.event_id(place) for place in range(len(file))}) == len(expected)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from nextclick.services.topics.findings import Finding, Report, check, line
 from nextclick.services.topics.partitioner import java_partition, librdkafka_partition, murmur2
+from nextclick.shared.click_rules import TimeBounds
 from nextclick.shared.messages import REPLAYED, Message, Place
-from nextclick.shared.runtime.settings import ClickSettings
 
 NOW = 1_700_000_000_000
 DAY_MS = 86_400_000
@@ -39,7 +39,7 @@ def sent(
 
 
 def checked(messages: Sequence[Message]) -> Report:
-    return check(messages, PARTITIONS, ClickSettings())
+    return check(messages, PARTITIONS, TimeBounds())
 
 
 def found(*messages: Message) -> dict[str, Finding]:

@@ -11,12 +11,11 @@ from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick
 from nextclick.shared.messages import Message, of_user
 from nextclick.shared.model import Ranking
-from nextclick.shared.runtime.settings import ClickSettings
 from nextclick.shared.schemas import Click, Recommendation, ScoredItem
 
 
 def decode(messages: list[Message]) -> list[decide.DecodedMessage]:
-    return decide.decode(messages, ClickRules(ClickSettings()))
+    return decide.decode(messages, ClickRules())
 
 
 def message(value: bytes | None, offset: int = 7) -> Message:
@@ -67,9 +66,7 @@ def test_decoding_keeps_the_reason() -> None:
 
 
 def test_an_event_that_is_no_click_is_neither_answered_nor_a_dead_letter() -> None:
-    shown = Click(
-        event_id="e", user_id="key", item_id="i", timestamp=1, event_type="Impression"
-    )
+    shown = Click(event_id="e", user_id="key", item_id="i", timestamp=1, event_type="Impression")
     batch = decode([message(shown.model_dump_json().encode()), click_message("key", "f")])
     assert [click.event_id for click in decide.clicks(batch)[0]] == ["f"]
     assert decide.bad(batch) == []

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
-from nextclick.trainer.collect import EventLog, compact, compaction
+from nextclick.trainer.collect import EventLog, Row, compact, compaction
 from nextclick.trainer.collect.compaction import merges
 from nextclick.trainer.collect.event_log_files import (
     OffsetFile,
@@ -213,11 +213,12 @@ def test_merged_files_have_groups_that_can_be_left_out(log: EventLog) -> None:
 def test_topics_of_one_name_are_not_mixed(log: EventLog) -> None:
     for topic_id in ("a", "b"):
         log.use_topic(topic_id)
-        log.append(0, 0, 0, [(f"{topic_id}0", "u", "i", 1)])
-        log.append(0, 1, 1, [(f"{topic_id}1", "u", "i", 2)])
+        first, second = (Row(f"{topic_id}{i}", "u", "i", 1, "click", i) for i in (0, 1))
+        log.append(0, 0, 0, [first])
+        log.append(0, 1, 1, [second])
     log.compact()
     assert len(offset_files(log.folder)) == 2
-    assert log.read()["event_id"].tolist() == ["a0", "a1", "b0", "b1"]
+    assert log.read()["event_id"].tolist() == ["a0", "b0", "a1", "b1"]
     again = EventLog(str(log.folder))
     for topic_id in ("a", "b"):
         again.use_topic(topic_id)  # the merged files still say which topic they are of

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextclick.services.simulator.world import World
-from nextclick.shared.click_rules import weights_of
+from nextclick.shared.event_types import weights_of
 from nextclick.shared.model import Vocabulary
-from nextclick.shared.runtime.settings import ClickSettings
 from nextclick.shared.windows import HISTORY_LENGTH, starts_new_session
 from nextclick.trainer.data import (
     ClickLog,
@@ -46,7 +45,7 @@ def source_log() -> ClickLog:
 
 
 def test_clicks_weigh_by_their_types_and_weight_nothing_go() -> None:
-    weights = weights_of(ClickSettings(event_weights={"share": 0.5}))
+    weights = weights_of({"share": 0.5})
     clicks = frame(*[("a", str(i), i) for i in range(5)])
     types = ["click", "Purchase", "impression", "share", "unheard of"]
     made = weighted(clicks.assign(event_type=types), weights)
