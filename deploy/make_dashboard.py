@@ -151,6 +151,9 @@ ROWS: dict[str, list[Panel]] = {
             "Dead letters", "cps", {rate("nextclick_dead_letters_total", "reason"): "{{reason}}"}
         ),
         Panel(
+            "Unusual clicks", "cps", {rate("nextclick_click_anomalies_total", "kind"): "{{kind}}"}
+        ),
+        Panel(
             "Answers by popularity",
             "cps",
             {rate("nextclick_fallbacks_total", "reason"): "{{reason}}"},

@@ -42,9 +42,13 @@ class OutMessage:
     """None: chosen by the hash of the key."""
 
 
-def of_user(topic: str, message: Click | Recommendation) -> OutMessage:
-    """Encode a message with its user id as key, so that the user's messages keep their order."""
-    return OutMessage(topic, message.user_id.encode(), message.model_dump_json().encode())
+def of_user(topic: str, message: Click | Recommendation, *, replayed: bool = False) -> OutMessage:
+    """Encode a message with its user id as key, so that the user's messages keep their order.
+
+    replayed: mark it with the header REPLAYED.
+    """
+    headers = ((REPLAYED, b"1"),) if replayed else ()
+    return OutMessage(topic, message.user_id.encode(), message.model_dump_json().encode(), headers)
 
 
 def offsets_after(messages: Iterable[Message]) -> dict[int, int]:
@@ -55,6 +59,8 @@ def offsets_after(messages: Iterable[Message]) -> dict[int, int]:
     return after
 
 
+REPLAYED = "replayed"
+"""Header of a click that is sent later than it happened, on purpose: its own time counts."""
 REDRIVEN = "redriven"
 """Header of a redriven click: how many times it was a dead letter."""
 

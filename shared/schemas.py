@@ -56,6 +56,8 @@ Identifier = Annotated[
     ),
 ]
 EpochMillis = Annotated[StrictInt, Field(ge=0, le=LATEST_TIMESTAMP)]
+AnyTimestamp = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
+"""As producers send it: milliseconds, if all is well (`click_rules` has what happens if not)."""
 
 
 class _Message(BaseModel):
@@ -71,12 +73,13 @@ class Click(_Message):
     """One click of a user on an item: a message on the topic `clicks` (key = user_id)."""
 
     event_id: str = Field(min_length=1, max_length=64)
-    """Unique: a click sent twice with one event_id counts once."""
+    """Unique for the user: a click sent twice with one event_id counts once."""
     user_id: Identifier
     item_id: Identifier
-    timestamp: EpochMillis
-    """Event time, epoch milliseconds."""
+    timestamp: AnyTimestamp
+    """Event time, epoch milliseconds. One that is implausible is replaced by Kafka's time."""
     event_type: str = Field("click", min_length=1, max_length=64)
+    """Types have weights in training; one with weight 0, such as `impression`, is not a click."""
     schema_version: Annotated[Literal[1], BeforeValidator(_no_bool)] = 1
 
 
@@ -93,7 +96,7 @@ class Recommendation(_Message):
     """The answer to one click: a message on the topic `recommendations` (key = user_id)."""
 
     event_id: str
-    """Of the click that this answers; the consumer's key to drop duplicates."""
+    """Of the click that this answers; with user_id the consumer's key to drop duplicates."""
     user_id: str
     items: list[ScoredItem]
     """Best first."""
@@ -101,7 +104,7 @@ class Recommendation(_Message):
     history: list[str]
     """The exact item ids that were scored, oldest first, the click itself last."""
     click_timestamp: int
-    """The click's own, epoch milliseconds."""
+    """The click's own, or Kafka's if that is implausible; epoch milliseconds."""
     scored_at: int
     """Wall time of the worker, epoch milliseconds."""
     fallback: Literal["cold_start", "unknown_items", "not_finite"] | None = None

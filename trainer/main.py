@@ -19,16 +19,19 @@ from nextclick.shared.errors import (
     NextclickError,
     Unavailable,
 )
+from nextclick.shared.event_types import weights_of
 from nextclick.shared.kafka import ClickConsumer, ensure_topics, retained_offsets
 from nextclick.shared.model import select_device
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime import metrics
+from nextclick.shared.runtime.anomalies import click_rules
 from nextclick.shared.runtime.heartbeat import HEARTBEAT
 from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequested
 from nextclick.shared.runtime.settings import Settings, TrainerSettings
 from nextclick.trainer import health
 from nextclick.trainer.collect import EventLog
 from nextclick.trainer.collect.collector import Collector, catch_up
+from nextclick.trainer.data import weighted
 from nextclick.trainer.fit import distributed
 from nextclick.trainer.fit.distributed import ProcessGroup
 from nextclick.trainer.fit.presets import Preset, preset
@@ -100,7 +103,10 @@ def _run_rank_zero(
         HEARTBEAT.beat(within=trainer.max_fit_seconds + OVERHEAD_SECONDS)
         log.info("retraining on %d clicks", min(logged, trainer.window_clicks))
         outcome = retrain(
-            event_log.read(newest=trainer.window_clicks),
+            weighted(
+                event_log.read(newest=trainer.window_clicks),
+                weights_of(settings.clicks.event_weights),
+            ),
             registry,
             recipe,
             limits,
@@ -135,7 +141,11 @@ def _run_rank_zero(
         bulk=True,
     )
     collector = Collector(
-        consumer, event_log, RetryUntilAvailable(stop, log), trainer.flush_seconds
+        consumer,
+        event_log,
+        RetryUntilAvailable(stop, log),
+        trainer.flush_seconds,
+        click_rules(settings.clicks),
     )
     try:
         with health.health_server(settings, event_log, registry, consumer):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nextclick.services.replay.frame import to_frame
-from nextclick.services.replay.log import load
+from nextclick.services.replay.log import ReadOptions, load
 from nextclick.shared.errors import ConfigurationError
 from nextclick.trainer.collect import EventLog
 
@@ -32,10 +32,10 @@ def read_clicks(
     common ones. time_unit: auto, s, ms, us, ns or iso. These, `format` and `encoding` apply to
     files only.
 
-    Returns columns event_id, user_id, item_id (text) and timestamp (epoch ms, int64): the clicks of
-    a file sorted by time, those of an event log in stream order. Invalid lines of a file are left
-    out, with a warning for each kind of error. Raises ConfigurationError if the path cannot be read
-    or holds no click.
+    Returns columns event_id, user_id, item_id (text), timestamp (epoch ms, int64) and event_type:
+    the clicks of a file sorted by time, those of an event log in order of arrival. Invalid lines of
+    a file are left out, with a warning for each kind of error. Raises ConfigurationError if the
+    path cannot be read or holds no click.
     """
     path = Path(path)
     if path.is_dir():
@@ -43,7 +43,10 @@ def read_clicks(
         if frame.empty:
             raise ConfigurationError(f"{path} holds no click; an event log has clicks-….parquet")
         return frame
-    clicks = load(path, format, columns, time_unit, encoding)
+    options = ReadOptions(
+        format=format, mapping=columns or {}, time_unit=time_unit, encoding=encoding
+    )
+    clicks = load(path, options)
     for problem in clicks.problems:
         warnings.warn(str(problem), stacklevel=2)
     return to_frame(clicks)

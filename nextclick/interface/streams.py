@@ -31,7 +31,8 @@ def publish_clicks(
 
     clicks: a frame as from `read_clicks`, or an iterable of Click; each is sent at once, so the
     iterable may block. Rows without an event_id get one computed from user, item and time, so that
-    a click that is published again counts once. kafka: None: from the settings. The topic is
+    a click that is published again counts once. The clicks of a frame may be old: they are sent as
+    replayed ones, whose own times count. kafka: None: from the settings. The topic is
     created if it is missing.
 
     Raises ConfigurationError for an invalid frame, or if Kafka permanently refuses a click,
@@ -45,7 +46,7 @@ def publish_clicks(
     sent = 0
     try:
         for click in rows:
-            publisher.send([of_user(kafka.clicks_topic, click)])
+            publisher.send([of_user(kafka.clicks_topic, click, replayed=_is_frame(clicks))])
             sent += 1
     finally:
         publisher.wait_acknowledged()
@@ -103,15 +104,17 @@ def _clicks_of(frame: pd.DataFrame) -> Iterator[Click]:
 
     rows = checked(frame)
     ids = frame["event_id"] if "event_id" in frame else [None] * len(frame)
-    for place, (user, item, at, known) in enumerate(
-        zip(rows["user_id"], rows["item_id"], rows["timestamp"], ids, strict=True)
+    types = frame["event_type"] if "event_type" in frame else ["click"] * len(frame)
+    for place, (user, item, at, known, kind) in enumerate(
+        zip(rows["user_id"], rows["item_id"], rows["timestamp"], ids, types, strict=True)
     ):
         try:
             yield Click(
-                event_id=known or event_id(user, item, int(at)),
+                event_id=known or event_id(user, item, int(at), kind),
                 user_id=user,
                 item_id=item,
                 timestamp=int(at),
+                event_type=kind,
             )
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]

@@ -10,12 +10,26 @@ import typer
 from nextclick.services.cli.common import app, console, read_settings, start
 from nextclick.shared.errors import ConfigurationError
 
-_FILE = typer.Argument(help="A log of clicks; gzip and zstd are unpacked.", exists=True)
+_FILE = typer.Argument(
+    help="A log of clicks; gzip, bzip2, xz, zstd and zip are unpacked.", exists=True
+)
 _FORMAT = typer.Option(
     help="auto, parquet, csv, jsonl, sessions, rsc15, retailrocket, diginetica, otto, movielens."
 )
-_MAP = typer.Option("--map", help="Names of the columns: user=…,item=…,time=…")
-_TIME_UNIT = typer.Option(help="Unit of timestamps: auto, s, ms, us, ns or iso.")
+_MAP = typer.Option(
+    "--map",
+    help="Names of the columns: user=…,item=…,time=…,type=…; in jsonl a.b is b in the object a, "
+    "and a|b is b where there is no a.",
+)
+_COLUMNS = typer.Option(help="Names of the columns of a CSV file without a header.")
+_TIME_UNIT = typer.Option(
+    help="Unit of timestamps: auto, s, ms, us, ns, iso or compact (YYYYMMDDhhmmss)."
+)
+_TIME_FORMAT = typer.Option(help="Format of timestamps, such as '%d.%m.%Y %H:%M'.")
+_GUESTS = typer.Option(
+    help="Events without a user (empty, NULL, NaN, …): drop, each (a user each) or keep (they are "
+    "names)."
+)
 _ENCODING = typer.Option(help="Encoding of a text file.")
 _STRICT = typer.Option("--strict", help="Refuse a file with any invalid line.")
 
@@ -26,7 +40,10 @@ def replay(
     format: Annotated[str, _FORMAT] = "auto",
     speed: Annotated[str, typer.Option(help="1x, 100x, … or max.")] = "1x",
     mapping: Annotated[str, _MAP] = "",
+    columns: Annotated[str, _COLUMNS] = "",
     time_unit: Annotated[str, _TIME_UNIT] = "auto",
+    time_format: Annotated[str, _TIME_FORMAT] = "",
+    guests: Annotated[str, _GUESTS] = "drop",
     encoding: Annotated[str, _ENCODING] = "utf-8",
     now: Annotated[
         bool, typer.Option("--now", help="Use the time of sending as timestamp of a click.")
@@ -50,7 +67,10 @@ def replay(
 
     settings, stop = start("replay", tool=True)
     pace = replaying.parse_speed(speed)
-    clicks = load(file, format, replaying.parse_mapping(mapping), time_unit, encoding)
+    reading = replaying.read_options(
+        settings, format, mapping, columns, time_unit, time_format, guests, encoding
+    )
+    clicks = load(file, reading)
     replaying.describe(clicks, console, strict)
     if not check:
         replaying.replay(
@@ -70,7 +90,10 @@ def import_file(
     file: Annotated[Path, _FILE],
     format: Annotated[str, _FORMAT] = "auto",
     mapping: Annotated[str, _MAP] = "",
+    columns: Annotated[str, _COLUMNS] = "",
     time_unit: Annotated[str, _TIME_UNIT] = "auto",
+    time_format: Annotated[str, _TIME_FORMAT] = "",
+    guests: Annotated[str, _GUESTS] = "drop",
     encoding: Annotated[str, _ENCODING] = "utf-8",
     strict: Annotated[bool, _STRICT] = False,
 ) -> None:
@@ -83,7 +106,10 @@ def import_file(
     from nextclick.services.replay.log import load
 
     settings, _ = start("import", tool=True)
-    clicks = load(file, format, replaying.parse_mapping(mapping), time_unit, encoding)
+    reading = replaying.read_options(
+        settings, format, mapping, columns, time_unit, time_format, guests, encoding
+    )
+    clicks = load(file, reading)
     replaying.describe(clicks, console, strict)
     console.print(import_file(clicks, settings.trainer.event_log), markup=False)
 
@@ -94,8 +120,8 @@ def evaluate(
         str,
         typer.Argument(
             help="A simulated world (missions, missions-nogap, source), a folder with "
-            "train_sessions.txt and test_sessions.txt, or Parquet clicks (a file, or a folder "
-            "such as an event log)."
+            "train_sessions.txt and test_sessions.txt, a file of clicks as for import, or a folder "
+            "of Parquet files such as an event log."
         ),
     ],
     methods: Annotated[str, typer.Option(help="Names, separated by commas, or all.")] = "all",
@@ -108,6 +134,13 @@ def evaluate(
     ] = 0,
     json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots here.")] = None,
+    format: Annotated[str, _FORMAT] = "auto",
+    mapping: Annotated[str, _MAP] = "",
+    columns: Annotated[str, _COLUMNS] = "",
+    time_unit: Annotated[str, _TIME_UNIT] = "auto",
+    time_format: Annotated[str, _TIME_FORMAT] = "",
+    guests: Annotated[str, _GUESTS] = "drop",
+    encoding: Annotated[str, _ENCODING] = "utf-8",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 = all cores.", min=0)] = 0,
 ) -> None:
     """Compare recommenders on one data set: quality, noise, coverage, time.
@@ -118,13 +151,24 @@ def evaluate(
     import torch
 
     from nextclick.services.evaluate import evaluation
+    from nextclick.services.replay import cli as replaying
     from nextclick.shared.model import select_device
 
     settings = read_settings()
     if threads:
         torch.set_num_threads(threads)
+    reading = replaying.read_options(
+        settings, format, mapping, columns, time_unit, time_format, guests, encoding
+    )
     options = evaluation.Options(
-        data, evaluation.names(methods), evaluation.names(preset), seeds, max_seconds, json, html
+        data,
+        reading,
+        evaluation.names(methods),
+        evaluation.names(preset),
+        seeds,
+        max_seconds,
+        json,
+        html,
     )
     gap_ms = int(settings.session.gap_seconds * 1000)
     evaluation.run(options, select_device(settings.device), gap_ms, console)

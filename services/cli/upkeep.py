@@ -73,8 +73,8 @@ def topics_check(
     """
     from nextclick.services.topics import check
 
-    kafka = read_settings().kafka
-    report = check.run(kafka, messages)
+    settings = read_settings()
+    kafka, report = settings.kafka, check.run(settings, messages)
     typer.echo(
         f"{kafka.clicks_topic}: {report.partitions} partitions; looked at {report.messages:,} "
         f"messages of {report.users:,} users"

@@ -11,13 +11,18 @@ import torch
 from rich.console import Console
 
 from nextclick.services.evaluate.worlds import WORLDS
+from nextclick.services.replay.frame import to_frame
+from nextclick.services.replay.log import ReadOptions, load
 from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.event_types import weights_of
 from nextclick.trainer.compare.benchmark import Benchmark, open_benchmark
 from nextclick.trainer.compare.methods import MethodOptions, method_factories
 from nextclick.trainer.compare.report import terminal
 from nextclick.trainer.compare.report.compare import compare
 from nextclick.trainer.compare.report.environment import environment
 from nextclick.trainer.compare.report.summary import summarise
+from nextclick.trainer.data import weighted
+from nextclick.trainer.data.parquet_files import judgeable_log
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Options:
     """The options of the command line."""
 
     data: str
+    reading: ReadOptions
     methods: Sequence[str]
     presets: Sequence[str]
     seeds: int
@@ -38,18 +44,25 @@ def names(listed: str) -> list[str]:
     return [name for name in (part.strip() for part in listed.split(",")) if name]
 
 
-def open_data(data: str, gap_ms: int) -> Benchmark:
+def open_data(data: str, gap_ms: int, reading: ReadOptions) -> Benchmark:
     """Open a world by name, else a file or folder. Raises ConfigurationError if it is neither.
 
-    gap_ms: the pause after which a new session starts.
+    gap_ms: the pause after which a new session starts. reading: how to read a file.
     """
+    path = Path(data)
     if data in WORLDS:
         return WORLDS[data]()
-    if not Path(data).exists():
-        raise ConfigurationError(
-            f"DATA {data}: neither a file or folder nor a simulated world ({', '.join(WORLDS)})"
+    if path.is_file():
+        clicks = load(path, reading)
+        log = judgeable_log(
+            weighted(to_frame(clicks), weights_of(reading.event_weights)), gap_ms, path
         )
-    return open_benchmark(Path(data), gap_ms)
+        return Benchmark(path.resolve().stem, log, clicks.problems)
+    if path.is_dir():
+        return open_benchmark(path, gap_ms)
+    raise ConfigurationError(
+        f"DATA {data}: neither a file or folder nor a simulated world ({', '.join(WORLDS)})"
+    )
 
 
 def run(options: Options, device: torch.device, gap_ms: int, console: Console) -> None:
@@ -61,7 +74,7 @@ def run(options: Options, device: torch.device, gap_ms: int, console: Console) -
         raise ConfigurationError("--html needs matplotlib: pip install 'nextclick[report]'")
     if not options.methods or not options.presets:
         raise ConfigurationError("--methods and --preset need at least one name each")
-    benchmark = open_data(options.data, gap_ms)
+    benchmark = open_data(options.data, gap_ms, options.reading)
     chosen = method_factories(
         options.methods,
         benchmark,

@@ -17,7 +17,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nextclick.services.replay.log import ClickFile
+from nextclick.services.replay.formats import ROLES
+from nextclick.services.replay.log import ClickFile, ReadOptions
 from nextclick.services.replay.publish import (
     Plan,
     State,
@@ -30,7 +31,7 @@ from nextclick.services.replay.publish import (
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import Publisher, ensure_topics
 from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequested
-from nextclick.shared.runtime.settings import KafkaSettings
+from nextclick.shared.runtime.settings import KafkaSettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +49,46 @@ def parse_speed(text: str) -> float:
 
 
 def parse_mapping(text: str) -> dict[str, str]:
-    """Parse any of `user=…,item=…,time=…` to role → column. Raises ConfigurationError."""
+    """Parse any of `user=…,item=…,time=…,type=…` to role → column. Raises ConfigurationError."""
     mapping = {}
     for part in filter(None, text.split(",")):
         role, equals, column = part.partition("=")
-        if not equals or role.strip() not in ("user", "item", "time") or not column.strip():
-            raise ConfigurationError(f"--map {text}: write user=COLUMN,item=COLUMN,time=COLUMN")
+        if not equals or role.strip() not in ROLES or not column.strip():
+            raise ConfigurationError(
+                f"--map {text}: write user=COLUMN,item=COLUMN,time=COLUMN,type=COLUMN"
+            )
         mapping[role.strip()] = column.strip()
     return mapping
+
+
+def parse_columns(text: str) -> list[str]:
+    """Parse `a,b,c` to names; the roles user, item, time and type are understood as such."""
+    common = {"user": "user_id", "item": "item_id", "time": "timestamp", "type": "event_type"}
+    names = [name.strip() for name in text.split(",")] if text else []
+    return [common.get(name, name) for name in names]
+
+
+def read_options(
+    settings: Settings,
+    format: str,
+    mapping: str,
+    columns: str,
+    time_unit: str,
+    time_format: str,
+    guests: str,
+    encoding: str,
+) -> ReadOptions:
+    """The options of a command that reads a file. Raises ConfigurationError."""
+    return ReadOptions(
+        format=format,
+        mapping=parse_mapping(mapping),
+        columns=parse_columns(columns),
+        time_unit=time_unit,
+        time_format=time_format,
+        guests=guests,
+        encoding=encoding,
+        event_weights=settings.clicks.event_weights,
+    )
 
 
 def describe(clicks: ClickFile, console: Console, strict: bool) -> None:
@@ -70,11 +103,17 @@ def describe(clicks: ClickFile, console: Console, strict: bool) -> None:
     users, items = len(np.unique(clicks.users)), len(np.unique(clicks.items))
     console.print(
         f"{clicks.path.name}: {clicks.format}, times in {clicks.time_unit}; "
-        f"{clicks.read:,} clicks, {len(clicks):,} of them usable, by {users:,} users on "
+        f"{clicks.read:,} events, {len(clicks):,} usable clicks, by {users:,} users on "
         f"{items:,} items, from {first} to {last} UTC",
         markup=False,
         highlight=False,
     )
+    if len(clicks.read_types) > 1:
+        types = ", ".join(
+            f"{name} {count:,} (weight {weight:g})" if weight else f"{name} {count:,} (no clicks)"
+            for name, (count, weight) in clicks.read_types.items()
+        )
+        console.print(f"event types: {types}", markup=False, highlight=False)
     if clicks.unsorted:
         console.print("its times are not in order: clicks are sent in the order of their times")
     for problem in clicks.problems:

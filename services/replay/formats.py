@@ -1,14 +1,14 @@
-"""Readers of click log formats; each yields rows of (line, user, item, time) as text.
+"""Readers of click log formats; each yields rows of (line, user, item, time, type) as text.
 
-csv           a header; `,` `;` tab or `|` between the columns
+csv           `,` `;` tab or `|` between the columns; a header, or --columns
 jsonl         one object per line
 parquet       columns
 sessions      one session per line: item ids separated by blanks, no users and no times
 rsc15         RecSys Challenge 2015: `session,ISO time,item,category` without a header, or a
               table `SessionId ItemId Time` (unix seconds)
-retailrocket  events.csv: `timestamp,visitorid,event,itemid,transactionid`; its views
+retailrocket  events.csv: `timestamp,visitorid,event,itemid,transactionid`
 diginetica    train-item-views.csv: `sessionId;userId;itemId;timeframe;eventdate`
-otto          one session per line, `{"session", "events": [{"aid", "ts", "type"}]}`; its clicks
+otto          one session per line, `{"session", "events": [{"aid", "ts", "type"}]}`
 movielens     ratings.csv, ratings.dat (`::`) or u.data: `user item rating seconds`
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -29,52 +30,72 @@ FORMATS = (
     "parquet", "csv", "jsonl", "sessions", "rsc15", "retailrocket", "diginetica", "otto",
     "movielens",
 )  # fmt: skip
-ROLES = ("user", "item", "time")
+ROLES = ("user", "item", "time", "type")
+"""What a column can be; a file needs all but the type."""
 _COMMON_NAMES = {
     "user": ("user_id", "userid", "user", "visitorid", "visitor_id", "session_id", "sessionid",
              "session", "customer_id"),
     "item": ("item_id", "itemid", "item", "product_id", "productid", "movieid", "aid", "sku"),
     "time": ("timestamp", "time", "ts", "event_time", "created_at", "datetime", "date"),
+    "type": ("event_type", "eventtype", "event", "behavior", "behaviour", "behavior_type",
+             "action"),
 }  # fmt: skip
 """Role → common names of its column, in lower case; the first that exists is taken."""
 
 
+LINES_THAT_DECIDE = 20
+"""First lines of jsonl that decide which keys hold what."""
+MAX_SESSION = 1000
+"""Most clicks of a session in one line."""
+
+
 class Row(NamedTuple):
-    """A click as text, with its line number."""
+    """An event as text, with its line number."""
 
     line: int
     user: str
     item: str
     time: str
+    type: str = ""
+    """The event type; empty if the file has none."""
 
 
 Reader = Callable[[Iterable[Line], str, Problems], Iterator[Row]]
 
 
-def columns_of(names: Sequence[str], mapping: Mapping[str, str], file: str) -> list[str]:
-    """The names of the user, item and time columns: by the mapping, else by common names.
+def columns_of(names: Sequence[str], mapping: Mapping[str, str], file: str) -> list[str | None]:
+    """The column of each of the ROLES: by the mapping, else by common names; None: no type.
 
     Raises ConfigurationError that lists the columns of the file if one is missing.
     """
-    found = []
+    found: list[str | None] = []
     for role in ROLES:
-        if role in mapping:
-            if mapping[role] not in names:
-                raise ConfigurationError(
-                    f"{file} has no column {mapping[role]!r} (--map {role}=…); "
-                    f"it has {', '.join(names)}"
-                )
-            found.append(mapping[role])
-            continue
-        by_name = {name.strip().lower(): name for name in reversed(names)}
-        common = [by_name[name] for name in _COMMON_NAMES[role] if name in by_name]
-        if not common:
+        wanted = candidates(role, names, mapping)
+        if not wanted and role in mapping:
             raise ConfigurationError(
-                f"{file}: which column is the {role}? Use --map {role}=COLUMN; "
+                f"{file} has no column {mapping[role]!r} (--map {role}=…); "
                 f"it has {', '.join(names)}"
             )
-        found.append(common[0])
+        if not wanted and role != "type":
+            raise _no_column(file, role, names)
+        found.append(wanted[0] if wanted else None)
     return found
+
+
+def candidates(role: str, names: Sequence[str], mapping: Mapping[str, str]) -> list[str]:
+    """The columns that may hold a role, the likeliest first."""
+    if role in mapping:
+        return [name for name in mapping[role].split("|") if name in names]
+    by_name = {name.strip().lower(): name for name in reversed(names)}
+    return [by_name[name] for name in _COMMON_NAMES[role] if name in by_name]
+
+
+def _no_column(file: str, role: str, names: Iterable[str]) -> ConfigurationError:
+    return ConfigurationError(
+        f"{file}: which column is the {role}? It begins with {', '.join(names)}. If these are "
+        f"names, use --map {role}=COLUMN; if they are values, name the columns: "
+        "--columns user,item,type,time (any name for the others)"
+    )
 
 
 def detect(lines: Sequence[Line]) -> str:
@@ -122,31 +143,64 @@ def detect(lines: Sequence[Line]) -> str:
 
 
 def csv_rows(
-    lines: Iterable[Line], file: str, problems: Problems, mapping: Mapping[str, str]
+    lines: Iterable[Line],
+    file: str,
+    problems: Problems,
+    mapping: Mapping[str, str],
+    columns: Sequence[str] = (),
 ) -> Iterator[Row]:
-    """Read a table with a header."""
+    """Read a table with a header, or without one if the names of its columns are given."""
     rows = _cells(lines, file, problems)
-    header = next(rows, None)
-    if header is None:
-        return
-    names = [name.strip() for name in header[1]]
-    places = [names.index(name) for name in columns_of(names, mapping, file)]
+    names = list(columns)
+    if not names:
+        header = next(rows, None)
+        if header is None:
+            return
+        names = [name.strip() for name in header[1]]
+    places = [None if n is None else names.index(n) for n in columns_of(names, mapping, file)]
     yield from _rows_of_columns(rows, places, len(names), file, problems)
 
 
 def jsonl_rows(
     lines: Iterable[Line], file: str, problems: Problems, mapping: Mapping[str, str]
 ) -> Iterator[Row]:
-    """Read one JSON object per line."""
-    columns: list[str] | None = None
-    for line, found in _objects(lines, file, problems):
-        if columns is None:
-            columns = columns_of(list(found), mapping, file)
-        values = [found.get(column) for column in columns]
-        if any(value is None or isinstance(value, bool | dict | list) for value in values):
+    """Read one JSON object per line; each may have other keys.
+
+    mapping: `a.b` is the key b of the object a; `a|b` is a, or b where a is missing or null.
+    """
+    objects = _objects(lines, file, problems)
+    first = list(itertools.islice(objects, LINES_THAT_DECIDE))
+    paths = [_paths(role, [found for _, found in first], mapping) for role in ROLES]
+    for role, of_role in zip(ROLES[:3], paths, strict=False):
+        if not of_role and first:
+            raise _no_column(file, role, dict.fromkeys(key for _, one in first for key in one))
+    for line, found in itertools.chain(first, objects):
+        user, item, time, kind = (_value_of(found, of_role) for of_role in paths)
+        if user is None and any(path in found for path in paths[0]):
+            user = ""  # a guest
+        if user is None or item is None or time is None:
             problems.add(file, "line without a user, an item or a time", "left out", line)
-            continue
-        yield Row(line, *map(str, values))
+        else:
+            yield Row(line, user, item, time, kind or "")
+
+
+def _paths(role: str, objects: Sequence[dict[str, Any]], mapping: Mapping[str, str]) -> list[str]:
+    """Where the value of a role is: by the mapping, else the common name that most objects have."""
+    if role in mapping:
+        return mapping[role].split("|")
+    counts = Counter(name for found in objects for name in candidates(role, [*found], {}))
+    return [name for name, _ in counts.most_common(1)]
+
+
+def _value_of(found: dict[str, Any], paths: Sequence[str]) -> str | None:
+    """The text at the first path that leads to a text or a number."""
+    for path in paths:
+        value: Any = found
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            return str(value)
+    return None
 
 
 def session_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
@@ -154,13 +208,21 @@ def session_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterat
 
     Each line is one user, named after file and line, so that two files, such as a training and a
     test set, share no user. The first session begins in 2020, each one an hour after the one
-    before; clicks are one second apart.
+    before; clicks are one second apart. Nobody clicks MAX_SESSION times: what follows is a bot's.
     """
     begins = 1_577_836_800
     name = file.removesuffix(".gz").removesuffix(".zst")[:100]
     for line in lines:
-        for place, item in enumerate(line.text.split()):
+        items = line.text.split()
+        for place, item in enumerate(items[:MAX_SESSION]):
             yield Row(line.number, f"{name}:{line.number}", item, str(begins + place))
+        for _ in items[MAX_SESSION:]:
+            problems.add(
+                file,
+                f"click of a bot, after {MAX_SESSION:,} of one session",
+                "left out",
+                line.number,
+            )
         begins += 3600
 
 
@@ -179,16 +241,14 @@ def rsc15_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator
 
 
 def retailrocket_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
-    """Read the views; events of other kinds (carts, purchases) are skipped."""
+    """Read the events: views, carts and transactions."""
     rows = _cells(lines, file, problems)
     header = next(rows, None)
     if header is None:
         return
     names = header[1]
-    places = _column_indices(names, ["visitorid", "itemid", "timestamp"], file)
-    (kind,) = _column_indices(names, ["event"], file)
-    views = ((line, cells) for line, cells in rows if cells[kind : kind + 1] == ["view"])
-    yield from _rows_of_columns(views, places, len(names), file, problems)
+    places = _column_indices(names, ["visitorid", "itemid", "timestamp", "event"], file)
+    yield from _rows_of_columns(rows, places, len(names), file, problems)
 
 
 def diginetica_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
@@ -210,12 +270,12 @@ def diginetica_rows(lines: Iterable[Line], file: str, problems: Problems) -> Ite
 
 
 def otto_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
-    """Read the clicks; events of other kinds (carts, orders) are skipped."""
+    """Read the events: clicks, carts and orders."""
     for line, found in _objects(lines, file, problems):
         try:
             for event in found["events"]:
-                if event["type"] == "clicks":
-                    yield Row(line, str(found["session"]), str(event["aid"]), str(event["ts"]))
+                session, item, time = found["session"], event["aid"], event["ts"]
+                yield Row(line, str(session), str(item), str(time), str(event["type"]))
         except (KeyError, TypeError):
             problems.add(file, "line that is not an OTTO session", "left out", line)
 
@@ -261,12 +321,15 @@ def _delimiter(line: str) -> str:
 
 
 def _split(line: str, delimiter: str) -> list[str]:
-    return next(csv.reader([line], delimiter=delimiter), [])
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:  # a cell of more than 128 KiB
+        return line.split(delimiter)
 
 
 def _has_columns(names: Sequence[str]) -> bool:
     known = {name.lower() for name in names}
-    return all(known & set(common) for common in _COMMON_NAMES.values())
+    return all(known & set(_COMMON_NAMES[role]) for role in ROLES[:3])
 
 
 def _is_time(text: str) -> bool:
@@ -293,17 +356,17 @@ def _cells(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[tup
 
 def _rows_of_columns(
     rows: Iterable[tuple[int, list[str]]],
-    places: Sequence[int],
+    places: Sequence[int | None],
     width: int,
     file: str,
     problems: Problems,
 ) -> Iterator[Row]:
-    user, item, time = places
+    filled = [place for place in places if place is not None]
     for line, cells in rows:
         if len(cells) != width:
             problems.add(file, f"line without {width} cells", "left out", line)
             continue
-        yield Row(line, cells[user].strip(), cells[item].strip(), cells[time].strip())
+        yield Row(line, *(cells[place].strip() for place in filled))
 
 
 def _objects(

@@ -1,10 +1,13 @@
-"""Reads a plain, gzip or zstd file as numbered lines of text."""
+"""Reads a plain or packed file (gzip, bzip2, xz, zstd, zip) as numbered lines of text."""
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
 import io
+import lzma
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +18,8 @@ import pyarrow as pa
 from nextclick.shared.data_problems import Problems
 from nextclick.shared.errors import ConfigurationError
 
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_GZIP, _ZSTD, _BZIP2 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh"
+_XZ, _ZIP, _ORC = b"\xfd7zXZ", b"PK\x03\x04", b"ORC"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -27,7 +31,7 @@ class Line(NamedTuple):
 
 
 def read_lines(path: Path, encoding: str, problems: Problems) -> Iterator[Line]:
-    """The non-blank lines of a file; gzip and zstd are decompressed.
+    """The non-blank lines of a file, decompressed; they end with LF, CR LF, or CR.
 
     A line in another encoding is left out and recorded as a problem. Raises ConfigurationError with
     the last good line if the file cannot be read to its end.
@@ -36,7 +40,7 @@ def read_lines(path: Path, encoding: str, problems: Problems) -> Iterator[Line]:
     try:
         codecs.lookup(encoding)
         with open_binary(path) as file:
-            for content in file:
+            for content in _lines_of(file):
                 number += 1
                 if number == 1:
                     if content.startswith(_UTF16) and not encoding.lower().startswith("utf-16"):
@@ -55,19 +59,42 @@ def read_lines(path: Path, encoding: str, problems: Problems) -> Iterator[Line]:
                     yield Line(number, text)
     except LookupError:
         raise ConfigurationError(f"--encoding {encoding}: there is no such encoding") from None
-    except (EOFError, OSError, zlib.error) as error:
+    except (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         where = f", after line {number:,}" if number else ""
         raise ConfigurationError(f"{path} cannot be read{where}: {_reason(error)}") from None
 
 
+def _lines_of(file: BinaryIO) -> Iterator[bytes]:
+    for content in file:
+        if b"\r" in content[:-2]:  # CR alone between lines, as on old Macs
+            yield from content.splitlines()
+        else:
+            yield content
+
+
 def open_binary(path: Path) -> BinaryIO:
-    """Open a file, decompressing gzip and zstd by their magic numbers. Raises OSError."""
+    """Open a file, decompressed, by its first bytes.
+
+    Raises OSError, or ConfigurationError for ORC and for a zip that does not hold exactly one file.
+    """
     with path.open("rb") as file:
-        first_bytes = file.read(4)
+        first_bytes = file.read(6)
     if first_bytes.startswith(_GZIP):
         return gzip.open(path, "rb")  # type: ignore[return-value]
     if first_bytes.startswith(_ZSTD):
         return io.BufferedReader(pa.CompressedInputStream(path.open("rb"), "zstd"))
+    if first_bytes.startswith(_BZIP2):
+        return bz2.open(path, "rb")  # type: ignore[return-value]
+    if first_bytes.startswith(_XZ):
+        return lzma.open(path, "rb")  # type: ignore[return-value]
+    if first_bytes.startswith(_ZIP):
+        archive = zipfile.ZipFile(path)
+        files = [entry for entry in archive.infolist() if not entry.is_dir()]
+        if len(files) != 1:
+            raise ConfigurationError(f"{path} holds {len(files)} files; give a zip with one")
+        return archive.open(files[0])  # type: ignore[return-value]
+    if first_bytes.startswith(_ORC):
+        raise ConfigurationError(f"{path} is ORC; convert it to Parquet")
     return path.open("rb")
 
 

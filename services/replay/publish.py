@@ -57,9 +57,9 @@ class State:
 def fingerprint(clicks: ClickFile) -> str:
     """A hash of the content, so that a replay is not resumed with another file."""
     digest = hashlib.blake2b(digest_size=8)
-    for column in (clicks.users, clicks.items, clicks.times):
+    for column in (clicks.users, clicks.items, clicks.times, clicks.types):
         digest.update(np.ascontiguousarray(column).tobytes())
-    for ids in (clicks.user_ids, clicks.item_ids):
+    for ids in (clicks.user_ids, clicks.item_ids, clicks.event_types):
         digest.update("\n".join(ids).encode())
     return digest.hexdigest()
 
@@ -144,5 +144,6 @@ def _message(clicks: ClickFile, place: int, topic: str, date: int, salt: str) ->
         user_id=clicks.user_ids[clicks.users[place]],
         item_id=clicks.item_ids[clicks.items[place]],
         timestamp=date,
+        event_type=clicks.event_type(place),
     )
-    return of_user(topic, click)
+    return of_user(topic, click, replayed=True)

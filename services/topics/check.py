@@ -8,25 +8,30 @@ from pathlib import Path
 
 from nextclick.services.topics import findings
 from nextclick.services.topics.findings import Report, line
+from nextclick.shared.click_rules import TimeBounds
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import read_offsets, retained_offsets
-from nextclick.shared.runtime.settings import KafkaSettings
+from nextclick.shared.runtime.settings import Settings
 
 __all__ = ["line", "run", "write"]
 
 
-def run(settings: KafkaSettings, limit: int) -> Report:
+def run(settings: Settings, limit: int) -> Report:
     """Check about `limit` of the newest messages, the same number from each partition.
 
     Raises Unavailable if Kafka does not answer or has no such topic.
     """
-    retained = retained_offsets(settings, settings.clicks_topic)
+    kafka = settings.kafka
+    retained = retained_offsets(kafka, kafka.clicks_topic)
     share = -(-limit // len(retained))
     newest = {
         partition: range(max(offsets.start, offsets.stop - share), offsets.stop)
         for partition, offsets in retained.items()
     }
-    return findings.check(read_offsets(settings, settings.clicks_topic, newest), list(retained))
+    clicks = settings.clicks
+    bounds = TimeBounds(clicks.max_age_seconds * 1000, clicks.max_ahead_seconds * 1000)
+    sample = read_offsets(kafka, kafka.clicks_topic, newest)
+    return findings.check(sample, list(retained), bounds)
 
 
 def write(report: Report, topic: str, path: Path) -> None:

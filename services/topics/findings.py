@@ -6,18 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pydantic_core import from_json
-
 from nextclick.services.topics.partitioner import java_partition, librdkafka_partition
+from nextclick.shared.click_rules import REMEDIES, TimeBounds, max_age_ms, time_anomaly
 from nextclick.shared.errors import BadClick
 from nextclick.shared.messages import Message, Place
 from nextclick.shared.schemas import decode_click
 
-DAY_MS = 86_400_000
-PLAUSIBLE_MS = DAY_MS
-"""Largest plausible distance between a click's timestamp and Kafka's."""
-UNITS = (("seconds", 1000.0), ("microseconds", 1e-3), ("nanoseconds", 1e-6))
-"""Wrong units of timestamps, and the milliseconds in one unit."""
 FRAME_BYTES = 5
 """Length of the prefix that a schema registry's serializer adds: a zero byte and a 4-byte id."""
 UNLIKELY = 0.001
@@ -54,15 +48,13 @@ class _Inspected:
     user_id: str | None
     no_click: str | None
     """Why the value is not a valid click; None if it is one."""
-    event_ms: int | None
-    """The timestamp as sent, also if an invalid timestamp makes the click invalid."""
-    kafka_ms: int | None
-    """Kafka's timestamp of the message."""
+    time: str
+    """What is wrong with the timestamp, see `time_anomaly`; "" if nothing."""
 
 
-def check(messages: Iterable[Message], partitions: Sequence[int]) -> Report:
+def check(messages: Iterable[Message], partitions: Sequence[int], bounds: TimeBounds) -> Report:
     """Check a sample of messages. partitions: all partitions of the topic."""
-    inspected = [_inspect(message) for message in messages]
+    inspected = [_inspect(message, bounds) for message in messages]
     users = {one.user_id for one in inspected if one.user_id is not None}
     findings = [
         *_framing(inspected),
@@ -76,29 +68,22 @@ def check(messages: Iterable[Message], partitions: Sequence[int]) -> Report:
     return Report(len(partitions), len(inspected), len(users), findings)
 
 
-def _inspect(message: Message) -> _Inspected:
+def _inspect(message: Message, bounds: TimeBounds) -> _Inspected:
     value = message.value or b""
     framed = len(value) > FRAME_BYTES and value[0] == 0
     if framed:
         value = value[FRAME_BYTES:]
-    user_id, no_click, event_ms = None, None, None
+    user_id, no_click, anomaly = None, None, ""
     try:
         click = decode_click(value)
-        user_id, event_ms = click.user_id, click.timestamp
+        user_id = click.user_id
+        if message.timestamp_ms is not None:
+            limits = max_age_ms(message, bounds), bounds.max_ahead_ms
+            anomaly = time_anomaly(click.timestamp, message.timestamp_ms, *limits)
     except BadClick as error:
         no_click = str(error)
-        event_ms = _raw_timestamp(value)
     place = Place(message.partition, message.offset)
-    return _Inspected(place, message.key, framed, user_id, no_click, event_ms, message.timestamp_ms)
-
-
-def _raw_timestamp(value: bytes) -> int | None:
-    try:
-        found = from_json(value)
-    except ValueError:
-        return None
-    timestamp = found.get("timestamp") if isinstance(found, dict) else None
-    return timestamp if type(timestamp) is int else None
+    return _Inspected(place, message.key, framed, user_id, no_click, anomaly)
 
 
 def _finding(name: str, wrong: Sequence[_Inspected], text: str) -> Iterator[Finding]:
@@ -116,7 +101,7 @@ def _framing(inspected: Sequence[_Inspected]) -> Iterator[Finding]:
 
 
 def _no_clicks(inspected: Sequence[_Inspected]) -> Iterator[Finding]:
-    wrong = [one for one in inspected if one.no_click and not one.framed and _unit(one) is None]
+    wrong = [one for one in inspected if one.no_click and not one.framed]
     reasons = Counter(one.no_click for one in wrong)
     for reason, _ in reasons.most_common(1):
         yield from _finding(
@@ -201,40 +186,8 @@ def _empty_partitions(
 
 
 def _times(inspected: Sequence[_Inspected]) -> Iterator[Finding]:
-    for unit, _ in UNITS:
-        yield from _finding(
-            f"time_in_{unit}",
-            [one for one in inspected if _unit(one) == unit],
-            f"timestamps are in {unit}: send milliseconds since 1970",
-        )
-    far = [one for one in inspected if one.user_id is not None and _unit(one) is None]
-    for name, sign, where in (("time_behind", -1, "before"), ("time_ahead", 1, "after")):
-        wrong = [
-            one
-            for one in far
-            if one.event_ms is not None
-            and one.kafka_ms is not None
-            and sign * (one.event_ms - one.kafka_ms) > PLAUSIBLE_MS
-        ]
-        yield from _finding(
-            name,
-            wrong,
-            f"clicks say that they happened more than a day {where} Kafka got them: "
-            "check the producer's clock and time zone"
-            + ("; right for a replay of an old log" if sign < 0 else ""),
-        )
-
-
-def _unit(one: _Inspected) -> str | None:
-    """The unit of a click's timestamp, if it is evidently not milliseconds, else None."""
-    if one.event_ms is None or one.kafka_ms is None:
-        return None
-    if abs(one.event_ms - one.kafka_ms) <= PLAUSIBLE_MS:
-        return None
-    for unit, factor in UNITS:
-        if abs(one.event_ms * factor - one.kafka_ms) <= 366 * DAY_MS:
-            return unit
-    return None
+    for name in dict.fromkeys(one.time for one in inspected if one.time):
+        yield from _finding(name, [one for one in inspected if one.time == name], REMEDIES[name])
 
 
 def _at(place: Place) -> str:

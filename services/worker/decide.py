@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick
 from nextclick.shared.messages import REDRIVEN, Message, OutMessage, Place, times_redriven
 from nextclick.shared.model import Ranking
@@ -13,7 +14,6 @@ from nextclick.shared.schemas import (
     MAX_CLICK_BYTES,
     Click,
     Recommendation,
-    decode_click,
     event_id_of,
 )
 
@@ -26,20 +26,21 @@ _DEAD_LETTER_REST_BYTES = 16_384
 
 @dataclass(frozen=True, slots=True)
 class DecodedMessage:
-    """A message, and its click or the reason why it is not one."""
+    """A message, and its click or the reason why there is none."""
 
     message: Message
-    outcome: Click | BadClick
+    outcome: Click | BadClick | None
+    """None: an event that is no click, such as an impression."""
 
 
-def decode(messages: Sequence[Message]) -> list[DecodedMessage]:
+def decode(messages: Sequence[Message], rules: ClickRules) -> list[DecodedMessage]:
     """Decode every message."""
-    return [DecodedMessage(message, _decode(message.value)) for message in messages]
+    return [DecodedMessage(message, _decode(message, rules)) for message in messages]
 
 
-def _decode(value: bytes | None) -> Click | BadClick:
+def _decode(message: Message, rules: ClickRules) -> Click | BadClick | None:
     try:
-        return decode_click(value)
+        return rules.read(message)
     except BadClick as error:
         return error
 

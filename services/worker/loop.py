@@ -1,7 +1,7 @@
 """The worker: all side effects of answering clicks, in order.
 
     1  poll a micro-batch
-    2  decode; a message that is not a click becomes a dead letter
+    2  decode (click_rules.py); a message that is not an event becomes a dead letter
     3  append to the sessions (idempotent by event_id)
     4  score
     5  produce recommendations and dead letters
@@ -34,6 +34,7 @@ from prometheus_client.context_managers import Timer
 from nextclick.services.worker import decide
 from nextclick.services.worker.guarantee import Batch, Guarantee
 from nextclick.services.worker.guard import Guard
+from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick, CommitRefused
 from nextclick.shared.kafka import ClickConsumer
 from nextclick.shared.messages import Message, of_user, offsets_after
@@ -63,6 +64,7 @@ class Worker:
     dlq_topic: str
     max_batch: int
     stop: threading.Event
+    rules: ClickRules = field(default_factory=ClickRules)
     max_dead_letter_bytes: int = decide.MAX_DEAD_LETTER_BYTES
     guard: Guard = field(default_factory=Guard)
     now: Callable[[], float] = time.time
@@ -133,7 +135,7 @@ class Worker:
         self.on_step("polled")
         metrics.BATCH_SIZE.observe(len(messages))
         with _timed("decode"):
-            self._waiting += decide.decode(messages)  # 2
+            self._waiting += decide.decode(messages, self.rules)  # 2
         self.on_step("decoded")
 
     def _answer(self, batch: list[decide.DecodedMessage]) -> None:

@@ -26,6 +26,7 @@ from nextclick.shared.kafka import (
 from nextclick.shared.model import Scorer, select_device
 from nextclick.shared.redis import session_store
 from nextclick.shared.registry import ModelSlot, Registry
+from nextclick.shared.runtime.anomalies import click_rules
 from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.heartbeat import HEARTBEAT
 from nextclick.shared.runtime.settings import Settings
@@ -70,6 +71,7 @@ def build(
         recommendations_topic=kafka.recommendations_topic,
         dlq_topic=kafka.dlq_topic,
         max_dead_letter_bytes=dead_letter_bytes(max_message_bytes(kafka, kafka.dlq_topic)),
+        rules=click_rules(settings.clicks),
         max_batch=worker_settings.max_batch,
         stop=stop,
         guard=Guard(worker_settings.guard_clicks, slot.roll_back),

@@ -15,6 +15,7 @@ from itertools import islice
 from nextclick.services.worker import decide
 from nextclick.shared.kafka import GroupOffsets, read_offsets, retained_offsets
 from nextclick.shared.redis import session_store
+from nextclick.shared.runtime.anomalies import click_rules
 from nextclick.shared.runtime.settings import Settings
 
 BATCH = 1000
@@ -36,13 +37,14 @@ def run(settings: Settings) -> Rebuilt:
         committed = group.committed()
     retained = retained_offsets(kafka, kafka.clicks_topic)
     wanted = {p: range(r.start, min(r.stop, committed[p])) for p, r in retained.items()}
+    rules = click_rules(settings.clicks)
     read = behind = 0
     with (
         closing(session_store(settings)) as sessions,
         closing(read_offsets(kafka, kafka.clicks_topic, wanted)) as messages,
     ):
         while batch := list(islice(messages, BATCH)):
-            clicks, places = decide.clicks(decide.decode(batch))
+            clicks, places = decide.clicks(decide.decode(batch, rules))
             histories = sessions.append(clicks, places)
             read += len(clicks)
             behind += histories.count([])

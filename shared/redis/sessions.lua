@@ -10,7 +10,8 @@
 --          event digest (8 bytes), item id, timestamp ms, partition and offset (-1 = not from Kafka)
 -- The fence is the position of the newest entry: partition (4 bytes) | offset (double).
 -- An entry is: digest (8 bytes) | history length (1 byte) | session clock ms (double) | item.
--- Returns     1 if a foreign value was replaced, else 0; then the history of each click
+-- Returns     1 if a foreign value was replaced, else 0; the number of clicks that came on another
+--             partition than the click before them; then the history of each click
 local gap, ttl = tonumber(ARGV[1]), tonumber(ARGV[2])
 local history_length, keep = tonumber(ARGV[3]), tonumber(ARGV[4])
 
@@ -30,7 +31,7 @@ local wrong_type = list.err ~= nil and string.find(list.err, 'WRONGTYPE', 1, tru
 if list.err and not wrong_type then
   return redis.error_reply(list.err)
 end
-local replaced = 0
+local replaced, moved = 0, 0
 if wrong_type or not is_session(list) then
   redis.call('EXPIRE', KEYS[1], 0)  -- deletes the key without the permission for DEL
   list, replaced = {}, 1
@@ -65,6 +66,9 @@ local function append(digest, item, timestamp, partition, offset)
       and timestamp <= last_clock then
       return {}
     end
+    if partition ~= last_partition and partition >= 0 and last_partition >= 0 then
+      moved = moved + 1
+    end
     if not (gap > 0 and timestamp - last_clock > gap) then
       length = math.min(last_length + 1, history_length)
     end
@@ -89,9 +93,10 @@ local function append(digest, item, timestamp, partition, offset)
   return history_at(#list)
 end
 
-local histories = {replaced}
+local histories = {replaced, 0}
 for i = 5, #ARGV, 5 do
   histories[#histories + 1] = append(
     ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]))
 end
+histories[2] = moved
 return histories

@@ -22,6 +22,7 @@ from nextclick.shared.messages import Place
 from nextclick.shared.redis.client import RedisServer, Script, translated_errors
 from nextclick.shared.redis.cluster import RedisCluster, connect
 from nextclick.shared.runtime import metrics
+from nextclick.shared.runtime.anomalies import Anomalies
 from nextclick.shared.runtime.masking import printable
 from nextclick.shared.runtime.settings import Settings
 from nextclick.shared.schemas import Click
@@ -122,6 +123,7 @@ class RedisSessions:
         self._redis = connect(url, timeout_seconds, cluster=cluster)
         self._key_prefix = key_prefix.encode()
         self._script = Script(resources.files(__package__).joinpath("sessions.lua").read_text())
+        self._anomalies = Anomalies()
         self._constants = (gap_ms, ttl_seconds, HISTORY_LENGTH, ENTRIES_KEPT)
 
     def append(
@@ -137,14 +139,17 @@ class RedisSessions:
         calls = [(self._key_prefix + user.encode(), rest) for user, rest in of_user.items()]
         with translated_errors():
             answers = self._redis.evaluate(self._script, calls)
-        for user, (replaced, *_) in zip(of_user, answers, strict=True):
+        for user, (replaced, moved, *_) in zip(of_user, answers, strict=True):
+            if moved:
+                place = next(p for c, p in zip(clicks, places, strict=True) if c.user_id == user)
+                self._anomalies.add("user_on_several_partitions", *place)
             if replaced:
                 metrics.SESSIONS_REPLACED.inc()
                 log.warning(
                     "the value at the Redis key %s was not a session: the user's session is reset",
                     printable((self._key_prefix + user.encode()).decode()),
                 )
-        histories = {u: iter(rest) for u, (_, *rest) in zip(of_user, answers, strict=True)}
+        histories = {u: iter(rest) for u, (_, _, *rest) in zip(of_user, answers, strict=True)}
         return [[_text(item) for item in next(histories[click.user_id])] for click in clicks]
 
     def read(self, user_ids: Sequence[str]) -> list[Session]:

@@ -18,6 +18,11 @@ SESSIONS_REPLACED = Counter(
 RECOMMENDATIONS = Counter("nextclick_recommendations", "Recommendations acknowledged by Kafka")
 DEAD_LETTERS = Counter("nextclick_dead_letters", "Messages that are not clicks", ["reason"])
 FALLBACKS = Counter("nextclick_fallbacks", "Answers by popularity instead of the model", ["reason"])
+CLICK_ANOMALIES = Counter(
+    "nextclick_click_anomalies",
+    "Clicks with an unusual event type, time or key; docs/messages.md says how each is handled",
+    ["kind"],
+)
 BATCH_SIZE = Histogram(
     "nextclick_batch_size", "Messages in a micro-batch", buckets=[1, 2, 4, 8, 16, 32, 64, 128, 256]
 )
@@ -66,6 +71,18 @@ HTTP_SECONDS = Histogram(
 READY = Gauge("nextclick_ready", "1 if a check of /readyz is passed, else 0", ["check"])
 
 LABEL_VALUES = {
+    CLICK_ANOMALIES: (
+        "event_type_ignored",
+        "event_type_unknown",
+        "time_in_seconds",
+        "time_in_microseconds",
+        "time_in_nanoseconds",
+        "time_behind",
+        "time_ahead",
+        "no_key",
+        "key_is_not_user_id",
+        "user_on_several_partitions",
+    ),
     DEAD_LETTERS: ("empty", "oversized", "not_json", "invalid"),
     FALLBACKS: ("unknown_items", "not_finite", "cold_start", "sessions_unavailable"),
     SWAP_FAILURES: ("load", "smoke", "warm_up"),

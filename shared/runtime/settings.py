@@ -6,8 +6,9 @@ points (`cli`, `demo`, each service's `main`) read it; everything else takes pla
 
 from __future__ import annotations
 
+import json
 import os
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
@@ -17,6 +18,8 @@ from nextclick.shared.runtime.environment import API_KEY, CLIENT_CONFIG, URLS
 
 PREFIX = "NEXTCLICK_"
 NESTING = "__"
+JSON_SETTINGS = (CLIENT_CONFIG, "NEXTCLICK_CLICKS__EVENT_WEIGHTS")
+"""The settings that are JSON objects."""
 
 
 class _Section(BaseModel):
@@ -66,6 +69,24 @@ class RedisSettings(_Section):
     cluster: bool = Field(False, description="the URL is that of a node of a Redis Cluster")
     key_prefix: str = Field("nextclick:session:", description="prefix of the user id in every key")
     timeout_seconds: float = Field(5.0, gt=0, description="time-out of connecting and of each call")
+
+
+class ClickSettings(_Section):
+    """Which events count as clicks, and at what time."""
+
+    event_weights: dict[str, Annotated[float, Field(ge=0, le=1000)]] = Field(
+        default_factory=dict,
+        description="JSON object event type → weight in training, on top of the defaults "
+        '(docs/messages.md); 0 = not a click; "*" = every other type',
+    )
+    max_age_seconds: float = Field(
+        86_400,
+        ge=0,
+        description="a click's time may lie so far before Kafka's; else Kafka's counts",
+    )
+    max_ahead_seconds: float = Field(
+        300, ge=0, description="a click's time may lie so far after Kafka's; else Kafka's counts"
+    )
 
 
 class SessionSettings(_Section):
@@ -201,6 +222,7 @@ class Settings(BaseSettings):
     )
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
+    clicks: ClickSettings = ClickSettings()
     session: SessionSettings = SessionSettings()
     registry: RegistrySettings = RegistrySettings()
     worker: WorkerSettings = WorkerSettings()
@@ -233,8 +255,9 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             raise ConfigurationError(_one_line(error)) from None
-        except ValueError:  # only this setting is read as JSON
-            raise ConfigurationError(f"{CLIENT_CONFIG} is not a JSON object") from None
+        except ValueError:  # pydantic-settings does not say which
+            wrong = next((name for name in JSON_SETTINGS if not _is_json(name)), CLIENT_CONFIG)
+            raise ConfigurationError(f"{wrong} is not a JSON object") from None
 
 
 def environment_names() -> dict[str, tuple[str, str]]:
@@ -250,6 +273,14 @@ def environment_names() -> dict[str, tuple[str, str]]:
         else:
             names[f"{PREFIX}{field_name}".upper()] = (str(field.default), field.description or "")
     return names
+
+
+def _is_json(name: str) -> bool:
+    try:
+        json.loads(os.environ.get(name, "{}"))
+    except ValueError:
+        return False
+    return True
 
 
 def _one_line(error: ValidationError) -> str:

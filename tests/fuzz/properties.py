@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from nextclick.services.worker import decide
+from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick
+from nextclick.shared.event_types import normalised
 from nextclick.shared.messages import Message, of_user
 from nextclick.shared.model import Ranking
 from nextclick.shared.redis.sessions import event_digest
@@ -12,6 +14,7 @@ from nextclick.shared.schemas import MAX_CLICK_BYTES, REASONS, Click, decode_cli
 KAFKA_LIMIT = 1_000_000
 """Kafka's default for a message is 1,048,588 bytes, headers and all; some is for framing."""
 
+RULES = ClickRules()
 PREFIX = b"nextclick:session:"
 
 
@@ -19,9 +22,11 @@ def check(value: bytes | None, key: bytes | None = None, header: bytes = b"1") -
     """Raise AssertionError if the value, or what is made of it, is not as it must be."""
     headers = (("redriven", header), ("x", header))
     message = Message("clicks", 3, 17, key, value, headers)
-    (read,) = decide.decode([message])
+    (read,) = decide.decode([message], RULES)
     if isinstance(read.outcome, BadClick):
         _check_letter(message, read.outcome)
+    elif read.outcome is None:
+        assert RULES.weights[normalised(decode_click(value).event_type)] == 0
     else:
         assert value is not None
         assert decode_click(value) == read.outcome

@@ -16,7 +16,7 @@ from nextclick.shared.errors import BadClick
 from nextclick.shared.messages import Message
 from nextclick.shared.runtime import metrics
 from nextclick.shared.schemas import REASONS, Click, decode_click
-from tests.fuzz.properties import check, check_input
+from tests.fuzz.properties import RULES, check, check_input
 
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 
@@ -60,7 +60,8 @@ def test_any_bytes_are_handled(value: bytes, key: bytes, header: bytes) -> None:
 
 @given(st.lists(st.binary(max_size=100) | texts.map(lambda t: json.dumps(t).encode()), max_size=5))
 def test_no_metric_label_comes_from_a_message(values: list[bytes]) -> None:
-    batch = decide.decode([Message("clicks", 0, i, v, v) for i, v in enumerate(values)])
+    messages = [Message("clicks", 0, i, v, v) for i, v in enumerate(values)]
+    batch = decide.decode(messages, RULES)
     for _, error in decide.bad_clicks(batch):
         metrics.DEAD_LETTERS.labels(error.reason)  # as the loop does
     labels = {

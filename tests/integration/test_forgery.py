@@ -13,6 +13,7 @@ from rich.console import Console
 
 from nextclick.services.cli import explain
 from nextclick.services.worker import decide
+from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick
 from nextclick.shared.kafka import Publisher, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.messages import Message, OutMessage, of_user
@@ -22,6 +23,7 @@ from nextclick.shared.runtime.settings import KafkaSettings
 from nextclick.shared.schemas import Click, ScoredItem, decode_click
 from tests.backend import Backend
 
+RULES = ClickRules()
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
 HOSTILE = [
     "a\r\nSET x 1\r\n",
@@ -62,7 +64,7 @@ def test_hostile_names_come_back_from_kafka_as_they_went(kafka: KafkaSettings) -
         )
         sent.append(of_user(kafka.recommendations_topic, answer))
         raw = Message("clicks", 0, 1, text.encode(), text.encode(), (("x", text.encode()),))
-        (read,) = decide.decode([raw])
+        (read,) = decide.decode([raw], RULES)
         assert isinstance(read.outcome, BadClick)
         sent.append(decide.dead_letter(kafka.dlq_topic, raw, read.outcome, 1))
     ensure_topics(kafka, [kafka.recommendations_topic, kafka.dlq_topic])
@@ -79,9 +81,8 @@ def test_half_a_surrogate_pair_is_no_text() -> None:
     for field in ("event_id", "user_id", "item_id", "event_type"):
         click = {"event_id": "e", "user_id": "u", "item_id": "i", "timestamp": 1, field: "\ud800"}
         for value in (json.dumps(click), json.dumps(click, ensure_ascii=False)):
-            (read,) = decide.decode(
-                [Message("clicks", 0, 0, None, value.encode("utf-8", "surrogatepass"))]
-            )
+            raw = Message("clicks", 0, 0, None, value.encode("utf-8", "surrogatepass"))
+            (read,) = decide.decode([raw], RULES)
             assert isinstance(read.outcome, BadClick)
             assert read.outcome.reason == "not_json"
     assert decode_click(b'{"event_id":"e","user_id":"\\ud83d\\udc15","item_id":"i","timestamp":1}')

@@ -351,7 +351,7 @@ def create_topics(settings: Settings, guarded: Guarded) -> None:
 
 
 def check_topics(settings: Settings, guarded: Guarded) -> None:
-    assert check.run(settings.kafka, 100).messages
+    assert check.run(settings, 100).messages
 
 
 Service = Callable[[Settings, Guarded], None]

@@ -18,7 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from nextclick.bench.agreement import lists_agree
 from nextclick.shared.kafka import Publisher, TopicReader
-from nextclick.shared.messages import OutMessage
+from nextclick.shared.messages import OutMessage, of_user
 from nextclick.shared.model import BST, BSTConfig, Checkpoint, Ranking, Scorer, Vocabulary
 from nextclick.shared.redis import MemorySessions
 from nextclick.shared.registry import Registry
@@ -73,8 +73,9 @@ class Shop:
         self._publisher = Publisher(kafka)
 
     def send(self, clicks: Sequence[Click]) -> None:
-        """Produce clicks and wait until Kafka has them."""
-        self.send_raw([(c.user_id.encode(), c.model_dump_json().encode()) for c in clicks])
+        """Produce clicks, whose times are long ago, and wait until Kafka has them."""
+        self._publisher.send(of_user(self._topic, click, replayed=True) for click in clicks)
+        self._publisher.wait_acknowledged()
 
     def send_raw(self, messages: Sequence[tuple[bytes | None, bytes | None]]) -> None:
         """Produce keys and values, whatever they are."""

@@ -38,7 +38,7 @@ class Lists:
             return self._lists.get(key, [])[-10:]
         gap, _, history_length, keep, *clicks = arguments
         lua = _Append(self._lists.setdefault(key, []), int(gap), int(history_length), int(keep))
-        return [0, *(lua.append(*clicks[i : i + 5]) for i in range(0, len(clicks), 5))]
+        return [0, 0, *(lua.append(*clicks[i : i + 5]) for i in range(0, len(clicks), 5))]
 
 
 class _Append:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import (
     BadClick,
     CommitRefused,
@@ -18,8 +19,7 @@ from nextclick.shared.messages import Message, offsets_after
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.heartbeat import HEARTBEAT
 from nextclick.shared.runtime.retry import RetryUntilAvailable
-from nextclick.shared.schemas import decode_click
-from nextclick.trainer.collect.event_log import EventLog
+from nextclick.trainer.collect.event_log import EventLog, Row
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,10 @@ class Collector:
     event_log: EventLog
     until_available: RetryUntilAvailable
     flush_seconds: float
+    rules: ClickRules = field(default_factory=ClickRules)
     clock: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.time
+    """Seconds since the epoch: no click has arrived later."""
     new_clicks: int = 0
     """Clicks logged since the last retraining."""
     _unlogged: list[Message] = field(default_factory=list)
@@ -63,7 +66,7 @@ class Collector:
         for message in self._unlogged:
             by_partition.setdefault(message.partition, []).append(message)
         for partition, messages in by_partition.items():
-            rows = [row for message in messages if (row := _row(message)) is not None]
+            rows = [row for message in messages if (row := self._row(message)) is not None]
             self.until_available(
                 self.event_log.append, partition, messages[0].offset, messages[-1].offset, rows
             )
@@ -75,6 +78,19 @@ class Collector:
             except CommitRefused as refused:  # harmless: reading resumes after the files
                 log.warning("%s", refused)
         self._unlogged = []
+
+    def _row(self, message: Message) -> Row | None:
+        try:
+            click = self.rules.read(message)
+        except BadClick:  # the worker dead-letters it
+            return None
+        if click is None:
+            return None
+        now_ms = int(self.now() * 1000)
+        arrival = now_ms if message.timestamp_ms is None else min(message.timestamp_ms, now_ms)
+        return Row(
+            click.event_id, click.user_id, click.item_id, click.timestamp, click.event_type, arrival
+        )
 
     def starts(self, retained: Mapping[int, range], partitions: Sequence[int]) -> dict[int, int]:
         """See `start_offsets`; first checks whether the topic was recreated. Raises Unavailable."""
@@ -102,14 +118,6 @@ class Collector:
             )
         self._unlogged = []
         return True
-
-
-def _row(message: Message) -> tuple[str, str, str, int] | None:
-    try:
-        click = decode_click(message.value)
-    except BadClick:  # the worker dead-letters it
-        return None
-    return click.event_id, click.user_id, click.item_id, click.timestamp
 
 
 def catch_up(collector: Collector, stop: threading.Event) -> None:

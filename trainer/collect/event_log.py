@@ -13,11 +13,15 @@ tell the age of the rows, and files that are too old are not opened. `compact` m
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
@@ -34,12 +38,24 @@ from nextclick.trainer.collect.event_log_files import (
     locked,
     name_of,
     offset_files,
+    stream_of,
     topic_id_of,
 )
 
 _SOURCE = b"nextclick.source"
-Row = tuple[str, str, str, int]
-"""One click: the columns of SCHEMA."""
+
+
+class Row(NamedTuple):
+    """One click: the columns of SCHEMA."""
+
+    event_id: str
+    user_id: str
+    item_id: str
+    timestamp: int
+    """Epoch ms, the time that counts for sessions (`click_rules`)."""
+    event_type: str
+    arrival: int
+    """When Kafka got it, epoch ms. No producer can claim a later one than when it was read."""
 
 
 class EventLog:
@@ -102,8 +118,8 @@ class EventLog:
     ) -> None:
         """Write the clicks of one offset range as a file. Raises Unavailable.
 
-        rows: (event_id, user_id, item_id, timestamp) of each valid click in the range, in order;
-        other offsets (invalid clicks, transaction markers) have no row.
+        rows: the valid clicks in the range, in order; other offsets (invalid clicks, events that
+        are none, transaction markers) have no row.
         """
         columns = list(zip(*rows, strict=True)) if rows else [()] * len(SCHEMA)
         arrays = [
@@ -115,13 +131,20 @@ class EventLog:
         event_log_files.write(self.folder, name, table)
 
     def import_clicks(self, frame: pd.DataFrame, source: str = "") -> None:
-        """Add clicks that are not from Kafka. frame: columns as in SCHEMA, in stream order.
+        """Add clicks that are not from Kafka.
 
-        source: an identifier that `imported_sources` will list. Raises Unavailable.
+        frame: columns as in SCHEMA; `event_type` ("click") and `arrival` (the timestamp) may be
+        missing. source: an identifier that `imported_sources` will list. Raises Unavailable.
         """
+        frame = with_defaults(frame)
         table = pa.Table.from_pandas(frame, SCHEMA, preserve_index=False)
         table = table.replace_schema_metadata({_SOURCE: source})
-        event_log_files.write(self.folder, event_log_files.next_import(self.folder), table)
+        while True:
+            name = event_log_files.next_import(self.folder)
+            try:
+                return event_log_files.write(self.folder, name, table, replace=False)
+            except FileExistsError:
+                continue  # another process imports, too: take the next number
 
     def imported_sources(self) -> set[str]:
         """The `source` identifiers of all imports."""
@@ -136,15 +159,15 @@ class EventLog:
         return sum(group.rows for groups in footers.values() for group in groups)
 
     def read(self, newest: int | None = None) -> pd.DataFrame:
-        """A frame of the clicks, or of the `newest` many of them, each user's in stream order.
+        """A frame of the clicks, or of those `newest` that arrived last, in order of arrival.
 
-        Columns as in SCHEMA. Of several clicks with one event_id only the first is returned.
+        Columns as in SCHEMA. Clicks of one partition keep their order on it, so the result does not
+        depend on when files were written, imported or merged. Of a user's clicks with one event_id
+        only the first is returned.
         """
         with locked(self.folder):
             frame = self._newest(newest)
-        if newest is not None and len(frame) > newest:
-            frame = frame.loc[frame["timestamp"].nlargest(newest).index].sort_index()
-        return frame
+        return frame if newest is None else frame.tail(newest).reset_index(drop=True)
 
     def compact(self) -> Compacted:
         """Merge small files; see `compaction`."""
@@ -179,21 +202,65 @@ def _topic_id_of(files: Sequence[OffsetFile], generation: int) -> str:
 
 
 def _load(footers: dict[Path, list[RowGroup]], since: int | None) -> pd.DataFrame:
-    """The clicks that are not older than `since` (epoch ms), without duplicates."""
-    wanted = [
-        str(path)
+    """The clicks in order of arrival, without duplicates.
+
+    since: row groups in which nothing arrived after it (epoch ms) are not read.
+    """
+    wanted = {
+        path: [n for n, group in enumerate(groups) if since is None or group.newest >= since]
         for path, groups in footers.items()
-        if since is None or any(group.newest >= since for group in groups)
+    }
+    read = [(path, groups) for path, groups in wanted.items() if groups]
+    frames = [
+        _in_order(_read_files(dict(files)), from_kafka=stream is not None)
+        for stream, files in groupby(read, lambda file: stream_of(file[0]))
     ]
-    newer = None if since is None else ds.field("timestamp") >= since
-    table = SCHEMA.empty_table()
-    if wanted:
-        try:
-            table = ds.dataset(wanted, schema=SCHEMA, format="parquet").to_table(filter=newer)
-        except (OSError, pa.ArrowException) as error:
-            raise event_log_files.unreadable(Path(wanted[0]).parent, error) from None
+    frame: pd.DataFrame = pd.concat(frames or [SCHEMA.empty_table().to_pandas()])
+    frame = frame.sort_values("arrival", kind="stable", ignore_index=True)
+    return frame.drop_duplicates(["user_id", "event_id"], ignore_index=True)
+
+
+def _read_files(row_groups: Mapping[Path, list[int]]) -> pd.DataFrame:
+    """The rows of some row groups of each file."""
+    try:
+        files = ds.dataset([str(path) for path in row_groups], schema=SCHEMA, format="parquet")
+        fragments = [
+            fragment.subset(row_group_ids=groups)
+            for fragment, groups in zip(files.get_fragments(), row_groups.values(), strict=True)
+        ]
+        chosen = ds.FileSystemDataset(fragments, SCHEMA, files.format, files.filesystem)
+        table = chosen.to_table()
+    except (OSError, pa.ArrowException) as error:
+        folder = next(iter(row_groups)).parent
+        raise event_log_files.unreadable(folder, error) from None
+    # Files of older versions lack both: null.
+    for name, instead in (("arrival", table["timestamp"]), ("event_type", "click")):
+        index = SCHEMA.get_field_index(name)
+        filled = pc.coalesce(table[name], instead)
+        table = table.set_column(index, SCHEMA.field(index), filled)
     frame: pd.DataFrame = table.to_pandas()
-    return frame.drop_duplicates("event_id", ignore_index=True)
+    return frame
+
+
+def _in_order(frame: pd.DataFrame, *, from_kafka: bool) -> pd.DataFrame:
+    """The rows of one stream, so that sorting by arrival keeps the order that counts.
+
+    On a partition that is the order of the offsets, whatever the producers' clocks say. Imports
+    have none, so the order of equal arrivals is that of the event ids.
+    """
+    if from_kafka:
+        return frame.assign(arrival=np.maximum.accumulate(frame["arrival"].to_numpy()))
+    return frame.sort_values(["arrival", "event_id"], kind="stable")
+
+
+def with_defaults(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns of SCHEMA; event_type ("click") and arrival (timestamp) may be missing."""
+    if "event_type" not in frame:
+        frame = frame.assign(event_type="click")
+    if "arrival" not in frame:
+        frame = frame.assign(arrival=frame["timestamp"])
+    columns: pd.DataFrame = frame[SCHEMA.names]
+    return columns
 
 
 def _footer(path: Path) -> list[RowGroup]:

@@ -36,8 +36,12 @@ SCHEMA = pa.schema(
         ("user_id", pa.string()),
         ("item_id", pa.string()),
         ("timestamp", pa.int64()),
+        ("event_type", pa.string()),
+        ("arrival", pa.int64()),
     ]
 )
+"""Columns of a log. Files of older versions lack the last two: clicks, which arrived when they
+happened."""
 ROWS_IN_A_GROUP = 65_536
 """Most rows in a row group: the granularity at which reading skips old rows."""
 
@@ -71,9 +75,9 @@ class RowGroup:
 
     rows: int
     oldest: int
-    """Lower bound of the timestamps, epoch ms."""
+    """Lower bound of the arrivals, epoch ms."""
     newest: int
-    """Upper bound of the timestamps, epoch ms."""
+    """Upper bound of the arrivals, epoch ms."""
 
 
 def name_of(generation: int, partition: int, first: int, last: int) -> str:
@@ -94,6 +98,12 @@ def offset_files(folder: Path) -> list[OffsetFile]:
     return sorted(
         OffsetFile(int(m[1] or 0), int(m[2]), int(m[3]), int(m[4]), path) for m, path in found if m
     )
+
+
+def stream_of(path: Path) -> tuple[int, int] | None:
+    """(generation, partition) of a file, from its name; None if it is an import."""
+    match = _NAME.fullmatch(path.name)
+    return None if match is None else (int(match[1] or 0), int(match[2]))
 
 
 def uncovered(files: Iterable[OffsetFile]) -> list[OffsetFile]:
@@ -123,7 +133,8 @@ def row_groups(path: Path) -> list[RowGroup]:
     """Read a file's footer. A group without statistics gets the widest time range."""
     groups = []
     metadata = pq.read_metadata(path)
-    column = metadata.schema.names.index("timestamp")
+    names = metadata.schema.names
+    column = names.index("arrival" if "arrival" in names else "timestamp")
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         statistics = group.column(column).statistics
@@ -171,15 +182,22 @@ def locked(folder: Path, *, exclusive: bool = False) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write(folder: Path, name: str, table: pa.Table) -> None:
-    """Write a file atomically and durably. Raises Unavailable."""
+def write(folder: Path, name: str, table: pa.Table, *, replace: bool = True) -> None:
+    """Write a file atomically and durably. Raises Unavailable.
+
+    Without `replace`: raises FileExistsError if there is one of that name.
+    """
     temporary = folder / f".{name}.{secrets.token_hex(4)}.tmp"
     try:
         with open(temporary, "wb") as file:
             pq.write_table(table, file, row_group_size=ROWS_IN_A_GROUP)
             file.flush()
             os.fsync(file.fileno())
-        temporary.rename(folder / name)
+        if replace:
+            temporary.rename(folder / name)
+        else:
+            os.link(temporary, folder / name)  # fails if the name is taken, unlike rename
+            temporary.unlink()
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -187,6 +205,8 @@ def write(folder: Path, name: str, table: pa.Table) -> None:
             os.close(descriptor)
     except OSError as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, FileExistsError) and not replace:
+            raise
         raise Unavailable(
             f"cannot write the event log {folder} ({error}); "
             "free space or check NEXTCLICK_TRAINER__EVENT_LOG"

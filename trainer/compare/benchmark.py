@@ -96,16 +96,15 @@ class Benchmark:
 
 
 def open_benchmark(path: Path, gap_ms: int) -> Benchmark:
-    """Open session files or Parquet clicks.
+    """Open a folder of session files or of Parquet clicks, such as an event log.
 
-    path: a folder with session files, a folder of Parquet files, or one Parquet file. gap_ms: the
-    session gap for Parquet logs. Raises ConfigurationError if it is none of these, or has no
-    training or test case.
+    gap_ms: the session gap for Parquet clicks. Raises ConfigurationError if it is neither, or has
+    no training or test case.
     """
     name = path.resolve().stem
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist")
-    if path.is_dir() and is_session_folder(path):
+    if is_session_folder(path):
         log, problems = read_sessions(path)
     elif parquet_files(path):
         log, problems = read_clicks(path, gap_ms)

@@ -9,6 +9,7 @@ from nextclick.trainer.data.dataset import (
     sample_negatives,
     samples,
     source_samples,
+    weighted,
 )
 from nextclick.trainer.data.sessions import Sessions, sessions_of
 
@@ -23,4 +24,5 @@ __all__ = [
     "samples",
     "sessions_of",
     "source_samples",
+    "weighted",
 ]

@@ -6,6 +6,7 @@ Training, evaluation and serving cut windows with the same code, `nextclick.shar
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -13,8 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from nextclick.shared.event_types import weight_of
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import PADDING, IntArray, session_starts, windows
+
+Weights = npt.NDArray[np.float32]
 
 
 class Split(IntEnum):
@@ -48,6 +52,8 @@ class ClickLog:
     last_timestamp: int
     order: IntArray | None = None
     """Position of each click in the stream of all users; None: the arrays are in stream order."""
+    weights: Weights | None = None
+    """Shape [N]: how much each click counts as a training target; None: 1 each."""
 
     def ids_in(self, split: Split) -> list[str]:
         """The items clicked in a split, in order of first appearance."""
@@ -73,6 +79,7 @@ class ClickLog:
             starts=np.maximum.accumulate(np.where(opens, index, 0)) if len(starts) else starts,
             split=self.split[kept],
             order=None if self.order is None else self.order[kept],
+            weights=None if self.weights is None else self.weights[kept],
         )
 
     def counts(self, vocabulary: Vocabulary) -> IntArray:
@@ -109,9 +116,10 @@ def click_log(
 ) -> ClickLog:
     """Group, sessionise and split a log.
 
-    frame: columns user_id, item_id, timestamp (epoch ms); rows in stream order. gap_ms: session
-    gap; 0: sessions never end. validation, test: shares of each user's clicks; the newest are the
-    test, those before them the validation.
+    frame: columns user_id, item_id, timestamp (epoch ms), and weight, if some clicks count more
+    than others (see `weighted`); rows in stream order. gap_ms: session gap; 0: sessions never end.
+    validation, test: shares of each user's clicks; the newest are the test, those before them the
+    validation.
     """
     users, user_ids = pd.factorize(frame["user_id"])
     items, item_ids = pd.factorize(frame["item_id"])
@@ -128,7 +136,22 @@ def click_log(
         first_timestamp=int(timestamps.min(initial=2**62)),
         last_timestamp=int(timestamps.max(initial=0)),
         order=order,
+        weights=frame["weight"].to_numpy(np.float32)[order] if "weight" in frame else None,
     )
+
+
+def weighted(frame: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFrame:
+    """Weigh clicks by their event types.
+
+    frame: as from EventLog.read. weights: see `event_types.weights_of`. Returns the frame without
+    the events of weight 0, and with a column `weight` unless all clicks weigh the same.
+    """
+    of_type = {name: weight_of(name, weights) for name in frame["event_type"].unique()}
+    weight = frame["event_type"].map(of_type).astype(np.float32)
+    if weight.nunique() <= 1 and not (weight == 0).any():
+        return frame
+    kept = weight > 0
+    return frame[kept].assign(weight=weight[kept]).reset_index(drop=True)
 
 
 def _temporal_split(users: IntArray, validation: float, test: float) -> IntArray:

@@ -46,17 +46,25 @@ def read_clicks(path: Path, gap_ms: int) -> tuple[ClickLog, list[Problem]]:
     frame = pd.concat(frames, ignore_index=True)
     if "event_id" in frame:
         named = frame["event_id"].notna()
-        duplicate = named & frame["event_id"].duplicated()
+        duplicate = named & frame.duplicated(["user_id", "event_id"])
         for _ in range(int(duplicate.sum())):
             problems.add(path.name, "duplicate event_id", "counted once")
         frame = frame[~duplicate]
+    return judgeable_log(frame, gap_ms, path), problems.listed()
+
+
+def judgeable_log(frame: pd.DataFrame, gap_ms: int, path: Path) -> ClickLog:
+    """The clicks of a frame, sessionised and split. path: for errors.
+
+    Raises ConfigurationError if there is nothing to learn from, or nothing to judge by.
+    """
     log = without_invalid_items(click_log(frame, gap_ms))
     learnable = log.keep(log.split != Split.TEST)
     if len(learnable.cases(Split.TRAIN)) == 0 or len(np.unique(learnable.items)) < 2:
         raise ConfigurationError(f"{path}: no session with clicks on two items to learn from")
     if len(log.cases(Split.TEST)) == 0:
         raise ConfigurationError(f"{path}: too few clicks for a test of the newest tenth")
-    return log, problems.listed()
+    return log
 
 
 def _read(file: Path, problems: Problems) -> pd.DataFrame:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nextclick.shared.windows import HISTORY_LENGTH, IntArray, windows
+from nextclick.trainer.data.dataset import Weights
 from nextclick.trainer.data.sessions import Sessions
 
 _RECENCY = 1.1
@@ -34,13 +35,16 @@ class Segments:
     click with a click before it is predicted exactly once."""
     lengths: IntArray
     """Shape [S]: number of input clicks."""
+    weights: Weights | None = None
+    """Shape [S, HISTORY_LENGTH + 1]: how much each click counts as a target; None: 1 each."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, index: IntArray) -> Segments:
         """The segments at `index`, in that order."""
-        return Segments(self.rows[index], self.trained[index], self.lengths[index])
+        weights = None if self.weights is None else self.weights[index]
+        return Segments(self.rows[index], self.trained[index], self.lengths[index], weights)
 
 
 def cut_segments(sessions: Sessions, stride: int, rng: np.random.Generator) -> Segments:
@@ -64,7 +68,12 @@ def cut_segments(sessions: Sessions, stride: int, rng: np.random.Generator) -> S
     trained = np.where(same_session, ends - before, place[ends])
     inputs = windows(rows, starts[ends], ends)
     clicks = np.concatenate([inputs, rows[ends, None]], axis=1)
-    return Segments(clicks, trained, np.minimum(place[ends], HISTORY_LENGTH))
+    weights = None
+    if sessions.weights is not None:
+        earlier = windows(index + 1, starts[ends], ends)  # numbered from 1; 0 is padding
+        numbers = np.concatenate([earlier, ends[:, None] + 1], axis=1)
+        weights = np.r_[np.float32(0), sessions.weights][numbers]
+    return Segments(clicks, trained, np.minimum(place[ends], HISTORY_LENGTH), weights)
 
 
 def resample_by_recency(segments: Segments, rng: np.random.Generator) -> Segments:

@@ -9,7 +9,7 @@ import numpy as np
 
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import PADDING, IntArray
-from nextclick.trainer.data.dataset import ClickLog, Split
+from nextclick.trainer.data.dataset import ClickLog, Split, Weights
 
 LEARNING_SPLITS = (Split.TRAIN, Split.VALIDATION)
 """The splits that a method may train on."""
@@ -26,6 +26,8 @@ class Sessions:
     """Shape [N], catalogue rows, none of them PADDING."""
     bounds: IntArray
     """Shape [sessions + 1]."""
+    weights: Weights | None = None
+    """Shape [N]: how much each click counts as a target; None: 1 each."""
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -74,4 +76,6 @@ def sessions_of(
     rank[by_last_click] = np.arange(len(first))
     oldest_session_first = np.argsort(np.repeat(rank, lengths), kind="stable")
     bounds = np.concatenate([[0], np.cumsum(lengths[by_last_click])])
-    return Sessions(rows[kept][oldest_session_first], bounds)
+    in_order = kept[oldest_session_first]
+    weights = None if log.weights is None else log.weights[in_order]
+    return Sessions(rows[in_order], bounds, weights)

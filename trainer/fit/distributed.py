@@ -36,7 +36,7 @@ TIMEOUT_SECONDS = 300.0
 """Longest time that ranks wait for each other within a fit."""
 _BETWEEN_FITS = timedelta(days=3650)
 _NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
-_COLUMNS = ["user_id", "item_id", "timestamp"]
+_COLUMNS = ["user_id", "item_id", "timestamp", "weight"]
 _FILES = (checkpoints.WEIGHTS, checkpoints.VOCABULARY, checkpoints.MANIFEST)
 _SEED_STRIDE = 1_000_003
 
@@ -114,7 +114,8 @@ class ProcessGroup:
         recipe: must be equal on all ranks, see `receive_log`.
         """
         if self.world_size > 1:
-            table = pa.Table.from_pandas(frame[_COLUMNS], preserve_index=False)
+            columns = [name for name in _COLUMNS if name in frame]
+            table = pa.Table.from_pandas(frame[columns], preserve_index=False)
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, table.schema) as stream:
                 stream.write_table(table)

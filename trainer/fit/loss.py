@@ -34,12 +34,14 @@ class CatalogueCrossEntropy:
         catalogue: Tensor,
         targets: Tensor,
         weights: Tensor | None = None,
+        importance: Tensor | None = None,
     ) -> Tensor:
         """Compute the loss, a differentiable scalar.
 
         catalogue: [items, d], unit vectors; targets: [N], columns 0 … items-1. weights: [items],
         the number of items that each one represents, 1 for every target and clicked item (see
-        `negative_samples`); None: 1 for all.
+        `negative_samples`); None: 1 for all. importance: [N], > 0, the weight of each target in
+        the mean; None: 1 for all.
         """
         shape = (_ROWS, len(catalogue))
         if self._buffers is None or self._buffers[0].shape != shape:
@@ -51,6 +53,7 @@ class CatalogueCrossEntropy:
             sessions.bonus_columns,
             targets,
             weights,
+            importance,
             self._buffers,
             self._smoothing,
         )
@@ -67,6 +70,7 @@ class _Function(torch.autograd.Function):
         bonus_columns: Tensor,
         targets: Tensor,
         weights: Tensor | None,
+        importance: Tensor | None,
         buffers: tuple[Tensor, Tensor],
         smoothing: float,
     ) -> Tensor:
@@ -88,24 +92,29 @@ class _Function(torch.autograd.Function):
             probability = gradient.gather(1, target).squeeze(1).clamp(min=1e-30)
             # Mean of −log P over the catalogue: log Σ exp logit − mean logit.
             uniform_loss = target_logits - probability.log() - sum_of_logits[rows] / items
-            loss += ((1 - smoothing) * -probability.log() + smoothing * uniform_loss).sum()
+            losses = (1 - smoothing) * -probability.log() + smoothing * uniform_loss
+            loss += losses.sum() if importance is None else losses @ importance[rows]
             # d loss / d logits = probability − smoothed target
             if smoothing:
                 gradient -= smoothing / items * weight
             gradient.scatter_add_(1, target, torch.full_like(query[:, :1], smoothing - 1.0))
+            if importance is not None:
+                gradient *= importance[rows, None]
             torch.mm(gradient, catalogue, out=query_gradients[rows])
             catalogue_gradients.addmm_(gradient.T, query)
             bonus_gradients[rows] = gradient.gather(1, column)
         ctx.save_for_backward(query_gradients, catalogue_gradients, bonus_gradients)
-        return loss / len(queries)
+        ctx.total = len(queries) if importance is None else float(importance.sum())
+        mean: Tensor = loss / ctx.total
+        return mean
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         query_gradients, catalogue_gradients, bonus_gradients = ctx.saved_tensors
-        factor = outer[0] / len(query_gradients)
+        factor = outer[0] / ctx.total
         gradients = (
             factor * query_gradients,
             factor * catalogue_gradients,
             factor * bonus_gradients,
         )
-        return *gradients, None, None, None, None, None
+        return *gradients, None, None, None, None, None, None

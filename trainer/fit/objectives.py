@@ -42,6 +42,8 @@ encoder. A larger weight did not help for rare items, and made *ahead* worse for
 class SequenceObjective:
     """−log P(click | the clicks before it) for every click of every session; trains a BST.
 
+    The mean is weighted by how much each click counts.
+
     Each of the two readings has its own loss, so that both become predictors that can be mixed.
     """
 
@@ -75,6 +77,10 @@ class SequenceObjective:
             inputs, targets = rows[shard, :-1], rows[shard, 1:]
             chosen = torch.arange(length, device=device) >= length - trained[:, None]
             columns = negative_samples.columns(targets[chosen])
+            importance = None
+            if segments.weights is not None:
+                of_batch = torch.from_numpy(segments.weights[batch, -length:][shard]).to(device)
+                importance = of_batch[chosen]
             catalogue = self._model.network.unit_vectors(negative_samples.rows)
             ahead, about = (
                 self._loss(
@@ -82,6 +88,7 @@ class SequenceObjective:
                     catalogue,
                     columns,
                     negative_samples.weights,
+                    importance,
                 )
                 for read in self._model.network.read(inputs, chosen)
             )

@@ -61,8 +61,7 @@ def test_integer_ids_become_text_and_unknown_fields_are_ignored() -> None:
         (encode(timestamp="1"), "invalid"),
         (encode(timestamp=1.0), "invalid"),
         (encode(timestamp=True), "invalid"),
-        (encode(timestamp=-1), "invalid"),
-        (encode(timestamp=10**16), "invalid"),
+        (encode(timestamp=2**63), "invalid"),
         (encode(timestamp=10**400), None),
         (encode(schema_version=2), "invalid"),
         (encode(schema_version=True), "invalid"),
@@ -92,8 +91,7 @@ def test_integer_ids_become_text_and_unknown_fields_are_ignored() -> None:
         "timestamp a string",
         "timestamp a fraction",
         "timestamp true",
-        "timestamp negative",
-        "timestamp too late",
+        "timestamp of 65 bits",
         "timestamp of 400 digits",
         "schema_version 2",
         "schema_version true",
@@ -161,10 +159,10 @@ def test_a_recommendation_survives_the_wire() -> None:
 def test_limits_are_inclusive() -> None:
     longest = decode_click(encode(event_id="e" * 64, user_id="u" * 128, item_id="ü" * 128))
     assert len(longest.item_id) == 128
-    assert decode_click(encode(timestamp=0)).timestamp == 0
-    assert decode_click(encode(timestamp=LATEST_TIMESTAMP)).timestamp == LATEST_TIMESTAMP
-    with pytest.raises(BadClick, match="timestamp"):
-        decode_click(encode(timestamp=LATEST_TIMESTAMP + 1))
+    for timestamp in (-(2**63), 2**63 - 1):  # nanoseconds fit, so that they can be named
+        assert decode_click(encode(timestamp=timestamp)).timestamp == timestamp
+        with pytest.raises(BadClick, match="timestamp"):
+            decode_click(encode(timestamp=2 * timestamp))
     padded = encode().ljust(MAX_CLICK_BYTES)
     assert decode_click(padded).event_id == "e"
     with pytest.raises(BadClick) as caught:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextclick.services.topics.findings import DAY_MS, PLAUSIBLE_MS, Finding, check, line
+from nextclick.services.topics.findings import Finding, Report, check, line
 from nextclick.services.topics.partitioner import java_partition, librdkafka_partition, murmur2
-from nextclick.shared.messages import Message, Place
+from nextclick.shared.click_rules import TimeBounds
+from nextclick.shared.messages import REPLAYED, Message, Place
 
 NOW = 1_700_000_000_000
+DAY_MS = 86_400_000
 PARTITIONS = range(4)
 Partitioner = Callable[[bytes, int], int]
 
@@ -35,8 +38,12 @@ def sent(
     return Message("clicks", partition, 7, key, frame + json.dumps(value).encode(), (), NOW)
 
 
+def checked(messages: Sequence[Message]) -> Report:
+    return check(messages, PARTITIONS, TimeBounds())
+
+
 def found(*messages: Message) -> dict[str, Finding]:
-    return {finding.name: finding for finding in check(messages, PARTITIONS).findings}
+    return {finding.name: finding for finding in checked(messages).findings}
 
 
 CROWD = [sent(f"user-{i}") for i in range(100)]
@@ -67,7 +74,7 @@ def test_a_hash_has_32_bits_and_a_partition_is_one(key: bytes, partitions: int) 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9)))
 def test_what_a_good_producer_sends_is_fine(users: list[str]) -> None:
-    report = check([sent(user) for user in [*users, *users]], PARTITIONS)
+    report = checked([sent(user) for user in [*users, *users]])
     assert report.findings == []
     assert (report.messages, report.users) == (2 * len(users), len(set(users)))
 
@@ -87,14 +94,14 @@ def test_what_a_good_producer_sends_is_fine(users: list[str]) -> None:
     )
 )
 def test_any_messages_are_judged(messages: list[Message]) -> None:
-    report = check(messages, PARTITIONS)
+    report = checked(messages)
     for finding in report.findings:
         assert 0 < finding.count <= max(len(messages), len(PARTITIONS))
         assert "\n" not in line(finding)
 
 
 def test_a_topic_without_messages_or_with_few_users_has_nothing_wrong() -> None:
-    assert check([], PARTITIONS).findings == []
+    assert checked([]).findings == []
     assert found(sent("ann"), sent("ann")) == {}
 
 
@@ -164,8 +171,9 @@ def test_partitions_that_got_nothing() -> None:
         (NOW - 2 * DAY_MS, "time_behind"),
         (NOW + 2 * DAY_MS, "time_ahead"),
         (0, "time_behind"),
-        (NOW - PLAUSIBLE_MS, None),
-        (NOW + PLAUSIBLE_MS, None),
+        (NOW - DAY_MS, None),
+        (NOW + 300_000, None),
+        (NOW + 300_001, "time_ahead"),
     ],
     ids=[
         "seconds",
@@ -175,12 +183,19 @@ def test_partitions_that_got_nothing() -> None:
         "behind",
         "ahead",
         "zero",
-        "just behind",
-        "just ahead",
+        "a day behind",
+        "five minutes ahead",
+        "a little more",
     ],
 )
 def test_a_time_is_compared_with_kafkas(timestamp: int, name: str | None) -> None:
     assert list(found(sent(timestamp=timestamp))) == ([name] if name else [])
+
+
+def test_a_replayed_click_may_be_old_but_not_from_the_future() -> None:
+    old, ahead = sent(timestamp=NOW - 900 * DAY_MS), sent(timestamp=NOW + DAY_MS)
+    replayed = [replace(message, headers=((REPLAYED, b"1"),)) for message in (old, ahead)]
+    assert {name: one.count for name, one in found(*replayed).items()} == {"time_ahead": 1}
 
 
 def test_without_kafkas_time_there_is_nothing_to_compare() -> None:

@@ -7,10 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextclick.services.worker import decide
+from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick
 from nextclick.shared.messages import Message, of_user
 from nextclick.shared.model import Ranking
 from nextclick.shared.schemas import Click, Recommendation, ScoredItem
+
+
+def decode(messages: list[Message]) -> list[decide.DecodedMessage]:
+    return decide.decode(messages, ClickRules())
 
 
 def message(value: bytes | None, offset: int = 7) -> Message:
@@ -31,7 +36,7 @@ def test_batches_keep_the_order_the_size_and_the_limit(
     users: list[str | None], limit: int, size: int
 ) -> None:
     """Between two commits, which come whenever nothing more may be taken."""
-    everything = decide.decode(
+    everything = decode(
         [
             message(b"bad", i) if user is None else click_message(user, f"e{i}", i)
             for i, user in enumerate(users)
@@ -54,10 +59,18 @@ def test_batches_keep_the_order_the_size_and_the_limit(
 
 
 def test_decoding_keeps_the_reason() -> None:
-    good, bad = decide.decode([click_message("u", "e"), message(b"{")])
+    good, bad = decode([click_message("u", "e"), message(b"{")])
     assert isinstance(good.outcome, Click)
     assert isinstance(bad.outcome, BadClick)
     assert decide.bad_clicks([good, bad]) == [(bad.message, bad.outcome)]
+
+
+def test_an_event_that_is_no_click_is_neither_answered_nor_a_dead_letter() -> None:
+    shown = Click(event_id="e", user_id="key", item_id="i", timestamp=1, event_type="Impression")
+    batch = decode([message(shown.model_dump_json().encode()), click_message("key", "f")])
+    assert [click.event_id for click in decide.clicks(batch)[0]] == ["f"]
+    assert decide.bad_clicks(batch) == []
+    assert decide.users(batch) == {"key": 1}
 
 
 def test_an_answer_carries_all_that_recomputing_it_takes() -> None:

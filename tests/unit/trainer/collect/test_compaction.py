@@ -7,14 +7,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
-from nextclick.trainer.collect import EventLog, compact, compaction
+from nextclick.trainer.collect import EventLog, Row, compact, compaction
 from nextclick.trainer.collect.compaction import merges
 from nextclick.trainer.collect.event_log_files import (
     OffsetFile,
@@ -23,7 +22,7 @@ from nextclick.trainer.collect.event_log_files import (
     offset_files,
     uncovered,
 )
-from tests.unit.trainer.collect.test_event_log import ids, rows
+from tests.unit.trainer.collect.test_event_log import frame_of, ids, rows
 
 
 @pytest.fixture
@@ -37,9 +36,7 @@ def names(folder: Path) -> list[str]:
 
 def fill(log: EventLog) -> list[str]:
     """Thirty files of three partitions, with gaps, empty ranges and an import; the ids in order."""
-    log.import_clicks(
-        pd.DataFrame(rows(900), columns=["event_id", "user_id", "item_id", "timestamp"])
-    )
+    log.import_clicks(frame_of(900))
     for number in range(30):
         partition, first = number % 3, number // 3 * 10
         mine = [] if number % 7 == 0 else rows(*range(number * 10, number * 10 + 5))
@@ -216,11 +213,12 @@ def test_merged_files_have_groups_that_can_be_left_out(log: EventLog) -> None:
 def test_topics_of_one_name_are_not_mixed(log: EventLog) -> None:
     for topic_id in ("a", "b"):
         log.use_topic(topic_id)
-        log.append(0, 0, 0, [(f"{topic_id}0", "u", "i", 1)])
-        log.append(0, 1, 1, [(f"{topic_id}1", "u", "i", 2)])
+        first, second = (Row(f"{topic_id}{i}", "u", "i", 1, "click", i) for i in (0, 1))
+        log.append(0, 0, 0, [first])
+        log.append(0, 1, 1, [second])
     log.compact()
     assert len(offset_files(log.folder)) == 2
-    assert log.read()["event_id"].tolist() == ["a0", "a1", "b0", "b1"]
+    assert log.read()["event_id"].tolist() == ["a0", "b0", "a1", "b1"]
     again = EventLog(str(log.folder))
     for topic_id in ("a", "b"):
         again.use_topic(topic_id)  # the merged files still say which topic they are of

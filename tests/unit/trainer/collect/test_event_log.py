@@ -1,19 +1,28 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.trainer.collect import EventLog, Row
+from nextclick.trainer.collect.event_log_files import name_of
 
 
 def rows(*ids: int) -> list[Row]:
-    return [(f"e{i}", f"u{i % 2}", f"i{i}", i) for i in ids]
+    return [Row(f"e{i}", f"u{i % 2}", f"i{i}", i, "click", i) for i in ids]
+
+
+def frame_of(*ids: int) -> pd.DataFrame:
+    """Clicks to import; an import says neither type nor arrival."""
+    return pd.DataFrame(rows(*ids), columns=Row._fields)[list(Row._fields[:4])]
 
 
 def ids(frame: pd.DataFrame) -> list[str]:
@@ -32,10 +41,11 @@ def test_an_empty_log_is_empty(log: EventLog) -> None:
 
 
 def test_a_partition_is_read_in_the_order_of_its_offsets(log: EventLog) -> None:
-    log.append(0, 5, 9, rows(3, 4))
-    log.append(0, 0, 4, rows(1, 2))
+    """Whatever the clocks of producers say."""
+    log.append(0, 5, 9, rows(1, 4))
+    log.append(0, 0, 4, rows(3, 2))
     log.append(1, 0, 1, rows(5))
-    assert ids(log.read()) == ["e1", "e2", "e3", "e4", "e5"]
+    assert ids(log.read()) == ["e3", "e2", "e1", "e4", "e5"]
     assert log.count() == 5
     assert (log.next_offset(0), log.next_offset(1), log.next_offset(2)) == (10, 2, None)
 
@@ -59,18 +69,58 @@ def test_an_event_that_the_shop_sent_twice_counts_once(log: EventLog) -> None:
 
 def test_an_imported_past_comes_first(log: EventLog) -> None:
     log.append(0, 0, 0, rows(9))
-    columns = ["event_id", "user_id", "item_id", "timestamp"]
-    log.import_clicks(pd.DataFrame(rows(1, 2), columns=columns))
-    log.import_clicks(pd.DataFrame(rows(3), columns=columns))
+    log.import_clicks(frame_of(1, 2))
+    log.import_clicks(frame_of(3))
     assert ids(log.read()) == ["e1", "e2", "e3", "e9"]
     assert log.next_offset(0) == 1
 
 
-def test_the_newest_clicks_are_those_with_the_newest_times(log: EventLog) -> None:
-    log.append(0, 0, 3, rows(1, 8, 2, 9))
-    log.append(1, 0, 1, rows(7, 3))
-    assert ids(log.read(newest=3)) == ["e8", "e9", "e7"]
+def test_the_newest_clicks_are_those_that_arrived_last(log: EventLog) -> None:
+    """What a producer says about the time does not count: the year 9999 is not the newest."""
+    late = [row._replace(timestamp=253_402_300_000_000) for row in rows(1, 2)]
+    log.append(0, 0, 3, [*late, *rows(8, 9)])
+    log.append(1, 0, 1, rows(3, 7))
+    assert ids(log.read(newest=3)) == ["e7", "e8", "e9"]
     assert len(log.read(newest=100)) == 6
+
+
+def test_partitions_are_merged_by_arrival_whatever_was_written_first(log: EventLog) -> None:
+    log.append(1, 0, 2, rows(2, 4, 6))
+    log.append(0, 0, 2, rows(1, 3, 5))
+    assert ids(log.read()) == ["e1", "e2", "e3", "e4", "e5", "e6"]
+
+
+def test_the_order_of_imports_does_not_matter(tmp_path: Path) -> None:
+    october, november = frame_of(1, 2, 3), frame_of(4, 5, 6)
+    november.loc[0, "timestamp"] = 3  # at the same time as the last one of october
+    read = []
+    for name, frames in (("a", (october, november)), ("b", (november, october))):
+        log = EventLog(str(tmp_path / name))
+        for frame in frames:
+            log.import_clicks(frame)
+        read.append(log.read())
+    pd.testing.assert_frame_equal(*read)
+
+
+def test_imports_at_once_keep_each_other(log: EventLog) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda i: log.import_clicks(frame_of(i)), range(40)))
+    assert ids(log.read()) == [f"e{i}" for i in range(40)]
+
+
+def test_a_log_of_an_older_version_is_read_as_clicks(log: EventLog) -> None:
+    old = pa.table(frame_of(3, 1).to_dict("list"))
+    pq.write_table(old, log.folder / name_of(0, 0, 0, 1))
+    frame = log.read()
+    assert frame["event_type"].tolist() == ["click", "click"]
+    assert frame["arrival"].tolist() == [3, 3]
+    log.append(0, 2, 2, rows(2, 9))
+    assert ids(log.read(newest=2)) == ["e2", "e9"]
+
+
+def test_an_event_id_belongs_to_its_user(log: EventLog) -> None:
+    log.append(0, 0, 2, [Row("e", user, "i", 1, "click", 1) for user in ("a", "b", "a")])
+    assert log.read()["user_id"].tolist() == ["a", "b"]
 
 
 def test_what_a_crash_left_behind_is_removed(log: EventLog) -> None:
@@ -87,19 +137,19 @@ def test_a_folder_that_cannot_be_written_names_the_setting(tmp_path: Path) -> No
 
 
 def test_columns_are_the_schemas_also_of_an_empty_log(log: EventLog) -> None:
-    assert list(log.read().columns) == ["event_id", "user_id", "item_id", "timestamp"]
-    log.append(0, 0, 0, [("é", "ü", "猫", 2**53)])
+    assert tuple(log.read().columns) == Row._fields
+    row = Row("é", "ü", "猫", 2**53, "Ж", 7)
+    log.append(0, 0, 0, [row])
     frame = log.read()
-    assert frame.to_dict("records") == [
-        {"event_id": "é", "user_id": "ü", "item_id": "猫", "timestamp": 2**53}
-    ]
+    assert frame.to_dict("records") == [row._asdict()]
     assert frame["timestamp"].dtype == "int64"
 
 
 def test_partitions_and_offsets_are_ordered_as_numbers(log: EventLog) -> None:
     for i, (partition, offset) in enumerate([(10, 0), (2, 100), (2, 99), (2, 1000), (2, 9)]):
         log.append(partition, offset, offset, rows(i))
-    assert ids(log.read()) == ["e4", "e2", "e1", "e3", "e0"]
+    of_two = [name for name in ids(log.read()) if name != "e0"]
+    assert of_two == ["e4", "e2", "e1", "e3"]
     assert log.next_offset(2) == 1001
     assert log.next_offset(1) is None
 
@@ -118,15 +168,14 @@ def test_a_log_is_the_same_after_reopening(log: EventLog) -> None:
 
 
 def test_the_same_event_in_two_partitions_or_imported_counts_once(log: EventLog) -> None:
-    columns = ["event_id", "user_id", "item_id", "timestamp"]
-    log.import_clicks(pd.DataFrame(rows(1, 2), columns=columns))
+    log.import_clicks(frame_of(1, 2))
     log.append(0, 0, 1, rows(2, 3))
     log.append(1, 0, 1, rows(3, 4))
     assert ids(log.read()) == ["e1", "e2", "e3", "e4"]
 
 
 def test_exactly_so_many_newest_are_read_also_when_times_tie(log: EventLog) -> None:
-    log.append(0, 0, 5, [(f"e{i}", "u", "i", 7) for i in range(6)])
+    log.append(0, 0, 5, [Row(f"e{i}", "u", "i", 7, "click", 7) for i in range(6)])
     for newest in (0, 1, 5, 6, 7):
         assert len(log.read(newest=newest)) == min(newest, 6)
 
@@ -222,7 +271,7 @@ def test_the_newest_of_any_log_are_those_of_the_whole_log(
     for number, (partition, events) in enumerate(written):
         log.append(partition, 10 * number, 10 * number + 9, rows(*events))
     whole = log.read()
-    kept = whole.loc[whole["timestamp"].nlargest(newest).index].sort_index()
+    kept = whole.tail(newest)
     if compacted:
         log.compact()
     assert ids(log.read(newest=newest)) == ids(kept)
@@ -237,11 +286,10 @@ def test_many_files_come_in_their_order(log: EventLog) -> None:
 
 
 def test_an_import_never_takes_the_place_of_another(log: EventLog) -> None:
-    columns = ["event_id", "user_id", "item_id", "timestamp"]
     for number in (1, 2):
-        log.import_clicks(pd.DataFrame(rows(number), columns=columns))
+        log.import_clicks(frame_of(number))
     (log.folder / "clicks-import-000000000000000000.parquet").unlink()  # the oldest, by hand
-    log.import_clicks(pd.DataFrame(rows(3), columns=columns))
+    log.import_clicks(frame_of(3))
     assert ids(log.read()) == ["e2", "e3"]
 
 

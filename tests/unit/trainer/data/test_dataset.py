@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextclick.services.simulator.world import World
+from nextclick.shared.event_types import weights_of
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import HISTORY_LENGTH, starts_new_session
 from nextclick.trainer.data import (
@@ -20,6 +21,7 @@ from nextclick.trainer.data import (
     sample_negatives,
     samples,
     source_samples,
+    weighted,
 )
 
 
@@ -40,6 +42,23 @@ def source_log() -> ClickLog:
         ),
         gap_ms=0,
     )
+
+
+def test_clicks_weigh_by_their_types_and_weight_nothing_go() -> None:
+    weights = weights_of({"share": 0.5})
+    clicks = frame(*[("a", str(i), i) for i in range(5)])
+    types = ["click", "Purchase", "impression", "share", "unheard of"]
+    made = weighted(clicks.assign(event_type=types), weights)
+    assert made["weight"].tolist() == [1, 3, 0.5, 1]
+    log = click_log(made, gap_ms=0)
+    assert log.weights is not None
+    assert log.weights.tolist() == [1, 3, 0.5, 1]
+    kept = log.keep(np.array([True, False, True, False])).weights
+    assert kept is not None
+    assert kept.tolist() == [1, 0.5]
+    alike = weighted(clicks.assign(event_type="click"), weights)
+    assert "weight" not in alike
+    assert click_log(alike, gap_ms=0).weights is None
 
 
 def test_each_users_newest_clicks_are_held_out() -> None:

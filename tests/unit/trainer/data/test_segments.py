@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,19 @@ def test_every_click_with_one_before_it_is_predicted_once_from_its_own_session(
     with_one_before = [i + 1 for i, start in enumerate(sessions.starts) if i > start]
     assert seen == Counter(with_one_before)
     assert sessions.targets == len(with_one_before)
+
+
+@given(lengths=st.lists(st.integers(1, 30), max_size=5), stride=st.integers(1, HISTORY_LENGTH))
+def test_weights_stay_with_their_clicks(lengths: list[int], stride: int) -> None:
+    sessions = numbered(lengths)
+    weights = 0.5 + sessions.rows.astype(np.float32)
+    segments = cut_segments(replace(sessions, weights=weights), stride, np.random.default_rng(0))
+    assert segments.weights is not None
+    expected = np.where(segments.rows > 0, 0.5 + segments.rows, 0)
+    assert np.array_equal(segments.weights, expected)
+    again = resample_by_recency(segments, np.random.default_rng(0))
+    assert again.weights is not None
+    assert np.array_equal(again.weights, np.where(again.rows > 0, 0.5 + again.rows, 0))
 
 
 def test_long_sessions_are_cut_elsewhere_each_time() -> None:

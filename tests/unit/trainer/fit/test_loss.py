@@ -42,6 +42,26 @@ def test_loss_and_gradients_are_those_of_the_textbook(
         assert torch.allclose(got, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_target_of_weight_two_counts_as_two(
+    smoothing: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nextclick.trainer.fit.loss, "_ROWS", 8)
+    sessions, catalogue, targets = inputs(20, items=13)
+    leaves = (sessions.queries, sessions.bonus, catalogue)
+    importance = 1.0 + (torch.arange(20) % 3)
+    twice = torch.repeat_interleave(torch.arange(20), importance.long())
+    repeated = Sessions(*(part[twice] for part in sessions))
+    loss = CatalogueCrossEntropy(smoothing)
+    weighed = loss(sessions, catalogue, targets, importance=importance)
+    expected = loss(repeated, catalogue, targets[twice])
+    assert weighed.item() == pytest.approx(expected.item(), rel=1e-5)
+    for got, wanted in zip(
+        torch.autograd.grad(weighed, leaves), torch.autograd.grad(expected, leaves), strict=True
+    ):
+        assert torch.allclose(got, wanted, atol=1e-5)
+
+
 def test_one_loss_serves_catalogues_of_any_size_in_turn() -> None:
     loss = CatalogueCrossEntropy()
     for items in (5, 40, 5):
