@@ -13,7 +13,7 @@ from nextclick.shared.kafka import Publisher, ensure_topics, topics
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from nextclick.shared.schemas import Recommendation
-from nextclick.trainer.collect import EventLog
+from nextclick.trainer.collect import EventLog, Row
 from tests.integration.terminal import nextclick, refused
 from tests.integration.traffic import publish_model
 
@@ -236,7 +236,7 @@ def test_compacting_says_what_it_did_or_what_is_missing(
 ) -> None:
     log = EventLog(str(tmp_path / "event_log"))
     for offset in range(5):
-        log.append(0, offset, offset, [(f"e{offset}", "u", "i", offset)])
+        log.append(0, offset, offset, [Row(f"e{offset}", "u", "i", offset, "click", offset)])
     said = nextclick(environ, "events", "compact").stdout
     assert "5 files became 1, 5 clicks rewritten" in said
     elsewhere = {f"{PREFIX}TRAINER__EVENT_LOG": str(tmp_path / "none")}

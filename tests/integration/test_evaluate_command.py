@@ -11,6 +11,7 @@ import pytest
 
 from nextclick import __main__ as cli
 from nextclick.services.evaluate import evaluation
+from nextclick.services.replay.log import ReadOptions
 from nextclick.shared.errors import ConfigurationError
 from nextclick.trainer.compare.report.document import Report
 from tests.integration.terminal import nextclick
@@ -136,7 +137,9 @@ def test_worlds_are_opened_by_name_and_folders_by_path(
 ) -> None:
     monkeypatch.chdir(data)
     (data / "source").mkdir()
-    assert evaluation.open_data("source", 0).oracle is not None  # a world's name comes first
+    assert (
+        evaluation.open_data("source", 0, ReadOptions()).oracle is not None
+    )  # a world's name comes first
     with pytest.raises(ConfigurationError, match="neither"):
-        evaluation.open_data("./source", 0)
-    assert evaluation.open_data(str(data), 0).name == data.name
+        evaluation.open_data("./source", 0, ReadOptions())
+    assert evaluation.open_data(str(data), 0, ReadOptions()).name == data.name

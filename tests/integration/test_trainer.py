@@ -16,7 +16,7 @@ from nextclick.shared.kafka import ensure_topics
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from nextclick.shared.schemas import Click
-from nextclick.trainer.collect import EventLog
+from nextclick.trainer.collect import EventLog, Row
 from tests.conftest import Launch
 from tests.integration.traffic import Shop
 from tests.unit.builders import source_clicks
@@ -135,7 +135,7 @@ def test_too_few_clicks_train_nothing(
 def test_an_event_log_of_another_topic_is_refused(
     shop: Shop, event_log: EventLog, launch: Launch, logs: Callable[[str], str]
 ) -> None:
-    event_log.append(0, 0, 999_999, [("e", "u", "i", 1)])
+    event_log.append(0, 0, 999_999, [Row("e", "u", "i", 1, "click", 1)])
     shop.send(world_clicks(10, seed=5))
     assert launch("trainer", "--once", **QUICK).wait(60) == 2
     assert "NEXTCLICK_TRAINER__EVENT_LOG" in logs("trainer")

@@ -70,7 +70,7 @@ def test_an_event_that_is_no_click_is_neither_answered_nor_a_dead_letter() -> No
     batch = decode([message(shown.model_dump_json().encode()), click_message("key", "f")])
     assert [click.event_id for click in decide.clicks(batch)[0]] == ["f"]
     assert decide.bad_clicks(batch) == []
-    assert decide.users(batch) == {"key": 1}
+    assert decide.clicks_per_user(batch) == {"key": 1}
 
 
 def test_an_answer_carries_all_that_recomputing_it_takes() -> None:
