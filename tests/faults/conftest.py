@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +30,26 @@ class Line:
     recovery_seconds: float
 
 
+ReportWait = Callable[[str, str, str, float], None]
+
+
+@dataclass(frozen=True)
+class Wait:
+    """The longest that a click waited."""
+
+    what: str
+    protocol: str
+    guarantee: str
+    seconds: float
+
+
 _LINES = pytest.StashKey[list[Line]]()
+_WAITS = pytest.StashKey[list[Wait]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_LINES] = []
+    config.stash[_WAITS] = []
 
 
 def each_guarantee(*short: str) -> pytest.MarkDecorator:
@@ -102,12 +117,36 @@ def report(request: pytest.FixtureRequest) -> Report:
     return note
 
 
+@pytest.fixture
+def report_wait(request: pytest.FixtureRequest) -> ReportWait:
+    """Note the longest wait of a click, for the table at the end."""
+
+    def note(what: str, protocol: str, guarantee: str, seconds: float) -> None:
+        request.config.stash[_WAITS].append(Wait(what, protocol, guarantee, seconds))
+
+    return note
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    lines = terminalreporter.config.stash[_LINES]
-    if not lines:
-        return
-    write = terminalreporter.write_line
-    terminalreporter.section("faults")
+    if waits := terminalreporter.config.stash[_WAITS]:
+        terminalreporter.section("longest wait of a click, s")
+        write_waits(waits, terminalreporter.write_line)
+    if lines := terminalreporter.config.stash[_LINES]:
+        terminalreporter.section("faults")
+        write_lines(lines, terminalreporter.write_line)
+
+
+def write_waits(waits: Sequence[Wait], write: Callable[[str], None]) -> None:
+    columns = sorted({(wait.protocol, wait.guarantee) for wait in waits})
+    write(f"| | {' | '.join(', '.join(column) for column in columns)} |")
+    write("|---" * (1 + len(columns)) + "|")
+    for what in dict.fromkeys(wait.what for wait in waits):
+        seconds = {(w.protocol, w.guarantee): w.seconds for w in waits if w.what == what}
+        cells = [f"{seconds[c]:.1f}" if c in seconds else "" for c in columns]
+        write(f"| {what} | {' | '.join(cells)} |")
+
+
+def write_lines(lines: Sequence[Line], write: Callable[[str], None]) -> None:
     write("| what was broken | sent | once | lost | doubled | wrong histories | wrong lists | s |")
     write("|---|---|---|---|---|---|---|---|")
     for line in lines:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -86,6 +88,7 @@ class Stand:
         self._sent: list[Click] = []
         self._topic_length = 0
         self._children: list[ForkServerProcess] = []
+        self._cold: list[subprocess.Popen[bytes]] = []
 
     def start(
         self, *arguments: str, prepare: children.Prepare | None = None, **settings: str
@@ -103,6 +106,20 @@ class Stand:
     def worker(self, prepare: children.Prepare | None = None, **settings: str) -> ForkServerProcess:
         """Start a worker."""
         return self.start("worker", prepare=prepare, **settings)
+
+    def cold_worker(self, **settings: str) -> Path:
+        """Start a worker as a supervisor does, with nothing imported; where it logs."""
+        path = self.folder / f"cold-{len(self._cold)}.log"
+        with path.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "nextclick", "worker"],
+                env={**self.environ, **settings},
+                cwd=self.folder,
+                stdout=file,
+                stderr=file,
+            )
+        self._cold.append(process)
+        return path
 
     def log(self, child: ForkServerProcess) -> str:
         """What a child has logged."""
@@ -181,6 +198,9 @@ class Stand:
                 os.kill(child.pid, signal.SIGCONT)
                 child.kill()
             child.join()
+        for process in self._cold:
+            process.kill()
+            process.wait()
         self._lag.close()
         self.redis.process.send_signal(signal.SIGCONT)
         self.redis.kill()
