@@ -46,6 +46,7 @@ from nextclick.shared.kafka.client import (
     read_message,
     unavailable,
 )
+from nextclick.shared.kafka.login import Login, login_options
 from nextclick.shared.kafka.members import instance_ids
 from nextclick.shared.kafka.positions import Positions
 from nextclick.shared.kafka.topic_id import TopicId
@@ -190,6 +191,7 @@ class ClickConsumer:
         self._incremental = "cooperative" in strategy
         self._config = config
         self._consumer = make_client(Consumer, config)
+        self._login = Login(settings, self._consumer, clock)
 
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
         """Wait up to `timeout` seconds for a message; return it and what else is at hand.
@@ -200,6 +202,8 @@ class ClickConsumer:
         ConfigurationError for what time does not heal, Unavailable while a commit before it has not
         returned, and while it is not known whose `instance_id` it is.
         """
+        if self._call is None:
+            self._login.renew()
         if self._shut_out is not None:
             self._join_anew(self._shut_out)
         if not self._subscribed:
@@ -279,10 +283,13 @@ class ClickConsumer:
         """
         with contextlib.suppress(KafkaException):  # of an older commit, which this one replaces
             self._wait_for_call()
+        if not self._subscribed:
+            raise CommitRefused("offsets not committed: this client has not joined the group yet")
         try:
             if self._within_callback:  # another thread would wait for the poll that we are in
                 self._commit_and_wait(offsets)
             else:
+                self._login.renew()
                 self._call = self._background("commit", lambda: self._commit_and_wait(offsets))
                 self._wait_for_call()
         except KafkaException as error:
@@ -298,13 +305,22 @@ class ClickConsumer:
                 raise KafkaException(place.error)
 
     def _wait_for_call(self) -> None:
-        """Without a coordinator a commit waits for ever. No other call may be made meanwhile."""
-        if self._call is not None:
-            try:
-                self._call.outcome(REQUEST_SECONDS)
-            finally:
-                if self._call.ended:
-                    self._call = None
+        """Without a coordinator a commit waits for ever. No other call may be made meanwhile.
+
+        So the client cannot be given a new password either: then go on with another client.
+        """
+        call = self._call
+        if call is None:
+            return
+        try:
+            call.outcome(REQUEST_SECONDS)
+        except Unavailable:
+            if self._login.is_outdated():
+                self._begin_anew(close=False)
+            raise
+        finally:
+            if call.ended:
+                self._call = None
 
     def seek_to_committed(self) -> None:
         """Read on from what is committed of our partitions: asked from Kafka, not remembered.
@@ -446,12 +462,21 @@ class ClickConsumer:
                 f"there is a member {self._instance_id} in the group {self._group_id} besides us: "
                 "another process of this name, or what an outage left of us"
             )
+        self._begin_anew(close=True)
+
+    def _begin_anew(self, *, close: bool) -> None:
+        """Take a new client, which the next poll lets join the group.
+
+        `close` the former one, unless a call of it may never return.
+        """
         log.warning("joining the group %s anew", self._group_id)
         self.on_lost()
         self._remove(set(self.assignment))
-        self._consumer.close()
-        self._shut_out, self.committing, self._subscribed = None, False, False
-        self._consumer = self._make_client(Consumer, self._config)
+        if close:
+            self._consumer.close()
+        self._shut_out, self.committing, self._subscribed, self._call = None, False, False, None
+        self._consumer = self._make_client(Consumer, self._config | login_options(self._settings))
+        self._login = Login(self._settings, self._consumer, self._clock)
 
     def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
         self.committing = False
@@ -477,9 +502,10 @@ class ClickConsumer:
             self._login_error = error
 
     def _check_login(self, refused: KafkaError) -> None:
-        """Raise ConfigurationError if no broker lets us in: librdkafka would try for ever.
+        """Raise if no broker lets us in: librdkafka would try for ever.
 
-        A restart may bring the new password.
+        ConfigurationError, since a restart may bring the new password; Unavailable if the password
+        is in a file.
         """
         self._login_error = None
         try:

@@ -21,6 +21,7 @@ from nextclick.shared.kafka.client import (
     make_client,
     unavailable,
 )
+from nextclick.shared.kafka.login import Login
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.masking import redact, secrets_of_options
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -66,6 +67,7 @@ class Publisher:
                 **client_config(settings),
             },
         )
+        self._login = Login(settings, self._producer)
 
     def connect(self) -> None:
         """Be ready to send at once; without it the first messages wait about half a second.
@@ -77,6 +79,7 @@ class Publisher:
         """
         if self._connected:
             return
+        self._login.renew()
         try:
             self._producer.list_topics(timeout=REQUEST_SECONDS)
         except KafkaException as error:
@@ -104,6 +107,7 @@ class Publisher:
 
         Raises ConfigurationError if Kafka has refused a message for good.
         """
+        self._login.renew()
         with self._translated():
             self._producer.poll(0)
         self._raise_refusal()
@@ -115,6 +119,7 @@ class Publisher:
         queued, so calling again goes on waiting. Raises ConfigurationError if Kafka will not
         take a message at all.
         """
+        self._login.renew()
         with self._translated():
             outstanding = self._producer.flush(timeout)
         self._raise_refusal()

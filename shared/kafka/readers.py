@@ -25,6 +25,7 @@ from nextclick.shared.kafka.client import (
     unavailable,
     watermarks_of,
 )
+from nextclick.shared.kafka.login import Login
 from nextclick.shared.kafka.offsets import GroupOffsets
 from nextclick.shared.messages import Message
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -59,6 +60,7 @@ class TopicReader:
                 **client_config(settings),
             },
         )
+        self._login = Login(settings, self._consumer, clock)
         self._consumer.assign(
             [
                 TopicPartition(topic, partition, offset)
@@ -98,6 +100,7 @@ class TopicReader:
 
         Raises ConfigurationError for what time does not heal, such as a missing permission.
         """
+        self._login.renew()
         if self._clock() - self._looked_at >= NEW_PARTITIONS_SECONDS:
             self._looked_at = self._clock()
             with contextlib.suppress(Unavailable):
@@ -140,6 +143,7 @@ class LagMonitor(GroupOffsets):
 
         Metadata would not do: a broker that has lost the others goes on saying what it knew.
         """
+        self._login.renew()
         watermarks_of(self._settings, self._consumer, self._topic, timeout)
 
     def lag(self) -> int:

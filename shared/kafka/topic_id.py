@@ -19,6 +19,7 @@ from nextclick.shared.kafka.client import (
     failed,
     make_client,
 )
+from nextclick.shared.kafka.login import Login
 from nextclick.shared.runtime.settings import KafkaSettings
 
 ASK_SECONDS = 1.0
@@ -39,6 +40,7 @@ class TopicId:
         self._topic = topic
         self._clock = clock
         self._admin = make_client(AdminClient, client_config(settings))
+        self._login = Login(settings, self._admin, clock)
         self._known = ""
         self._question: Future[Any] | None = None
         self._asked_at = -ASK_SECONDS
@@ -82,6 +84,7 @@ class TopicId:
         return bool(before) and before != self._known
 
     def _ask(self) -> Future[Any]:
+        self._login.renew()
         asked = self._admin.describe_topics(
             TopicCollection([self._topic]), request_timeout=REQUEST_SECONDS
         )

@@ -25,6 +25,7 @@ from nextclick.shared.kafka.client import (
     make_client,
     unavailable,
 )
+from nextclick.shared.kafka.login import Login
 from nextclick.shared.kafka.publisher import PRODUCER_CONFIG, produce, refusal
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -56,6 +57,7 @@ class TransactionalPublisher:
         self._topic = topic
         self._naming = Permission("Write", "transactional id", transactional_id)
         self._producer = self._new_client()
+        self._login = Login(settings, self._producer)
 
     def _new_client(self) -> Producer:
         client: Producer = self._make_client(
@@ -79,6 +81,7 @@ class TransactionalPublisher:
 
         Raises Unavailable if Kafka does not answer, ConfigurationError if it does not allow it.
         """
+        self._login.renew()
         try:
             self._producer.init_transactions(REQUEST_SECONDS)
         except KafkaException as error:
@@ -92,6 +95,7 @@ class TransactionalPublisher:
         right.
         """
         self._producer = self._new_client()
+        self._login = Login(self._settings, self._producer)
         self.connect()
 
     def begin(
@@ -110,6 +114,7 @@ class TransactionalPublisher:
         The outcome is CommitRefused if it was aborted, so none of it is visible, and Unavailable if
         nobody knows what became of it.
         """
+        self._login.renew()
         producer = self._producer  # a later one is none of this transaction's business
         return self._background(
             "transaction", lambda: self._transact(producer, messages, offsets, group, on_step)
