@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from nextclick.bench.promise import same_list
+from nextclick.shared.errors import Unavailable
 from nextclick.shared.kafka import Publisher, TopicReader
-from nextclick.shared.messages import OutMessage
+from nextclick.shared.messages import OutMessage, of_user
 from nextclick.shared.model import BST, BSTConfig, Checkpoint, Ranking, Scorer, Vocabulary
 from nextclick.shared.redis import MemorySessions
 from nextclick.shared.registry import Registry
@@ -75,6 +77,14 @@ class Shop:
     def send(self, clicks: Sequence[Click]) -> None:
         """Produce clicks and wait until Kafka has them."""
         self.send_raw([(c.user_id.encode(), c.model_dump_json().encode()) for c in clicks])
+
+    def send_patiently(self, clicks: Sequence[Click]) -> None:
+        """The same, however long Kafka is away."""
+        self._publisher.send(of_user(self._topic, click) for click in clicks)
+        while True:
+            with contextlib.suppress(Unavailable):
+                self._publisher.wait_acknowledged()
+                return
 
     def send_raw(self, messages: Sequence[tuple[bytes | None, bytes | None]]) -> None:
         """Produce keys and values, whatever they are."""
