@@ -83,8 +83,8 @@ simulate: $(INSTALLED) ## seed after seed of simulated histories; ARGS="--minute
 faults: $(INSTALLED) ## break everything at length; a line a fault
 	@$(BIN)/pytest tests/faults --long $(ARGS)
 
-soak: $(INSTALLED)   ## clicks for a long time; ARGS="--soak 30" minutes
-	@$(BIN)/pytest tests/faults/test_load.py -k soak --long --soak 10 $(ARGS)
+soak: $(INSTALLED)   ## three brokers, everything runs and breaks; ARGS="--soak 60 --seed 7" minutes
+	@$(BIN)/pytest tests/faults/test_soak.py --long --soak 10 $(ARGS)
 
 lint: $(INSTALLED)   ## ruff, mypy --strict, import rules
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ INTRODUCTION = """\
 This page lists every setting. Each is an environment variable; there is no settings file. A
 variable that starts with `NEXTCLICK_` and is not in this table stops the process with exit code 2,
 so a typo cannot pass unnoticed; so does a value of the wrong type. Changes take effect when a
-process starts.
+process starts, but for [passwords in files](../SECURITY.md#passwords-that-change).
 `nextclick settings` lists the values that apply in your shell and masks the secret ones.
 
 All processes of one shop need the same `NEXTCLICK_KAFKA__*` and `NEXTCLICK_REGISTRY__URL`.

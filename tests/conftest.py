@@ -34,7 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--long", action="store_true", help="the long tests, too: make test-long, make faults"
     )
     parser.addoption("--containers", action="store_true", help="use it by make test-containers")
-    parser.addoption("--soak", type=float, default=0.25, help="minutes of the soak: make soak")
+    parser.addoption("--soak", type=float, default=1.0, help="minutes of the soak: make soak")
+    parser.addoption("--seed", type=int, default=1, help="of the faults of the soak")
 
 
 def pytest_configure(config: pytest.Config) -> None:

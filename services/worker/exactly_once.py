@@ -21,13 +21,18 @@ from nextclick.services.worker.guarantee import (
 )
 from nextclick.shared.errors import CommitRefused, Unavailable
 from nextclick.shared.kafka import ClickConsumer, TransactionalPublisher
-from nextclick.shared.kafka.background import BackgroundCall
+from nextclick.shared.kafka.background import ABANDON_SECONDS, BackgroundCall
+from nextclick.shared.kafka.client import REQUEST_SECONDS
 from nextclick.shared.runtime import metrics
 
 log = logging.getLogger(__name__)
 
 QUEUE_POLL_SECONDS = 0.001
 """Longest wait for clicks while scored batches wait for the previous transaction."""
+
+
+OVERDUE_SECONDS = 3 * REQUEST_SECONDS + 1
+"""A transaction makes three calls. After so long one of them does not heed its timeout."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,10 @@ class ExactlyOnce:
 
     def advance(self) -> list[Batch]:
         """See Guarantee.advance. Raises CommitRefused if a transaction was not committed."""
-        if self._refusal is not None or (self._open is not None and self._open.call.ended):
+        if self._refusal is not None or (
+            self._open is not None
+            and (self._open.call.ended or self._clock() - self._open.began_at > OVERDUE_SECONDS)
+        ):
             self._settle()
         if self._open is None:
             self._begin()
@@ -175,8 +183,9 @@ class ExactlyOnce:
         if self._open is None:
             return
         transaction, self._open = self._open, None
+        overdue = self._clock() - transaction.began_at > OVERDUE_SECONDS
         try:
-            transaction.call.outcome()
+            transaction.call.outcome(0.0 if overdue else ABANDON_SECONDS)
         except CommitRefused:
             self._queued.clear()  # must not be committed without the clicks before it
             raise

@@ -22,6 +22,7 @@ from confluent_kafka import (
 from confluent_kafka import Message as RawMessage
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.kafka.login import SETTING, login_options
 from nextclick.shared.messages import Message
 from nextclick.shared.runtime.masking import redact, secrets_of_options
 from nextclick.shared.runtime.rate_limit import RateLimit
@@ -61,6 +62,9 @@ MISCONFIGURED = {
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError.MSG_SIZE_TOO_LARGE,
 }
+
+
+_LOGIN_REFUSED = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}
 
 FORBIDDEN = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
@@ -127,7 +131,10 @@ def _on_throttle(event: ThrottleEvent) -> None:
 
 
 def client_config(settings: KafkaSettings) -> dict[str, Any]:
-    """The librdkafka settings of every client."""
+    """The librdkafka settings of every client.
+
+    Raises ConfigurationError if the password is in a file that cannot be read.
+    """
     return {
         "bootstrap.servers": settings.bootstrap_servers,
         "client.id": settings.client_id or "nextclick",
@@ -136,6 +143,7 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
         "log.connection.close": False,
         "throttle_cb": _on_throttle,
         **settings.client_config,
+        **login_options(settings),
     }
 
 
@@ -246,8 +254,14 @@ def failed(
     """Translate the error of a request.
 
     ConfigurationError if a retry cannot help, for example if one of the `needed` permissions is
-    missing; else Unavailable.
+    missing; else Unavailable. A password in a file may change, so a refused login is retried.
     """
+    if error.code() in _LOGIN_REFUSED and settings.sasl_password_file:
+        text = redact((), error.str().rstrip("."))
+        return Unavailable(
+            f"Kafka at {settings.bootstrap_servers}: {text}; trying again with the password that "
+            f"is then in {settings.sasl_password_file} ({SETTING})"
+        )
     if error.code() not in MISCONFIGURED and not error.fatal():
         return unavailable(settings, KafkaException(error))
     text = redact(secrets_of_options(settings.client_config), error.str().rstrip("."))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from nextclick.shared.errors import CommitRefused
+from nextclick.shared.errors import CommitRefused, Unavailable
 from nextclick.shared.kafka.background import BackgroundCall
 from nextclick.shared.kafka.client import REQUEST_SECONDS, unavailable
 from nextclick.shared.kafka.membership import Membership
@@ -121,6 +121,7 @@ class Commits:
             if in_callback:  # another thread would wait for the poll that we are in
                 self._commit_and_wait(offsets)
             else:
+                self._membership.login.renew()
                 self._call = self._background("commit", lambda: self._commit_and_wait(offsets))
                 self._wait_for_call()
         except KafkaException as error:
@@ -144,14 +145,29 @@ class Commits:
         with contextlib.suppress(KafkaException):
             self._wait_for_call()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a `commit_now` is under way."""
+        return self._call is not None
+
     def _wait_for_call(self) -> None:
-        """Without a coordinator a commit waits for ever."""
-        if self._call is not None:
-            try:
-                self._call.outcome(REQUEST_SECONDS)
-            finally:
-                if self._call.ended:
-                    self._call = None
+        """Without a coordinator a commit waits for ever; no new password reaches the client then.
+
+        So if there is a new one, this client is abandoned.
+        """
+        call = self._call
+        if call is None:
+            return
+        try:
+            call.outcome(REQUEST_SECONDS)
+        except Unavailable:
+            if self._membership.login.is_outdated():
+                self._membership.abandon()
+                self._call = None
+            raise
+        finally:
+            if call.ended:
+                self._call = None
 
     def fetch(self, partitions: Iterable[int]) -> dict[int, int | None]:
         """By partition, what is committed, asked from Kafka; None: nothing.

@@ -156,6 +156,8 @@ class ClickConsumer:
         ConfigurationError for what time does not heal, Unavailable while a commit before it has not
         returned, and while it is not known whose `instance_id` it is.
         """
+        if not self._commits.waiting:
+            self._membership.login.renew()
         if self._membership.is_shut_out:
             self._join_anew()
         if not self._subscribed:
@@ -381,6 +383,8 @@ class ClickConsumer:
 
     def commit_now(self, offsets: Mapping[int, int]) -> None:
         """Commit the offset that comes next in each partition; see Commits.commit_now."""
+        if not self._subscribed:
+            raise CommitRefused("offsets not committed: this client has not joined the group yet")
         self._commits.commit_now(offsets, in_callback=self._within_callback)
 
     def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:

@@ -18,6 +18,7 @@ from nextclick.shared.kafka.client import (
     client_config,
     failed,
 )
+from nextclick.shared.kafka.login import Login, login_options
 from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.runtime.settings import KafkaSettings
 
@@ -92,6 +93,8 @@ class Membership:
         )
         """See unassigned.py."""
         self.client: Consumer = make_client(Consumer, config)
+        self.login = Login(settings, self.client, clock)
+        self._abandoned = False
         self._shut_out: KafkaError | None = None
         """Why the client is no member of the group any more, and cannot become one again."""
         self._shut_out_at = 0.0
@@ -101,7 +104,11 @@ class Membership:
     @property
     def is_shut_out(self) -> bool:
         """Whether this client's membership has ended for good."""
-        return self._shut_out is not None
+        return self._shut_out is not None or self._abandoned
+
+    def abandon(self) -> None:
+        """Do without this client: a call of it may never return."""
+        self._abandoned = True
 
     def note_shut_out(self, error: KafkaError) -> bool:
         """Whether the error says that this client's membership has ended for good."""
@@ -120,6 +127,8 @@ class Membership:
         one that waits for an answer. Its twin is in the group then, until its session is over. A
         process that has our name stays. Raises Fenced if it does, Unavailable while that is open.
         """
+        if self._abandoned:  # the other member of our name is the client that we abandon
+            return
         if not self._instance_id or self._instance_id not in self._instance_ids():
             return
         session_ms = int(self.config.get("session.timeout.ms", BROKERS_SESSION_TIMEOUT_MS))
@@ -151,20 +160,23 @@ class Membership:
         return {member.group_instance_id for member in members if member.group_instance_id}
 
     def renew(self) -> None:
-        """Take a new client in the place of one that was shut out."""
+        """Take a new client in the place of one that was shut out or abandoned."""
         log.warning("joining the group %s anew", self._group_id)
-        self.client.close()
-        self._shut_out = None
-        self.client = self._make_client(Consumer, self.config)
+        if not self._abandoned:
+            self.client.close()
+        self._shut_out, self._abandoned = None, False
+        self.client = self._make_client(Consumer, self.config | login_options(self._settings))
+        self.login = Login(self._settings, self.client, self._clock)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._AUTHENTICATION:
             self._login_error = error
 
     def check_login(self) -> None:
-        """Raise ConfigurationError if no broker lets us in: librdkafka would try for ever.
+        """Raise if no broker lets us in: librdkafka would try for ever.
 
-        A restart may bring the new password.
+        ConfigurationError, since a restart may bring the new password; Unavailable if the password
+        is in a file.
         """
         if self._login_error is None or not self._login_checks.allow():
             return

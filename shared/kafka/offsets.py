@@ -24,6 +24,7 @@ from nextclick.shared.kafka.client import (
     read_message,
     watermarks_of,
 )
+from nextclick.shared.kafka.login import Login
 from nextclick.shared.messages import Message
 from nextclick.shared.runtime.settings import KafkaSettings
 
@@ -118,12 +119,14 @@ class GroupOffsets:
                 **client_config(settings),
             },
         )
+        self._login = Login(settings, self._consumer)
 
     def committed(self) -> dict[int, int]:
         """Partition → committed offset; 0 if none is committed.
 
         Raises Unavailable if Kafka does not answer, ConfigurationError for a missing permission.
         """
+        self._login.renew()
         places = [
             TopicPartition(self._topic, partition)
             for partition in partitions_of(self._settings, self._consumer, self._topic)

@@ -21,6 +21,7 @@ from nextclick.shared.kafka.client import (
     missing_permission,
     unavailable,
 )
+from nextclick.shared.kafka.login import Login
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.masking import redact, secrets_of_options
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -66,6 +67,7 @@ class Publisher:
                 **client_config(settings),
             },
         )
+        self._login = Login(settings, self._producer)
 
     def connect(self) -> None:
         """Connect now; otherwise the first messages are delayed by about half a second.
@@ -75,6 +77,7 @@ class Publisher:
         """
         if self._connected:
             return
+        self._login.renew()
         try:
             self._producer.list_topics(timeout=REQUEST_SECONDS)
         except KafkaException as error:
@@ -102,6 +105,7 @@ class Publisher:
 
         Raises ConfigurationError if Kafka has permanently refused a message.
         """
+        self._login.renew()
         with self._translated():
             self._producer.poll(0)
         self._raise_refusal()
@@ -113,6 +117,7 @@ class Publisher:
         another call continues to wait. Raises ConfigurationError if Kafka has permanently refused a
         message.
         """
+        self._login.renew()
         with self._translated():
             outstanding = self._producer.flush(timeout)
         self._raise_refusal()

@@ -25,6 +25,7 @@ from nextclick.shared.kafka.client import (
     unavailable,
     watermarks_of,
 )
+from nextclick.shared.kafka.login import Login
 from nextclick.shared.kafka.offsets import GroupOffsets
 from nextclick.shared.messages import Message
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -59,6 +60,7 @@ class TopicReader:
                 **client_config(settings),
             },
         )
+        self._login = Login(settings, self._consumer, clock)
         self._consumer.assign(
             [
                 TopicPartition(topic, partition, offset)
@@ -99,6 +101,7 @@ class TopicReader:
         Raises ConfigurationError for errors that a retry cannot overcome, such as a missing
         permission.
         """
+        self._login.renew()
         if self._clock() - self._checked_at >= NEW_PARTITIONS_SECONDS:
             self._checked_at = self._clock()
             with contextlib.suppress(Unavailable):
@@ -141,6 +144,7 @@ class LagMonitor(GroupOffsets):
 
         A metadata request is not enough: a broker that lost the others answers it from its cache.
         """
+        self._login.renew()
         watermarks_of(self._settings, self._consumer, self._topic, timeout)
 
     def lag(self) -> int:

@@ -16,6 +16,7 @@ from nextclick.shared.kafka.client import (
     Permission,
     failed,
 )
+from nextclick.shared.kafka.login import Login
 from nextclick.shared.runtime.settings import KafkaSettings
 
 ASK_SECONDS = 1.0
@@ -36,6 +37,7 @@ class TopicId:
         self._topic = topic
         self._admin = admin
         self._clock = clock
+        self._login = Login(settings, admin, clock)
         self._known = ""
         self._request: Future[Any] | None = None
         self._asked_at = -ASK_SECONDS
@@ -79,6 +81,7 @@ class TopicId:
         return bool(before) and before != self._known
 
     def _ask(self) -> Future[Any]:
+        self._login.renew()
         asked = self._admin.describe_topics(
             TopicCollection([self._topic]), request_timeout=REQUEST_SECONDS
         )

@@ -25,6 +25,7 @@ from nextclick.shared.kafka.client import (
     make_client,
     unavailable,
 )
+from nextclick.shared.kafka.login import Login
 from nextclick.shared.kafka.publisher import PRODUCER_CONFIG, produce, refusal
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -56,6 +57,7 @@ class TransactionalPublisher:
         self._topic = topic
         self._id_permission = Permission("Write", "transactional id", transactional_id)
         self._producer = self._new_client()
+        self._login = Login(settings, self._producer)
 
     def _new_client(self) -> Producer:
         client: Producer = self._make_client(
@@ -79,6 +81,7 @@ class TransactionalPublisher:
 
         Raises Unavailable if Kafka does not answer, ConfigurationError for a missing permission.
         """
+        self._login.renew()
         try:
             self._producer.init_transactions(REQUEST_SECONDS)
         except KafkaException as error:
@@ -91,6 +94,7 @@ class TransactionalPublisher:
         librdkafka lacks KIP-890. Raises as `connect` does; it can be called again.
         """
         self._producer = self._new_client()
+        self._login = Login(self._settings, self._producer)
         self.connect()
 
     def begin(
@@ -109,6 +113,7 @@ class TransactionalPublisher:
         The outcome of the returned call is CommitRefused if the transaction was aborted, so that
         nothing is visible, and Unavailable if its outcome is unknown.
         """
+        self._login.renew()
         producer = self._producer  # `reconnect` replaces the attribute
         return self._background(
             "transaction", lambda: self._transact(producer, messages, offsets, group, on_step)

@@ -10,12 +10,14 @@ import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.runtime.secret_file import read_secret
 
 _TRANSIENT = ("NOREPLICAS", "MISCONF", "BUSY")
 """Error replies that end when the server recovers: replicas missing, disk full, script running."""
@@ -26,6 +28,8 @@ text: Redis 7.2 and Valkey; second: Redis 7.0."""
 
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 """Parameters of a rediss:// URL that name a file."""
+
+_PASSWORD_FILE = "NEXTCLICK_REDIS__PASSWORD_FILE"
 
 OPTIONS: dict[str, Any] = {"protocol": 2, "driver_info": None}
 """Options of every client. driver_info None: no CLIENT SETINFO, for which Redis 7.0 has no ACL."""
@@ -45,9 +49,9 @@ class Script:
 class RedisServer:
     """One server. Its methods raise redis-py's errors; see `translated_errors`."""
 
-    def __init__(self, url: str, timeout_seconds: float) -> None:
+    def __init__(self, url: str, timeout_seconds: float, password_file: str = "") -> None:
         """Connects at the first call. Raises as `client` does."""
-        self._client = client(url, timeout_seconds)
+        self._client = client(url, timeout_seconds, password_file)
 
     def evaluate(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """Run the script for each call, in one round trip; returns the replies in order."""
@@ -76,17 +80,56 @@ class RedisServer:
         self._client.close()
 
 
-def client(url: str, timeout_seconds: float) -> redis.Redis:
+class _PasswordFile(redis.CredentialProvider):
+    """The login of the next connection: a user, and the password that is in a file by then."""
+
+    def __init__(self, user: str, path: str) -> None:
+        self._user = user
+        self._path = path
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """What redis-py sends with AUTH."""
+        try:
+            password = read_secret(self._path, _PASSWORD_FILE)
+        except ConfigurationError as error:  # it was readable at the start, so it is being replaced
+            raise redis.exceptions.ConnectionError(str(error)) from None
+        return (self._user, password) if self._user else (password,)
+
+
+def login(url: str, password_file: str) -> tuple[str, dict[str, Any]]:
+    """The URL and the options of a client, which logs in with the password in a file if given one.
+
+    Raises ConfigurationError if the file cannot be read or the URL has a password, too, ValueError
+    if it is no URL.
+    """
+    if not password_file:
+        return url, {}
+    parts = urlsplit(url)
+    if parts.password is not None:
+        raise ConfigurationError(
+            f"NEXTCLICK_REDIS__URL has a password, and {_PASSWORD_FILE} names a file with one; "
+            "leave it out of the URL: redis://user@host:port/db"
+        )
+    read_secret(password_file, _PASSWORD_FILE)
+    user = unquote(parts.username or "")
+    without_user = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return without_user, {"credential_provider": _PasswordFile(user, password_file)}
+
+
+def client(url: str, timeout_seconds: float, password_file: str = "") -> redis.Redis:
     """Make a client; it connects at the first call.
 
-    Raises ConfigurationError if `url` is not a Redis URL, or names a file that cannot be read.
+    password_file: read at each connection; empty if the password is in the URL. Raises
+    ConfigurationError if `url` is not a Redis URL, or names a file that cannot be read.
     """
     try:
+        address, credentials = login(url, password_file)
         result = redis.Redis.from_url(
-            url,
+            address,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 1),
+            **credentials,
             **OPTIONS,
         )
         result.connection_pool.connection_class(**result.connection_pool.connection_kwargs)
@@ -104,7 +147,12 @@ def client(url: str, timeout_seconds: float) -> redis.Redis:
     return result
 
 
-def _login_refused(error: Exception) -> ConfigurationError:
+def _login_refused(error: Exception, password_file: str) -> ConfigurationError | Unavailable:
+    if password_file:
+        return Unavailable(
+            f"Redis refused the login ({error}); trying again with the password that is then in "
+            f"{password_file} ({_PASSWORD_FILE})"
+        )
     return ConfigurationError(
         f"Redis refused the login ({error}); check the user and the password in "
         "NEXTCLICK_REDIS__URL"
@@ -123,16 +171,17 @@ def _check_readable(parameter: str, name: str) -> None:
 
 
 @contextlib.contextmanager
-def translated_errors() -> Iterator[None]:
+def translated_errors(password_file: str = "") -> Iterator[None]:
     """Translate redis-py's errors into ours.
 
     Raises Unavailable for errors that a retry may overcome, ConfigurationError for those that it
-    cannot (password, permissions, certificates). Other errors, which are bugs, pass.
+    cannot (password, permissions, certificates). A password in a file may change, so with one a
+    login that is refused is tried again. Other errors, which are bugs, pass.
     """
     try:
         yield
     except redis.exceptions.AuthenticationError as error:
-        raise _login_refused(error) from None
+        raise _login_refused(error, password_file) from None
     except (
         redis.exceptions.ConnectionError,
         redis.exceptions.TimeoutError,
@@ -159,7 +208,7 @@ def translated_errors() -> Iterator[None]:
             ) from None
         # Before the login, a server refuses long commands with this plain error.
         if "unauthenticated" in str(error):
-            raise _login_refused(error) from None
+            raise _login_refused(error, password_file) from None
         if isinstance(error, redis.exceptions.NoPermissionError) or any(
             text in str(error) for text in _DENIED_IN_SCRIPT
         ):

@@ -22,7 +22,7 @@ from redis.cluster import ClusterNode, PipelineCommand
 from redis.retry import Retry
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
-from nextclick.shared.redis.client import OPTIONS, Call, RedisServer, Script, client
+from nextclick.shared.redis.client import OPTIONS, Call, RedisServer, Script, client, login
 
 _MAX_PIPELINES = 8
 """Most pipelines per call: slots move, and nodes learn of it one after the other."""
@@ -36,19 +36,19 @@ T = TypeVar("T")
 class RedisCluster:
     """All nodes of a cluster. Its methods raise redis-py's errors; see `translated_errors`."""
 
-    def __init__(self, url: str, timeout_seconds: float) -> None:
+    def __init__(self, url: str, timeout_seconds: float, password_file: str = "") -> None:
         """Connects at the first call.
 
         url: of any node, with the login and TLS parameters of all nodes. Raises ConfigurationError
         if it is not a Redis URL, or names a socket or a database (a cluster has only database 0).
         """
-        options = client(url, timeout_seconds).connection_pool.connection_kwargs
+        options = client(url, timeout_seconds, password_file).connection_pool.connection_kwargs
         if "host" not in options or options.get("db"):
             raise ConfigurationError(
                 "NEXTCLICK_REDIS__URL: a cluster (NEXTCLICK_REDIS__CLUSTER) is named by "
                 "redis://host:port or rediss://host:port of one of its nodes, without a database"
             )
-        self._url = url
+        self._url, self._credentials = login(url, password_file)
         self._address = (options["host"], int(options.get("port", 6379)))
         self._timeout_seconds = timeout_seconds
         self._lock = threading.Lock()
@@ -90,6 +90,7 @@ class RedisCluster:
                     socket_timeout=self._timeout_seconds,
                     socket_connect_timeout=self._timeout_seconds,
                     retry=Retry(NoBackoff(), 0),
+                    **self._credentials,
                     **OPTIONS,
                 )
             elif self._outdated:
@@ -173,6 +174,9 @@ def _cause(error: Exception) -> Exception:
     return redis.exceptions.ClusterDownError(str(error))
 
 
-def connect(url: str, timeout_seconds: float, *, cluster: bool) -> RedisServer | RedisCluster:
-    """A client of one server or of a cluster. Raises ConfigurationError for an invalid URL."""
-    return RedisCluster(url, timeout_seconds) if cluster else RedisServer(url, timeout_seconds)
+def connect(
+    url: str, timeout_seconds: float, *, cluster: bool, password_file: str = ""
+) -> RedisServer | RedisCluster:
+    """A client of one server or of a cluster. Raises ConfigurationError as `client` does."""
+    kind = RedisCluster if cluster else RedisServer
+    return kind(url, timeout_seconds, password_file)

@@ -28,9 +28,12 @@ return redis.call('HINCRBY', KEYS[1], '', 1)
 class DenyList:
     """The hash in Redis."""
 
-    def __init__(self, url: str, *, key: str, timeout_seconds: float, cluster: bool) -> None:
-        """Connects at the first call. Raises ConfigurationError if `url` is not a Redis URL."""
-        self._redis = connect(url, timeout_seconds, cluster=cluster)
+    def __init__(
+        self, url: str, *, key: str, timeout_seconds: float, cluster: bool, password_file: str = ""
+    ) -> None:
+        """Connects at the first call. Raises ConfigurationError as RedisSessions does."""
+        self._redis = connect(url, timeout_seconds, cluster=cluster, password_file=password_file)
+        self._password_file = password_file
         self._key = key.encode()
 
     def version(self) -> int:
@@ -54,7 +57,7 @@ class DenyList:
         self._redis.close()
 
     def _evaluate(self, script: Script, *arguments: str) -> Any:
-        with translated_errors():
+        with translated_errors(self._password_file):
             (answer,) = self._redis.evaluate(script, [(self._key, arguments)])
         return answer
 
@@ -66,4 +69,5 @@ def deny_list(settings: Settings) -> DenyList:
         key=settings.api.deny_key,
         timeout_seconds=settings.redis.timeout_seconds,
         cluster=settings.redis.cluster,
+        password_file=settings.redis.password_file,
     )

@@ -112,15 +112,18 @@ class RedisSessions:
         ttl_seconds: int,
         timeout_seconds: float,
         cluster: bool = False,
+        password_file: str = "",
         connect: Callable[..., RedisServer | RedisCluster] = connect,
     ) -> None:
         """Connects at the first call.
 
-        `cluster`: the URL is of any node of a cluster. `connect` makes the client; a simulation
-        has its own. Raises ConfigurationError if `url` is not a Redis URL, or cannot be that of a
-        cluster.
+        `cluster`: the URL is of any node of a cluster. `password_file`: holds the password, read at
+        each connection. `connect` makes the client; a simulation has its own. Raises
+        ConfigurationError if `url` is not a Redis URL, or cannot be that of a cluster, or if the
+        file cannot be read.
         """
-        self._redis = connect(url, timeout_seconds, cluster=cluster)
+        self._redis = connect(url, timeout_seconds, cluster=cluster, password_file=password_file)
+        self._password_file = password_file
         self._key_prefix = key_prefix.encode()
         self._script = Script(resources.files(__package__).joinpath("sessions.lua").read_text())
         self._anomalies = Anomalies()
@@ -137,7 +140,7 @@ class RedisSessions:
             digest = event_digest(click.event_id)
             arguments += (digest, click.item_id, click.timestamp, partition, offset)
         calls = [(self._key_prefix + user.encode(), rest) for user, rest in of_user.items()]
-        with translated_errors():
+        with translated_errors(self._password_file):
             answers = self._redis.evaluate(self._script, calls)
         for user, (replaced, moved, *_) in zip(of_user, answers, strict=True):
             if moved:
@@ -154,14 +157,14 @@ class RedisSessions:
 
     def read(self, user_ids: Sequence[str]) -> list[Session]:
         """See SessionStore.read. One round trip for any number of users."""
-        with translated_errors():
+        with translated_errors(self._password_file):
             calls = [(self._key_prefix + user_id.encode(), ()) for user_id in user_ids]
             return [_session(entries) for entries in self._redis.evaluate(_READ, calls)]
 
     def ping(self) -> None:
         """See SessionStore.ping."""
         try:
-            with translated_errors():
+            with translated_errors(self._password_file):
                 self._redis.ping()
         except redis.exceptions.RedisError as error:
             raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None
@@ -204,6 +207,7 @@ def session_store(settings: Settings) -> RedisSessions:
         ttl_seconds=settings.session.ttl_seconds,
         timeout_seconds=settings.redis.timeout_seconds,
         cluster=settings.redis.cluster,
+        password_file=settings.redis.password_file,
     )
 
 

@@ -1,4 +1,4 @@
-"""Makes text safe to show: masks secrets, escapes control characters. Pure."""
+"""Makes text safe to show: masks secrets, escapes control characters. No input or output."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ MASK = "…"
 
 SHORTEST_SECRET = 4
 """Shorter secrets are not masked in running text: they occur in ordinary words."""
+
+_read_from_files: set[str] = set()
+"""Every password that this process has read from a file: a former one may still be valid."""
 
 _SECRET_NAME = re.compile(r"pass|pwd|secret|token|key|pem|cred|oauth|jaas|sig|sas$", re.IGNORECASE)
 _LOGIN = re.compile(r"(?<=://).*(?=@)", re.DOTALL)  # to the last @: an S3 secret may hold a slash
@@ -46,11 +49,19 @@ def secrets_of_options(options: Mapping[str, Any]) -> set[str]:
     return {str(value) for name, value in options.items() if _SECRET_NAME.search(name) and value}
 
 
+def mask_from_now_on(secret: str) -> None:
+    """Let `redact` mask this secret, too, until the process ends."""
+    _read_from_files.add(secret)
+
+
 def redact(secrets: Iterable[str], text: str) -> str:
-    """Mask every secret in a text, also where it is quoted by repr or JSON."""
+    """Mask every secret in a text, also where it is quoted by repr or JSON.
+
+    Beside `secrets` those are masked that `mask_from_now_on` was given.
+    """
     forms = {
         form
-        for secret in secrets
+        for secret in {*secrets, *_read_from_files}
         if len(secret) >= SHORTEST_SECRET
         for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1])
     }

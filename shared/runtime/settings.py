@@ -35,6 +35,11 @@ class KafkaSettings(_Section):
         repr=False,  # may hold sasl.password
         description="JSON object passed through to librdkafka (SASL, TLS, …)",
     )
+    sasl_password_file: str = Field(
+        "",
+        description="file with the sasl.password of CLIENT_CONFIG's sasl.username; read again "
+        "while a process runs",
+    )
     client_id: str = Field(
         "",
         description="client.id in Kafka's quotas, metrics and logs; empty = nextclick-COMMAND",
@@ -65,6 +70,9 @@ class RedisSettings(_Section):
     url: SecretStr = Field(
         SecretStr("redis://localhost:6379/0"),
         description="redis://, rediss:// (TLS) or unix:// URL",
+    )
+    password_file: str = Field(
+        "", description="file with the password of URL's user; read again at each connection"
     )
     cluster: bool = Field(False, description="the URL is that of a node of a Redis Cluster")
     key_prefix: str = Field("nextclick:session:", description="prefix of the user id in every key")

@@ -16,6 +16,8 @@ from tests.faults.oracle import Verdict
 from tests.faults.stand import Stand
 
 GUARANTEES = ("at_least_once", "exactly_once")
+OF_THE_TRAINER = ("test_trainer.py", "test_event_log.py")
+"""What these promise: each click is in the event log once."""
 
 MakeStand = Callable[..., Stand]
 Report = Callable[[str, Verdict, float], None]
@@ -23,11 +25,23 @@ Report = Callable[[str, Verdict, float], None]
 
 @dataclass(frozen=True)
 class Line:
-    """One fault."""
+    """One fault, as a row of the table in docs/guarantees.md."""
 
     what: str
+    promised: str
     verdict: Verdict
     recovery_seconds: float
+    test: str
+
+    def __str__(self) -> str:
+        v = self.verdict
+        counts = (v.sent, v.lost, v.doubled, v.wrong_histories + v.wrong_lists)
+        cells = " | ".join(f"{count:,}" for count in counts)
+        seconds = f"{self.recovery_seconds:.0f}"
+        return f"| {self.what} | {self.promised} | {cells} | {seconds} | `{self.test}` |"
+
+
+HEADINGS = "What was broken | Promised | Clicks | Lost | Doubled | Wrong | Waited, s | Test"
 
 
 ReportWait = Callable[[str, str, str, float], None]
@@ -75,6 +89,11 @@ def soak_minutes(request: pytest.FixtureRequest) -> float:
 
 
 @pytest.fixture
+def soak_seed(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--seed"))
+
+
+@pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Server]:
     """A Kafka that a test may break."""
     server = start_kafka(tmp_path)
@@ -108,8 +127,15 @@ def stand(tmp_path: Path, backend: Backend) -> Iterator[MakeStand]:
 def report(request: pytest.FixtureRequest) -> Report:
     """Note what came of a fault, for the table at the end, and see that the promise was kept."""
 
+    file = request.path.name
+
     def note(what: str, verdict: Verdict, recovery_seconds: float) -> None:
-        request.config.stash[_LINES].append(Line(what, verdict, recovery_seconds))
+        promised = next((g for g in GUARANTEES if what.endswith(f", {g}")), None)
+        if promised is None:
+            promised = "logged once" if file in OF_THE_TRAINER else "at_least_once"
+        row = what.removesuffix(f", {promised}"), promised.replace("_", " ")
+        test = f"{file}::{request.function.__name__}"
+        request.config.stash[_LINES].append(Line(*row, verdict, recovery_seconds, test))
         assert verdict.exact, verdict
         if what.endswith(", exactly_once"):
             assert verdict.doubled == 0, verdict
@@ -147,10 +173,7 @@ def write_waits(waits: Sequence[Wait], write: Callable[[str], None]) -> None:
 
 
 def write_lines(lines: Sequence[Line], write: Callable[[str], None]) -> None:
-    write("| what was broken | sent | once | lost | doubled | wrong histories | wrong lists | s |")
-    write("|---|---|---|---|---|---|---|---|")
+    write(f"| {HEADINGS} |")
+    write("|---" * len(HEADINGS.split("|")) + "|")
     for line in lines:
-        v = line.verdict
-        counts = (v.sent, v.answered_once, v.lost, v.doubled, v.wrong_histories, v.wrong_lists)
-        cells = " | ".join(f"{count:,}" for count in counts)
-        write(f"| {line.what} | {cells} | {line.recovery_seconds:.1f} |")
+        write(str(line))

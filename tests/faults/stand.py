@@ -131,9 +131,12 @@ class Stand:
         """Wait until a worker owns partitions."""
         until(lambda: _ASSIGNED.search(self.log(child)), "partitions")
 
-    def send(self, clicks: Sequence[Click]) -> None:
-        """Produce clicks and wait until Kafka has them."""
-        self._shop.send(clicks)
+    def send(self, clicks: Sequence[Click], *, patiently: bool = False) -> None:
+        """Produce clicks and wait until Kafka has them; `patiently`: however long it is away."""
+        if patiently:
+            self._shop.send_patiently(clicks)
+        else:
+            self._shop.send(clicks)
         self._sent += clicks
         self._topic_length += len(clicks)
 
@@ -222,6 +225,17 @@ def go_on(pid: int | None) -> None:
     """SIGCONT."""
     assert pid is not None
     os.kill(pid, signal.SIGCONT)
+
+
+def memory_mb(pid: int | None) -> float:
+    """What a process holds in memory now (Linux)."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def open_files(pid: int | None) -> int:
+    """How many files and connections a process has open (Linux)."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 class Stopwatch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -43,6 +44,26 @@ def stand_still() -> None:
 def stop_at(step: str, count: int) -> Callable[[], None]:
     """For `prepare`: SIGSTOP as soon as the worker has reached a step `count` times."""
     return functools.partial(at_step, step, count, stand_still)
+
+
+def hang_up(*ports: int) -> None:
+    """Cut every connection of this process to these ports, as a failing network would."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            connection = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue  # no socket
+        with connection:
+            try:
+                if connection.getpeername()[1] in ports:
+                    connection.shutdown(socket.SHUT_RDWR)
+            except (OSError, IndexError):
+                continue  # not connected
+
+
+def hang_up_on_signal(*ports: int) -> None:
+    """For `prepare`: SIGUSR1 cuts every connection to these ports."""
+    signal.signal(signal.SIGUSR1, lambda *_: hang_up(*ports))
 
 
 # Promises broken on purpose: the suite must notice each of them.

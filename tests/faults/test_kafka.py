@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import socket
 
 import pytest
 
@@ -12,7 +10,7 @@ from nextclick.shared.embedded import Server
 from nextclick.shared.runtime.settings import PREFIX
 from tests.faults.conftest import MakeStand, Report, each_guarantee
 from tests.faults.stand import Stopwatch, go_on, pause
-from tests.faults.tampering import at_step
+from tests.faults.tampering import at_step, hang_up
 from tests.integration.traffic import add_partitions, make_clicks, make_topic_anew
 from tests.waiting import until
 
@@ -59,21 +57,6 @@ def test_paused(
     report(f"broker paused, {guarantee}", ours.verdict(), watch.seconds())
 
 
-def hang_up(port: int) -> None:
-    """Cut every connection of this process to a port, as a failing network would."""
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            connection = socket.socket(fileno=os.dup(int(name)))
-        except OSError:
-            continue  # no socket
-        with connection:
-            try:
-                if connection.getpeername()[1] == port:
-                    connection.shutdown(socket.SHUT_RDWR)
-            except (OSError, IndexError):
-                continue  # not connected
-
-
 @pytest.mark.parametrize("step", ["produced", pytest.param("acknowledged", marks=pytest.mark.long)])
 @each_guarantee("exactly_once")
 def test_hangs_up_in_mid_batch(guarantee: str, step: str, stand: MakeStand, report: Report) -> None:
@@ -107,7 +90,7 @@ def test_offsets_lost(guarantee: str, stand: MakeStand, report: Report) -> None:
     ours.wait_for_all()
     verdict = ours.verdict()
     assert 0 < verdict.doubled <= 10 * 32, "what is too long ago is not answered again"
-    report(f"offsets lost ({guarantee})", verdict, watch.seconds())
+    report(f"offsets lost, {guarantee}", verdict, watch.seconds())
 
 
 @each_guarantee("at_least_once")

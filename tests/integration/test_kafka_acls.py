@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import dataclasses
 import itertools
-import json
 import os
 import re
-import shlex
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +18,6 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 import redis
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AclBinding,
-    AclBindingFilter,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-    ScramCredentialInfo,
-    ScramMechanism,
-    UserScramCredentialDeletion,
-    UserScramCredentialUpsertion,
-)
 
 import nextclick
 from nextclick.services.api.click_publisher import ClickPublisher
@@ -46,7 +31,6 @@ from nextclick.shared import embedded
 from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.kafka import (
     ClickConsumer,
-    GroupOffsets,
     LagMonitor,
     Publisher,
     TopicReader,
@@ -57,165 +41,32 @@ from nextclick.shared.kafka import (
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.model import Scorer, select_device
 from nextclick.shared.registry import ModelSlot, Registry
-from nextclick.shared.runtime.settings import PREFIX, KafkaSettings, Settings
+from nextclick.shared.runtime.settings import PREFIX, Settings
 from nextclick.shared.schemas import Click, Recommendation
 from nextclick.trainer import main as trainer_main
 from tests.backend import Backend
 from tests.faults import children
 from tests.faults.children import Child
-from tests.integration.test_kafka_login import make_certificate
+from tests.integration.guarded_kafka import (
+    PASSWORD,
+    REAUTHENTICATE_SECONDS,
+    SECURITY,
+    Guarded,
+    Rule,
+    click,
+    documented,
+    guarded_kafka,
+)
 from tests.integration.traffic import publish_model
 from tests.waiting import until
 
-SECURITY = Path(__file__).parents[2] / "SECURITY.md"
-PASSWORD = "hunter2"
-TOPICS = ["clicks", "recommendations", "clicks.dlq"]
 ANY_TOPIC_OPERATION = "Describe (which Read and Write include)"
-REAUTHENTICATE_SECONDS = 2
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One permission of a user."""
-
-    operation: str
-    kind: str
-    """topic, group or transactional-id, as kafka-acls.sh has it."""
-    name: str
-    prefixed: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.operation} {self.kind} {self.name}"
-
-    def binding(self, user: str) -> AclBinding:
-        pattern = ResourcePatternType.PREFIXED if self.prefixed else ResourcePatternType.LITERAL
-        return AclBinding(
-            ResourceType[self.kind.upper().replace("-", "_")],
-            self.name,
-            pattern,
-            f"User:{user}",
-            "*",
-            AclOperation[self.operation.upper()],
-            AclPermissionType.ALLOW,
-        )
-
-
-def documented(user: str) -> list[Rule]:
-    """The permissions of a user in SECURITY.md."""
-    rules = []
-    for line in SECURITY.read_text().splitlines():
-        if not line.startswith("kafka-acls.sh"):
-            continue
-        options = shlex.split(line)
-        assert options[1:4] == ["…", "--add", "--allow-principal"], line
-        pairs = list(zip(options[5::2], options[6::2], strict=True))
-        assert {option for option, _ in pairs} <= {
-            "--operation", "--topic", "--group", "--transactional-id", "--resource-pattern-type",
-        }, line  # fmt: skip
-        if options[4] == f"User:{user}":
-            prefixed = ("--resource-pattern-type", "prefixed") in pairs
-            rules += [
-                Rule(operation, kind.removeprefix("--"), name, prefixed)
-                for option, operation in pairs
-                if option == "--operation"
-                for kind, name in pairs
-                if kind in ("--topic", "--group", "--transactional-id")
-            ]
-    assert rules, user
-    return rules
-
-
-@dataclass(frozen=True)
-class Guarded:
-    """A broker that asks for SCRAM over TLS, and lets nobody do what no ACL allows."""
-
-    admin: AdminClient
-    """May do everything."""
-    all_powerful: KafkaSettings
-    port: int
-    ca: Path
-
-    def user(self, rules: Iterable[Rule]) -> dict[str, object]:
-        """A new user with these permissions; the client_config to log in with."""
-        name = f"user-{uuid.uuid4().hex[:8]}"
-        scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
-        made = UserScramCredentialUpsertion(name, scram, PASSWORD.encode())
-        self.admin.alter_user_scram_credentials([made])[name].result()
-        self.allow(name, rules)
-        return {
-            "security.protocol": "SASL_SSL",
-            "ssl.ca.location": str(self.ca),
-            "sasl.mechanism": "SCRAM-SHA-512",
-            "sasl.username": name,
-            "sasl.password": PASSWORD,
-        }
-
-    def allow(self, user: str, rules: Iterable[Rule]) -> None:
-        """Add permissions, and wait until the broker knows them."""
-        bindings = [rule.binding(user) for rule in rules]
-        for future in (self.admin.create_acls(bindings) if bindings else {}).values():
-            future.result()
-        known = AclBindingFilter(
-            ResourceType.ANY,
-            None,  # type: ignore[arg-type]
-            ResourcePatternType.ANY,
-            f"User:{user}",
-            None,  # type: ignore[arg-type]
-            AclOperation.ANY,
-            AclPermissionType.ANY,
-        )
-        until(
-            lambda: set(bindings) <= set(self.admin.describe_acls(known).result()),
-            "the broker knows the ACLs",
-        )
-
-    def settings(self, login: dict[str, object]) -> KafkaSettings:
-        address = f"127.0.0.1:{self.port}"
-        return KafkaSettings(bootstrap_servers=address, client_config=login, partitions=1)
-
-    def send(self, *messages: tuple[str, bytes]) -> None:
-        publisher = Publisher(self.all_powerful)
-        publisher.send(OutMessage(topic, b"user", value) for topic, value in messages)
-        publisher.wait_acknowledged()
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    folder = tmp_path_factory.mktemp("kafka-acls")
-    key, certificate = make_certificate()
-    (folder / "ca.pem").write_bytes(certificate)
-    (folder / "server.pem").write_bytes(key + certificate)
-    port = embedded.free_port()
-    server = embedded.start_kafka(
-        folder,
-        listeners={"SASL_SSL": port},
-        properties={
-            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": "User:ANONYMOUS",  # of the listener without a login: broker and test
-            "allow.everyone.if.no.acl.found": "false",
-            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
-            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": (
-                "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-            ),
-            "ssl.keystore.type": "PEM",
-            "ssl.keystore.location": str(folder / "server.pem"),
-            "connections.max.reauth.ms": str(1000 * REAUTHENTICATE_SECONDS),
-        },
-    )
-    all_powerful = KafkaSettings(bootstrap_servers=server.address, partitions=1)
-    ensure_topics(all_powerful, TOPICS)
-    admin = AdminClient({"bootstrap.servers": server.address, "log_level": 0})
-    made = Guarded(admin, all_powerful, port, folder / "ca.pem")
-    made.send(("clicks", click("0")), ("recommendations", b"{}"), ("clicks.dlq", b"{}"))
-    with closing(GroupOffsets(all_powerful, "clicks", "nextclick-worker")) as group:
-        group.commit({0: 1})  # else `rebuild` has nothing to read
-    yield made
-    server.kill()
-
-
-def click(event_id: str) -> bytes:
-    made = Click(event_id=event_id, user_id="user", item_id="1", timestamp=1_700_000_000_000)
-    return made.model_dump_json().encode()
+    with guarded_kafka(tmp_path_factory.mktemp("kafka-acls")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -506,7 +357,7 @@ def test_the_commands_do_with_it_and_say_without(
 
     def run(name: str, rules: list[Rule]) -> tuple[int, str]:
         log = tmp_path / f"{name}.log"
-        ours = environ | variables(guarded, guarded.user(rules))
+        ours = environ | guarded.variables(guarded.user(rules))
         child = Child(children.start(arguments, ours, log))
         return child.wait(60), log.read_text()
 
@@ -528,19 +379,12 @@ def test_no_log_holds_the_password_however_much_is_logged(
     user, arguments, code, _ = COMMANDS[name_of_command]
     talkative = {**guarded.user(documented(user)), "debug": "all"}
     log = tmp_path / "talkative.log"
-    ours = environ | variables(guarded, talkative) | {f"{PREFIX}LOG_LEVEL": "DEBUG"}
+    ours = environ | guarded.variables(talkative) | {f"{PREFIX}LOG_LEVEL": "DEBUG"}
     assert Child(children.start(arguments, ours, log)).wait(60) == code
     text = log.read_text()
     assert str(talkative["sasl.username"]) in text  # librdkafka's own lines are there
     assert PASSWORD not in text
     assert base64.b64encode(PASSWORD.encode()).decode().rstrip("=") not in text
-
-
-def variables(guarded: Guarded, login: dict[str, object]) -> dict[str, str]:
-    return {
-        f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{guarded.port}",
-        f"{PREFIX}KAFKA__CLIENT_CONFIG": json.dumps(login),
-    }
 
 
 def test_worker_and_api_as_processes(
@@ -554,7 +398,7 @@ def test_worker_and_api_as_processes(
         Child(
             children.start(
                 [name],
-                environ | port | variables(guarded, guarded.user(documented(name))),
+                environ | port | guarded.variables(guarded.user(documented(name))),
                 log,
             )
         )
@@ -596,9 +440,7 @@ def test_a_login_that_is_taken_away_ends_a_consumer_and_is_said_by_a_producer(
     publisher = Publisher(settings)
     publisher.connect()
     until(lambda: (consumer.poll(100, 0.1), consumer.assignment)[1], "the group is joined")
-    user = str(login["sasl.username"])
-    gone = UserScramCredentialDeletion(user, ScramMechanism.SCRAM_SHA_512)
-    guarded.admin.alter_user_scram_credentials([gone])[user].result()
+    guarded.remove(str(login["sasl.username"]))
     deadline = time.monotonic() + 10 * REAUTHENTICATE_SECONDS
     with pytest.raises(ConfigurationError, match="SASL authentication error"):  # noqa: PT012
         while time.monotonic() < deadline:

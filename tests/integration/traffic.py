@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from nextclick.bench.agreement import lists_agree
+from nextclick.shared.errors import Unavailable
 from nextclick.shared.kafka import Publisher, TopicReader
 from nextclick.shared.messages import OutMessage, of_user
 from nextclick.shared.model import BST, BSTConfig, Checkpoint, Ranking, Scorer, Vocabulary
@@ -76,6 +78,14 @@ class Shop:
         """Produce clicks, whose times are long ago, and wait until Kafka has them."""
         self._publisher.send(of_user(self._topic, click, replayed=True) for click in clicks)
         self._publisher.wait_acknowledged()
+
+    def send_patiently(self, clicks: Sequence[Click]) -> None:
+        """The same, however long Kafka is away."""
+        self._publisher.send(of_user(self._topic, click, replayed=True) for click in clicks)
+        while True:
+            with contextlib.suppress(Unavailable):
+                self._publisher.wait_acknowledged()
+                return
 
     def send_raw(self, messages: Sequence[tuple[bytes | None, bytes | None]]) -> None:
         """Produce keys and values, whatever they are."""

@@ -267,7 +267,7 @@ class _History:
             gap_ms=0,
             ttl_seconds=3600,
             timeout_seconds=5.0,
-            connect=lambda url, timeout, cluster: cast(
+            connect=lambda url, timeout, **_: cast(
                 Any, RedisClient(process, self._redis, self._lists, timeout)
             ),
         )

@@ -9,7 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 from confluent_kafka import KafkaError
 
-from nextclick.services.worker.exactly_once import QUEUE_POLL_SECONDS, ExactlyOnce
+from nextclick.services.worker.exactly_once import (
+    OVERDUE_SECONDS,
+    QUEUE_POLL_SECONDS,
+    ExactlyOnce,
+)
 from nextclick.services.worker.guarantee import ANSWER_POLL_SECONDS, IDLE_POLL_SECONDS, Batch
 from nextclick.shared.errors import CommitRefused, Unavailable
 from nextclick.shared.kafka.background import BackgroundCall
@@ -248,3 +252,19 @@ def test_a_call_that_never_returns_is_left_behind() -> None:
         assert not call.ended
     finally:
         forever.set()
+
+
+def test_a_transaction_that_never_returns_is_left_behind() -> None:
+    """librdkafka does not heed the timeouts of some calls; without clicks nobody would notice."""
+    now = 0.0
+    kafka = Kafka()
+    ours = ExactlyOnce(kafka, kafka, clock=lambda: now)  # type: ignore[arg-type]
+    kafka.may_end.clear()
+    submit(ours, 5)
+    now = OVERDUE_SECONDS
+    assert ours.advance() == []
+    now += 0.1
+    with pytest.raises(CommitRefused, match="nobody knows"):
+        ours.advance()
+    assert kafka.reconnected == 1
+    kafka.may_end.set()

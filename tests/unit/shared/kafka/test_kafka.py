@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -100,6 +101,9 @@ class Client:
     def subscribe(self, topics: list[str], **callbacks: object) -> None:
         pass
 
+    def set_sasl_credentials(self, user: str, password: str) -> None:
+        pass
+
     def poll(self, timeout: float) -> None:
         return None
 
@@ -133,6 +137,7 @@ def test_a_commit_that_ends_late_and_refused_does_not_end_the_next(
     client = Client()
     client.refusal = KafkaError(KafkaError.UNKNOWN_MEMBER_ID)
     consumer = consumer_of(client)
+    consumer.poll(1, 0)
     with pytest.raises(Unavailable):
         consumer.commit_now({0: 5})
     assert consumer._commits._call is not None
@@ -142,6 +147,40 @@ def test_a_commit_that_ends_late_and_refused_does_not_end_the_next(
     with pytest.raises(CommitRefused):  # the second one's own
         consumer.commit_now({0: 5})
     assert client.commits == [{0: 5}, {0: 5}]
+
+
+def test_a_client_whose_commit_hangs_is_left_behind_if_there_is_a_new_password(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It would take the password only after the commit, which waits for the login."""
+    monkeypatch.setattr("nextclick.shared.kafka.consumer.REQUEST_SECONDS", 0.01)
+    file = tmp_path / "password"
+    file.write_text("first")
+    made: list[tuple[Client, str]] = []
+
+    def make(kind: object, config: dict[str, Any]) -> Client:
+        client = Client()
+        if kind is Consumer:
+            made.append((client, config["sasl.password"]))
+        return client
+
+    settings = KafkaSettings(client_config={"sasl.username": "u"}, sasl_password_file=str(file))
+    consumer = ClickConsumer(settings, "clicks", "g", make_client=make)
+    consumer._on_assign(None, [TopicPartition("clicks", 0)])  # type: ignore[arg-type]
+    consumer.poll(1, 0)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            consumer.commit_now({0: 5})
+    assert len(made) == 1, "the password is the same"
+    file.write_text("second")
+    with pytest.raises(Unavailable):
+        consumer.commit_now({0: 5})
+    assert [password for _, password in made] == ["first", "second"]
+    assert consumer.assignment == set()
+    with pytest.raises(CommitRefused):  # nor is it a member of the group yet
+        consumer.commit_now({0: 5})
+    assert made[1][0].commits == []
+    made[0][0].may_return.set()
 
 
 def test_offsets_that_an_older_commit_has_overwritten_are_committed_again() -> None:
