@@ -383,7 +383,7 @@ class ClickConsumer:
 
     def commit_now(self, offsets: Mapping[int, int]) -> None:
         """Commit the offset that comes next in each partition; see Commits.commit_now."""
-        if not self._subscribed:
+        if not self._subscribed or self._membership.is_abandoned:
             raise CommitRefused("offsets not committed: this client has not joined the group yet")
         self._commits.commit_now(offsets, in_callback=self._within_callback)
 

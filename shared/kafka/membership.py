@@ -94,7 +94,8 @@ class Membership:
         """See unassigned.py."""
         self.client: Consumer = make_client(Consumer, config)
         self.login = Login(settings, self.client, clock)
-        self._abandoned = False
+        self.is_abandoned = False
+        """A call of the client may never return: the next poll takes another client."""
         self._shut_out: KafkaError | None = None
         """Why the client is no member of the group any more, and cannot become one again."""
         self._shut_out_at = 0.0
@@ -104,11 +105,11 @@ class Membership:
     @property
     def is_shut_out(self) -> bool:
         """Whether this client's membership has ended for good."""
-        return self._shut_out is not None or self._abandoned
+        return self._shut_out is not None or self.is_abandoned
 
     def abandon(self) -> None:
-        """Do without this client: a call of it may never return."""
-        self._abandoned = True
+        """Do without this client, and do not wait for it."""
+        self.is_abandoned = True
 
     def note_shut_out(self, error: KafkaError) -> bool:
         """Whether the error says that this client's membership has ended for good."""
@@ -127,7 +128,7 @@ class Membership:
         one that waits for an answer. Its twin is in the group then, until its session is over. A
         process that has our name stays. Raises Fenced if it does, Unavailable while that is open.
         """
-        if self._abandoned:  # the other member of our name is the client that we abandon
+        if self.is_abandoned:  # the other member of our name is the client that we abandon
             return
         if not self._instance_id or self._instance_id not in self._instance_ids():
             return
@@ -162,9 +163,9 @@ class Membership:
     def renew(self) -> None:
         """Take a new client in the place of one that was shut out or abandoned."""
         log.warning("joining the group %s anew", self._group_id)
-        if not self._abandoned:
+        if not self.is_abandoned:
             self.client.close()
-        self._shut_out, self._abandoned = None, False
+        self._shut_out, self.is_abandoned = None, False
         self.client = self._make_client(Consumer, self.config | login_options(self._settings))
         self.login = Login(self._settings, self.client, self._clock)
 
