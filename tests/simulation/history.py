@@ -220,14 +220,12 @@ class _History:
         place.process, place.stop = process, StopEvent(process)
         self.world.say(process.name, "starts")
         thread = process.thread(partial(self._work, place, process, place.stop), "main")
+        process.on_death = partial(self._died, place)
         thread.start()
-        self._watch(place, process)
 
-    def _watch(self, place: _Place, process: Process) -> None:
-        """Start another when the process has ended."""
-        if process.alive:
-            self.world.after(0.1, partial(self._watch, place, process))
-        elif place.gone_for < 1000.0 or place.number == 0:
+    def _died(self, place: _Place) -> None:
+        """Start another."""
+        if place.gone_for < 1000.0 or place.number == 0:
             wait = min(place.gone_for, 3.0) or self._times.choice((0.0, 0.5, 3.0))
             place.gone_for = 0.0
             self.world.after(wait, partial(self._start, place))
