@@ -43,9 +43,13 @@ class Collector:
     _unlogged: list[Message] = field(default_factory=list)
     _flushed_at: float | None = None
 
+    def __post_init__(self) -> None:
+        self.consumer.on_removed = self._forget
+
     def step(self) -> None:
         """Poll once; flush if `flush_seconds` have passed or FLUSH_MESSAGES are read."""
-        self._unlogged += self.until_available(self.consumer.poll, FLUSH_MESSAGES, POLL_SECONDS)
+        messages = self.until_available(self.consumer.poll, FLUSH_MESSAGES, POLL_SECONDS)
+        self._unlogged += messages  # not sooner: the poll may replace the list
         if self._flushed_at is None:
             self._flushed_at = self.clock()
         HEARTBEAT.beat()
@@ -75,6 +79,14 @@ class Collector:
             except CommitRefused as refused:  # harmless: reading resumes after the files
                 log.warning("%s", refused)
         self._unlogged = []
+
+    def _forget(self, partitions: set[int]) -> None:
+        """These are not ours any more: whoever has them reads on after the log.
+
+        What we have read of them is not logged. If they come back we do not read on where we were,
+        and a file that spans what others have logged in between would cover their files.
+        """
+        self._unlogged = [m for m in self._unlogged if m.partition not in partitions]
 
     def starts(self, retained: Mapping[int, range], partitions: Sequence[int]) -> dict[int, int]:
         """See `start_offsets`; first checks whether the topic was recreated. Raises Unavailable."""

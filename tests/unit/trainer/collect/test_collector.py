@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,11 @@ class Topic:
         self.logged_at_commit: list[int] = []
         self.id = "a"
         self.read_anew_of: list[str] = []
+        self.within_poll: Callable[[], object] = lambda: None
+        self.on_removed: Callable[[set[int]], None]
 
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
+        self.within_poll()
         return self.polls.pop(0) if self.polls else []
 
     def topic_id(self) -> str:
@@ -176,3 +180,30 @@ def test_a_topic_made_anew_is_noticed_when_partitions_are_assigned(event_log: Ev
     assert topic.read_anew_of == ["b"], "of the partitions that stay, too"
     ours.flush()
     assert event_log.count() == 0
+
+
+def test_the_same_within_a_poll(event_log: EventLog) -> None:
+    topic = Topic([click(0, 7)], [])
+    ours = collector(topic, event_log, [0.0])
+    ours.starts({}, [0])
+    ours.step()
+    topic.id = "b"
+    topic.within_poll = lambda: ours.starts({0: range(3)}, [0])
+    ours.step()
+    ours.flush()
+    assert event_log.count() == 0
+
+
+def test_what_was_read_of_partitions_that_went_is_left_to_others(event_log: EventLog) -> None:
+    """Else, when they come back, a file would span, and hide, those that others have written."""
+    topic = Topic([click(0, 5), click(1, 3)], [], [click(0, 7)])
+    ours = collector(topic, event_log, [0.0])
+    ours.starts({}, [0, 1])
+    ours.step()
+    topic.within_poll = lambda: topic.on_removed({0})
+    ours.step()
+    topic.within_poll = lambda: None
+    event_log.append(0, 5, 6, [("e0-5", "u", "i", 5), ("e0-6", "u", "i", 6)])
+    ours.step()
+    ours.flush()
+    assert event_log.read()["event_id"].tolist() == ["e0-5", "e0-6", "e0-7", "e1-3"]
