@@ -17,6 +17,7 @@ from typing import Any
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    OFFSET_STORED,
     Consumer,
     KafkaError,
     KafkaException,
@@ -324,10 +325,10 @@ class ClickConsumer:
             raise unavailable(self._settings, error) from None
         for place in places:
             offset = place.offset if place.offset >= 0 else OFFSET_BEGINNING
-            # Not being read yet: then reading begins at the committed offset anyway.
+            # Not being read: then reading begins at the committed offset, or is begun by `_place`.
             with contextlib.suppress(KafkaException):
                 self._consumer.seek(TopicPartition(self.topic, place.partition, offset))
-            self._positions.forget([place.partition])
+            self._positions.go_back(place.partition)
 
     def _place(self) -> None:
         """Begin where reading should go on, in partitions where it does not by itself.
@@ -374,9 +375,13 @@ class ClickConsumer:
         if self._incremental:
             self._consumer.incremental_unassign(self._places(starts))
             self._consumer.incremental_assign(self._places(starts))
-        else:  # by client_config the group rebalances eagerly: this is for all of them
-            others = [TopicPartition(self.topic, p) for p in self.assignment - starts.keys()]
-            self._consumer.assign([*self._consumer.position(others), *self._places(starts)])
+        else:
+            # By client_config the group rebalances eagerly: this is for all of them. The client's
+            # position() would not do: it has none until it has given out a message.
+            others = self.assignment - starts.keys()
+            known = {p: self._positions.next_of(p) for p in others}
+            places = {p: OFFSET_STORED if o is None else o for p, o in known.items()}
+            self._consumer.assign(self._places({**places, **starts}))
 
     def group_metadata(self) -> Any:
         """What a transaction shows the group: it takes no offsets from former members (KIP-447)."""

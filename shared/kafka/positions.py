@@ -43,6 +43,10 @@ class Positions:
             self._next.pop(partition, None)
             self.unplaced.discard(partition)
 
+    def go_back(self, partition: int) -> None:
+        """It is what is committed that counts, and no more what was read."""
+        self._next.pop(partition, None)
+
     def restart(self, partitions: Iterable[int]) -> None:
         """The offsets of these are those of another topic now."""
         self._next.clear()
