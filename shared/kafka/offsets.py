@@ -15,6 +15,7 @@ from nextclick.shared.kafka.client import (
     REQUEST_SECONDS,
     SEE,
     WITHOUT_GROUP,
+    MakeClient,
     Permission,
     client_config,
     failed,
@@ -40,10 +41,13 @@ _FIRST_TRY_SECONDS = 1.0
 """So soon we look whether an answer that does not come was refused."""
 
 
-def offsets_held(settings: KafkaSettings, topic: str) -> dict[int, range]:
+def offsets_held(
+    settings: KafkaSettings, topic: str, make_client: MakeClient = make_client
+) -> dict[int, range]:
     """The offsets that each partition of a topic holds now.
 
-    Raises Unavailable if Kafka does not answer or has no such topic.
+    `make_client` makes the client. Raises Unavailable if Kafka does not answer or has no such
+    topic.
     """
     consumer = make_client(Consumer, {**WITHOUT_GROUP, **client_config(settings)})
     try:
