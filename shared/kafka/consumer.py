@@ -165,6 +165,10 @@ class ClickConsumer:
         """By partition of ours, the newest offset that Kafka has confirmed to us."""
         self.committing = False
         """A commit is under way."""
+        self._commits_unheard = 0
+        """Asynchronous ones whose outcome a poll has not served yet."""
+        self._commits_void = 0
+        """So many of them, the oldest, are of a topic that is no more."""
         self._overtaken: dict[int, int] = {}
         """Offsets to commit again: the client has repeated an older commit after them."""
         config = {
@@ -173,7 +177,7 @@ class ClickConsumer:
             # Where reading goes on when offsets are gone is for us to say: what they held is lost.
             "auto.offset.reset": "error",
             "enable.partition.eof": bulk,
-            "on_commit": self._on_commit,
+            "on_commit": self._on_commit_ended,
             "error_cb": self._on_error,
             "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
             **({"group.instance.id": instance_id} if instance_id else {}),
@@ -255,6 +259,7 @@ class ClickConsumer:
         self.on_removed(set(self.assignment))
         self.committed.clear()
         self._overtaken.clear()
+        self._commits_void = self._commits_unheard
         self.read_to_end.clear()
         self._positions.restart(self.assignment)
         self._made_anew = True
@@ -270,6 +275,7 @@ class ClickConsumer:
             self._on_commit(error.args[0], self._places(offsets))
         else:
             self.committing = True
+            self._commits_unheard += 1
 
     def commit_now(self, offsets: Mapping[int, int]) -> None:
         """Commit the offset that comes next in each partition and wait for it.
@@ -456,7 +462,17 @@ class ClickConsumer:
         self._remove(set(self.assignment))
         self._consumer.close()
         self._shut_out, self.committing, self._subscribed = None, False, False
+        self._commits_unheard = self._commits_void = 0
         self._consumer = self._make_client(Consumer, self._config)
+
+    def _on_commit_ended(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        """Outcomes come in the order of the commits."""
+        self._commits_unheard -= 1
+        if self._commits_void:
+            self._commits_void -= 1
+            self.committing = False
+        else:
+            self._on_commit(error, places)
 
     def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
         self.committing = False
