@@ -126,7 +126,7 @@ def _run_rank_zero(
         kafka,
         topic,
         trainer.group_id,
-        seek=lambda partitions: collector.starts(offsets_held(kafka, topic), partitions),
+        seek=lambda partitions: collector.starts(lambda: offsets_held(kafka, topic), partitions),
         instance_id=trainer.instance_id,
         bulk=True,
     )

@@ -135,7 +135,7 @@ class Programs:
             topic,
             "trainer",
             seek=lambda partitions: collector.starts(
-                offsets_held(settings, topic, make_client), partitions
+                lambda: offsets_held(settings, topic, make_client), partitions
             ),
             instance_id=instance,
             bulk=True,

@@ -88,7 +88,9 @@ class Collector:
         """
         self._unlogged = [m for m in self._unlogged if m.partition not in partitions]
 
-    def starts(self, retained: Mapping[int, range], partitions: Sequence[int]) -> dict[int, int]:
+    def starts(
+        self, retained: Callable[[], Mapping[int, range]], partitions: Sequence[int]
+    ) -> dict[int, int]:
         """See `start_offsets`; first checks whether the topic was recreated. Raises Unavailable."""
         if self._topic_changed():
             self.consumer.read_anew()
@@ -135,19 +137,20 @@ def catch_up(collector: Collector, stop: threading.Event) -> None:
 
 
 def start_offsets(
-    event_log: EventLog, retained: Mapping[int, range], partitions: Sequence[int]
+    event_log: EventLog, retained: Callable[[], Mapping[int, range]], partitions: Sequence[int]
 ) -> dict[int, int]:
     """Partition → offset to resume at: the one after the newest in the log.
 
-    retained: the offsets that the topic has. Raises ConfigurationError if the log is ahead of them:
-    it was written from another topic, or Kafka has lost messages.
+    retained: asks for the offsets that the topic has. Raises ConfigurationError if the log is ahead
+    of them: it was written from another topic, or Kafka has lost messages.
     """
+    logged = {partition: event_log.next_offset(partition) for partition in partitions}
+    held = retained()  # later than the log, which another trainer may write meanwhile
     starts = {}
-    for partition in partitions:
-        offset = event_log.next_offset(partition)
+    for partition, offset in logged.items():
         if offset is None:
-            starts[partition] = retained.get(partition, range(0)).start
-        elif offset > (end := retained.get(partition, range(0)).stop):
+            starts[partition] = held.get(partition, range(0)).start
+        elif offset > (end := held.get(partition, range(0)).stop):
             raise ConfigurationError(
                 f"the event log {event_log.folder} is ahead of the topic (partition {partition}: "
                 f"{offset} > {end}), so it was written from another topic; "
