@@ -382,6 +382,11 @@ def forget_what_is_not_read(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Positions, "go_back", lambda self, partition: self.forget([partition]))
 
 
+def take_commits_of_a_former_topic(patch: pytest.MonkeyPatch) -> None:
+    """As it was: what was committed of a topic that is no more counts for the one of its name."""
+    patch.setattr(ClickConsumer, "_on_commit_ended", ClickConsumer._on_commit)
+
+
 def read_on_from_the_clients_position(patch: pytest.MonkeyPatch) -> None:
     """As it was: with eager assignment, the client is asked where the other partitions are."""
 
@@ -461,6 +466,9 @@ MUTATIONS = [
     ),
     Mutation(
         "going back forgets what is not read", EXACTLY_ONCE, forget_what_is_not_read, made_anew
+    ),
+    Mutation(
+        "takes commits of a former topic", AT_LEAST_ONCE, take_commits_of_a_former_topic, made_anew
     ),
     Mutation("added partitions found late", AT_LEAST_ONCE, partitions_found_late, added),
     Mutation("commit ahead of acknowledgement", AT_LEAST_ONCE, commit_ahead_of_acknowledgement),

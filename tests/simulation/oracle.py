@@ -18,7 +18,8 @@ What some faults cost is part of the promise, and no more than that may be missi
   counted.
 - Clicks of a topic that was deleted need not be answered.
 - Users whose keys Redis has dropped begin anew: their histories hold all that they clicked since,
-  and of what they clicked before perhaps something.
+  and of what they clicked before perhaps something. What they clicked before and was not committed
+  then may stay unanswered, if a worker dies meanwhile: a known fault, see docs/guarantees.md.
 """
 
 from __future__ import annotations
@@ -144,6 +145,10 @@ class Oracle:
     def dropped(self, user: str) -> None:
         """Redis knows nothing of a user any more."""
         self._dropped[user].append(_Dropped(len(self._sequences[user]), set(self._answered)))
+        for event, _ in self._sequences[user]:
+            where = self._where[event]
+            if where.offset >= self._committed.get(where.partition, 0):
+                self._removed.add(event)
 
     def submitted(self, versions: Iterable[str]) -> None:
         """A worker has scored a batch; the versions of the models that its answers name."""
