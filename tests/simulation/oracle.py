@@ -222,10 +222,36 @@ class Oracle:
                 or all(self._is_lost(event) for event, _ in sequence[first : index + 1])
             ):
                 return
+        if self._dropped[where.user] and self._is_of_someone_dropped(
+            answer, sequence, where, first
+        ):
+            return
         whole = [item for _, item in sequence[: where.nth + 1]][-HISTORY_LENGTH:]
         self.violations.append(
             f"{answer.event_id} has the history {answer.history}, not {whole}"
             + (f"; to begin after click {first} would do" if first else "")
+        )
+
+    def _is_of_someone_dropped(
+        self,
+        answer: Recommendation,
+        sequence: Sequence[tuple[str, str]],
+        where: _Where,
+        first: int,
+    ) -> bool:
+        """Whether at least the right items are there.
+
+        What was not committed when the key was dropped may come after what was appended since, in
+        the same way in which it may stay unanswered.
+        """
+        before = {item for _, item in sequence[: where.nth]}
+        must = {item for event, item in sequence[first : where.nth] if not self._is_lost(event)}
+        *history, last = answer.history
+        late = {item for event, item in sequence if event in self._removed}
+        return (
+            last == sequence[where.nth][1]
+            and set(history) <= before | late
+            and (len(history) == HISTORY_LENGTH - 1 or must <= set(history))
         )
 
     def _is_lost(self, event: str) -> bool:

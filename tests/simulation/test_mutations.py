@@ -9,7 +9,6 @@ from tests.simulation.mutations import MUTATIONS, SEEDS, Mutation, find
 RARE = {
     "a late commit ends the worker",
     "rewinds to what is remembered",
-    "counts what was committed before an abort",
     "answers from revoked partitions",
     "replay depth too small",
     "reads on from the client's position",
