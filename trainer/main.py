@@ -136,7 +136,9 @@ def _run_rank_zero(
         kafka,
         topic,
         trainer.group_id,
-        seek=lambda partitions: collector.starts(retained_offsets(kafka, topic), partitions),
+        seek=lambda partitions: collector.starts(
+            lambda: retained_offsets(kafka, topic), partitions
+        ),
         instance_id=trainer.instance_id,
         bulk=True,
     )

@@ -49,6 +49,10 @@ class Commits:
         """By partition of ours, the newest offset that Kafka has confirmed to us."""
         self.committing = False
         """A commit is under way."""
+        self._unheard = 0
+        """Those that `begin` began and whose outcome `heard` has not been told."""
+        self._void = 0
+        """So many of them, the oldest, are of a topic that is no more."""
         self._overtaken: dict[int, int] = {}
         """Offsets to commit again: the client has repeated an older commit after them."""
         self._call: BackgroundCall | None = None
@@ -70,6 +74,12 @@ class Commits:
         """What was committed until now were offsets of another topic."""
         self.committed.clear()
         self._overtaken.clear()
+        self._void = self._unheard
+
+    def restart(self) -> None:
+        """The client is another one: it knows of no commits."""
+        self.committing = False
+        self._unheard = self._void = 0
 
     def begin(self, offsets: Mapping[int, int]) -> None:
         """Begin to commit offsets; a later `poll` of the client ends it.
@@ -80,11 +90,21 @@ class Commits:
         try:
             self._membership.client.commit(offsets=places, asynchronous=True)
         except KafkaException as error:  # not even begun
-            self.ended(error.args[0], places)
+            self._ended(error.args[0], places)
         else:
             self.committing = True
+            self._unheard += 1
 
-    def ended(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+    def heard(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        """A poll tells how a commit ended. Outcomes come in the order of the commits."""
+        self._unheard -= 1
+        if self._void:
+            self._void -= 1
+            self.committing = False
+        else:
+            self._ended(error, places)
+
+    def _ended(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
         """A commit has ended, all of it with an error or each place with its own or none."""
         self.committing = False
         for place in places:

@@ -22,6 +22,7 @@ from typing import Any
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    OFFSET_STORED,
     Consumer,
     KafkaError,
     KafkaException,
@@ -269,7 +270,8 @@ class ClickConsumer:
         self.on_lost()
         self._remove(set(self.assignment))
         self._membership.renew()
-        self._commits.committing, self._subscribed = False, False
+        self._commits.restart()
+        self._subscribed = False
 
     def close(self) -> None:
         """Leave the group at once, so that others take over without waiting for a timeout."""
@@ -326,9 +328,14 @@ class ClickConsumer:
         if self._membership.is_cooperative:
             self._client.incremental_unassign(places)
             self._client.incremental_assign(places)
-        else:  # by client_config the group rebalances eagerly: this is for all of them
-            others = [TopicPartition(self.topic, p) for p in self.assignment - starts.keys()]
-            self._client.assign([*self._client.position(others), *places])
+        else:
+            # By client_config the group rebalances eagerly: this is for all of them. The client's
+            # position() would not do: it has none until it has given out a message.
+            for partition in self.assignment - starts.keys():
+                known = self._positions.next_of(partition)
+                offset = OFFSET_STORED if known is None else known
+                places.append(TopicPartition(self.topic, partition, offset))
+            self._client.assign(places)
 
     def seek_to_committed(self) -> None:
         """Read on from what is committed of our partitions: asked from Kafka, not remembered.
@@ -343,10 +350,10 @@ class ClickConsumer:
             raise unavailable(self._settings, error) from None
         for partition, offset in committed.items():
             start = OFFSET_BEGINNING if offset is None else offset
-            # Not being read yet: then reading begins at the committed offset anyway.
+            # Not being read: then reading begins at the committed offset, or is begun by `_place`.
             with contextlib.suppress(KafkaException):
                 self._client.seek(TopicPartition(self.topic, partition, start))
-            self._positions.forget([partition])
+            self._positions.go_back(partition)
 
     def topic_id(self) -> str:
         """What tells the topic from others that had or will have its name; may be empty.
@@ -388,7 +395,7 @@ class ClickConsumer:
         self._commits.commit_now(offsets, in_callback=self._within_callback)
 
     def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
-        self._commits.ended(error, places)
+        self._commits.heard(error, places)
 
     @property
     def committing(self) -> bool:

@@ -15,6 +15,7 @@ from nextclick.shared.kafka.client import (
     MISCONFIGURED_WITHOUT_GROUP,
     REQUEST_SECONDS,
     WITHOUT_GROUP,
+    MakeClient,
     Permission,
     client_config,
     failed,
@@ -41,10 +42,13 @@ _FIRST_TRY_SECONDS = 1.0
 """Time-out of the first try, after which `poll` is asked whether the request was refused."""
 
 
-def retained_offsets(settings: KafkaSettings, topic: str) -> dict[int, range]:
+def retained_offsets(
+    settings: KafkaSettings, topic: str, make_client: MakeClient = make_client
+) -> dict[int, range]:
     """Partition of a topic → offsets that it retains now.
 
-    Raises Unavailable if Kafka does not answer or has no such topic.
+    `make_client` makes the client. Raises Unavailable if Kafka does not answer or has no such
+    topic.
     """
     consumer = make_client(Consumer, {**WITHOUT_GROUP, **client_config(settings)})
     try:

@@ -44,6 +44,10 @@ class Positions:
             self._next.pop(partition, None)
             self.unplaced.discard(partition)
 
+    def go_back(self, partition: int) -> None:
+        """It is what is committed that counts, and no more what was read."""
+        self._next.pop(partition, None)
+
     def restart(self, partitions: Iterable[int]) -> None:
         """Forget all positions, because the topic was recreated; these partitions need a start."""
         self._next.clear()

@@ -1,7 +1,7 @@
 """Deterministic simulation: one seed is one history of workers, Kafka, Redis and what befalls them.
 
 The real `Worker`, `AtLeastOnce`, `ExactlyOnce`, `ClickConsumer`, `Publisher`,
-`TransactionalPublisher` and `RedisSessions` run. What is simulated lies below them:
+`TransactionalPublisher`, `RedisSessions` and `Collector` run. What is simulated lies below them:
 
     scheduler.py     time, processes and their threads: greenlets, one runs at a time
     faults.py        what befalls a history: all of it follows from the seed
@@ -12,10 +12,13 @@ The real `Worker`, `AtLeastOnce`, `ExactlyOnce`, `ClickConsumer`, `Publisher`,
     consumer.py      confluent_kafka.Consumer
     producer.py      confluent_kafka.Producer
     redis.py         a Redis that runs sessions.lua
+    event_log.py     an EventLog in memory
+    programs.py      what runs in a process: a worker, or a trainer that collects
     history.py       one seed from its beginning to the oracle's verdict
     oracle.py        what must hold
     shrink.py        fewer faults, fewer clicks, the same violation
     mutations.py     promises broken on purpose: each must be found
+    scripts.py       short histories, the same on the simulated Kafka and on a real one
 
 Threads are greenlets because the product's code blocks in the middle of its calls, in callbacks
 within callbacks: a greenlet can be left there and gone back to, at a thousandth of the price of a

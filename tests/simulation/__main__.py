@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from tests.simulation.faults import AT_LEAST_ONCE, EXACTLY_ONCE
+from tests.simulation.faults import SUBJECTS
 from tests.simulation.history import Result, run
 from tests.simulation.shrink import shrink
 
@@ -17,12 +17,12 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1.0, help="how long to go on")
     parser.add_argument("--seed", type=int, help="run this one alone, and tell all about it")
     parser.add_argument("--first", type=int, default=0, help="the seed to begin with")
-    parser.add_argument("--guarantee", choices=(AT_LEAST_ONCE, EXACTLY_ONCE))
+    parser.add_argument("--guarantee", choices=SUBJECTS)
     parser.add_argument("--only", help="with these of its faults only: numbers, or none")
     parser.add_argument("--clicks", type=int, help="with its first clicks only")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at a failure")
     given = parser.parse_args()
-    guarantees = (given.guarantee,) if given.guarantee else (AT_LEAST_ONCE, EXACTLY_ONCE)
+    guarantees = (given.guarantee,) if given.guarantee else SUBJECTS
     if given.seed is not None:
         only = None
         if given.only is not None:
@@ -58,10 +58,11 @@ def report(result: Result) -> str:
     violations = "\n".join(f"VIOLATED: {text}" for text in result.violations) or "all is well"
     return "\n".join(
         [
-            f"seed {drawn.seed}, {drawn.guarantee}: {drawn.workers} workers "
-            f"({'static' if drawn.static else 'dynamic'}), {drawn.partitions} partitions of "
-            f"clicks, {drawn.answer_partitions} of answers, {len(drawn.clicks)} clicks of "
-            f"{drawn.users} users, batches of {drawn.max_batch}, latency up to {drawn.slowest} s",
+            f"seed {drawn.seed}, {drawn.guarantee}: {drawn.workers} processes "
+            f"({'static' if drawn.static else 'dynamic'}, {drawn.assignor}), "
+            f"{drawn.partitions} partitions of clicks, {drawn.answer_partitions} of answers, "
+            f"{len(drawn.clicks)} clicks of {drawn.users} users, batches of {drawn.max_batch}, "
+            f"latency up to {drawn.slowest} s",
             *result.trace,
             violations,
         ]

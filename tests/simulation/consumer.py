@@ -18,6 +18,14 @@ Rules of the model, and where they come from:
   is open over it (KIP-447). Where there is none, and auto.offset.reset is `error`, it stops with
   _AUTO_OFFSET_RESET. `seek` fails before it has begun and after it has stopped (librdkafka,
   rd_kafka_toppar_seek).
+  Where the committed offset, or the one that comes next, is not there any more it does the same.
+- Eager rebalancing (`range`, KIP-62): a member gives up all it has before it joins a round.
+- A static member that was away while partitions were added finds them there, and does not ask
+  anybody to share them out: they are nobody's until the group rebalances.
+- Partitions that are added, and topics that are deleted, are noticed with the next refresh of the
+  metadata (topic.metadata.refresh.interval.ms); then a member joins a round (librdkafka).
+- A topic that was made anew between two refreshes is the old one to a member: it reads on where it
+  was (seen with librdkafka 2.16).
 - Who is fenced as a static member has failed for good: _FATAL (seen: finding K2).
 - A member that does not poll for max.poll.interval.ms leaves (KIP-62).
 - `close` leaves the group, unless the member is static (KIP-345).
@@ -33,6 +41,8 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    OFFSET_INVALID,
+    TIMESTAMP_NOT_AVAILABLE,
     ConsumerGroupState,
     KafkaError,
     KafkaException,
@@ -43,9 +53,16 @@ from confluent_kafka import (
 from greenlet import getcurrent
 
 from tests.simulation.cluster import Cluster
-from tests.simulation.group import Description, GroupMetadata, Joined, Synced, cooperative_sticky
-from tests.simulation.log import Record
-from tests.simulation.network import BROKEN, RETRY_SECONDS, Connection, TimedOut
+from tests.simulation.group import (
+    Description,
+    GroupMetadata,
+    Joined,
+    Synced,
+    cooperative_sticky,
+    range_assignor,
+)
+from tests.simulation.log import Partition, Record
+from tests.simulation.network import BROKEN, RETRY_SECONDS, Connection, Reply, TimedOut
 from tests.simulation.scheduler import Process, Signal
 
 OnPartitions = Callable[["Consumer", list[TopicPartition]], None]
@@ -53,10 +70,13 @@ OnPartitions = Callable[["Consumer", list[TopicPartition]], None]
 REBALANCE_IN_PROGRESS = int(KafkaError.REBALANCE_IN_PROGRESS)
 UNKNOWN_MEMBER_ID = int(KafkaError.UNKNOWN_MEMBER_ID)
 ILLEGAL_GENERATION = int(KafkaError.ILLEGAL_GENERATION)
+UNKNOWN_TOPIC = -1
+"""In the place of a topic's id."""
 FENCED_INSTANCE_ID = int(KafkaError.FENCED_INSTANCE_ID)
 
 JOINING, SYNCING, CALLING, STEADY = "joining", "syncing", "calling back", "steady"
-MAX_POLL_SECONDS = 300.0
+MAX_POLL_MS = 300_000
+METADATA_REFRESH_MS = 300_000
 CLOSE_SECONDS = 5.0
 
 
@@ -91,7 +111,7 @@ class ReadMessage:
         return list(self._record.headers)
 
     def timestamp(self) -> tuple[int, int]:
-        return 1, 0
+        return TIMESTAMP_NOT_AVAILABLE, 0
 
 
 class Admin:
@@ -99,6 +119,7 @@ class Admin:
 
     def __init__(self, process: Process, cluster: Cluster) -> None:
         self._process = process
+        self._cluster = cluster
         self._group = cluster.group
         self._topics = cluster.topics
         self._connection = Connection(process, cluster.server, "admin")
@@ -106,14 +127,18 @@ class Admin:
     def describe_topics(
         self, topics: TopicCollection, request_timeout: float
     ) -> dict[str, _TopicDescription]:
-        """Metadata of topics. None is ever made anew here."""
-        described = {
-            name: _TopicDescription(self._process, self._topics[name], request_timeout)
-            for name in topics.topic_names
-        }
-        for future in described.values():
-            self._connection.send("describe topic", lambda reply: reply(0), future.answered)
+        """Metadata of topics."""
+        described = {}
+        for name in topics.topic_names:
+            future = described[name] = _TopicDescription(self._process, request_timeout)
+            self._connection.send(
+                "describe topic", partial(self._describe_topic, name), future.answered
+            )
         return described
+
+    def _describe_topic(self, name: str, reply: Reply) -> None:
+        found = name in self._topics
+        reply((self._cluster.ids[name], self._topics[name]) if found else UNKNOWN_TOPIC)
 
     def describe_consumer_groups(
         self, names: Sequence[str], request_timeout: float
@@ -136,10 +161,8 @@ class _PartitionDescription(NamedTuple):
 class _TopicDescription:
     """A future, and what it holds."""
 
-    topic_id = Uuid(1, 1)
-
-    def __init__(self, process: Process, partitions: int, timeout: float) -> None:
-        self.partitions = [_PartitionDescription(number) for number in range(partitions)]
+    def __init__(self, process: Process, timeout: float) -> None:
+        self.partitions: list[_PartitionDescription] = []
         self._world = process.world
         self._came = Signal(process)
         self._deadline = process.world.now + timeout
@@ -155,9 +178,24 @@ class _TopicDescription:
     def result(self) -> _TopicDescription:
         while not self.done():
             self._came.wait(self._deadline - self._world.now)
-        if self._answer != 0:
+        if self._answer == UNKNOWN_TOPIC:
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+        if not isinstance(self._answer, tuple):
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        number, count = self._answer
+        self.topic_id = Uuid(1, number)
+        self.partitions = [_PartitionDescription(partition) for partition in range(count)]
         return self
+
+
+class _TopicMetadata:
+    def __init__(self, count: int | None) -> None:
+        self.partitions = dict.fromkeys(range(count or 0))
+        self.error = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART) if count is None else None
+
+
+class _Metadata(NamedTuple):
+    topics: dict[str, _TopicMetadata]
 
 
 class _DescribedAssignment(NamedTuple):
@@ -198,13 +236,21 @@ class _Reading:
     def __init__(self, partition: int) -> None:
         self.partition = partition
         self.next: int | None = None
-        """None: the committed offset is being asked for."""
+        """None: the committed offset is being asked for, or reading has stopped."""
+        self.position = OFFSET_INVALID
+        """Comes after the newest message that was given out."""
+        self.told_end_at = -1
 
 
 class _Read(NamedTuple):
     reading: _Reading
     offset: int
     record: Record
+
+
+class _End(NamedTuple):
+    reading: _Reading
+    offset: int
 
 
 class _Revoke(NamedTuple):
@@ -226,24 +272,34 @@ class _Committed(NamedTuple):
     places: list[TopicPartition]
 
 
-_Item = _Read | _NoOffset | _Revoke | _Assign | _Committed | KafkaError
+_Item = _Read | _End | _NoOffset | _Revoke | _Assign | _Committed | KafkaError
 
 
 class Consumer:
     """A client of one process."""
 
     def __init__(self, process: Process, cluster: Cluster, config: dict[str, Any]) -> None:
-        assert "cooperative" in config["partition.assignment.strategy"], "the only one here"
+        strategy = config.get("partition.assignment.strategy", "range")
+        self._incremental = strategy == "cooperative-sticky"
+        self._assignor = cooperative_sticky if self._incremental else range_assignor
         self._process = process
         self._world = process.world
         self._cluster = cluster
         self._faults = cluster.server.faults
         self._instance: str = config.get("group.instance.id", "")
-        self._session_seconds = config["session.timeout.ms"] / 1000
-        self._heartbeat_seconds = config["heartbeat.interval.ms"] / 1000
-        self._stops_without_offset = config["auto.offset.reset"] == "error"
-        self._on_commit = config["on_commit"]
+        self._session_seconds = config.get("session.timeout.ms", 45_000) / 1000
+        self._heartbeat_seconds = config.get("heartbeat.interval.ms", 3000) / 1000
+        self._max_poll_seconds = config.get("max.poll.interval.ms", MAX_POLL_MS) / 1000
+        refresh_ms = config.get("topic.metadata.refresh.interval.ms", METADATA_REFRESH_MS)
+        self._refresh_seconds = refresh_ms / 1000
+        self._without_offset: str = config.get("auto.offset.reset", "latest")
+        self._tells_end: bool = config.get("enable.partition.eof", False)
+        self._committed_only = config.get("isolation.level") != "read_uncommitted"
+        self._on_commit = config.get("on_commit")
         self._topic = ""
+        self._subscribed = self._failed = False
+        self._topic = ""
+        self._subscribed = False
         self._queue: deque[_Item] = deque()
         self._news = Signal(process)
         self._coordinator = Connection(process, cluster.server, "group")
@@ -291,8 +347,12 @@ class Consumer:
     ) -> None:
         """Begin to join the group."""
         (self._topic,) = topics
+        self._subscribed = True
         self._on_assign, self._on_revoke, self._on_lost = on_assign, on_revoke, on_lost
         self._polled = self._world.now
+        self._partition_count = self._cluster.topics.get(self._topic, 0)
+        """As the metadata say that we have."""
+        self._refresh_at = self._world.now + self._refresh_seconds
         self._join()
         self._world.after(self._heartbeat_seconds, self._tick, self._process)
 
@@ -345,10 +405,10 @@ class Consumer:
         """OffsetFetch, of what is stable."""
         with self._exclusive():
             deadline = self._world.now + timeout
-            return [self._committed_of(place.partition, deadline) for place in places]
+            return [self._committed_of(place, deadline) for place in places]
 
-    def _committed_of(self, partition: int, deadline: float) -> TopicPartition:
-        group = self._cluster.group
+    def _committed_of(self, place: TopicPartition, deadline: float) -> TopicPartition:
+        group, partition = self._cluster.group, place.partition
         while True:
             try:
                 offset = self._coordinator.request(
@@ -359,7 +419,7 @@ class Consumer:
             except TimedOut:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
             if offset is not None:
-                return TopicPartition(self._topic, partition, offset)
+                return TopicPartition(place.topic, partition, offset)
             if self._world.now + RETRY_SECONDS >= deadline:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
             self._process.sleep(RETRY_SECONDS)
@@ -369,11 +429,11 @@ class Consumer:
         with self._exclusive():
             self._faults.at_point(self._process, "seek")
             reading = self._readings.get(place.partition)
-            if reading is None or reading.next is None:
+            if reading is None:
+                raise KafkaException(KafkaError(KafkaError._UNKNOWN_PARTITION))
+            if reading.next is None:
                 raise KafkaException(KafkaError(KafkaError._STATE))
-            fresh = self._readings[place.partition] = _Reading(place.partition)
-            fresh.next = 0 if place.offset == OFFSET_BEGINNING else place.offset
-            self._fetch(fresh)
+            self._read_from(place)
 
     def consumer_group_metadata(self) -> GroupMetadata:
         """Who we are in the group now."""
@@ -385,12 +445,36 @@ class Consumer:
         with self._exclusive():
             self._assigned_by_callback = True
             for place in partitions:
-                reading = self._readings[place.partition] = _Reading(place.partition)
-                if place.offset >= 0:
-                    reading.next = place.offset
-                    self._fetch(reading)
-                else:
-                    self._begin_at_committed(reading)
+                self._read_from(place)
+
+    def assign(self, partitions: Sequence[TopicPartition]) -> None:
+        """Begin to read these, and no others."""
+        with self._exclusive():
+            self._assigned_by_callback = True
+            self._readings.clear()
+            for place in partitions:
+                self._topic = place.topic
+                self._read_from(place)
+
+    def _read_from(self, place: TopicPartition) -> None:
+        reading = self._readings[place.partition] = _Reading(place.partition)
+        if place.offset >= 0 or place.offset == OFFSET_BEGINNING:
+            log = self._cluster.partitions.get((self._topic, place.partition))
+            first = log.start if log is not None else 0
+            reading.next = place.offset if place.offset >= 0 else first
+            self._fetch(reading)
+        else:
+            self._begin_at_committed(reading)
+
+    def position(self, places: Sequence[TopicPartition]) -> list[TopicPartition]:
+        """After the newest message of each that was given out."""
+        with self._exclusive():
+            return [
+                TopicPartition(
+                    place.topic, place.partition, self._readings[place.partition].position
+                )
+                for place in places
+            ]
 
     def incremental_unassign(self, partitions: Sequence[TopicPartition]) -> None:
         """Read these no more."""
@@ -399,22 +483,39 @@ class Consumer:
                 self._readings.pop(place.partition, None)
 
     def get_watermark_offsets(self, place: TopicPartition, timeout: float) -> tuple[int, int]:
-        """ListOffsets: nothing is ever removed here."""
+        """ListOffsets."""
+
+        def list_offsets(reply: Reply) -> None:
+            log = self._cluster.partitions.get((place.topic, place.partition))
+            if log is None or log.led_from > self._world.now:
+                reply(BROKEN)  # as good as: it is asked for again
+            else:
+                reply((log.start, len(log.records)))
+
         with self._exclusive():
-            log = self._cluster.partitions[place.topic, place.partition]
             try:
-                end = self._data.request(
-                    "list offsets", lambda reply: reply(len(log.records)), timeout
+                first, end = self._data.request("list offsets", list_offsets, timeout)
+            except TimedOut:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
+            return first, end
+
+    def list_topics(self, topic: str, timeout: float) -> _Metadata:
+        """Metadata of one topic."""
+        topics = self._cluster.topics
+        with self._exclusive():
+            try:
+                count = self._data.request(
+                    "metadata", lambda reply: reply(topics.get(topic)), timeout
                 )
             except TimedOut:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
-            return 0, end
+            return _Metadata({topic: _TopicMetadata(count)})
 
     def close(self) -> None:
         """Leave the group."""
         with self._exclusive():
             self._faults.at_point(self._process, "close")
-            if self._readings:
+            if self._readings and self._subscribed and not self._failed:
                 self._call(self._on_lost if self._lost else self._on_revoke, list(self._readings))
             self._readings.clear()
             self._closed = True
@@ -438,7 +539,14 @@ class Consumer:
             if isinstance(item, _Read):
                 partition = item.reading.partition
                 if self._readings.get(partition) is item.reading:
+                    item.reading.position = item.offset + 1
                     return ReadMessage(self._topic, partition, item.offset, item.record, None)
+            elif isinstance(item, _End):
+                partition = item.reading.partition
+                if self._readings.get(partition) is item.reading:
+                    error = KafkaError(KafkaError._PARTITION_EOF)
+                    nothing = Record(None, None)
+                    return ReadMessage(self._topic, partition, item.offset, nothing, error)
             elif isinstance(item, _NoOffset):
                 error = KafkaError(KafkaError._AUTO_OFFSET_RESET, "no previously committed offset")
                 partition = item.reading.partition
@@ -446,7 +554,8 @@ class Consumer:
                     return ReadMessage(self._topic, partition, -1, Record(None, None), error)
             elif isinstance(item, _Committed):
                 refusal = KafkaError(item.error) if item.error else None
-                self._on_commit(refusal, item.places)
+                if self._on_commit is not None:
+                    self._on_commit(refusal, item.places)
             elif isinstance(item, _Revoke):
                 self._serve_revoke(item)
             elif isinstance(item, _Assign):
@@ -486,12 +595,21 @@ class Consumer:
         self._assigned_by_callback = False
         self._call(self._on_assign, item.partitions)
         if not self._assigned_by_callback:
-            self.incremental_assign([TopicPartition(self._topic, p) for p in item.partitions])
+            assign = self.incremental_assign if self._incremental else self.assign
+            assign([TopicPartition(self._topic, p) for p in item.partitions])
         self._state = STEADY
         rejoin, self._rejoin_after_assign = self._rejoin_after_assign, False
         if self._lose_later:
             self._lose_rest()
         elif rejoin:
+            self._join()
+
+    def _rebalance(self) -> None:
+        """A round has begun, or has to: take part."""
+        if self._readings and not self._incremental:
+            self._state = CALLING
+            self._put(_Revoke((), (), all=True))
+        else:
             self._join()
 
     def _lose_rest(self) -> None:
@@ -540,8 +658,8 @@ class Consumer:
             self._heard = self._world.now
             assignment = None
             if answer.members is not None:
-                count = self._cluster.topics[self._topic]
-                assignment = cooperative_sticky(answer.members, count)
+                count = self._cluster.topics.get(self._topic, 0)
+                assignment = self._assignor(answer.members, count)
             self._sync(attempt, assignment)
 
     def _sync(self, attempt: int, assignment: Any) -> None:
@@ -591,7 +709,7 @@ class Consumer:
             self._join()
 
     def _fail(self) -> None:
-        self._closed = self._lost = True
+        self._closed = self._failed = self._lost = True
         self._member, self._generation = "", -1
         self._put(
             KafkaError(
@@ -602,14 +720,21 @@ class Consumer:
         )
 
     def _tick(self) -> None:
-        """Twice a second."""
+        """With each heartbeat."""
         if self._closed:
             return
         now = self._world.now
         self._world.after(self._heartbeat_seconds, self._tick, self._process)
         if self._state not in (STEADY, CALLING) or not self._member:
             return
-        if now - self._polled > MAX_POLL_SECONDS:
+        if now >= self._refresh_at and not self._cluster.server.down:
+            self._refresh_at = now + self._refresh_seconds
+            count = self._cluster.topics.get(self._topic, 0)
+            if count != self._partition_count and self._state == STEADY:
+                self._partition_count = count
+                self._rebalance()
+                return
+        if now - self._polled > self._max_poll_seconds:
             leave = partial(self._cluster.group.leave, self._member)
             self._coordinator.send("leave", lambda reply: reply(leave()), lambda answer: None)
             self._lose()
@@ -635,7 +760,7 @@ class Consumer:
         if answer in (0, REBALANCE_IN_PROGRESS):
             self._heard = self._world.now
         if answer == REBALANCE_IN_PROGRESS and self._state == STEADY:
-            self._join()
+            self._rebalance()
         elif answer == FENCED_INSTANCE_ID:
             self._fail()
         elif answer in (UNKNOWN_MEMBER_ID, ILLEGAL_GENERATION):
@@ -669,44 +794,74 @@ class Consumer:
                 return
             if answer is BROKEN or answer is None:
                 self._world.after(RETRY_SECONDS, ask, self._process)
-            elif answer < 0 and self._stops_without_offset:
-                self._put(_NoOffset(reading))
+            elif answer < 0:
+                self._reset(reading)
             else:
-                reading.next = max(answer, 0)
+                reading.next = answer
                 self._fetch(reading)
 
         ask()
 
+    def _reset(self, reading: _Reading) -> None:
+        """There is no such offset, or it has gone."""
+        log = self._cluster.partitions.get((self._topic, reading.partition))
+        if self._without_offset == "error" or log is None:
+            reading.next = None
+            self._put(_NoOffset(reading))
+        else:
+            earliest = self._without_offset in ("earliest", "beginning", "smallest")
+            reading.next = log.start if earliest else len(log.records)
+            self._fetch(reading)
+
     def _fetch(self, reading: _Reading) -> None:
-        log = self._cluster.partitions[self._topic, reading.partition]
         if self._readings.get(reading.partition) is not reading:
             return
+        again = partial(self._fetch, reading)
+        log = self._cluster.partitions.get((self._topic, reading.partition))
+        if log is None:
+            self._world.after(RETRY_SECONDS, again, self._process)
+            return
+        if log.led_from > self._world.now:
+            self._world.at(log.led_from + RETRY_SECONDS, again, self._process)
+            return
         assert reading.next is not None
-        if reading.next >= len(log.records):
-            log.when_longer.append(
-                lambda: self._world.at(
-                    self._world.now, partial(self._fetch, reading), self._process
-                )
-            )
+        if reading.next == self._end_of(log):
+            if self._tells_end and reading.told_end_at != reading.next:
+                reading.told_end_at = reading.next
+                self._put(_End(reading, reading.next))
+            log.when_longer.append(lambda: self._world.at(self._world.now, again, self._process))
         else:
             self._world.after(
                 2 * self._faults.latency(), partial(self._fetched, reading), self._process
             )
 
+    def _end_of(self, log: Partition) -> int:
+        if log.transactional and self._committed_only:
+            return log.stable_end()
+        return len(log.records)
+
     def _fetched(self, reading: _Reading) -> None:
         if self._readings.get(reading.partition) is not reading:
             return
-        if self._cluster.server.down:
-            self._world.after(RETRY_SECONDS, partial(self._fetch, reading), self._process)
-            return
+        log = self._cluster.partitions.get((self._topic, reading.partition))
         first = reading.next
         assert first is not None
-        records = self._cluster.partitions[self._topic, reading.partition].records
-        count = len(records) - first
+        if self._cluster.server.down or log is None or log.led_from > self._world.now:
+            self._world.after(RETRY_SECONDS, partial(self._fetch, reading), self._process)
+            return
+        count = self._end_of(log) - first
+        if count < 0 or first < log.start:
+            self._reset(reading)
+            return
         if count > 1 and self._faults.choose(4) == 0:
             count = 1 + self._faults.choose(count)
+        records = log.records
         for offset in range(first, first + count):
-            self._queue.append(_Read(reading, offset, records[offset]))
+            record = records[offset]
+            if record.marker is None and not (
+                log.transactional and self._committed_only and log.is_aborted(offset)
+            ):
+                self._queue.append(_Read(reading, offset, record))
         reading.next = first + count
         self._news.give()
         self._fetch(reading)

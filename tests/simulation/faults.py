@@ -8,7 +8,7 @@ of n alone, so that a history can be run again with some of its faults only.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from tests.simulation.scheduler import Crash, Process, World
@@ -30,13 +30,37 @@ KILL = "kill"
 KAFKA_DOWN = "Kafka down"
 REDIS_DOWN = "Redis down"
 CLOCK_JUMP = "clock jump"
-AT_TIMES = (LEAVE, KILL, KAFKA_DOWN, REDIS_DOWN, CLOCK_JUMP, PAUSE)
+LEADER_LOST = "leader lost"
+"""One partition has no leader for a while."""
+EVICTED = "keys evicted"
+"""Redis drops half of its keys; all of them, if `seconds` is not 0."""
+REMOVED = "records removed"
+"""Retention, or somebody, takes clicks away, read or not."""
+ADDED = "partitions added"
+MADE_ANEW = "topic made anew"
+"""The clicks topic is deleted, and created again after `seconds`."""
+AT_TIMES = (
+    *(LEAVE, KILL, KAFKA_DOWN, REDIS_DOWN, CLOCK_JUMP, PAUSE, LEADER_LOST),
+    *(EVICTED, REMOVED, ADDED, MADE_ANEW),
+)
+RARE = (EVICTED, REMOVED, ADDED, MADE_ANEW)
+"""At most one kind of these befalls a history: what each may cost is then told apart."""
 
 FOCI = ("", "", "poll", "append", "after polled", "after scored", "produce", "commit_transaction")
 """Calls of which one in each history may be struck FOCUS times as often."""
 FOCUS = 20
 
 AT_LEAST_ONCE, EXACTLY_ONCE = "at_least_once", "exactly_once"
+EVENT_LOG = "event_log"
+"""Not of workers, but of trainers: each click of the topic is in the event log once."""
+SUBJECTS = (AT_LEAST_ONCE, EXACTLY_ONCE, EVENT_LOG)
+
+QUIET_SECONDS = 60.0
+"""A topic that was made anew is empty for so long after the last fault: whoever stood still or was
+away meanwhile has noticed by then."""
+ADDED_PARTITIONS = 2
+ADDED_USERS = 1000
+"""Users from this number on click on partitions that were added, if they were."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +106,12 @@ class Scenario:
     timed: tuple[Fault, ...]
     quiet_after: float
     """No fault strikes later."""
+    assignor: str
+    """partition.assignment.strategy."""
+    flush: float
+    """flush_seconds of a trainer."""
+    swap_seconds: float
+    """Between two versions of the model; 0: there is one."""
     rebalance_delay: float
     """group.initial.rebalance.delay.ms, in seconds."""
 
@@ -89,11 +119,12 @@ class Scenario:
 def scenario(seed: int, guarantee: str) -> Scenario:
     """Draw what a history is about."""
     rng = random.Random(f"{guarantee} {seed}")
-    workers = rng.choice((1, 2, 2, 3))
+    workers = rng.choice((1, 1, 2) if guarantee == EVENT_LOG else (1, 2, 2, 3))
     quiet_after = rng.choice((4.0, 12.0, 30.0))
     kinds = [kind for kind in AT_CALLS if rng.random() < 0.5]
     rate = rng.choice((0.002, 0.006, 0.02))
     users = rng.choice((1, 1, 2, 4, 8))
+    timed = _timed(rng, workers, quiet_after)
     return Scenario(
         seed=seed,
         guarantee=guarantee,
@@ -102,35 +133,57 @@ def scenario(seed: int, guarantee: str) -> Scenario:
         partitions=rng.choice((1, 2, 3, 4)),
         answer_partitions=rng.choice((1, 2, 3)),
         users=users,
-        clicks=_clicks(rng, users, quiet_after),
+        clicks=_clicks(rng, users, quiet_after, timed),
         max_batch=rng.choice((2, 8, 64)),
         slowest=rng.choice((0.004, 0.03, 0.3)),
         sluggish=rng.choice((0.01, 0.05)),
         rates=tuple((kind, rate * rng.random()) for kind in kinds),
         focus=rng.choice(FOCI),
-        timed=_timed(rng, workers, quiet_after),
+        timed=timed,
         quiet_after=quiet_after,
+        assignor=rng.choice(("cooperative-sticky", "cooperative-sticky", "range")),
+        flush=rng.choice((0.0, 0.5, 5.0)),
+        swap_seconds=rng.choice((0.0, 0.0, 0.3, 5.0)),
         rebalance_delay=rng.choice((0.0, 0.0, 3.0)),
     )
 
 
-def _clicks(rng: random.Random, users: int, quiet_after: float) -> tuple[tuple[float, int], ...]:
+def _clicks(
+    rng: random.Random, users: int, quiet_after: float, timed: Sequence[Fault]
+) -> tuple[tuple[float, int], ...]:
     count = rng.choice((4, 12, 30, 75))
     if rng.random() < 0.3:  # all there before anybody reads
-        return tuple((0.0, rng.randrange(users)) for _ in range(count))
-    times = sorted(rng.random() * quiet_after for _ in range(count))
-    if rng.random() < 0.4:
-        burst = rng.choice((3, 10, 30))
-        times = [times[i - i % burst] for i in range(count)]
-    return tuple((at, rng.randrange(users)) for at in times)
+        times = [0.0] * count
+    else:
+        times = sorted(rng.random() * quiet_after for _ in range(count))
+        if rng.random() < 0.4:
+            burst = rng.choice((3, 10, 30))
+            times = [times[i - i % burst] for i in range(count)]
+    clicks = [(at, rng.randrange(users)) for at in times]
+    for fault in timed:
+        if fault.kind == ADDED:
+            for _ in range(rng.choice((1, 5, 20))):
+                at = fault.at + rng.random() * (quiet_after - fault.at)
+                clicks.append((at, ADDED_USERS + rng.randrange(users)))
+            clicks.sort()
+        elif fault.kind == MADE_ANEW:
+            begins = quiet_after + QUIET_SECONDS
+            clicks = [(at if at < fault.at else at - fault.at + begins, u) for at, u in clicks]
+            last = max(begins, clicks[-1][0])
+            clicks += [(last, rng.randrange(users)) for _ in range(rng.choice((0, 1, 10)))]
+    return tuple(clicks)
 
 
 def _timed(rng: random.Random, workers: int, quiet_after: float) -> tuple[Fault, ...]:
     kinds = [JOIN] * (workers - 1)
-    some = [kind for kind in AT_TIMES if rng.random() < 0.35]
+    some = [kind for kind in AT_TIMES if rng.random() < (0.1 if kind in RARE else 0.35)]
+    rare = [kind for kind in some if kind in RARE]
+    some = [kind for kind in some if kind not in rare[1:]]
     kinds += [rng.choice(some) for _ in range(rng.choice((0, 1, 2, 4)))] if some else []
     faults, joined = [], 0
     for number, kind in enumerate(kinds):
+        if kind in RARE and kind in kinds[:number]:
+            continue
         at = rng.random() * quiet_after
         worker = rng.randrange(workers)
         if kind == JOIN:
@@ -142,6 +195,9 @@ def _timed(rng: random.Random, workers: int, quiet_after: float) -> tuple[Fault,
             REDIS_DOWN: rng.choice((0.5, 5.0, 15.0)),
             PAUSE: rng.choice((1.0, 9.0, 13.0, 35.0)),
             CLOCK_JUMP: rng.choice((-3600.0, 3600.0)),
+            LEADER_LOST: rng.choice((0.5, 5.0, 15.0)),
+            EVICTED: rng.choice((0.0, 1.0)),
+            MADE_ANEW: rng.choice((0.1, 1.0, 8.0)),
         }.get(kind, 0.0)
         faults.append(Fault(-1 - number, kind, seconds, at, worker))
     return tuple(faults)

@@ -219,6 +219,10 @@ class Group:
         if offsets and committed:
             self._store(offsets)
 
+    def forget_offsets(self) -> None:
+        """The topic has been deleted."""
+        self.offsets.clear()
+
     def fetch_offset(self, partition: int) -> int | None:
         """OffsetFetch: -1 if there is none, None if it is unstable."""
         if any(partition in offsets for offsets in self._pending.values()):
@@ -347,3 +351,15 @@ def cooperative_sticky(
             least = min(names, key=lambda name: len(assignment[name]))
             assignment[least].append(partition)
     return {name: sorted(parts) for name, parts in assignment.items()}
+
+
+def range_assignor(owned: Mapping[str, Sequence[int]], partitions: int) -> dict[str, Sequence[int]]:
+    """What librdkafka's assignor of that name does: ranges, in the order of the members' names."""
+    share, rest = divmod(partitions, len(owned))
+    assignment: dict[str, Sequence[int]] = {}
+    first = 0
+    for position, name in enumerate(sorted(owned)):
+        count = share + (position < rest)
+        assignment[name] = list(range(first, first + count))
+        first += count
+    return assignment

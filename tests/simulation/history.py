@@ -4,41 +4,34 @@ from __future__ import annotations
 
 import logging
 import random
-import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
 
-from confluent_kafka import Consumer as RealConsumer
-from confluent_kafka.admin import AdminClient
-
-from nextclick.services.worker.at_least_once import AtLeastOnce
-from nextclick.services.worker.exactly_once import ExactlyOnce
-from nextclick.services.worker.guarantee import Guarantee
-from nextclick.services.worker.guard import Guard
-from nextclick.services.worker.loop import Worker
 from nextclick.shared.errors import ConfigurationError, Fenced, Unavailable
-from nextclick.shared.kafka import ClickConsumer, Publisher, TransactionalPublisher
-from nextclick.shared.kafka.background import BackgroundCall
 from nextclick.shared.messages import of_user
-from nextclick.shared.model import Ranking
-from nextclick.shared.redis import RedisSessions
-from nextclick.shared.registry import ModelSlot, ServedModel
-from nextclick.shared.runtime.settings import KafkaSettings
-from nextclick.shared.schemas import Click, ScoredItem
+from nextclick.shared.runtime import metrics
+from nextclick.shared.schemas import Click
 from tests.simulation.cluster import Cluster
-from tests.simulation.consumer import Admin, Consumer
+from tests.simulation.event_log import Disk
 from tests.simulation.faults import (
+    ADDED,
+    ADDED_PARTITIONS,
+    ADDED_USERS,
     CLOCK_JUMP,
+    EVENT_LOG,
+    EVICTED,
     EXACTLY_ONCE,
     JOIN,
     KAFKA_DOWN,
     KILL,
+    LEADER_LOST,
     LEAVE,
+    MADE_ANEW,
     PAUSE,
     REDIS_DOWN,
+    REMOVED,
     Fault,
     Faults,
     Scenario,
@@ -46,12 +39,11 @@ from tests.simulation.faults import (
 )
 from tests.simulation.log import Record
 from tests.simulation.network import Server
-from tests.simulation.oracle import Oracle
-from tests.simulation.producer import Producer
-from tests.simulation.redis import Lists, RedisClient
+from tests.simulation.oracle import Oracle, event_of
+from tests.simulation.programs import KAFKA, Programs, items_of
+from tests.simulation.redis import Lists
 from tests.simulation.scheduler import Process, StopEvent, World
 
-KAFKA = KafkaSettings(bootstrap_servers="simulated:9092")
 BOUND_SECONDS = 120.0
 """So long after the last fault and the last click everything has been answered: a session that
 expires, a transaction that times out, and what was read before it, each once more."""
@@ -100,24 +92,6 @@ def run(
         return history.run()
 
 
-class _Scorer:
-    """Some list that depends on the history only."""
-
-    def recommend(self, histories: Sequence[Sequence[str]]) -> list[Ranking]:
-        rankings = []
-        for history in histories:
-            number = zlib.crc32(" ".join(history).encode())
-            items = [ScoredItem(str((number >> shift) % 50), 0.5) for shift in (0, 8, 16)]
-            rankings.append(Ranking(items, None))
-        return rankings
-
-
-class _Slot:
-    """Holds one model for good."""
-
-    model = ServedModel("v1", cast(Any, _Scorer()))
-
-
 class _Place:
     """Where a worker runs; who dies there is started again."""
 
@@ -153,6 +127,16 @@ class _History:
         )
         self._redis = Server(self.world, "redis", self._faults)
         self._lists = Lists()
+        self._disk = Disk(on_logged=lambda events: self._oracle.answered(-1, events))
+        self._programs = Programs(
+            self.world,
+            self._faults,
+            self._oracle,
+            self._cluster,
+            self._redis,
+            self._lists,
+            self._disk,
+        )
         self._places = [_Place(number) for number in range(drawn.workers)]
         self._times = random.Random(f"restarts {drawn.seed}")
         self._left = len(drawn.clicks)
@@ -166,18 +150,13 @@ class _History:
             world.at(at, partial(self._click, number, user))
         for fault in drawn.timed:
             world.at(fault.at, partial(self._befall, fault))
+        counted = metrics.REMOVED_UNREAD._value.get()
         self._start(self._places[0])
         world.after(LOOK_SECONDS, self._look)
         world.run()
         world.close()
-        answers = [
-            record
-            for (topic, _), partition in self._cluster.partitions.items()
-            if topic == KAFKA.recommendations_topic
-            for record in partition.committed()
-        ]
-        gentle = all(f.kind in (JOIN, LEAVE, CLOCK_JUMP) for f in self._faults.struck)
-        self._oracle.judge(answers, once=drawn.guarantee == EXACTLY_ONCE or gentle)
+        if not self._oracle.violations:
+            self._judge(int(metrics.REMOVED_UNREAD._value.get() - counted))
         return Result(
             drawn,
             self._oracle.violations,
@@ -186,57 +165,76 @@ class _History:
             world.trace or (),
         )
 
+    def _judge(self, counted: int) -> None:
+        drawn, oracle = self._scenario, self._oracle
+        struck = {fault.kind for fault in self._faults.struck}
+        if drawn.guarantee == EVENT_LOG:
+            # Of two trainers one may write what the other has written since.
+            alone = drawn.workers == 1
+            oracle.judge_log(self._disk.all() if alone else self._disk.read(), once=True)
+        else:
+            answers = [
+                record
+                for (topic, _), partition in self._cluster.partitions.items()
+                if topic == KAFKA.recommendations_topic
+                for record in partition.committed()
+            ]
+            gentle = struck <= {JOIN, LEAVE, CLOCK_JUMP}
+            once = drawn.guarantee == EXACTLY_ONCE or gentle
+            oracle.judge(answers, items_of, once=once)
+        exactly = drawn.workers == 1 and struck <= {REMOVED, CLOCK_JUMP}
+        oracle.judge_counted(counted, exactly=exactly)
+
     def _appended(self, topic: str, producer: int, records: Sequence[Record]) -> None:
         if topic == KAFKA.recommendations_topic:
-            self._oracle.answered(producer, records)
+            self._oracle.answered(producer, [event_of(record.value) for record in records])
 
     def _click(self, number: int, user: int) -> None:
         self._left -= 1
+        topic, count = KAFKA.clicks_topic, self._scenario.partitions
+        # What is clicked on a topic that was made anew is newer than all on the former.
+        hour = self._cluster.ids[topic] - 1
         click = Click(
             event_id=f"click-{number}",
             user_id=f"user-{user}",
             item_id=str(number),
-            timestamp=1_700_000_000_000 + 1000 * number - 2500 * (number % 3),
+            timestamp=1_700_000_000_000 + 3_600_000 * hour + 1000 * number - 2500 * (number % 3),
         )
-        partition = user % self._scenario.partitions
-        message = of_user(KAFKA.clicks_topic, click)
+        partition = user % count
+        if user >= ADDED_USERS and self._cluster.topics[topic] > count:
+            partition = count + user % ADDED_PARTITIONS
+        message = of_user(topic, click)
         self.world.say("shop", f"{click.event_id} of {click.user_id} to partition {partition}")
         self._oracle.clicked(click, partition)
-        log = self._cluster.partitions[KAFKA.clicks_topic, partition]
-        log.put(Record(message.key, message.value))
+        self._cluster.partitions[topic, partition].put(Record(message.key, message.value))
 
-    # Workers
+    # Processes
 
     def _start(self, place: _Place) -> None:
         if place.process is not None and place.process.alive:
             return
         place.starts += 1
-        process = self.world.process(f"w{place.number}.{place.starts}")
+        kind = "t" if self._scenario.guarantee == EVENT_LOG else "w"
+        process = self.world.process(f"{kind}{place.number}.{place.starts}")
         place.process, place.stop = process, StopEvent(process)
         self.world.say(process.name, "starts")
-        thread = process.thread(partial(self._work, place, process, place.stop), "main")
+        thread = process.thread(partial(self._run, place, process, place.stop), "main")
+        process.on_death = partial(self._died, place)
         thread.start()
-        self._watch(place, process)
 
-    def _watch(self, place: _Place, process: Process) -> None:
-        """Start another when the process has ended."""
-        if process.alive:
-            self.world.after(0.1, partial(self._watch, place, process))
-        elif place.gone_for < 1000.0 or place.number == 0:
+    def _died(self, place: _Place) -> None:
+        """Start another."""
+        if place.gone_for < 1000.0 or place.number == 0:
             wait = min(place.gone_for, 3.0) or self._times.choice((0.0, 0.5, 3.0))
             place.gone_for = 0.0
             self.world.after(wait, partial(self._start, place))
 
-    def _work(self, place: _Place, process: Process, stop: StopEvent) -> None:
-        """As services.worker.main does it."""
+    def _run(self, place: _Place, process: Process, stop: StopEvent) -> None:
+        drawn, programs = self._scenario, self._programs
+        instance = process.name.partition(".")[0] if drawn.static else ""
         try:
-            worker = self._build(place, process, stop)
-            try:
-                worker.run()
-                self.world.say(process.name, "has stopped")
-            finally:
-                if process.alive:
-                    worker.close()
+            program = programs.train if drawn.guarantee == EVENT_LOG else programs.work
+            program(process, instance, stop)
         except (Fenced, Unavailable, ConfigurationError) as error:
             self.world.say(process.name, f"ends: {error}")
             if isinstance(error, ConfigurationError):
@@ -246,66 +244,6 @@ class _History:
             self.world.stopped = True
         finally:
             process.kill()
-
-    def _build(self, place: _Place, process: Process, stop: StopEvent) -> Worker:
-        """As services.worker.main does it."""
-        drawn, cluster = self._scenario, self._cluster
-
-        def make_client(kind: Callable[..., Any], config: dict[str, Any]) -> Any:
-            if kind is AdminClient:
-                return Admin(process, cluster)
-            return (Consumer if kind is RealConsumer else Producer)(process, cluster, config)
-
-        def on_step(step: str) -> None:
-            self.world.say(process.name, step)
-            self._faults.at_point(process, f"after {step}")
-
-        background = partial(BackgroundCall, thread=cast(Any, process.thread))
-        sessions = RedisSessions(
-            "redis://simulated",
-            key_prefix="",
-            gap_ms=0,
-            ttl_seconds=3600,
-            timeout_seconds=5.0,
-            connect=lambda url, timeout, **_: cast(
-                Any, RedisClient(process, self._redis, self._lists, timeout)
-            ),
-        )
-        instance = f"w{place.number}" if drawn.static else ""
-        consumer = ClickConsumer(
-            KAFKA,
-            KAFKA.clicks_topic,
-            "workers",
-            instance_id=instance,
-            clock=process.monotonic,
-            make_client=make_client,
-            background=background,
-        )
-        clocks = {"clock": process.monotonic, "now": process.wall}
-        guarantee: Guarantee
-        if drawn.guarantee == EXACTLY_ONCE:
-            name = instance or process.name
-            transactions = TransactionalPublisher(
-                KAFKA, name, KAFKA.clicks_topic, make_client=make_client, background=background
-            )
-            transactions.connect()
-            guarantee = ExactlyOnce(consumer, transactions, on_step=on_step, **clocks)
-        else:
-            publisher = Publisher(KAFKA, make_client=make_client)
-            guarantee = AtLeastOnce(consumer, publisher, on_step=on_step, **clocks)
-        return Worker(
-            consumer=consumer,
-            sessions=sessions,
-            slot=cast(ModelSlot, _Slot()),
-            guarantee=guarantee,
-            recommendations_topic=KAFKA.recommendations_topic,
-            dlq_topic=KAFKA.dlq_topic,
-            max_batch=drawn.max_batch,
-            stop=stop,
-            guard=Guard(clock=process.monotonic),
-            now=process.wall,
-            on_step=on_step,
-        )
 
     # Faults that have a time
 
@@ -320,6 +258,8 @@ class _History:
             self._cluster.server.go_down(fault.seconds)
         elif fault.kind == REDIS_DOWN:
             self._redis.go_down(fault.seconds)
+        elif fault.kind in (LEADER_LOST, EVICTED, REMOVED, ADDED, MADE_ANEW):
+            self._befall_data(fault)
         elif process is None or not process.alive:
             return
         elif fault.kind == LEAVE:
@@ -333,6 +273,39 @@ class _History:
         elif fault.kind == CLOCK_JUMP:
             process.clock_skew += fault.seconds
 
+    def _befall_data(self, fault: Fault) -> None:
+        cluster, oracle, topic = self._cluster, self._oracle, KAFKA.clicks_topic
+        chance = random.Random(f"{self._scenario.seed} {fault.number}")
+        if fault.kind == LEADER_LOST:
+            place = chance.choice(sorted(cluster.partitions))
+            self.world.say("fate", f"of {place}")
+            cluster.lose_leader(place, fault.seconds)
+        elif fault.kind == EVICTED:
+            keys = [key for key in self._lists.keys if fault.seconds or chance.random() < 0.5]
+            self.world.say("fate", f"of {keys}")
+            self._lists.drop(keys)
+            for key in keys:
+                oracle.dropped(key.decode())
+        elif fault.kind == REMOVED:
+            partition = chance.randrange(self._scenario.partitions)
+            log = cluster.partitions[topic, partition]
+            before = chance.randint(0, len(log.records))
+            self.world.say("fate", f"partition {partition} up to {before}")
+            cluster.remove_records((topic, partition), before)
+            logged = {file.partition for file, _, _ in self._disk.files.values()}
+            committed = cluster.group.offsets.keys()
+            is_log = self._scenario.guarantee == EVENT_LOG
+            # Whoever has not begun to read there does not know what he has missed.
+            known = partition in (logged if is_log else committed)
+            oracle.removed(partition, before, counted=known)
+        elif fault.kind == ADDED:
+            cluster.add_partitions(topic, ADDED_PARTITIONS)
+        elif fault.kind == MADE_ANEW:
+            count = cluster.topics[topic]
+            cluster.delete(topic)
+            oracle.topic_deleted()
+            self.world.after(fault.seconds, lambda: cluster.create(topic, count))
+
     # The end
 
     def _look(self) -> None:
@@ -343,7 +316,11 @@ class _History:
             self.world.stopped = True
         if not self._is_quiet():
             self._trouble_until = now
-        if not self._cluster.group.is_without_owner(drawn.partitions):
+        group = self._cluster.group
+        count = self._cluster.topics.get(KAFKA.clicks_topic, 0)
+        if not drawn.static:  # somebody has to find those that are added, see consumer.py
+            count = min(count, drawn.partitions)
+        if not group.is_without_owner(count):
             self._owned_at = now
         faults_until = max(self._trouble_until, self._faults_until())
         if now > max(self._owned_at, faults_until) + UNASSIGNED_SECONDS:
@@ -376,19 +353,23 @@ class _History:
             and place.process.paused_until > self.world.now
             for place in self._places
         )
-        return not paused and not any(server.down or server.held for server in servers)
+        return (
+            not paused
+            and self._cluster.all_led
+            and not any(server.down or server.held for server in servers)
+        )
 
     def _is_done(self) -> bool:
         """Whether everything is committed, and nothing is open."""
+        if not self._is_quiet() or KAFKA.clicks_topic not in self._cluster.topics:
+            return False
+        if self._scenario.guarantee == EVENT_LOG:  # a commit that is refused is not made again
+            return self._oracle.all_is_answered
         offsets = self._cluster.group.offsets
-        return (
-            self._is_quiet()
-            and not self._cluster.transactions.busy
-            and all(
-                offsets.get(number, 0) >= len(partition.records)
-                for (topic, number), partition in self._cluster.partitions.items()
-                if topic == KAFKA.clicks_topic
-            )
+        return not self._cluster.transactions.busy and all(
+            max(offsets.get(number, 0), partition.start) >= len(partition.records)
+            for (topic, number), partition in self._cluster.partitions.items()
+            if topic == KAFKA.clicks_topic
         )
 
 

@@ -8,7 +8,11 @@ Rules of the model, and where they come from:
 - A partition takes records of a transaction only while its coordinator says that the transaction
   is open and knows the partition (KIP-890, part 1, brokers since 3.6 for all clients).
 - A marker ends a producer's transaction on one partition; each comes at a time of its own (KIP-98).
-- Leaders do not fail over here: what is acknowledged stays (acks=all, min.insync.replicas=2).
+- While a partition has no leader nothing is appended, no marker written and nothing read. What is
+  acknowledged stays (acks=all, min.insync.replicas=2); what was not is sent again.
+- Retention and DeleteRecords move a partition's beginning; offsets stay what they were.
+- A reader of committed messages gets nothing from behind the first message of a transaction that is
+  open (the last stable offset), and no aborted ones. Markers have offsets, too (KIP-98).
 """
 
 from __future__ import annotations
@@ -45,8 +49,14 @@ class Partition:
     """One partition of a topic."""
 
     records: list[Record] = field(default_factory=list)
+    start: int = 0
+    """What lies before it has been removed."""
+    led_from: float = 0.0
+    """Before that it has no leader."""
     when_longer: list[Callable[[], None]] = field(default_factory=list)
     """Called once, when something is appended."""
+    transactional: bool = False
+    """Whether any record is of a transaction."""
     _producers: dict[int, _Producer] = field(default_factory=dict)
 
     def append(
@@ -67,14 +77,15 @@ class Partition:
         if sequence > state.next_sequence:
             return int(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER)
         state.next_sequence += len(records)
+        self.transactional = self.transactional or records[0].producer >= 0
         self.records += records
-        self._tell()
+        self.tell()
         return OK
 
     def put(self, record: Record) -> None:
         """Append what comes from outside the simulation."""
         self.records.append(record)
-        self._tell()
+        self.tell()
 
     def end_transaction(self, producer: int, epoch: int, committed: bool) -> None:
         """Write the marker."""
@@ -82,8 +93,29 @@ class Partition:
         if state is None or epoch > state.epoch:
             self._producers[producer] = _Producer(epoch)
         self.records.append(Record(None, None, (), producer, committed))
+        self.tell()
 
-    def _tell(self) -> None:
+    def stable_end(self) -> int:
+        """The last stable offset."""
+        open_: dict[int, int] = {}
+        for offset, record in enumerate(self.records if self.transactional else ()):
+            if record.producer >= 0 and record.marker is None:
+                open_.setdefault(record.producer, offset)
+            else:
+                open_.pop(record.producer, None)
+        return min(open_.values(), default=len(self.records))
+
+    def is_aborted(self, offset: int) -> bool:
+        """Whether a record below the last stable offset is of a transaction that was aborted."""
+        record = self.records[offset]
+        return record.producer >= 0 and not next(
+            other.marker
+            for other in self.records[offset:]
+            if other.producer == record.producer and other.marker is not None
+        )
+
+    def tell(self) -> None:
+        """Let readers look again."""
         told, self.when_longer = self.when_longer, []
         for action in told:
             action()
@@ -100,11 +132,3 @@ class Partition:
                 ended = open_.pop(record.producer, [])
                 if record.marker:
                     yield from ended
-
-    def has_open_transaction(self) -> bool:
-        """Whether readers of committed messages are held back."""
-        last: dict[int, bool] = {}
-        for record in self.records:
-            if record.producer >= 0:
-                last[record.producer] = record.marker is None
-        return any(last.values())

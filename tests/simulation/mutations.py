@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,15 +17,30 @@ from nextclick.services.worker import decide, loop
 from nextclick.services.worker.at_least_once import AtLeastOnce
 from nextclick.services.worker.exactly_once import ExactlyOnce
 from nextclick.services.worker.guarantee import Batch
+from nextclick.services.worker.guard import Guard
 from nextclick.services.worker.loop import Worker
 from nextclick.shared.errors import CommitRefused, Unavailable
-from nextclick.shared.kafka import ClickConsumer, Publisher, TransactionalPublisher
+from nextclick.shared.kafka import ClickConsumer, Publisher, TransactionalPublisher, consumer
 from nextclick.shared.kafka.client import REQUEST_SECONDS
+from nextclick.shared.kafka.commits import Commits
+from nextclick.shared.kafka.positions import Positions
 from nextclick.shared.kafka.publisher import Receipt
 from nextclick.shared.kafka.unassigned import UnassignedPartitions
-from nextclick.shared.messages import Message, OutMessage
+from nextclick.shared.messages import Message, OutMessage, offsets_after
 from nextclick.shared.redis import RedisSessions, sessions
-from tests.simulation.faults import AT_LEAST_ONCE, EXACTLY_ONCE, HELD, Scenario
+from nextclick.trainer.collect.collector import Collector
+from tests.simulation.faults import (
+    ADDED,
+    AT_LEAST_ONCE,
+    EVENT_LOG,
+    EXACTLY_ONCE,
+    HELD,
+    MADE_ANEW,
+    QUIET_SECONDS,
+    REMOVED,
+    Fault,
+    Scenario,
+)
 from tests.simulation.group import GroupMetadata
 from tests.simulation.history import Result, run
 
@@ -178,8 +194,8 @@ def rewind_to_what_is_remembered(patch: pytest.MonkeyPatch) -> None:
     """K4: the worker goes back to what it committed itself, whoever has had the partition since."""
     end, poll = ExactlyOnce._end, ClickConsumer.poll
 
-    def remembered(consumer: ClickConsumer) -> dict[int, int]:
-        found: dict[int, int] = consumer.__dict__.setdefault("remembered", {})
+    def remembered(member: ClickConsumer) -> dict[int, int]:
+        found: dict[int, int] = member.__dict__.setdefault("remembered", {})
         return found
 
     def poll_and_remember(self: ClickConsumer, *arguments: Any) -> list[Message]:
@@ -323,6 +339,77 @@ def unassigned_partitions_are_left(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(UnassignedPartitions, "look", lambda self: None)
 
 
+def swap_within_a_batch(patch: pytest.MonkeyPatch) -> None:
+    """The slot is read again for all clicks of a batch but the first."""
+    answer, recommend = Worker._answer, Guard.recommend
+
+    def answer_with_slot(self: Worker, batch: list[decide.DecodedMessage]) -> None:
+        self.guard.__dict__["slot"] = self.slot
+        answer(self, batch)
+
+    def recommend_with_both(self: Guard, model: Any, requests: Any) -> Any:
+        _, first = recommend(self, model, requests[:1])
+        model, rest = recommend(self, self.__dict__["slot"].model, requests[1:])
+        return model, first + rest
+
+    patch.setattr(Worker, "_answer", answer_with_slot)
+    patch.setattr(Guard, "recommend", recommend_with_both)
+
+
+def commit_ahead_of_append(patch: pytest.MonkeyPatch) -> None:
+    """The collector commits what it has read, and then writes it to the event log."""
+    flush = Collector.flush
+
+    def commit_first(self: Collector) -> None:
+        if self._unlogged:
+            with contextlib.suppress(CommitRefused):
+                self.until_available(self.consumer.commit_now, offsets_after(self._unlogged))
+        flush(self)
+
+    patch.setattr(Collector, "flush", commit_first)
+
+
+def log_what_was_revoked(patch: pytest.MonkeyPatch) -> None:
+    """As it was: what the collector has read of a partition is logged although that has gone."""
+    patch.setattr(Collector, "_forget", lambda self, partitions: None)
+
+
+def topic_not_asked_for_before_the_append(patch: pytest.MonkeyPatch) -> None:
+    """K5: clicks are logged whatever topic they are of."""
+    patch.setattr(Collector, "_topic_changed", lambda self: False)
+
+
+def removed_clicks_not_counted(patch: pytest.MonkeyPatch) -> None:
+    """K9: reading goes on where the partition begins now, without a word."""
+    patch.setattr(Positions, "start", lambda self, partition, wanted, held: held.start)
+
+
+def forget_what_is_not_read(patch: pytest.MonkeyPatch) -> None:
+    """As it was: going back, who does not read a partition is taken for somebody who does."""
+    patch.setattr(Positions, "go_back", lambda self, partition: self.forget([partition]))
+
+
+def take_commits_of_a_former_topic(patch: pytest.MonkeyPatch) -> None:
+    """As it was: what was committed of a topic that is no more counts for the one of its name."""
+    patch.setattr(Commits, "heard", Commits._ended)
+
+
+def read_on_from_the_clients_position(patch: pytest.MonkeyPatch) -> None:
+    """As it was: with eager assignment, the client is asked where the other partitions are."""
+
+    def read_from(self: ClickConsumer, starts: Mapping[int, int]) -> None:
+        others = [TopicPartition(self.topic, p) for p in self.assignment - starts.keys()]
+        places = [TopicPartition(self.topic, p, offset) for p, offset in starts.items()]
+        self._client.assign([*self._client.position(others), *places])
+
+    patch.setattr(ClickConsumer, "_read_from", read_from)
+
+
+def partitions_found_late(patch: pytest.MonkeyPatch) -> None:
+    """K8: librdkafka's own time between two looks at the metadata."""
+    patch.setattr(consumer, "METADATA_REFRESH_MS", 300_000)
+
+
 def commits_held(drawn: Scenario) -> Scenario:
     """A stream of clicks, slow requests, and commits that are held for long."""
     return replace(
@@ -342,7 +429,61 @@ def busy_user(drawn: Scenario) -> Scenario:
     return replace(drawn, users=1, clicks=tuple((0.0, 0) for _ in range(75)))
 
 
+def made_anew(drawn: Scenario) -> Scenario:
+    """The topic is made anew while there are clicks on it."""
+    begins = drawn.quiet_after + QUIET_SECONDS
+    return replace(
+        drawn,
+        clicks=tuple((0.0, n % 4) for n in range(30)) + tuple((begins, n % 4) for n in range(30)),
+        timed=(Fault(-1, MADE_ANEW, 1.0, at=1.0),),
+    )
+
+
+def removed(drawn: Scenario) -> Scenario:
+    """Clicks are removed before anybody has read them."""
+    return replace(drawn, timed=tuple(Fault(-n, REMOVED, at=n * 0.5) for n in (1, 2, 3, 4)))
+
+
+def busy_user_who_stays(drawn: Scenario) -> Scenario:
+    """The same, and neither partitions nor models change more than they must."""
+    return replace(busy_user(drawn), max_batch=8, assignor="cooperative-sticky", swap_seconds=0.0)
+
+
+def eager(drawn: Scenario) -> Scenario:
+    """Every rebalance takes everything."""
+    return replace(drawn, assignor="range", timed=(), rates=())
+
+
+def added(drawn: Scenario) -> Scenario:
+    """Partitions are added, and clicked on."""
+    clicks = tuple((2.0 + n, 1000 * (n % 2) + n) for n in range(10))
+    return replace(drawn, static=False, clicks=clicks, timed=(Fault(-1, ADDED, at=1.0),))
+
+
 MUTATIONS = [
+    Mutation("a swap within a batch", AT_LEAST_ONCE, swap_within_a_batch),
+    Mutation("collector commits ahead of its append", EVENT_LOG, commit_ahead_of_append),
+    Mutation("collector logs what was revoked", EVENT_LOG, log_what_was_revoked),
+    Mutation(
+        "collector does not ask which topic it is",
+        EVENT_LOG,
+        topic_not_asked_for_before_the_append,
+        made_anew,
+    ),
+    Mutation("removed clicks not counted", AT_LEAST_ONCE, removed_clicks_not_counted, removed),
+    Mutation(
+        "reads on from the client's position",
+        EXACTLY_ONCE,
+        read_on_from_the_clients_position,
+        eager,
+    ),
+    Mutation(
+        "going back forgets what is not read", EXACTLY_ONCE, forget_what_is_not_read, made_anew
+    ),
+    Mutation(
+        "takes commits of a former topic", AT_LEAST_ONCE, take_commits_of_a_former_topic, made_anew
+    ),
+    Mutation("added partitions found late", AT_LEAST_ONCE, partitions_found_late, added),
     Mutation("commit ahead of acknowledgement", AT_LEAST_ONCE, commit_ahead_of_acknowledgement),
     Mutation("batches acknowledged out of order", AT_LEAST_ONCE, acknowledged_out_of_order),
     Mutation("Redis append not idempotent", AT_LEAST_ONCE, append_twice),
@@ -382,7 +523,7 @@ MUTATIONS = [
         "counts what was committed before an abort",
         EXACTLY_ONCE,
         count_what_was_committed_before_an_abort,
-        busy_user,
+        busy_user_who_stays,
     ),
     Mutation("answers from revoked partitions", EXACTLY_ONCE, answer_from_revoked_partitions),
 ]

@@ -22,7 +22,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from tests.simulation.cluster import Cluster
+from tests.simulation.cluster import NOT_LEADER, Cluster
 from tests.simulation.group import GroupMetadata
 from tests.simulation.log import OK, Record
 from tests.simulation.network import BROKEN, RETRY_SECONDS, Connection, Handler, TimedOut
@@ -107,7 +107,8 @@ class Producer:
         assert on_delivery is not None
         if self._name:
             if self._failure is not None:
-                raise KafkaException(self._failure)
+                code = KafkaError._FATAL if self._state == "failed" else KafkaError._STATE
+                raise KafkaException(KafkaError(code, self._failure.str()))
             self._expect("in transaction", "produce")
         if partition < 0:
             partition = zlib.crc32(key or b"") % self._cluster.topics[topic]
@@ -182,8 +183,9 @@ class Producer:
     def _sent(self, lane: _Lane, answer: Any) -> None:
         if not lane.sending:
             return  # they were thrown away with their transaction
-        if answer is BROKEN:
-            lane.connection.reset()
+        if answer is BROKEN or answer == NOT_LEADER:
+            if answer is BROKEN:
+                lane.connection.reset()
             self._world.after(RETRY_SECONDS, partial(self._send_again_if_left, lane), self._process)
             return
         sent, lane.sending = lane.sending, []

@@ -5,14 +5,14 @@ with a real server.
 
 Rules of the model: a pipeline's calls run one after the other, all of them or none (that a broken
 connection leaves the last of them out is not modelled). What was written stays (`appendonly yes`,
-`appendfsync always`); nobody else writes here. A request that is held runs when it arrives,
-whatever the client did since.
+`appendfsync always`) until keys are evicted, or all are flushed; nobody else writes here. A request
+that is held runs when it arrives, whatever the client did since.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import redis
@@ -30,6 +30,16 @@ class Lists:
 
     def __init__(self) -> None:
         self._lists: dict[bytes, list[bytes]] = {}
+
+    @property
+    def keys(self) -> list[bytes]:
+        """Of all users who are known."""
+        return list(self._lists)
+
+    def drop(self, keys: Iterable[bytes]) -> None:
+        """Eviction, or FLUSHALL."""
+        for key in keys:
+            del self._lists[key]
 
     def evaluate(self, script: Script, call: Call) -> list[Any]:
         """Run one of the scripts of shared/redis/sessions.py."""

@@ -99,6 +99,8 @@ class Process:
         self.paused_until = 0.0
         self.clock_skew = 0.0
         """How far its wall clock is ahead."""
+        self.on_death: Action = lambda: None
+        """Called by the hub."""
         self._threads: list[Thread] = []
 
     def thread(self, target: Action, name: str = "", daemon: bool = True) -> Thread:
@@ -132,6 +134,7 @@ class Process:
         if self.alive:
             self.alive = False
             self.world.at(self.world.now, self.bury)
+            self.world.at(self.world.now, self.on_death)
 
     def bury(self) -> None:
         """Unwind its threads. Called by the hub only."""

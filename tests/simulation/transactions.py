@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from confluent_kafka import KafkaError
 
@@ -164,21 +165,25 @@ class Transactions:
         self.on_decided(ours.producer, committed)
         ours.open, ours.ending, ours.committed = False, True, committed
         producer, epoch = ours.producer, ours.epoch
-        markers: list[Callable[[], None]] = [
-            lambda place=place: self.partitions[place].end_transaction(producer, epoch, committed)  # type: ignore[misc]
-            for place in sorted(ours.partitions)
-        ]
+        places: list[Place | None] = [*sorted(ours.partitions)]
         if ours.has_group:
-            markers.append(lambda: self.group.end_transaction(producer, committed))
+            places.append(None)
         ours.partitions, ours.has_group = set(), False
-        left = len(markers)
+        left = len(places)
 
-        def write(marker: Callable[[], None]) -> None:
+        def write(place: Place | None) -> None:
             nonlocal left
-            marker()
+            if place is None:
+                self.group.end_transaction(producer, committed)
+            else:
+                log = self.partitions[place]
+                if log.led_from > self.world.now:
+                    self.world.at(log.led_from, lambda: write(place))
+                    return
+                log.end_transaction(producer, epoch, committed)
             left -= 1
             if left == 0:
                 ours.ending = False
 
-        for marker in markers:
-            self.world.after(self.latency(), lambda marker=marker: write(marker))  # type: ignore[misc]
+        for place in places:
+            self.world.after(self.latency(), partial(write, place))

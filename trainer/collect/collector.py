@@ -46,9 +46,13 @@ class Collector:
     _unlogged: list[Message] = field(default_factory=list)
     _flushed_at: float | None = None
 
+    def __post_init__(self) -> None:
+        self.consumer.on_removed = self._forget
+
     def step(self) -> None:
         """Poll once; flush if `flush_seconds` have passed or FLUSH_MESSAGES are read."""
-        self._unlogged += self.until_available(self.consumer.poll, FLUSH_MESSAGES, POLL_SECONDS)
+        messages = self.until_available(self.consumer.poll, FLUSH_MESSAGES, POLL_SECONDS)
+        self._unlogged += messages  # not sooner: the poll may replace the list
         if self._flushed_at is None:
             self._flushed_at = self.clock()
         HEARTBEAT.beat()
@@ -92,7 +96,17 @@ class Collector:
             click.event_id, click.user_id, click.item_id, click.timestamp, click.event_type, arrival
         )
 
-    def starts(self, retained: Mapping[int, range], partitions: Sequence[int]) -> dict[int, int]:
+    def _forget(self, partitions: set[int]) -> None:
+        """These are not ours any more: whoever has them reads on after the log.
+
+        What we have read of them is not logged. If they come back we do not read on where we were,
+        and a file that spans what others have logged in between would cover their files.
+        """
+        self._unlogged = [m for m in self._unlogged if m.partition not in partitions]
+
+    def starts(
+        self, retained: Callable[[], Mapping[int, range]], partitions: Sequence[int]
+    ) -> dict[int, int]:
         """See `start_offsets`; first checks whether the topic was recreated. Raises Unavailable."""
         if self._topic_changed():
             self.consumer.read_anew()
@@ -131,19 +145,20 @@ def catch_up(collector: Collector, stop: threading.Event) -> None:
 
 
 def start_offsets(
-    event_log: EventLog, retained: Mapping[int, range], partitions: Sequence[int]
+    event_log: EventLog, retained: Callable[[], Mapping[int, range]], partitions: Sequence[int]
 ) -> dict[int, int]:
     """Partition → offset to resume at: the one after the newest in the log.
 
-    retained: the offsets that the topic has. Raises ConfigurationError if the log is ahead of them:
-    it was written from another topic, or Kafka has lost messages.
+    retained: asks for the offsets that the topic has. Raises ConfigurationError if the log is ahead
+    of them: it was written from another topic, or Kafka has lost messages.
     """
+    logged = {partition: event_log.next_offset(partition) for partition in partitions}
+    held = retained()  # later than the log, which another trainer may write meanwhile
     starts = {}
-    for partition in partitions:
-        offset = event_log.next_offset(partition)
+    for partition, offset in logged.items():
         if offset is None:
-            starts[partition] = retained.get(partition, range(0)).start
-        elif offset > (end := retained.get(partition, range(0)).stop):
+            starts[partition] = held.get(partition, range(0)).start
+        elif offset > (end := held.get(partition, range(0)).stop):
             raise ConfigurationError(
                 f"the event log {event_log.folder} is ahead of the topic (partition {partition}: "
                 f"{offset} > {end}), so it was written from another topic; "

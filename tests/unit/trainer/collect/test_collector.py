@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,11 @@ class Topic:
         self.logged_at_commit: list[int] = []
         self.id = "a"
         self.read_anew_of: list[str] = []
+        self.within_poll: Callable[[], object] = lambda: None
+        self.on_removed: Callable[[set[int]], None]
 
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
+        self.within_poll()
         return self.polls.pop(0) if self.polls else []
 
     def topic_id(self) -> str:
@@ -136,14 +140,14 @@ def test_reading_goes_on_after_what_the_log_holds(event_log: EventLog) -> None:
     event_log.append(1, 0, 4, [])
     event_log.append(2, 0, 9, [])
     held = {0: range(7, 100), 1: range(3, 100), 2: range(10)}
-    starts = start_offsets(event_log, held, [0, 1, 2])
+    starts = start_offsets(event_log, lambda: held, [0, 1, 2])
     assert starts == {0: 7, 1: 5, 2: 10}
 
 
 def test_a_log_of_another_topic_is_refused(event_log: EventLog) -> None:
     event_log.append(1, 0, 4, [])
     with pytest.raises(ConfigurationError, match="NEXTCLICK_TRAINER__EVENT_LOG"):
-        start_offsets(event_log, {0: range(100), 1: range(4)}, [0, 1])
+        start_offsets(event_log, lambda: {0: range(100), 1: range(4)}, [0, 1])
 
 
 def test_what_may_be_of_a_former_topic_is_not_logged(
@@ -151,7 +155,7 @@ def test_what_may_be_of_a_former_topic_is_not_logged(
 ) -> None:
     topic = Topic([click(0, 7), click(0, 8)], [click(0, 9)], [click(0, 0)])
     ours = collector(topic, event_log, [0.0])
-    ours.starts({}, [0])
+    ours.starts(dict, [0])
     ours.step()
     ours.flush()
     ours.step()
@@ -159,7 +163,7 @@ def test_what_may_be_of_a_former_topic_is_not_logged(
     ours.flush()
     assert topic.read_anew_of == ["b"]
     assert "1 messages are not logged" in caplog.text
-    ours.starts({0: range(5)}, [0])
+    ours.starts(lambda: {0: range(5)}, [0])
     ours.step()
     ours.flush()
     assert event_log.read()["event_id"].tolist() == ["e0-7", "e0-8", "e0-0"]
@@ -169,10 +173,47 @@ def test_what_may_be_of_a_former_topic_is_not_logged(
 def test_a_topic_made_anew_is_noticed_when_partitions_are_assigned(event_log: EventLog) -> None:
     topic = Topic([click(0, 7)])
     ours = collector(topic, event_log, [0.0])
-    ours.starts({}, [0, 1])
+    ours.starts(dict, [0, 1])
     ours.step()
     topic.id = "b"
-    assert ours.starts({0: range(3), 1: range(3)}, [1]) == {1: 0}
+    assert ours.starts(lambda: {0: range(3), 1: range(3)}, [1]) == {1: 0}
     assert topic.read_anew_of == ["b"], "of the partitions that stay, too"
     ours.flush()
     assert event_log.count() == 0
+
+
+def test_the_same_within_a_poll(event_log: EventLog) -> None:
+    topic = Topic([click(0, 7)], [])
+    ours = collector(topic, event_log, [0.0])
+    ours.starts(dict, [0])
+    ours.step()
+    topic.id = "b"
+    topic.within_poll = lambda: ours.starts(lambda: {0: range(3)}, [0])
+    ours.step()
+    ours.flush()
+    assert event_log.count() == 0
+
+
+def test_what_was_read_of_partitions_that_went_is_left_to_others(event_log: EventLog) -> None:
+    """Else, when they come back, a file would span, and hide, those that others have written."""
+    topic = Topic([click(0, 5), click(1, 3)], [], [click(0, 7)])
+    ours = collector(topic, event_log, [0.0])
+    ours.starts(dict, [0, 1])
+    ours.step()
+    topic.within_poll = lambda: topic.on_removed({0})
+    ours.step()
+    topic.within_poll = lambda: None
+    event_log.append(0, 5, 6, [Row(f"e0-{i}", "u", "i", i, "click", i) for i in (5, 6)])
+    ours.step()
+    ours.flush()
+    assert sorted(event_log.read()["event_id"]) == ["e0-5", "e0-6", "e0-7", "e1-3"]
+
+
+def test_the_log_is_read_before_what_the_topic_holds(event_log: EventLog) -> None:
+    """Both grow: another trainer may log meanwhile what was not on the topic before."""
+
+    def held() -> dict[int, range]:
+        event_log.append(0, 0, 4, [])
+        return {0: range(3)}
+
+    assert start_offsets(event_log, held, [0]) == {0: 0}

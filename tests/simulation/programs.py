@@ -1,0 +1,255 @@
+"""What runs in the processes: a worker and a trainer, put together as their main modules do it."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from confluent_kafka import Consumer as RealConsumer
+from confluent_kafka.admin import AdminClient
+
+from nextclick.services.worker.at_least_once import AtLeastOnce
+from nextclick.services.worker.exactly_once import ExactlyOnce
+from nextclick.services.worker.guarantee import Batch, Guarantee
+from nextclick.services.worker.guard import Guard
+from nextclick.services.worker.loop import Worker
+from nextclick.shared.kafka import (
+    ClickConsumer,
+    Publisher,
+    TransactionalPublisher,
+    retained_offsets,
+)
+from nextclick.shared.kafka.background import BackgroundCall
+from nextclick.shared.model import Ranking
+from nextclick.shared.redis import RedisSessions
+from nextclick.shared.registry import ModelSlot, ServedModel
+from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequested
+from nextclick.shared.runtime.settings import KafkaSettings
+from nextclick.shared.schemas import ScoredItem
+from nextclick.trainer.collect import EventLog
+from nextclick.trainer.collect.collector import Collector
+from tests.simulation.cluster import Cluster
+from tests.simulation.consumer import Admin, Consumer
+from tests.simulation.event_log import Disk, MemoryEventLog, disk_full
+from tests.simulation.faults import EXACTLY_ONCE, Faults, Scenario
+from tests.simulation.network import Server
+from tests.simulation.oracle import Oracle
+from tests.simulation.producer import Producer
+from tests.simulation.redis import Lists, RedisClient
+from tests.simulation.scheduler import Process, StopEvent, World
+
+COOPERATIVE, RANGE = "cooperative-sticky", "range"
+KAFKA = KafkaSettings(bootstrap_servers="simulated:9092")
+SETTINGS = {
+    COOPERATIVE: KAFKA,
+    RANGE: KafkaSettings(
+        bootstrap_servers="simulated:9092",
+        client_config={"partition.assignment.strategy": RANGE},
+    ),
+}
+FULL_DISK_ONE_IN = 40
+
+log = logging.getLogger("nextclick.simulation")
+
+
+def items_of(version: str, history: Sequence[str]) -> list[str]:
+    """What a model recommends: something that depends on its version and the history only."""
+    number = zlib.crc32(f"{version} {' '.join(history)}".encode())
+    return [str((number >> shift) % 50) for shift in (0, 8, 16)]
+
+
+class _Scorer:
+    """A model; scoring takes time."""
+
+    def __init__(self, version: str, wait: Callable[[], None]) -> None:
+        self._version = version
+        self._wait = wait
+
+    def recommend(self, histories: Sequence[Sequence[str]]) -> list[Ranking]:
+        self._wait()
+        return [
+            Ranking([ScoredItem(item, 0.5) for item in items_of(self._version, history)], None)
+            for history in histories
+        ]
+
+
+class _Slot:
+    """Holds another model every `swap_seconds`; the same for good if that is 0."""
+
+    def __init__(self, process: Process, faults: Faults) -> None:
+        self._process = process
+        self._faults = faults
+        self._every = faults.scenario.swap_seconds
+        # Each worker loads a version at a time of its own.
+        self._late = self._every and faults.latency()
+        self._model = self._load(1)
+
+    @property
+    def model(self) -> ServedModel:
+        if self._every:
+            number = 1 + int(max(0.0, self._process.world.now - self._late) / self._every)
+            if self._model.version != f"v{number}":
+                self._model = self._load(number)
+        return self._model
+
+    def _load(self, number: int) -> ServedModel:
+        version = f"v{number}"
+        return ServedModel(version, cast(Any, _Scorer(version, self._wait)))
+
+    def _wait(self) -> None:
+        if self._every:
+            self._process.sleep(self._faults.latency())
+
+
+@dataclass
+class Programs:
+    """What the processes of a history share."""
+
+    world: World
+    faults: Faults
+    oracle: Oracle
+    cluster: Cluster
+    redis: Server
+    lists: Lists
+    disk: Disk
+
+    @property
+    def _scenario(self) -> Scenario:
+        return self.faults.scenario
+
+    def work(self, process: Process, instance: str, stop: StopEvent) -> None:
+        """As services.worker.main does it."""
+        worker = self._worker(process, instance, stop)
+        try:
+            worker.run()
+            self.world.say(process.name, "has stopped")
+        finally:
+            if process.alive:
+                worker.close()
+
+    def train(self, process: Process, instance: str, stop: StopEvent) -> None:
+        """As trainer.main does it, without retraining."""
+        settings, make_client = SETTINGS[self._scenario.assignor], self._clients_of(process)
+        topic = settings.clicks_topic
+        consumer = ClickConsumer(
+            settings,
+            topic,
+            "trainer",
+            seek=lambda partitions: collector.starts(
+                lambda: retained_offsets(settings, topic, make_client), partitions
+            ),
+            instance_id=instance,
+            bulk=True,
+            clock=process.monotonic,
+            make_client=make_client,
+            background=self._background_of(process),
+        )
+        collector = Collector(
+            consumer,
+            cast(EventLog, MemoryEventLog(self.disk, partial(self._write, process))),
+            RetryUntilAvailable(stop, log, process.monotonic),
+            self._scenario.flush,
+            clock=process.monotonic,
+        )
+        try:
+            while not stop.is_set():
+                collector.step()
+            collector.flush()
+            self.world.say(process.name, "has stopped")
+        except ShutdownRequested:
+            self.world.say(process.name, "has stopped while it waited")
+        finally:
+            if process.alive:
+                consumer.close()
+
+    def _write(self, process: Process, put: Callable[[], None]) -> None:
+        self.faults.at_point(process, "log append")
+        process.sleep(self.faults.latency())
+        may_fail = self.world.now < self._scenario.quiet_after
+        if self.faults.choose(FULL_DISK_ONE_IN) == 0 and may_fail:
+            raise disk_full()
+        put()
+        self.faults.at_point(process, "after log append")
+
+    def _clients_of(self, process: Process) -> Callable[..., Any]:
+        def make_client(kind: Callable[..., Any], config: dict[str, Any]) -> Any:
+            if kind is AdminClient:
+                return Admin(process, self.cluster)
+            return (Consumer if kind is RealConsumer else Producer)(process, self.cluster, config)
+
+        return make_client
+
+    @staticmethod
+    def _background_of(process: Process) -> Callable[..., BackgroundCall]:
+        return partial(BackgroundCall, thread=cast(Any, process.thread))
+
+    def _worker(self, process: Process, instance: str, stop: StopEvent) -> Worker:
+        drawn = self._scenario
+        settings, make_client = SETTINGS[drawn.assignor], self._clients_of(process)
+        background = self._background_of(process)
+
+        def on_step(step: str) -> None:
+            self.world.say(process.name, step)
+            self.faults.at_point(process, f"after {step}")
+
+        sessions = RedisSessions(
+            "redis://simulated",
+            key_prefix="",
+            gap_ms=0,
+            ttl_seconds=3600,
+            timeout_seconds=5.0,
+            connect=lambda url, timeout, **_: cast(
+                Any, RedisClient(process, self.redis, self.lists, timeout)
+            ),
+        )
+        consumer = ClickConsumer(
+            settings,
+            settings.clicks_topic,
+            "workers",
+            instance_id=instance,
+            clock=process.monotonic,
+            make_client=make_client,
+            background=background,
+        )
+        clocks = {"clock": process.monotonic, "now": process.wall}
+        guarantee: Guarantee
+        if drawn.guarantee == EXACTLY_ONCE:
+            transactions = TransactionalPublisher(
+                settings,
+                instance or process.name,
+                settings.clicks_topic,
+                make_client=make_client,
+                background=background,
+            )
+            transactions.connect()
+            guarantee = ExactlyOnce(consumer, transactions, on_step=on_step, **clocks)
+        else:
+            publisher = Publisher(settings, make_client=make_client)
+            guarantee = AtLeastOnce(consumer, publisher, on_step=on_step, **clocks)
+        self._watch_batches(guarantee)
+        return Worker(
+            consumer=consumer,
+            sessions=sessions,
+            slot=cast(ModelSlot, _Slot(process, self.faults)),
+            guarantee=guarantee,
+            recommendations_topic=settings.recommendations_topic,
+            dlq_topic=settings.dlq_topic,
+            max_batch=drawn.max_batch,
+            stop=stop,
+            guard=Guard(clock=process.monotonic),
+            now=process.wall,
+            on_step=on_step,
+        )
+
+    def _watch_batches(self, guarantee: Guarantee) -> None:
+        submit = guarantee.submit
+
+        def seen(batch: Batch) -> None:
+            self.oracle.submitted([answer.model_version for answer in batch.answers])
+            submit(batch)
+
+        setattr(guarantee, "submit", seen)  # noqa: B010  mypy allows no assignment to a method
