@@ -117,7 +117,7 @@ class ClickConsumer:
         self._unassigned: UnassignedPartitions | None = None
         if self._membership.may_leave_partitions_unassigned:
             self._unassigned = UnassignedPartitions(
-                topic, self._membership.config, admin, clock, make_client, background
+                settings, topic, self._membership.config, admin, clock, make_client, background
             )
         self._positions = Positions()
         self._topic_id = TopicId(settings, topic, admin, clock)

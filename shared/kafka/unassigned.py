@@ -18,6 +18,8 @@ from confluent_kafka.admin import AdminClient
 
 from nextclick.shared.kafka.background import BackgroundCall
 from nextclick.shared.kafka.client import REQUEST_SECONDS, MakeClient
+from nextclick.shared.kafka.login import login_options
+from nextclick.shared.runtime.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class UnassignedPartitions:
 
     def __init__(
         self,
+        settings: KafkaSettings,
         topic: str,
         config: dict[str, Any],
         admin: AdminClient,
@@ -45,6 +48,7 @@ class UnassignedPartitions:
         background: Callable[[str, Callable[[], object]], BackgroundCall],
     ) -> None:
         """Prepare; `config` is that of a static member."""
+        self._settings = settings
         self._topic = topic
         self._group_id = config["group.id"]
         self._instance_id = config["group.instance.id"]
@@ -109,7 +113,7 @@ class UnassignedPartitions:
 
         deadline = self._clock() + REQUEST_SECONDS
         self._joining = True
-        client = self._make_client(Consumer, self._config)
+        client = self._make_client(Consumer, self._config | login_options(self._settings))
         try:
             client.subscribe([self._topic], on_assign=on_assign)
             while not (joined or self._closed or self._clock() > deadline):
