@@ -67,7 +67,7 @@ def simulated_store(gap_ms: int, ttl_seconds: int) -> RedisSessions:
         gap_ms=gap_ms,
         ttl_seconds=ttl_seconds,
         timeout_seconds=5,
-        connect=lambda url, timeout, cluster: cast(Any, LocalRedis()),
+        connect=lambda url, timeout, **_: cast(Any, LocalRedis()),
     )
 
 
