@@ -66,7 +66,7 @@ def admin(server: embedded.Server) -> redis.Redis:
 def documented_acl(user: str = "worker") -> list[str]:
     """The ACL of the worker or of the HTTP service, as SECURITY.md gives it."""
     lines = SECURITY.read_text().splitlines()
-    (line,) = [line for line in lines if f"ACL SETUSER {user} " in line]
+    (line,) = [line for line in lines if f"ACL SETUSER {user} on " in line]
     words = line.split("ACL SETUSER", 1)[1].split()
     return [word.strip("'\"") for word in words]
 

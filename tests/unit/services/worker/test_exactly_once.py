@@ -264,7 +264,7 @@ def test_a_transaction_that_never_returns_is_left_behind() -> None:
     now = OVERDUE_SECONDS
     assert ours.advance() == []
     now += 0.1
-    with pytest.raises(CommitRefused, match="nobody knows"):
+    with pytest.raises(CommitRefused, match="outcome of a transaction is unknown"):
         ours.advance()
     assert kafka.reconnected == 1
     kafka.may_end.set()
