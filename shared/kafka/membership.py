@@ -88,9 +88,7 @@ class Membership:
             config.get("partition.assignment.strategy", "cooperative")
         )
         """Partitions come and go one by one, not all at once."""
-        self.may_leave_partitions_unassigned = (
-            is_classic and self.is_cooperative and "group.instance.id" in config
-        )
+        self.may_leave_partitions_unassigned = is_classic and "group.instance.id" in config
         """See unassigned.py."""
         self.client: Consumer = make_client(Consumer, config)
         self.login = Login(settings, self.client, clock)

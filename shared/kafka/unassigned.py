@@ -4,7 +4,8 @@ In a cooperative rebalance a partition that moves is given up in one round and a
 which the member that gave it up begins (KIP-429). If that member is static, and another process
 takes its name between the two, Kafka gives the new one what the old one kept, without a round
 (KIP-345). Then nobody begins the next round, and nobody owns the partition until a member joins or
-leaves. Seen on Apache Kafka 4.1.
+leaves. The same with every assignment strategy if partitions are added while the only member that
+would notice is away, and it is back under its name. Seen on Apache Kafka 4.1.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def test_the_tutorial(terminals: Terminals) -> None:
             said[command] = terminals.say(command)
     assert typed()[-1] == "nextclick trainer"
     told = "\n".join(said.values())
-    assert "20,000 of them usable" in told
+    assert "20,000 usable clicks" in told
     assert "20,000 clicks imported" in told
     assert "published" in said["nextclick trainer --once"]
     answer = json.loads(said['curl -s "localhost:8000/recommendations/alice?k=3"'])

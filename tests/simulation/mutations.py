@@ -252,7 +252,7 @@ def answer_from_revoked_partitions(patch: pytest.MonkeyPatch) -> None:
         return kept(self, raws)
 
     patch.setattr(ClickConsumer, "_kept", keep_all)
-    patch.setattr(Worker, "_forget", lambda self, partitions: None)
+    patch.setattr(Worker, "_drop_partitions", lambda self, partitions: None)
 
 
 def wait_for_a_second_thread_in_a_rebalance(patch: pytest.MonkeyPatch) -> None:
