@@ -657,9 +657,9 @@ class Consumer:
             self._state = SYNCING
             self._heard = self._world.now
             assignment = None
-            if answer.members is not None:
-                count = self._cluster.topics.get(self._topic, 0)
-                assignment = self._assignor(answer.members, count)
+            if answer.members is not None:  # the leader asks for the metadata, and remembers them
+                self._partition_count = self._cluster.topics.get(self._topic, 0)
+                assignment = self._assignor(answer.members, self._partition_count)
             self._sync(attempt, assignment)
 
     def _sync(self, attempt: int, assignment: Any) -> None:
