@@ -164,10 +164,11 @@ class ClickConsumer:
         if not self._subscribed:
             self._subscribe()
         self._commits.wait_for_older()
-        if not self._bulk and self._topic_id.has_changed_lately():
-            self.read_anew()
-        if self._unassigned is not None:
-            self._unassigned.look()
+        if not self._membership.lost_a_broker_lately:
+            if not self._bulk and self._topic_id.has_changed_lately():
+                self.read_anew()
+            if self._unassigned is not None:
+                self._unassigned.look()
         self._place()
         self._commits.repeat_overtaken()
         self._revoked.clear()

@@ -39,6 +39,10 @@ NAME_TAKEN_SESSIONS = 1.5
 process: one that we left behind ourselves sends no heartbeats, and the group has dropped it by
 then."""
 
+CALM_SECONDS = 10.0
+"""An AdminClient is not asked without need so soon after a connection has failed: librdkafka may
+end the whole process if the broker of a request is away (its issue 4605)."""
+
 LOGIN_SECONDS = 3.0
 """A broker that lets us in answers within so long."""
 
@@ -98,6 +102,7 @@ class Membership:
         """Why the client is no member of the group any more, and cannot become one again."""
         self._shut_out_at = 0.0
         self._login_error: KafkaError | None = None
+        self._disconnected_at = -CALM_SECONDS
         self._login_checks = RateLimit(clock)
 
     @property
@@ -170,6 +175,13 @@ class Membership:
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._AUTHENTICATION:
             self._login_error = error
+        elif error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
+            self._disconnected_at = self._clock()
+
+    @property
+    def lost_a_broker_lately(self) -> bool:
+        """Whether a connection has failed within CALM_SECONDS."""
+        return self._clock() - self._disconnected_at < CALM_SECONDS
 
     def check_login(self) -> None:
         """Raise if no broker lets us in: librdkafka would try for ever.

@@ -184,6 +184,38 @@ def test_a_client_whose_commit_hangs_is_left_behind_if_there_is_a_new_password(
     made[0][0].may_return.set()
 
 
+def test_nobody_is_asked_for_the_topics_id_right_after_a_connection_has_failed() -> None:
+    """librdkafka may end the process that asks a broker which is away (its issue 4605)."""
+    asked: list[float] = []
+    errors: list[Callable[[KafkaError], None]] = []
+    now = [0.0]
+
+    class Asked(Client):
+        def describe_topics(self, topics: object, request_timeout: float) -> dict[str, Any]:
+            asked.append(now[0])
+            answer: Future[None] = Future()
+            answer.set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT)))
+            return {"clicks": answer}
+
+    def make(kind: object, config: dict[str, Any]) -> Client:
+        if kind is Consumer:
+            errors.append(config["error_cb"])
+        return Asked()
+
+    settings = KafkaSettings()
+    consumer = ClickConsumer(settings, "clicks", "g", make_client=make, clock=lambda: now[0])
+    for now[0] in (0.0, 0.5, 1.0):
+        consumer.poll(1, 0)
+    assert asked == [0.0, 1.0]
+    errors[0](KafkaError(KafkaError._TRANSPORT))
+    for now[0] in (3.0, 5.0, 10.9):
+        consumer.poll(1, 0)
+    assert asked == [0.0, 1.0]
+    for now[0] in (11.0, 11.5, 12.5):
+        consumer.poll(1, 0)
+    assert asked == [0.0, 1.0, 11.5]
+
+
 def test_offsets_that_an_older_commit_has_overwritten_are_committed_again() -> None:
     """The client repeats a commit when the connection breaks, if need be after a newer one."""
     client = Client()
