@@ -62,11 +62,17 @@ def time_anomaly(event_ms: int, kafka_ms: int, max_age_ms: float, max_ahead_ms: 
     return "time_behind" if event_ms < kafka_ms else "time_ahead"
 
 
-def max_age_ms(message: Message, bounds: TimeBounds) -> float:
-    """How far an event time may lie before Kafka's; back to 1970 if the click is old on purpose."""
-    if any(name in (REPLAYED, REDRIVEN) for name, _ in message.headers):
-        return float(message.timestamp_ms or 0)
-    return bounds.max_age_ms
+def time_anomaly_of(click: Click, message: Message, bounds: TimeBounds) -> str:
+    """What is wrong with the time of a click; "" if it counts. See `time_anomaly`.
+
+    A replayed or redriven click is old on purpose: its time may lie as far back as 1970.
+    """
+    kafka_ms = message.timestamp_ms
+    if kafka_ms is None:  # messages from before Kafka 0.10: there is nothing to compare with
+        return ""
+    old_on_purpose = any(name in (REPLAYED, REDRIVEN) for name, _ in message.headers)
+    max_age_ms = kafka_ms if old_on_purpose else bounds.max_age_ms
+    return time_anomaly(click.timestamp, kafka_ms, max_age_ms, bounds.max_ahead_ms)
 
 
 class ClickRules:
@@ -106,7 +112,10 @@ class ClickRules:
             self._on_anomaly("no_key", message.partition, message.offset)
         elif message.key != click.user_id.encode():
             self._on_anomaly("key_is_not_user_id", message.partition, message.offset)
-        return self._at_plausible_time(click, message)
+        if anomaly := time_anomaly_of(click, message, self._bounds):
+            self._on_anomaly(anomaly, message.partition, message.offset)
+            return click.model_copy(update={"timestamp": message.timestamp_ms})
+        return click
 
     def _weight(self, event_type: str) -> tuple[float, str]:
         """The weight of a type, and the anomaly to count."""
@@ -119,14 +128,3 @@ class ClickRules:
             if len(self._weights_seen) < 1000:  # hostile types must not fill the memory
                 self._weights_seen[event_type] = known
         return known
-
-    def _at_plausible_time(self, click: Click, message: Message) -> Click:
-        kafka_ms = message.timestamp_ms
-        if kafka_ms is None:  # messages from before Kafka 0.10
-            return click
-        max_age = max_age_ms(message, self._bounds)
-        anomaly = time_anomaly(click.timestamp, kafka_ms, max_age, self._bounds.max_ahead_ms)
-        if not anomaly:
-            return click
-        self._on_anomaly(anomaly, message.partition, message.offset)
-        return click.model_copy(update={"timestamp": kafka_ms})

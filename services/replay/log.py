@@ -193,6 +193,7 @@ def _collect(
 ) -> ClickFile:
     user_codes, item_codes, type_codes = _Ids("user"), _Ids("item"), _Ids("event type")
     weights, type_counts = weights_of(options.event_weights), Counter[str]()
+    weight_of_type: dict[str, float] = {}
     columns = array("i"), array("i"), array("q"), array("i")
     lines = array("q")
     if to_millis is None and time_unit != "auto":
@@ -201,8 +202,10 @@ def _collect(
     for line, user, item, time, event_type in rows:
         read += 1
         event_type = event_type or CLICK
+        if event_type not in weight_of_type:
+            weight_of_type[event_type] = weight_of(event_type, weights)
         type_counts[event_type] += 1
-        if weight_of(event_type, weights) == 0:
+        if weight_of_type[event_type] == 0:
             continue
         if options.guests != "keep" and user.strip().casefold() in NO_USER:
             consequence = "left out; see --guests" if options.guests == "drop" else "one by one"
@@ -260,7 +263,7 @@ def _collect(
         unsorted=bool((np.diff(moments[kept]) < 0).any()),
         problems=problems.listed(),
         read_types={
-            name: (count, weight_of(name, weights)) for name, count in type_counts.most_common()
+            name: (count, weight_of_type[name]) for name, count in type_counts.most_common()
         },
     )
 

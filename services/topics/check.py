@@ -8,9 +8,9 @@ from pathlib import Path
 
 from nextclick.services.topics import findings
 from nextclick.services.topics.findings import Report, line
-from nextclick.shared.click_rules import TimeBounds
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import read_offsets, retained_offsets
+from nextclick.shared.runtime.anomalies import time_bounds
 from nextclick.shared.runtime.settings import Settings
 
 __all__ = ["line", "run", "write"]
@@ -28,10 +28,8 @@ def run(settings: Settings, limit: int) -> Report:
         partition: range(max(offsets.start, offsets.stop - share), offsets.stop)
         for partition, offsets in retained.items()
     }
-    clicks = settings.clicks
-    bounds = TimeBounds(clicks.max_age_seconds * 1000, clicks.max_ahead_seconds * 1000)
     sample = read_offsets(kafka, kafka.clicks_topic, newest)
-    return findings.check(sample, list(retained), bounds)
+    return findings.check(sample, list(retained), time_bounds(settings.clicks))
 
 
 def write(report: Report, topic: str, path: Path) -> None:

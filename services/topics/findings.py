@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nextclick.services.topics.partitioner import java_partition, librdkafka_partition
-from nextclick.shared.click_rules import REMEDIES, TimeBounds, max_age_ms, time_anomaly
+from nextclick.shared.click_rules import REMEDIES, TimeBounds, time_anomaly_of
 from nextclick.shared.errors import BadClick
 from nextclick.shared.messages import Message, Place
 from nextclick.shared.schemas import decode_click
@@ -77,9 +77,7 @@ def _inspect(message: Message, bounds: TimeBounds) -> _Inspected:
     try:
         click = decode_click(value)
         user_id = click.user_id
-        if message.timestamp_ms is not None:
-            limits = max_age_ms(message, bounds), bounds.max_ahead_ms
-            anomaly = time_anomaly(click.timestamp, message.timestamp_ms, *limits)
+        anomaly = time_anomaly_of(click, message, bounds)
     except BadClick as error:
         no_click = str(error)
     place = Place(message.partition, message.offset)

@@ -13,10 +13,14 @@ from nextclick.shared.runtime.settings import ClickSettings
 log = logging.getLogger(__name__)
 
 
+def time_bounds(settings: ClickSettings) -> TimeBounds:
+    """The bounds that the settings say."""
+    return TimeBounds(settings.max_age_seconds * 1000, settings.max_ahead_seconds * 1000)
+
+
 def click_rules(settings: ClickSettings) -> ClickRules:
     """The rules that the settings say; anomalies are counted and logged."""
-    bounds = TimeBounds(settings.max_age_seconds * 1000, settings.max_ahead_seconds * 1000)
-    return ClickRules(settings.event_weights, bounds, Anomalies().add)
+    return ClickRules(settings.event_weights, time_bounds(settings), Anomalies().add)
 
 
 class Anomalies:

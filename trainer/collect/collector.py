@@ -66,11 +66,12 @@ class Collector:
         changed: bool = self.until_available(self._topic_changed) if self._unlogged else False
         if changed:
             self.consumer.read_anew()
+        now_ms = int(self.now() * 1000)
         by_partition: dict[int, list[Message]] = {}
         for message in self._unlogged:
             by_partition.setdefault(message.partition, []).append(message)
         for partition, messages in by_partition.items():
-            rows = [row for message in messages if (row := self._row(message)) is not None]
+            rows = [row for message in messages if (row := self._row(message, now_ms)) is not None]
             self.until_available(
                 self.event_log.append, partition, messages[0].offset, messages[-1].offset, rows
             )
@@ -83,14 +84,13 @@ class Collector:
                 log.warning("%s", refused)
         self._unlogged = []
 
-    def _row(self, message: Message) -> Row | None:
+    def _row(self, message: Message, now_ms: int) -> Row | None:
         try:
             click = self.rules.read(message)
         except BadClick:  # the worker dead-letters it
             return None
         if click is None:
             return None
-        now_ms = int(self.now() * 1000)
         arrival = now_ms if message.timestamp_ms is None else min(message.timestamp_ms, now_ms)
         return Row(
             click.event_id, click.user_id, click.item_id, click.timestamp, click.event_type, arrival

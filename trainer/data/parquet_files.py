@@ -26,6 +26,7 @@ from nextclick.trainer.data.dataset import (
 )
 
 _NEEDED = ("user_id", "item_id", "timestamp")
+_READ = ("event_id", *_NEEDED)
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -78,7 +79,7 @@ def _read(file: Path, problems: Problems) -> pd.DataFrame:
         raise ConfigurationError(
             f"{file} has no column {', '.join(missing)}; a log has {', '.join(SCHEMA.names)}"
         )
-    names = [name for name in SCHEMA.names if name in table.column_names]
+    names = [name for name in _READ if name in table.column_names]
     frame = pd.DataFrame({name: _column(file, table, name) for name in names})
     without_user = frame["user_id"].isna() | (frame["user_id"] == "")
     without_time = ~frame["timestamp"].between(0, LATEST_TIMESTAMP)
