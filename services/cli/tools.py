@@ -10,15 +10,16 @@ import typer
 from nextclick.services.cli.common import app, console, read_settings, start
 from nextclick.shared.errors import ConfigurationError
 
-_FILE = typer.Argument(
-    help="A log of clicks; gzip, bzip2, xz, zstd and zip are unpacked.", exists=True
+_FILES = typer.Argument(
+    help="Logs of clicks: files, folders, patterns ('day-*.csv'), URLs (s3://…), or - for standard "
+    "input; gzip, bzip2, xz, zstd and zip are unpacked."
 )
 _FORMAT = typer.Option(
     help="auto, parquet, csv, jsonl, sessions, rsc15, retailrocket, diginetica, otto, movielens."
 )
 _MAP = typer.Option(
     "--map",
-    help="Names of the columns: user=…,item=…,time=…,type=…; in jsonl a.b is b in the object a, "
+    help="Columns: user=…,item=…,time=…,type=…,id=…; in jsonl a.b is b in the object a, "
     "and a|b is b where there is no a.",
 )
 _COLUMNS = typer.Option(help="Names of the columns of a CSV file without a header.")
@@ -36,7 +37,7 @@ _STRICT = typer.Option("--strict", help="Refuse a file with any invalid line.")
 
 @app.command()
 def replay(
-    file: Annotated[Path, _FILE],
+    files: Annotated[list[str], _FILES],
     format: Annotated[str, _FORMAT] = "auto",
     speed: Annotated[str, typer.Option(help="1x, 100x, … or max.")] = "1x",
     mapping: Annotated[str, _MAP] = "",
@@ -70,7 +71,7 @@ def replay(
     reading = replaying.read_options(
         settings, format, mapping, columns, time_unit, time_format, guests, encoding
     )
-    clicks = load(file, reading)
+    clicks = load(files, reading)
     replaying.describe(clicks, console, strict)
     if not check:
         replaying.replay(
@@ -87,7 +88,7 @@ def replay(
 
 @app.command("import")
 def import_file(
-    file: Annotated[Path, _FILE],
+    files: Annotated[list[str], _FILES],
     format: Annotated[str, _FORMAT] = "auto",
     mapping: Annotated[str, _MAP] = "",
     columns: Annotated[str, _COLUMNS] = "",
@@ -109,7 +110,7 @@ def import_file(
     reading = replaying.read_options(
         settings, format, mapping, columns, time_unit, time_format, guests, encoding
     )
-    clicks = load(file, reading)
+    clicks = load(files, reading)
     replaying.describe(clicks, console, strict)
     console.print(import_file(clicks, settings.trainer.event_log), markup=False)
 
@@ -120,8 +121,7 @@ def evaluate(
         str,
         typer.Argument(
             help="A simulated world (missions, missions-nogap, source), a folder with "
-            "train_sessions.txt and test_sessions.txt, a file of clicks as for import, or a folder "
-            "of Parquet files such as an event log."
+            "train_sessions.txt and test_sessions.txt, an event log, or files as for import."
         ),
     ],
     methods: Annotated[str, typer.Option(help="Names, separated by commas, or all.")] = "all",

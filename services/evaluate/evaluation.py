@@ -22,7 +22,8 @@ from nextclick.trainer.compare.report.compare import compare
 from nextclick.trainer.compare.report.environment import environment
 from nextclick.trainer.compare.report.summary import summarise
 from nextclick.trainer.data import weighted
-from nextclick.trainer.data.parquet_files import judgeable_log
+from nextclick.trainer.data.parquet_files import judgeable_log, parquet_files
+from nextclick.trainer.data.session_files import is_session_folder
 
 
 @dataclass(frozen=True)
@@ -45,24 +46,24 @@ def names(listed: str) -> list[str]:
 
 
 def open_data(data: str, gap_ms: int, reading: ReadOptions) -> Benchmark:
-    """Open a world by name, else a file or folder. Raises ConfigurationError if it is neither.
+    """Open a world by name, else a folder of Parquet or session files, else whatever `load` reads.
 
-    gap_ms: the pause after which a new session starts. reading: how to read a file.
+    gap_ms: the pause after which a new session starts. reading: how to read files of clicks.
+    Raises ConfigurationError if there is none of this.
     """
-    path = Path(data)
     if data in WORLDS:
         return WORLDS[data]()
-    if path.is_file():
-        clicks = load(path, reading)
-        log = judgeable_log(
-            weighted(to_frame(clicks), weights_of(reading.event_weights)), gap_ms, path
-        )
-        return Benchmark(path.resolve().stem, log, clicks.problems)
-    if path.is_dir():
+    path = Path(data)
+    if path.is_dir() and (is_session_folder(path) or parquet_files(path)):
         return open_benchmark(path, gap_ms)
-    raise ConfigurationError(
-        f"DATA {data}: neither a file or folder nor a simulated world ({', '.join(WORLDS)})"
-    )
+    try:
+        clicks = load(data, reading)
+    except ConfigurationError as error:
+        if path.exists() or "/" in data:
+            raise
+        raise ConfigurationError(f"{error}, nor a simulated world ({', '.join(WORLDS)})") from None
+    log = judgeable_log(weighted(to_frame(clicks), weights_of(reading.event_weights)), gap_ms, path)
+    return Benchmark(path.resolve().stem, log, clicks.problems)
 
 
 def run(options: Options, device: torch.device, gap_ms: int, console: Console) -> None:

@@ -49,7 +49,10 @@ def parse_speed(text: str) -> float:
 
 
 def parse_mapping(text: str) -> dict[str, str]:
-    """Parse any of `user=…,item=…,time=…,type=…` to role → column. Raises ConfigurationError."""
+    """Parse any of `user=…,item=…,time=…,type=…,id=…` to role → column.
+
+    Raises ConfigurationError.
+    """
     mapping = {}
     for part in filter(None, text.split(",")):
         role, equals, column = part.partition("=")
@@ -88,6 +91,7 @@ def read_options(
         guests=guests,
         encoding=encoding,
         event_weights=settings.clicks.event_weights,
+        latest_ms=int((time.time() + settings.clicks.max_ahead_seconds) * 1000),
     )
 
 
@@ -102,7 +106,7 @@ def describe(clicks: ClickFile, console: Console, strict: bool) -> None:
     )
     users, items = len(np.unique(clicks.users)), len(np.unique(clicks.items))
     console.print(
-        f"{clicks.path.name}: {clicks.format}, times in {clicks.time_unit}; "
+        f"{clicks.name}: {clicks.format}, times in {clicks.time_unit}; "
         f"{clicks.read:,} events, {len(clicks):,} usable clicks, by {users:,} users on "
         f"{items:,} items, from {first} to {last} UTC",
         markup=False,
@@ -119,7 +123,7 @@ def describe(clicks: ClickFile, console: Console, strict: bool) -> None:
     for problem in clicks.problems:
         console.print(str(problem), markup=False, highlight=False)
     if strict and clicks.problems:
-        raise ConfigurationError(f"{clicks.path}: refused, as --strict asks; nothing was sent")
+        raise ConfigurationError(f"{clicks.name}: refused, as --strict asks; nothing was sent")
 
 
 def replay(
@@ -137,7 +141,7 @@ def replay(
 
     Raises ConfigurationError if the saved progress is that of another file, topic or `now`.
     """
-    path = state_file or state_path(clicks.path)
+    path = state_file or state_path(clicks)
     state = None if restart else read_state(path)
     file_fingerprint = fingerprint(clicks)
     if state is None:
@@ -148,7 +152,7 @@ def replay(
         now,
     ):
         raise ConfigurationError(
-            f"{clicks.path}: an earlier replay ({state.sent:,} clicks sent) had another file "
+            f"{clicks.name}: an earlier replay ({state.sent:,} clicks sent) had another file "
             "content, topic or --now; --restart starts over"
         )
     else:

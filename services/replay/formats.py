@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from nextclick.services.replay.lines import Line
 from nextclick.shared.data_problems import Problems
 from nextclick.shared.errors import ConfigurationError
 
@@ -30,8 +29,9 @@ FORMATS = (
     "parquet", "csv", "jsonl", "sessions", "rsc15", "retailrocket", "diginetica", "otto",
     "movielens",
 )  # fmt: skip
-ROLES = ("user", "item", "time", "type")
-"""What a column can be; a file needs all but the type."""
+ROLES = ("user", "item", "time", "type", "id")
+"""What a column can be: of a user, an item, …, an event id. A file needs the first three."""
+_NEEDED = ROLES[:3]
 _COMMON_NAMES = {
     "user": ("user_id", "userid", "user", "visitorid", "visitor_id", "session_id", "sessionid",
              "session", "customer_id"),
@@ -39,6 +39,7 @@ _COMMON_NAMES = {
     "time": ("timestamp", "time", "ts", "event_time", "created_at", "datetime", "date"),
     "type": ("event_type", "eventtype", "event", "behavior", "behaviour", "behavior_type",
              "action"),
+    "id": ("event_id", "eventid", "message_id", "messageid"),
 }  # fmt: skip
 """Role → common names of its column, in lower case; the first that exists is taken."""
 
@@ -47,6 +48,13 @@ LINES_THAT_DECIDE = 20
 """First lines of jsonl that decide which keys hold what."""
 MAX_SESSION = 1000
 """Most clicks of a session in one line."""
+
+
+class Line(NamedTuple):
+    """One line, without its line break; numbers start at 1."""
+
+    number: int
+    text: str
 
 
 class Row(NamedTuple):
@@ -58,13 +66,15 @@ class Row(NamedTuple):
     time: str
     type: str = ""
     """The event type; empty if the file has none."""
+    event_id: str = ""
+    """Only to tell of clicks that share one: our own ids are made of the click (`event_id`)."""
 
 
 Reader = Callable[[Iterable[Line], str, Problems], Iterator[Row]]
 
 
 def columns_of(names: Sequence[str], mapping: Mapping[str, str], file: str) -> list[str | None]:
-    """The column of each of the ROLES: by the mapping, else by common names; None: no type.
+    """The column of each of the ROLES: by the mapping, else by common names; None: there is none.
 
     Raises ConfigurationError that lists the columns of the file if one is missing.
     """
@@ -76,7 +86,7 @@ def columns_of(names: Sequence[str], mapping: Mapping[str, str], file: str) -> l
                 f"{file} has no column {mapping[role]!r} (--map {role}=…); "
                 f"it has {', '.join(names)}"
             )
-        if not wanted and role != "type":
+        if not wanted and role in _NEEDED:
             raise _no_column(file, role, names)
         found.append(wanted[0] if wanted else None)
     return found
@@ -171,17 +181,17 @@ def jsonl_rows(
     objects = _objects(lines, file, problems)
     first = list(itertools.islice(objects, LINES_THAT_DECIDE))
     paths = [_paths(role, [found for _, found in first], mapping) for role in ROLES]
-    for role, of_role in zip(ROLES[:3], paths, strict=False):
+    for role, of_role in zip(_NEEDED, paths, strict=False):
         if not of_role and first:
             raise _no_column(file, role, dict.fromkeys(key for _, one in first for key in one))
     for line, found in itertools.chain(first, objects):
-        user, item, time, kind = (_value_of(found, of_role) for of_role in paths)
+        user, item, time, kind, event_id = (_value_of(found, of_role) for of_role in paths)
         if user is None and any(path in found for path in paths[0]):
             user = ""  # a guest
         if user is None or item is None or time is None:
             problems.add(file, "line without a user, an item or a time", "left out", line)
         else:
-            yield Row(line, user, item, time, kind or "")
+            yield Row(line, user, item, time, kind or "", event_id or "")
 
 
 def _paths(role: str, objects: Sequence[dict[str, Any]], mapping: Mapping[str, str]) -> list[str]:
@@ -329,7 +339,7 @@ def _split(line: str, delimiter: str) -> list[str]:
 
 def _has_columns(names: Sequence[str]) -> bool:
     known = {name.lower() for name in names}
-    return all(known & set(_COMMON_NAMES[role]) for role in ROLES[:3])
+    return all(known & set(_COMMON_NAMES[role]) for role in _NEEDED)
 
 
 def _is_time(text: str) -> bool:
@@ -361,12 +371,11 @@ def _rows_of_columns(
     file: str,
     problems: Problems,
 ) -> Iterator[Row]:
-    filled = [place for place in places if place is not None]
     for line, cells in rows:
         if len(cells) != width:
             problems.add(file, f"line without {width} cells", "left out", line)
             continue
-        yield Row(line, *(cells[place].strip() for place in filled))
+        yield Row(line, *("" if place is None else cells[place].strip() for place in places))
 
 
 def _objects(

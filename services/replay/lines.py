@@ -10,11 +10,11 @@ import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import pyarrow as pa
 
+from nextclick.services.replay.formats import Line
 from nextclick.shared.data_problems import Problems
 from nextclick.shared.errors import ConfigurationError
 
@@ -23,45 +23,36 @@ _XZ, _ZIP, _ORC = b"\xfd7zXZ", b"PK\x03\x04", b"ORC"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-class Line(NamedTuple):
-    """One line, without its line break; numbers start at 1."""
-
-    number: int
-    text: str
-
-
-def read_lines(path: Path, encoding: str, problems: Problems) -> Iterator[Line]:
+def read_lines(file: BinaryIO, name: str, encoding: str, problems: Problems) -> Iterator[Line]:
     """The non-blank lines of a file, decompressed; they end with LF, CR LF, or CR.
 
-    A line in another encoding is left out and recorded as a problem. Raises ConfigurationError with
-    the last good line if the file cannot be read to its end.
+    name: for messages. A line in another encoding is left out and recorded as a problem. Raises
+    ConfigurationError with the last good line if the file cannot be read to its end.
     """
     number = 0
     try:
         codecs.lookup(encoding)
-        with open_binary(path) as file:
-            for content in _lines_of(file):
-                number += 1
-                if number == 1:
-                    if content.startswith(_UTF16) and not encoding.lower().startswith("utf-16"):
-                        raise ConfigurationError(
-                            f"{path} is UTF-16: convert it, for example with "
-                            f"iconv -f utf-16 -t utf-8"
-                        )
-                    content = content.removeprefix(codecs.BOM_UTF8)
-                try:
-                    text = content.decode(encoding).rstrip("\r\n")
-                except UnicodeDecodeError:
-                    what = f"line that is not {encoding}"
-                    problems.add(path.name, what, "left out; see --encoding", number)
-                    continue
-                if text.strip():
-                    yield Line(number, text)
+        for content in _lines_of(_unpacked(file, name)):
+            number += 1
+            if number == 1:
+                if content.startswith(_UTF16) and not encoding.lower().startswith("utf-16"):
+                    raise ConfigurationError(
+                        f"{name} is UTF-16: convert it, for example with iconv -f utf-16 -t utf-8"
+                    )
+                content = content.removeprefix(codecs.BOM_UTF8)
+            try:
+                text = content.decode(encoding).rstrip("\r\n")
+            except UnicodeDecodeError:
+                what = f"line that is not {encoding}"
+                problems.add(name, what, "left out; see --encoding", number)
+                continue
+            if text.strip():
+                yield Line(number, text)
     except LookupError:
         raise ConfigurationError(f"--encoding {encoding}: there is no such encoding") from None
     except (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         where = f", after line {number:,}" if number else ""
-        raise ConfigurationError(f"{path} cannot be read{where}: {_reason(error)}") from None
+        raise ConfigurationError(f"{name} cannot be read{where}: {_reason(error)}") from None
 
 
 def _lines_of(file: BinaryIO) -> Iterator[bytes]:
@@ -72,30 +63,30 @@ def _lines_of(file: BinaryIO) -> Iterator[bytes]:
             yield content
 
 
-def open_binary(path: Path) -> BinaryIO:
-    """Open a file, decompressed, by its first bytes.
+def _unpacked(file: BinaryIO, name: str) -> BinaryIO:
+    """The content of a seekable file, decompressed as its first bytes say.
 
     Raises OSError, or ConfigurationError for ORC and for a zip that does not hold exactly one file.
     """
-    with path.open("rb") as file:
-        first_bytes = file.read(6)
+    first_bytes = file.read(6)
+    file.seek(0)
     if first_bytes.startswith(_GZIP):
-        return gzip.open(path, "rb")  # type: ignore[return-value]
+        return gzip.open(file, "rb")  # type: ignore[return-value]
     if first_bytes.startswith(_ZSTD):
-        return io.BufferedReader(pa.CompressedInputStream(path.open("rb"), "zstd"))
+        return io.BufferedReader(pa.CompressedInputStream(file, "zstd"))
     if first_bytes.startswith(_BZIP2):
-        return bz2.open(path, "rb")  # type: ignore[return-value]
+        return bz2.open(file, "rb")  # type: ignore[return-value]
     if first_bytes.startswith(_XZ):
-        return lzma.open(path, "rb")  # type: ignore[return-value]
+        return lzma.open(file, "rb")  # type: ignore[return-value]
     if first_bytes.startswith(_ZIP):
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(file)
         files = [entry for entry in archive.infolist() if not entry.is_dir()]
         if len(files) != 1:
-            raise ConfigurationError(f"{path} holds {len(files)} files; give a zip with one")
+            raise ConfigurationError(f"{name} holds {len(files)} files; give a zip with one")
         return archive.open(files[0])  # type: ignore[return-value]
     if first_bytes.startswith(_ORC):
-        raise ConfigurationError(f"{path} is ORC; convert it to Parquet")
-    return path.open("rb")
+        raise ConfigurationError(f"{name} is ORC; convert it to Parquet")
+    return file
 
 
 def _reason(error: Exception) -> str:

@@ -1,11 +1,13 @@
 """Loads a click log: validates all clicks and sorts them by time, before any is sent.
 
-The whole file is held in memory: 24 bytes per click, and each id once. So all problems are known
-before the first click is sent, and clicks are sent in order of time even if the file is not sorted.
+A log is one file or several (sources.py). All is held in memory: 24 bytes per click, and each id
+once. So all problems are known before the first click is sent, and clicks are sent in order of time
+even if the files are not sorted.
 """
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 from array import array
@@ -13,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nextclick.services.replay import formats, times
-from nextclick.services.replay.formats import FORMATS, TEXT_READERS, Row
-from nextclick.services.replay.lines import Line, read_lines
+from nextclick.services.replay.formats import FORMATS, TEXT_READERS, Line, Row
+from nextclick.services.replay.lines import read_lines
+from nextclick.services.replay.sources import Source, find_sources
 from nextclick.shared.data_problems import Problem, Problems, invalid_item_id_reason
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.event_types import weight_of, weights_of
+from nextclick.shared.schemas import LATEST_TIMESTAMP
 
 CLICK = "click"
 """The type of an event whose file has no types."""
@@ -40,9 +45,10 @@ Codes = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class ClickFile:
-    """The clicks of a file, sorted by time (stable)."""
+    """The clicks of a file, or of several, sorted by time (stable)."""
 
-    path: Path
+    data: Sequence[str]
+    """The paths, folders, patterns and URLs that were read; "-": standard input."""
     format: str
     time_unit: str
     users: Codes
@@ -65,6 +71,11 @@ class ClickFile:
 
     def __len__(self) -> int:
         return len(self.times)
+
+    @property
+    def name(self) -> str:
+        """What was read, for messages."""
+        return " ".join(self.data)
 
     def event_id(self, place: int, salt: str = "") -> str:
         """The id of the click at an index; see `event_id`."""
@@ -102,77 +113,83 @@ class ReadOptions:
     """What to do with events without a user: one of GUESTS."""
     event_weights: Mapping[str, float] = field(default_factory=dict)
     """What differs from the default weights of event types."""
+    latest_ms: int = LATEST_TIMESTAMP
+    """Clicks of a later time (epoch ms) are left out."""
 
 
-def load(path: Path, options: ReadOptions = ReadOptions()) -> ClickFile:
-    """Read and validate a file.
+def load(data: str | Path | Sequence[str], options: ReadOptions = ReadOptions()) -> ClickFile:
+    """Read and validate the files that `data` names: paths, folders, patterns, URLs (sources.py).
 
     Invalid clicks are left out and listed in `problems`, events of weight 0 in `read_types`.
 
-    Raises ConfigurationError if the file cannot be read to its end, has another format, or holds no
-    valid click.
+    Raises ConfigurationError if a file cannot be read to its end, has another format, or if there
+    is no valid click.
     """
-    problems = Problems()
     if options.format not in ("auto", *FORMATS):
         raise ConfigurationError(
             f"--format {options.format}: use auto or one of {', '.join(FORMATS)}"
         )
     if options.guests not in GUESTS:
         raise ConfigurationError(f"--guests {options.guests}: use one of {', '.join(GUESTS)}")
-    if path.is_dir():
-        raise ConfigurationError(f"{path} is a folder; give a file")
-    format, rows = _rows(path, options, problems)
-    if options.mapping and format not in ("parquet", "csv", "jsonl"):
-        raise ConfigurationError(f"--map goes with parquet, csv and jsonl; {path} is {format}")
-    if options.columns and format != "csv":
-        raise ConfigurationError(f"--columns goes with csv; {path} is {format}")
-    unit = options.time_unit
-    if unit == "auto":
-        unit = formats.TIME_UNITS.get(format, "auto")
-    to_millis = times.from_format(options.time_format) if options.time_format else None
-    return _collect(path, format, rows, unit, to_millis, options, problems)
+    texts = [str(data)] if isinstance(data, str | Path) else data
+    clicks = _Clicks(options)
+    for source in find_sources(texts):
+        clicks.add(source)
+    return clicks.sorted(texts)
 
 
-def _rows(path: Path, options: ReadOptions, problems: Problems) -> tuple[str, Iterable[Row]]:
-    format, mapping = options.format, options.mapping
-    if format == "parquet" or (format == "auto" and _first_bytes(path).startswith(_PARQUET)):
-        return "parquet", _parquet_rows(path, mapping)
-    lines = iter(read_lines(path, options.encoding, problems))
+def _rows(
+    file: BinaryIO, name: str, options: ReadOptions, problems: Problems
+) -> tuple[str, Iterable[Row]]:
+    """The format of a file and its rows. Raises ConfigurationError."""
+    format, mapping, columns = options.format, options.mapping, options.columns
+    is_parquet = file.read(len(_PARQUET)) == _PARQUET
+    file.seek(0)
+    if format == "parquet" or (format == "auto" and is_parquet):
+        if columns:
+            raise ConfigurationError(f"--columns goes with csv; {name} is parquet")
+        return "parquet", _parquet_rows(file, name, mapping)
+    lines = iter(read_lines(file, name, options.encoding, problems))
     first = list(itertools.islice(lines, _LINES_FOR_DETECTION))
     if not first:
-        raise ConfigurationError(f"{path} is empty")
+        raise ConfigurationError(f"{name} is empty")
     if format == "auto":
-        format = "csv" if options.columns else formats.detect(first)
+        format = "csv" if columns else _detect(name, first)
+    if mapping and format not in ("csv", "jsonl"):
+        raise ConfigurationError(f"--map goes with parquet, csv and jsonl; {name} is {format}")
+    if columns and format != "csv":
+        raise ConfigurationError(f"--columns goes with csv; {name} is {format}")
     all_lines: Iterator[Line] = itertools.chain(first, lines)
     if format == "csv":
-        return format, formats.csv_rows(all_lines, path.name, problems, mapping, options.columns)
+        return format, formats.csv_rows(all_lines, name, problems, mapping, columns)
     if format == "jsonl":
-        return format, formats.jsonl_rows(all_lines, path.name, problems, mapping)
-    return format, TEXT_READERS[format](all_lines, path.name, problems)
+        return format, formats.jsonl_rows(all_lines, name, problems, mapping)
+    return format, TEXT_READERS[format](all_lines, name, problems)
 
 
-def _first_bytes(path: Path) -> bytes:
+def _detect(name: str, lines: Sequence[Line]) -> str:
     try:
-        with path.open("rb") as file:
-            return file.read(4)
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+        return formats.detect(lines)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{name}: {error}") from None
 
 
-def _parquet_rows(path: Path, mapping: Mapping[str, str]) -> Iterator[Row]:
+def _parquet_rows(file: BinaryIO, name: str, mapping: Mapping[str, str]) -> Iterator[Row]:
     try:
-        file = pq.ParquetFile(path)
-        found = formats.columns_of(file.schema_arrow.names, mapping, path.name)
-        columns = [column for column in found if column is not None]
+        table = pq.ParquetFile(file)
+        found = formats.columns_of(table.schema_arrow.names, mapping, name)
         line = 0
-        for batch in file.iter_batches(columns=columns):
-            named = [_as_text(batch.column(batch.schema.names.index(name))) for name in columns]
-            for texts in zip(*named, strict=True):
+        for batch in table.iter_batches(columns=[column for column in found if column]):
+            texts_of = [
+                _as_text(batch.column(column)) if column else itertools.repeat("")
+                for column in found
+            ]
+            for texts in zip(*texts_of, strict=False):
                 line += 1
                 yield Row(line, *(text or "" for text in texts))
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"{path} cannot be read as Parquet ({reason})") from None
+        raise ConfigurationError(f"{name} cannot be read as Parquet ({reason})") from None
 
 
 def _as_text(column: pa.Array) -> list[str | None]:
@@ -182,90 +199,147 @@ def _as_text(column: pa.Array) -> list[str | None]:
     return texts
 
 
-def _collect(
-    path: Path,
-    format: str,
-    rows: Iterable[Row],
-    time_unit: str,
-    to_millis: times.ToMillis | None,
-    options: ReadOptions,
-    problems: Problems,
-) -> ClickFile:
-    user_codes, item_codes, type_codes = _Ids("user"), _Ids("item"), _Ids("event type")
-    weights, type_counts = weights_of(options.event_weights), Counter[str]()
-    weight_of_type: dict[str, float] = {}
-    columns = array("i"), array("i"), array("q"), array("i")
-    lines = array("q")
-    if to_millis is None and time_unit != "auto":
-        to_millis = times.to_millis(time_unit)
-    read = 0
-    for line, user, item, time, event_type in rows:
-        read += 1
-        event_type = event_type or CLICK
-        if event_type not in weight_of_type:
-            weight_of_type[event_type] = weight_of(event_type, weights)
-        type_counts[event_type] += 1
-        if weight_of_type[event_type] == 0:
-            continue
-        if options.guests != "keep" and user.strip().casefold() in NO_USER:
-            consequence = "left out; see --guests" if options.guests == "drop" else "one by one"
-            problems.add(path.name, "click of a guest, without a user", consequence, line)
-            if options.guests == "drop":
+class _Clicks:
+    """Gathers the valid clicks of files."""
+
+    def __init__(self, options: ReadOptions) -> None:
+        self._options = options
+        self._to_millis = times.from_format(options.time_format) if options.time_format else None
+        self._weights = weights_of(options.event_weights)
+        self._weight_of_type: dict[str, float] = {}
+        self._type_counts = Counter[str]()
+        self._users, self._items, self._types = _Ids("user"), _Ids("item"), _Ids("event type")
+        self._problems = Problems()
+        self._formats: dict[str, str] = {}
+        """Format → the first file that has it."""
+        self._time_units: dict[str, None] = {}
+        self._read = 0
+        self._columns = array("i"), array("i"), array("q"), array("i")
+        """User, item, time and type of each click."""
+        self._lines = array("q")
+        self._begins: list[tuple[int, str]] = []
+        """Where the clicks of each file begin, and its name."""
+        self._id_hashes = array("q")
+        """Of the file's own event ids; 0 if it has none."""
+
+    def add(self, source: Source) -> None:
+        """Read a file. Raises ConfigurationError."""
+        with source.open() as file:
+            format, rows = _rows(file, source.name, self._options, self._problems)
+            self._formats.setdefault(format, source.name)
+            if len(self._formats) > 1:
+                (one, first), (other, second) = self._formats.items()
+                raise ConfigurationError(
+                    f"{first} is {one}, but {second} is {other}: read them one by one, or say "
+                    "--format"
+                )
+            self._add(source.name, format, rows)
+
+    def _add(self, name: str, format: str, rows: Iterable[Row]) -> None:
+        options, problems = self._options, self._problems
+        self._begins.append((len(self._lines), name))
+        time_unit = options.time_unit
+        if time_unit == "auto":
+            time_unit = formats.TIME_UNITS.get(format, "auto")
+        to_millis = self._to_millis
+        if to_millis is None and time_unit != "auto":
+            to_millis = times.to_millis(time_unit)
+        for line, user, item, time, event_type, event_id in rows:
+            self._read += 1
+            event_type = event_type or CLICK
+            if event_type not in self._weight_of_type:
+                self._weight_of_type[event_type] = weight_of(event_type, self._weights)
+            self._type_counts[event_type] += 1
+            if self._weight_of_type[event_type] == 0:
                 continue
-            user = f"guest-{path.name}-{line}"
-        try:
-            if to_millis is None:
-                time_unit = times.unit_of(time)
-                to_millis = times.to_millis(time_unit)
-            moment = to_millis(time)
-        except ValueError:
-            hint = "left out; see --time-unit and --time-format"
-            problems.add(path.name, "click without a readable time", hint, line)
-            continue
+            if options.guests != "keep" and user.strip().casefold() in NO_USER:
+                consequence = "left out; see --guests" if options.guests == "drop" else "one by one"
+                problems.add(name, "click of a guest, without a user", consequence, line)
+                if options.guests == "drop":
+                    continue
+                user = f"guest-{name}-{line}"
+            try:
+                if to_millis is None:
+                    time_unit = times.unit_of(time)
+                    to_millis = times.to_millis(time_unit)
+                moment = to_millis(time)
+            except ValueError:
+                hint = "left out; see --time-unit and --time-format"
+                problems.add(name, "click without a readable time", hint, line)
+                continue
+            if moment > options.latest_ms:
+                problems.add(name, "click of a time to come", "left out; see --time-unit", line)
+                continue
+            codes = self._codes(name, line, user, item, event_type)
+            if codes is not None:
+                values = codes[0], codes[1], moment, codes[2]
+                for column, value in zip(self._columns, values, strict=True):
+                    column.append(value)
+                self._lines.append(line)
+                self._id_hashes.append(hash(event_id) if event_id else 0)
+        self._time_units[options.time_format or time_unit] = None
+
+    def _codes(
+        self, name: str, line: int, user: str, item: str, event_type: str
+    ) -> tuple[int, int, int] | None:
+        """The codes of user, item and type; None if one of them is invalid."""
         ids = []
-        for text, known in ((user, user_codes), (item, item_codes)):
+        for text, known in ((user, self._users), (item, self._items)):
             if text.endswith(".0") and text[:-2].isdigit():
                 what = f"{known.role} id with .0, as floats are written"
-                problems.add(path.name, what, f"read as the integer: {text[:-2]}", line)
+                self._problems.add(name, what, f"read as the integer: {text[:-2]}", line)
                 text = text[:-2]
             ids.append(known.code(text))
-        ids.append(type_codes.code(event_type))
-        for code, known in zip(ids, (user_codes, item_codes, type_codes), strict=True):
+        codes = ids[0], ids[1], self._types.code(event_type)
+        for code, known in zip(codes, (self._users, self._items, self._types), strict=True):
             if code < 0:
-                problems.add(path.name, known.flaws[code], "left out", line)
-                break
-        else:
-            for column, value in zip(columns, (ids[0], ids[1], moment, ids[2]), strict=True):
-                column.append(value)
-            lines.append(line)
-    users, items, types = (np.array(columns[place], np.int32) for place in (0, 1, 3))
-    moments = np.array(columns[2], np.int64)
-    duplicate = _duplicates(users, items, moments, types)
-    for place in np.flatnonzero(duplicate):
-        problems.add(path.name, "duplicate click", "counts once", lines[place])
-    kept = np.flatnonzero(~duplicate)
-    if len(kept) == 0:
-        why = "; ".join(map(str, problems.listed()))
-        raise ConfigurationError(f"{path} holds no click ({format}){': ' + why if why else ''}")
-    order = kept[np.argsort(moments[kept], kind="stable")]
-    return ClickFile(
-        path=path,
-        format=format,
-        time_unit=options.time_format or time_unit,
-        users=users[order],
-        items=items[order],
-        times=moments[order],
-        types=types[order],
-        user_ids=user_codes.ids,
-        item_ids=item_codes.ids,
-        event_types=type_codes.ids,
-        read=read,
-        unsorted=bool((np.diff(moments[kept]) < 0).any()),
-        problems=problems.listed(),
-        read_types={
-            name: (count, weight_of_type[name]) for name, count in type_counts.most_common()
-        },
-    )
+                self._problems.add(name, known.flaws[code], "left out", line)
+                return None
+        return codes
+
+    def sorted(self, data: Sequence[str]) -> ClickFile:
+        """All clicks that were added, each once. Raises ConfigurationError if there are none."""
+        users, items, types = (np.array(self._columns[place], np.int32) for place in (0, 1, 3))
+        moments = np.array(self._columns[2], np.int64)
+        duplicate = _duplicates(users, items, moments, types)
+        for place in np.flatnonzero(duplicate):
+            self._problems.add(
+                self._name(int(place)), "duplicate click", "counts once", self._lines[place]
+            )
+        kept = np.flatnonzero(~duplicate)
+        for place in kept[_repeated(np.array(self._id_hashes, np.int64)[kept])]:
+            what = "click with the event id of another click"
+            self._problems.add(self._name(int(place)), what, "both count", self._lines[place])
+        if len(kept) == 0:
+            why = "; ".join(map(str, self._problems.listed()))
+            found = ", ".join(self._formats)
+            text = " ".join(data)
+            raise ConfigurationError(f"{text} holds no click ({found}){': ' + why if why else ''}")
+        order = kept[np.argsort(moments[kept], kind="stable")]
+        return ClickFile(
+            data=data,
+            format=", ".join(self._formats),
+            time_unit=", ".join(self._time_units),
+            users=users[order],
+            items=items[order],
+            times=moments[order],
+            types=types[order],
+            user_ids=self._users.ids,
+            item_ids=self._items.ids,
+            event_types=self._types.ids,
+            read=self._read,
+            unsorted=bool((np.diff(moments[kept]) < 0).any()),
+            problems=self._problems.listed(),
+            read_types={
+                name: (count, self._weight_of_type[name])
+                for name, count in self._type_counts.most_common()
+            },
+        )
+
+    def _name(self, place: int) -> str:
+        """The file of a click."""
+        begins = [begin for begin, _ in self._begins]
+        return self._begins[bisect.bisect_right(begins, place) - 1][1]
 
 
 class _Ids:
@@ -303,3 +377,11 @@ def _duplicates(
     duplicate = np.zeros(len(users), bool)
     duplicate[order[1:][same]] = True
     return duplicate
+
+
+def _repeated(hashes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Bool [clicks]: True where an earlier click has the same hash; 0 is no hash."""
+    _, first = np.unique(hashes, return_index=True)
+    repeated: npt.NDArray[np.bool_] = hashes != 0
+    repeated[first] = False
+    return repeated

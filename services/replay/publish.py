@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from nextclick.services.replay.log import ClickFile
+from nextclick.services.replay.sources import STANDARD_INPUT
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import Publisher
 from nextclick.shared.messages import OutMessage, of_user
@@ -64,9 +65,15 @@ def fingerprint(clicks: ClickFile) -> str:
     return digest.hexdigest()
 
 
-def state_path(path: Path) -> Path:
-    """The default path of a file's replay state."""
-    return path.with_name(f".{path.name}.replay.json")
+def state_path(clicks: ClickFile) -> Path:
+    """The default path of the state of a replay: beside the file or folder.
+
+    Raises ConfigurationError for several files, and for what is not on a local disk.
+    """
+    path = Path(clicks.data[0])
+    if len(clicks.data) > 1 or clicks.data[0] == STANDARD_INPUT or not path.exists():
+        raise ConfigurationError(f"{clicks.name}: say by --state FILE where to keep the progress")
+    return path.with_name(f".{path.resolve().name}.replay.json")
 
 
 def read_state(path: Path) -> State | None:

@@ -25,11 +25,11 @@ from pathlib import Path, PurePosixPath
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from nextclick.shared import object_store
 from nextclick.shared.errors import CheckpointError, ConfigurationError, Unavailable
 from nextclick.shared.model import Checkpoint
 from nextclick.shared.model import checkpoint as checkpoints
 from nextclick.shared.model.checkpoint import MANIFEST, Manifest
-from nextclick.shared.registry import object_store
 from nextclick.shared.runtime import local_folder
 from nextclick.shared.runtime.masking import masked_url, redact, secrets_of_url
 

@@ -1,7 +1,8 @@
-"""The registry on an S3-compatible server, and all that such a server can do to us."""
+"""The registry on an S3-compatible server, all that it can do to us, and clicks that lie there."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import re
@@ -16,6 +17,8 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
+from nextclick.services.replay.log import ReadOptions, load
+from nextclick.shared.embedded import free_port
 from nextclick.shared.errors import CheckpointError, ConfigurationError, Unavailable
 from nextclick.shared.kafka import ensure_topics
 from nextclick.shared.registry import Registry
@@ -275,3 +278,24 @@ def test_the_command_line_says_it_in_one_line(aws: dict[str, str], environ: dict
     line = refused(nextclick(environ, "models", "list", **nowhere))
     assert "no such bucket" in line
     assert "NEXTCLICK_REGISTRY__URL" in line
+
+
+def test_clicks_are_read_from_a_bucket(aws: dict[str, str]) -> None:
+    bucket = fsspec.filesystem("s3")
+    bucket.pipe_file("models/day=1/a.csv.gz", gzip.compress(b"user_id,item_id,timestamp\nu,a,1\n"))
+    bucket.pipe_file("models/day=2/a.csv", b"user_id,item_id,timestamp\nu,b,2\n")
+    for data in ("s3://models", "s3://models/*/a.csv*"):
+        assert load(data, ReadOptions(time_unit="s")).times.tolist() == [1000, 2000]
+    with pytest.raises(ConfigurationError, match=r"s3://models/none.csv: there is no such file"):
+        load("s3://models/none.csv")
+    with pytest.raises(ConfigurationError, match=r"s3://none/a.csv"):
+        load("s3://none/a.csv")
+
+
+def test_a_store_that_is_away_is_named(
+    server: str, aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    with pytest.raises(ConfigurationError, match=r"s3://models/a.csv cannot be read: .*endpoint"):
+        load("s3://models/a.csv")

@@ -236,8 +236,6 @@ def test_refusals_by_option(tmp_path: Path) -> None:
             load(path, ReadOptions(**wrong))  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="no column visitorid"):
         load(path, ReadOptions(format="retailrocket"))
-    with pytest.raises(ConfigurationError, match="folder"):
-        load(tmp_path)
     latin = written(tmp_path, "user_id,item_id,timestamp\nu,ü,1600000000\n".encode("latin-1"))
     assert clicks_of(load(latin, ReadOptions(encoding="latin-1"))) == [("u", "ü", NOON)]
 
