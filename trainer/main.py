@@ -27,7 +27,7 @@ from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.anomalies import click_rules
 from nextclick.shared.runtime.heartbeat import HEARTBEAT
 from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequested
-from nextclick.shared.runtime.settings import Settings, TrainerSettings
+from nextclick.shared.runtime.settings import RegistrySettings, Settings, TrainerSettings
 from nextclick.trainer import health
 from nextclick.trainer.collect import EventLog
 from nextclick.trainer.collect.collector import Collector, catch_up
@@ -118,7 +118,9 @@ def _run_rank_zero(
         if outcome is not None:
             published = outcome.version is not None
             metrics.RETRAINS.labels("published" if published else "refused").inc()
-            if not published:
+            if published:
+                _prune(registry, settings.registry)
+            else:
                 metrics.GATE_REFUSALS.labels(outcome.refusal).inc()
                 _note_refusal(registry, outcome.reason)
             verdict = f"published {outcome.version}" if published else "refused the candidate"
@@ -169,6 +171,17 @@ def _note_refusal(registry: Registry, reason: str) -> None:
         registry.note_refusal(reason)
     except Unavailable as error:
         log.warning("the refusal is not recorded in the registry: %s", error)
+
+
+def _prune(registry: Registry, limits: RegistrySettings) -> None:
+    """Remove old versions. Not essential: an error is only logged."""
+    try:
+        removed = registry.prune(limits.keep_versions, limits.keep_days)
+    except NextclickError as error:
+        log.warning("old versions were not removed from the registry: %s", error)
+        return
+    if removed:
+        log.info("removed %d versions from the registry: %s", len(removed), ", ".join(removed))
 
 
 def _collect_and_retrain(

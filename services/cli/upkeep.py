@@ -162,6 +162,20 @@ def models_rollback() -> None:
     console.print(f"current: {open_registry().rollback().version}")
 
 
+@models_app.command("prune")
+def models_prune() -> None:
+    """Remove old versions, as the trainer does after it has published.
+
+    NEXTCLICK_REGISTRY__KEEP_VERSIONS and NEXTCLICK_REGISTRY__KEEP_DAYS say which stay; the current
+    version and the one before it always do.
+
+    Example: NEXTCLICK_REGISTRY__KEEP_DAYS=7 nextclick models prune
+    """
+    limits = read_settings().registry
+    removed = open_registry().prune(limits.keep_versions, limits.keep_days)
+    console.print("\n".join([*removed, f"{len(removed):,} versions removed"]), markup=False)
+
+
 @events_app.command("compact")
 def events_compact() -> None:
     """Merge small files of the event log; the trainer does this at each retraining, too.

@@ -18,8 +18,8 @@ import contextlib
 import json
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 import fsspec
@@ -187,6 +187,45 @@ class Registry:
         names = [path.parent.name for path in found if path.name == MANIFEST]
         return sorted(name for name in names if not name.startswith("."))
 
+    def prune(self, keep_versions: int, keep_days: float, now: datetime | None = None) -> list[str]:
+        """Remove old versions; returns their names, oldest first.
+
+        What stays: the newest `keep_versions`, all younger than `keep_days`, those whose names
+        hold no time, the current one, and the one that a rollback would go back to. Removed
+        versions leave the pointer's history first. On an object store nothing keeps others from
+        promoting a version just as it is removed; its files are then gone. Raises Unavailable, and
+        CheckpointError for an invalid pointer.
+        """
+        now, age = now or datetime.now(UTC), timedelta(days=keep_days)
+        doomed: set[str] = set()
+
+        def without_doomed(pointer: Pointer | None) -> Pointer | None:
+            doomed.clear()
+            if pointer is None:
+                return None
+            versions = self.versions()
+            served = {pointer.version, *pointer.history[-1:]}
+            for version in versions[:-keep_versions]:
+                at = published_at(version)
+                if version not in served and at is not None and now - at >= age:
+                    doomed.add(version)
+            history = [version for version in pointer.history if version not in doomed]
+            return None if history == pointer.history else replace(pointer, history=history)
+
+        with self._exclusive_lock():
+            self._replace_pointer(without_doomed)
+            for version in sorted(doomed):
+                self._remove(version)
+        return sorted(doomed)
+
+    def _remove(self, version: str) -> None:
+        with self._translated("write"):
+            if self._local:
+                local_folder.remove(Path(self._root) / version)
+            else:
+                self._fs.rm_file(self._path(version, MANIFEST))  # from now on it is no version
+                self._fs.rm(self._path(version), recursive=True)
+
     def promote(self, version: str) -> None:
         """Point to a version of the registry, after checking that it loads; raises as `load`."""
         self.load(version)
@@ -230,23 +269,29 @@ class Registry:
         With `replace_invalid`, an invalid pointer is passed to `decide` as None.
         """
         with self._exclusive_lock():
-            for _ in range(_MAX_ATTEMPTS):
-                with self._translated("read"):
-                    tag = object_store.etag_of(self._fs, self._path(POINTER))
-                try:
-                    old = self.pointer()
-                except CheckpointError:
-                    if not replace_invalid:
-                        raise
-                    old = None
-                new = decide(old)
-                if new is None:
-                    return old
-                try:
-                    self._write_pointer(new, tag)
-                except object_store.PreconditionFailed:
-                    continue
-                return new
+            return self._replace_pointer(decide, replace_invalid=replace_invalid)
+
+    def _replace_pointer(
+        self, decide: Callable[[Pointer | None], Pointer | None], *, replace_invalid: bool = False
+    ) -> Pointer | None:
+        """As `_move_pointer`, for who holds the lock."""
+        for _ in range(_MAX_ATTEMPTS):
+            with self._translated("read"):
+                tag = object_store.etag_of(self._fs, self._path(POINTER))
+            try:
+                old = self.pointer()
+            except CheckpointError:
+                if not replace_invalid:
+                    raise
+                old = None
+            new = decide(old)
+            if new is None:
+                return old
+            try:
+                self._write_pointer(new, tag)
+            except object_store.PreconditionFailed:
+                continue
+            return new
         raise Unavailable(self._complaint("write", "other processes keep changing the pointer"))
 
     def note_refusal(self, reason: str, now: datetime | None = None) -> None:

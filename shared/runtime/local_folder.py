@@ -53,6 +53,13 @@ def exclusive_lock(folder: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder at once for readers of its name; what a crash leaves is a leftover."""
+    going = folder.with_name(f".{folder.name}.tmp")
+    folder.rename(going)
+    shutil.rmtree(going)
+
+
 def remove_leftovers(folder: Path, *patterns: str) -> None:
     """Remove temporary files and folders of killed writers, and files that match `patterns`.
 

@@ -116,6 +116,12 @@ class RegistrySettings(_Section):
         description="folder or any fsspec URL",
     )
     poll_seconds: float = Field(1.0, gt=0, description="how often workers read the pointer")
+    keep_versions: int = Field(
+        20, ge=1, description="the newest versions that the trainer keeps, whatever their age"
+    )
+    keep_days: float = Field(
+        30, ge=0, description="it keeps all versions younger than this; and the current one"
+    )
 
 
 class WorkerSettings(_Section):

@@ -33,6 +33,7 @@ from tests.integration.traffic import publish_model
         ["models", "show"],
         ["models", "promote"],
         ["models", "rollback"],
+        ["models", "prune"],
         ["events", "compact"],
         ["dlq", "list"],
         ["dlq", "show"],
@@ -145,6 +146,16 @@ def test_models_can_be_listed_shown_promoted_and_rolled_back(
     assert "no earlier version" in refused(nextclick(environ, "models", "rollback"))
     assert second in nextclick(environ, "models", "promote", second).stdout
     assert "models list" in refused(nextclick(environ, "models", "promote", "nonsense"))
+
+
+def test_old_models_are_removed(environ: dict[str, str], tmp_path: Path) -> None:
+    made = [publish_model(tmp_path / "registry", seed=seed) for seed in range(4)]
+    assert "0 versions removed" in nextclick(environ, "models", "prune").stdout
+    environ |= {f"{PREFIX}REGISTRY__KEEP_VERSIONS": "1", f"{PREFIX}REGISTRY__KEEP_DAYS": "0"}
+    removed = sorted({*made[:2]} - {max(made)})  # those of one second sort by their random digits
+    printed = nextclick(environ, "models", "prune").stdout.splitlines()
+    assert printed == [*removed, f"{len(removed)} versions removed"]
+    assert made[2] in nextclick(environ, "models", "rollback").stdout
 
 
 def test_an_answer_is_explained_by_the_model_that_gave_it(

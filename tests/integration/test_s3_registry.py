@@ -10,6 +10,7 @@ import socket
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
@@ -278,6 +279,15 @@ def test_the_command_line_says_it_in_one_line(aws: dict[str, str], environ: dict
     line = refused(nextclick(environ, "models", "list", **nowhere))
     assert "no such bucket" in line
     assert "NEXTCLICK_REGISTRY__URL" in line
+
+
+def test_old_versions_are_removed_from_a_bucket(aws: dict[str, str]) -> None:
+    registry = Registry(URL)
+    made = [registry.publish(checkpoint(), datetime(2026, 1, day, tzinfo=UTC)) for day in (1, 2, 3)]
+    assert registry.prune(1, 0) == made[:1]
+    assert registry.versions() == made[1:]
+    keys = fsspec.filesystem("s3").find("models/shop")
+    assert not any(made[0] in key for key in keys)
 
 
 def test_clicks_are_read_from_a_bucket(aws: dict[str, str]) -> None:

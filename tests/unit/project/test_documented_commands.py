@@ -35,6 +35,7 @@ RUN_BY = {
     "nextclick explain": INTEGRATION + "cli.py",
     "nextclick import": INTEGRATION + "tutorial.py",
     "nextclick models list": INTEGRATION + "cli.py",
+    "nextclick models prune": INTEGRATION + "cli.py",
     "nextclick models promote": INTEGRATION + "cli.py",
     "nextclick models rollback": INTEGRATION + "cli.py",
     "nextclick models show": INTEGRATION + "cli.py",

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import secrets
+import shutil
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -290,6 +291,71 @@ def test_two_who_roll_back_at_once_go_back_one_step(tmp_path: Path) -> None:
         futures = [pool.submit(Registry(str(tmp_path)).rollback, made[2]) for _ in range(4)]
         assert {future.result().version for future in futures} == {made[1]}
     assert registry.pointer() == Pointer(made[1], [made[0]])
+
+
+DAYS = [datetime(2026, 1, day, tzinfo=UTC) for day in range(1, 7)]
+
+
+def published(registry: Registry) -> list[str]:
+    """A version a day, from the 1st to the 6th."""
+    return [registry.publish(checkpoint(), day) for day in DAYS]
+
+
+@pytest.mark.parametrize(
+    ("keep_versions", "keep_days", "removed"),
+    [
+        (2, 0, 4),  # the newest two stay
+        (1, 3, 3),  # and all that are younger than three days
+        (1, 0, 4),  # and the one to roll back to
+        (6, 0, 0),
+        (1, 100, 0),
+    ],
+)
+def test_old_versions_are_removed(
+    registry: Registry, keep_versions: int, keep_days: float, removed: int
+) -> None:
+    made = published(registry)
+    assert registry.prune(keep_versions, keep_days, DAYS[-1]) == made[:removed]
+    assert registry.versions() == made[removed:]
+    assert registry.pointer() == Pointer(made[-1], made[removed:-1])
+    assert registry.prune(keep_versions, keep_days, DAYS[-1]) == []
+
+
+def test_the_version_in_use_and_the_one_before_it_are_never_too_old(registry: Registry) -> None:
+    made = published(registry)
+    registry.promote(made[1])
+    registry.promote(made[0])
+    assert registry.prune(1, 0, DAYS[-1]) == made[2:5]
+    assert registry.versions() == [made[0], made[1], made[5]]
+    assert registry.rollback().version == made[1]
+    assert registry.rollback().version == made[5]
+
+
+def test_only_what_has_a_date_is_too_old(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path))
+    made = published(registry)
+    (tmp_path / made[0]).rename(tmp_path / "golden")
+    assert registry.prune(2, 0, DAYS[-1]) == made[1:4]
+    assert registry.versions() == [*made[4:], "golden"]
+
+
+def test_an_empty_registry_has_nothing_to_remove(registry: Registry) -> None:
+    assert registry.prune(1, 0) == []
+
+
+def test_a_removal_that_dies_leaves_no_half_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(str(tmp_path))
+    made = published(registry)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            registry.prune(2, 0, DAYS[-1])
+    assert registry.versions() == made[1:]
+    assert registry.prune(2, 0, DAYS[-1]) == made[1:4]
+    registry.check_writable()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*made[4:], POINTER]
 
 
 def test_what_killed_writers_left_behind_is_removed_by_the_next_trainer(tmp_path: Path) -> None:
