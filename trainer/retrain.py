@@ -169,9 +169,13 @@ def fit_candidate(
     stopped: Callable[[], bool] = lambda: False,
     ranks: ProcessGroup = SINGLE_PROCESS,
 ) -> Checkpoint:
-    """Fit a model on the training split; from the champion's weights if its shape is the same."""
+    """Fit a model on the training split; from the champion's weights if its shape is the same.
+
+    Items of the champion's without a click in the log are retired: no list has them any more.
+    """
     known = champion.vocabulary if champion else Vocabulary([])
-    vocabulary = known.extended(data.ids_in(Split.TRAIN))
+    kept = known.only(data.item_ids)
+    vocabulary = kept.extended(data.ids_in(Split.TRAIN))
     fitted = fit_model(
         data,
         vocabulary,
@@ -198,6 +202,7 @@ def fit_candidate(
             "clicks": len(data.items),
             "users": int(data.users.max(initial=-1)) + 1,
             "items": len(data.item_ids),
+            "retired_items": len(known) - len(kept),
             "first_click": _iso(data.first_timestamp),
             "last_click": _iso(data.last_timestamp),
             "warm_start": fitted.warm,

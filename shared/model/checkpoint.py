@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
@@ -78,6 +78,11 @@ class Vocabulary:
         """Catalogue rows of the ids, shape [len(item_ids)]; PADDING for an unknown id."""
         row_of = self._row_of
         return np.array([row_of.get(item_id, PADDING) for item_id in item_ids], np.int64)
+
+    def only(self, item_ids: Collection[str]) -> Vocabulary:
+        """A vocabulary of those ids that are in `item_ids`, too, in the same order."""
+        wanted = set(item_ids)
+        return Vocabulary([item_id for item_id in self.item_ids if item_id in wanted])
 
     def extended(self, item_ids: list[str]) -> Vocabulary:
         """A vocabulary with the unknown ones of `item_ids` appended; existing rows stay valid."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from nextclick.shared.model import BST, Checkpoint, SessionModel, SourceBST, Vocabulary
-from nextclick.shared.model.checkpoint import build
+from nextclick.shared.model.checkpoint import ModelConfig, build
 from nextclick.trainer.data import (
     ClickLog,
     Samples,
@@ -56,18 +56,20 @@ def fit_model(
 ) -> Fitted:
     """Fit on Split.TRAIN; Split.VALIDATION, if any, selects the epoch and the mixing weights.
 
-    champion: if it has the preset's shape, the model starts from its weights; its vocabulary must
-    be a prefix of `vocabulary`. The other arguments are those of `fit`. Of several ranks, only rank
-    0 sets the mixing weights, because only it uses the model.
+    champion: if it has the preset's shape, the model starts from its weights; `vocabulary` must
+    begin with those items of the champion's that it keeps, in their order. The other arguments are
+    those of `fit`. Of several ranks, only rank 0 sets the mixing weights, because only it uses the
+    model.
     """
     torch.manual_seed(seed)
     train = sessions_of(data, vocabulary, (Split.TRAIN,))
-    model = build(preset.config(len(vocabulary), len(train.rows)))
-    warm = champion is not None and _warm_start(model, champion)
+    config = preset.config(len(vocabulary), len(train.rows))
+    model = build(config)
+    kept = champion.vocabulary.only(vocabulary.item_ids) if champion else Vocabulary([])
+    warm = champion is not None and _warm_start(model, champion, kept, _tensors_per_item(config))
     if isinstance(model, BST):
         table = cooccurrence.count_pairs(train, len(vocabulary))
-        known = len(champion.vocabulary) if champion is not None and warm else 0
-        cooccurrence.initialise_item_vectors(model, table, known)
+        cooccurrence.initialise_item_vectors(model, table, len(kept) if warm else 0)
         clicks = np.bincount(train.rows - 1, minlength=len(vocabulary))
         cooccurrence.set_neighbours(model.neighbours, table, clicks)
     objective, validation = _training_data(model, train, data, vocabulary, preset, seed)
@@ -118,19 +120,35 @@ def _training_data(
     )
 
 
-def _warm_start(model: SessionModel, champion: Checkpoint) -> bool:
-    """Copy the champion's weights; returns False, and copies nothing, if its shape differs."""
+def _warm_start(
+    model: SessionModel, champion: Checkpoint, kept: Vocabulary, per_item: set[str]
+) -> bool:
+    """Copy the champion's weights; returns False, and copies nothing, if its shape differs.
+
+    kept: the first items of the model, which are the champion's, too. per_item: the tensors that
+    have a row per item, after one for padding.
+    """
     if _shape(champion.model) != _shape(model):
         log.warning("the champion has another shape than the preset: starting from scratch")
         return False
     weights = model.state_dict()
+    rows = torch.from_numpy(champion.vocabulary.rows(kept.item_ids))
     for name, value in champion.model.state_dict().items():
-        if value.shape == weights[name].shape:
+        if name in per_item:
+            weights[name][0] = value[0]  # padding
+            weights[name][1 : len(rows) + 1] = value[rows]
+        else:
             weights[name] = value
-        else:  # one row per item; the vocabulary only grows at its end
-            weights[name][: len(value)] = value
     model.load_state_dict(weights)
     return True
+
+
+def _tensors_per_item(config: ModelConfig) -> set[str]:
+    """The names of the tensors whose shape depends on the number of items."""
+    with torch.device("meta"):  # shapes only
+        one = build(config).state_dict()
+        larger = build(config.model_copy(update={"items": config.items + 1})).state_dict()
+    return {name for name, value in one.items() if value.shape != larger[name].shape}
 
 
 def _shape(model: SessionModel) -> dict[str, object]:

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from nextclick.shared.errors import Unavailable
-from nextclick.shared.model import BST, BSTConfig, Checkpoint, SessionModel
+from nextclick.shared.model import BST, BSTConfig, Checkpoint, Scorer, SessionModel
 from nextclick.shared.registry import Pointer, Registry
 from nextclick.trainer.data import click_log
 from nextclick.trainer.fit.loop import Epoch
-from nextclick.trainer.fit.presets import DEFAULT, Regularisation, preset
+from nextclick.trainer.fit.presets import DEFAULT, Preset, Regularisation, preset
 from nextclick.trainer.retrain import FitLimits, Outcome, current_champion, fit_candidate, retrain
 from tests.unit.builders import CPU
 
@@ -165,6 +165,51 @@ def test_a_warm_start_takes_over_every_weight_item_by_item(
             assert torch.equal(got, value)
         if "item_embedding" in key:
             assert new[key][31:].abs().min() > 0  # new items: at random, as ever
+
+
+def test_items_without_a_click_in_the_log_are_retired(
+    registry: Registry, champion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the items go, the others keep their weights, whatever their row now is."""
+    _, served = current_champion(registry)
+    assert served is not None
+    untrained(monkeypatch)
+    clicks = pattern_log(33, offset=1)
+    odd = clicks[clicks["item_id"].str.slice(start=4).astype(int) % 2 == 1]
+    candidate = fit_candidate(
+        click_log(odd, gap_ms=0), served, champion, RECIPE, FitLimits(1), device=CPU
+    )
+    assert candidate.training["warm_start"] is True
+    assert candidate.training["retired_items"] == 15
+    staying = [item for item in served.vocabulary.item_ids if int(item[4:]) % 2]
+    assert candidate.vocabulary.item_ids == [*staying, "item31"]
+    assert len(candidate.popularity) == 16
+    old, new = (
+        model.network.item_embedding.weight
+        for model in (served.model, candidate.model)
+        if isinstance(model, BST)
+    )
+    rows = served.vocabulary.rows(staying)
+    assert torch.equal(new[1:16], old[torch.from_numpy(rows)])
+    assert new[16].abs().min() > 0  # the new item: at random, as ever
+    recommended = Scorer(candidate, CPU, top_k=16).recommend([["item1"], ["item0"]])
+    assert {scored.item_id for scored in recommended[0].items} == {*staying, "item31"}
+    assert recommended[1].fallback == "unknown_items", "a retired item is no item"
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, preset("source")])
+def test_an_item_can_go_and_another_come_at_once(recipe: Preset) -> None:
+    """The tables of items are told from others even when their number stays the same."""
+    few = SHAPE.embed_dim - 1  # a table of items that is as high as other weights
+    first = click_log(pattern_log(few), gap_ms=0)
+    served = fit_candidate(first, None, None, recipe, FitLimits(1, max_epochs=1), device=CPU)
+    frame = pattern_log(few).replace({"item_id": {"item0": "other"}})
+    candidate = fit_candidate(
+        click_log(frame, gap_ms=0), served, "a", recipe, FitLimits(1, max_epochs=1), device=CPU
+    )
+    assert candidate.training["warm_start"] is True
+    assert candidate.training["retired_items"] == 1
+    assert set(candidate.vocabulary.item_ids) == set(frame["item_id"])
 
 
 def turn_items_round(model: SessionModel) -> None:
