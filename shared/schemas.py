@@ -112,12 +112,15 @@ class Recommendation(_Message):
     schema_version: Literal[1] = 1
 
 
-REASONS = ("empty", "oversized", "not_json", "invalid")
+REASONS = ("empty", "oversized", "not_json", "framed", "invalid")
 """Reasons of BadClick: why a message is not a click."""
+FRAME_BYTES = 5
+"""A schema registry's serializer writes a zero byte and the 4-byte id of the schema before the
+value (Confluent's wire format)."""
 
 
 def decode_click(value: bytes | None) -> Click:
-    """Decode the value of a message on the clicks topic.
+    """Decode the value of a message on the clicks topic: JSON, also with a schema registry's frame.
 
     Raises BadClick, whose reason is one of REASONS.
     """
@@ -125,6 +128,14 @@ def decode_click(value: bytes | None) -> Click:
         raise BadClick("empty", "the message has no value")
     if len(value) > MAX_CLICK_BYTES:
         raise BadClick("oversized", f"{len(value)} bytes; a click has at most {MAX_CLICK_BYTES}")
+    if value[0] == 0 and len(value) > FRAME_BYTES:
+        schema_id, value = int.from_bytes(value[1:FRAME_BYTES]), value[FRAME_BYTES:]
+        if not value.startswith(b"{"):
+            raise BadClick(
+                "framed",
+                f"framed by a schema registry (schema {schema_id}), and not JSON behind it, but "
+                "probably Avro or Protobuf: produce JSON, plain or by a JSON Schema serializer",
+            )
     try:
         return Click.model_validate_json(value)
     except ValidationError as error:

@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Dead letters: messages that were n
 console = Console(soft_wrap=True)
 _REASON = typer.Option(
     # A copy of dead_letters.ALL_REASONS, whose import would make --help slow.
-    help="Only dead letters with this reason: empty, oversized, not_json, invalid or other."
+    help="Only dead letters with this reason: empty, oversized, not_json, framed, invalid or other."
 )
 
 

@@ -12,8 +12,6 @@ from nextclick.shared.errors import BadClick
 from nextclick.shared.messages import Message, Place
 from nextclick.shared.schemas import decode_click
 
-FRAME_BYTES = 5
-"""Length of the prefix that a schema registry's serializer adds: a zero byte and a 4-byte id."""
 UNLIKELY = 0.001
 """Empty partitions are reported if fewer than this many are expected by chance."""
 
@@ -69,17 +67,13 @@ def check(messages: Iterable[Message], partitions: Sequence[int], bounds: TimeBo
 
 
 def _inspect(message: Message, bounds: TimeBounds) -> _Inspected:
-    value = message.value or b""
-    framed = len(value) > FRAME_BYTES and value[0] == 0
-    if framed:
-        value = value[FRAME_BYTES:]
-    user_id, no_click, anomaly = None, None, ""
+    user_id, no_click, framed, anomaly = None, None, False, ""
     try:
-        click = decode_click(value)
+        click = decode_click(message.value)
         user_id = click.user_id
         anomaly = time_anomaly_of(click, message, bounds)
     except BadClick as error:
-        no_click = str(error)
+        no_click, framed = str(error), error.reason == "framed"
     place = Place(message.partition, message.offset)
     return _Inspected(place, message.key, framed, user_id, no_click, anomaly)
 
@@ -93,8 +87,8 @@ def _framing(inspected: Sequence[_Inspected]) -> Iterator[Finding]:
     yield from _finding(
         "framed",
         [one for one in inspected if one.framed],
-        "messages begin with a zero byte and four more, as a schema registry's serializer writes "
-        "them; the worker reads plain JSON: produce without that serializer",
+        "messages are Avro or Protobuf by a schema registry's serializer; workers read JSON, plain "
+        "or by a JSON Schema serializer",
     )
 
 

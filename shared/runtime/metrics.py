@@ -83,7 +83,7 @@ LABEL_VALUES = {
         "key_is_not_user_id",
         "user_on_several_partitions",
     ),
-    DEAD_LETTERS: ("empty", "oversized", "not_json", "invalid"),
+    DEAD_LETTERS: ("empty", "oversized", "not_json", "framed", "invalid"),
     FALLBACKS: ("unknown_items", "not_finite", "cold_start", "sessions_unavailable"),
     SWAP_FAILURES: ("load", "smoke", "warm_up"),
     ROLLBACKS: ("not_finite", "failed", "slower", "worse"),

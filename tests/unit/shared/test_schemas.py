@@ -41,6 +41,10 @@ def test_integer_ids_become_text_and_unknown_fields_are_ignored() -> None:
         (b"", "empty"),
         (b" " * (MAX_CLICK_BYTES + 1), "oversized"),
         (b"{", "not_json"),
+        (b"\x00\x00\x00\x00\x07{", "not_json"),
+        (b"\x00\x00\x00\x00\x07{}", "invalid"),
+        (b"\x00\x00\x00\x00\x07\x02e\x02u\x02i\x02", "framed"),
+        (b"\x00\x00\x00\x00\x07", "not_json"),
         (b"\xff", "not_json"),
         (b'{"event_id": NaN}', "invalid"),
         (b"[" * 10_000, "not_json"),
@@ -71,6 +75,10 @@ def test_integer_ids_become_text_and_unknown_fields_are_ignored() -> None:
         "empty",
         "oversized",
         "half an object",
+        "half an object in a frame",
+        "no click in a frame",
+        "Avro",
+        "a frame only",
         "one odd byte",
         "NaN",
         "deep",
@@ -242,3 +250,13 @@ def test_any_recommendation_survives_the_wire(
         fallback=fallback,  # type: ignore[arg-type]
     )
     assert Recommendation.model_validate_json(answer.model_dump_json()) == answer
+
+
+def test_json_behind_the_frame_of_a_schema_registry_is_a_click() -> None:
+    plain = b'{"event_id":"e","user_id":"u","item_id":"i","timestamp":1}'
+    assert decode_click(b"\x00\x00\x00\x00\x07" + plain) == decode_click(plain)
+
+
+def test_a_frame_without_json_names_its_schema() -> None:
+    with pytest.raises(BadClick, match=r"schema 259\), and not JSON"):
+        decode_click(b"\x00\x00\x00\x01\x03\x02e\x02u\x02i\x02")
