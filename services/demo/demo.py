@@ -265,9 +265,22 @@ def _summarise(
         "model_versions": live.versions,
         "hit_rate_at_10": live.hit_rates(),
     }
+    hit_rates = [f"{name} {rate:.1%}" for name, rate in live.hit_rates().items()]
+    latencies = [f"{name} {milliseconds} ms" for name, milliseconds in live.latency_ms().items()]
+    rows = {
+        "clicks sent": f"{len(live.clicks):,}",
+        "recommendations": f"{live.answered.total():,}",
+        "missing": f"{live.missing:,}",
+        "duplicates": f"{live.duplicates:,}",
+        "dead letters": f"{dead_lettered:,}",
+        "latency": ", ".join(latencies),
+        "swaps": f"{live.swaps:,}",
+        "models": "\n".join(live.versions),
+        "HR@10": ", ".join(hit_rates),
+    }
     table = Table(title="summary", show_header=False, min_width=46)
-    for name, value in summary.items():
-        table.add_row(name, json.dumps(value) if isinstance(value, dict | list) else str(value))
+    for name, text in rows.items():
+        table.add_row(name, text)
     console.print(table)
     if options.json_file is not None:
         options.json_file.write_text(json.dumps(summary, indent=2) + "\n")
