@@ -78,7 +78,7 @@ def _fill(redis_url: str, users: int, clicks_per_user: int) -> Users:
         ttl_seconds=86_400,
         timeout_seconds=30.0,
     )
-    empty = sessions.used_bytes()
+    empty = _used_bytes(sessions)
     append_seconds = 0.0
     for turn in range(clicks_per_user):
         order = rng.permutation(users)
@@ -100,9 +100,13 @@ def _fill(redis_url: str, users: int, clicks_per_user: int) -> Users:
             began = time.perf_counter()
             sessions.append(clicks)
             append_seconds += time.perf_counter() - began
-    used = sessions.used_bytes() - empty
+    used = _used_bytes(sessions) - empty
     sessions.close()
     return Users(users, clicks_per_user, used / users, users * clicks_per_user / append_seconds)
+
+
+def _used_bytes(sessions: RedisSessions) -> int:
+    return sum(server.used_bytes for server in sessions.servers())
 
 
 def measure_workers(servers: Servers, workers: int, clicks: int) -> Workers:

@@ -48,6 +48,7 @@ def build(
     kafka, worker_settings = settings.kafka, settings.worker
     sessions = session_store(settings)
     sessions.ping()
+    sessions.warn_of_evictions()
     ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
     consumer = ClickConsumer(
         kafka, kafka.clicks_topic, worker_settings.group_id, instance_id=worker_settings.instance_id

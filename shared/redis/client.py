@@ -71,9 +71,9 @@ class RedisServer:
         """Raise unless the server answers."""
         self._client.ping()
 
-    def used_bytes(self) -> int:
-        """Memory that the server uses for all its data, bytes."""
-        return int(self._client.info("memory")["used_memory"])
+    def info(self) -> list[dict[str, Any]]:
+        """What INFO says about the server: one dictionary."""
+        return [self._client.info()]
 
     def close(self) -> None:
         """Close the connections."""

@@ -64,10 +64,9 @@ class RedisCluster:
         """Raise unless every node that has slots answers."""
         self._run(lambda cluster: _send_to_primaries(cluster, "PING"))
 
-    def used_bytes(self) -> int:
-        """Memory that all nodes with slots use for their data, bytes."""
-        answers = self._run(lambda cluster: _send_to_primaries(cluster, "INFO", "memory"))
-        return sum(int(answer["used_memory"]) for answer in answers)
+    def info(self) -> list[dict[str, Any]]:
+        """What INFO says about each node that has slots."""
+        return self._run(lambda cluster: _send_to_primaries(cluster, "INFO"))
 
     def close(self) -> None:
         """Close the connections."""

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Protocol
+from typing import Any, Protocol
 
 import redis
 
-from nextclick.shared.errors import Unavailable
+from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.messages import Place
 from nextclick.shared.redis.client import RedisServer, Script, translated_errors
 from nextclick.shared.redis.cluster import RedisCluster, connect
@@ -85,6 +85,37 @@ class SessionStore(Protocol):
     def close(self) -> None:
         """Close the connections."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a Redis or Valkey server says about itself."""
+
+    name: str
+    """Redis or Valkey, with its version."""
+    used_bytes: int
+    max_bytes: int
+    """0: no limit."""
+    policy: str
+    """maxmemory-policy: what is done when the limit is reached."""
+    time: float
+    """The server's clock, seconds since the epoch."""
+
+    @property
+    def evicts(self) -> bool:
+        """Whether keys go when the memory is full. (Sessions expire, so volatile-… means them.)"""
+        return self.max_bytes > 0 and self.policy != "noeviction"
+
+
+def _server_info(answer: dict[str, Any]) -> ServerInfo:
+    valkey = answer.get("valkey_version")
+    return ServerInfo(
+        name=f"Valkey {valkey}" if valkey else f"Redis {answer['redis_version']}",
+        used_bytes=int(answer["used_memory"]),
+        max_bytes=int(answer["maxmemory"]),
+        policy=str(answer["maxmemory_policy"]),
+        time=int(answer["server_time_usec"]) / 1e6,
+    )
 
 
 _NOWHERE = Place(-1, -1)
@@ -169,9 +200,28 @@ class RedisSessions:
         except redis.exceptions.RedisError as error:
             raise Unavailable(f"Redis (NEXTCLICK_REDIS__URL): {error}") from None
 
-    def used_bytes(self) -> int:
-        """Memory that the server, or the whole cluster, uses for all its data, bytes."""
-        return self._redis.used_bytes()
+    def servers(self) -> list[ServerInfo]:
+        """The server, or the nodes of the cluster that have slots.
+
+        Raises Unavailable if they do not answer, ConfigurationError if our user may not use INFO.
+        """
+        with translated_errors(self._password_file):
+            return [_server_info(answer) for answer in self._redis.info()]
+
+    def warn_of_evictions(self) -> None:
+        """Log a warning if Redis drops keys when its memory is full. Raises Unavailable."""
+        try:
+            policies = {server.policy for server in self.servers() if server.evicts}
+        except ConfigurationError:
+            log.info("whether Redis evicts sessions is unknown: its user may not use INFO")
+            return
+        for policy in policies:
+            log.warning(
+                "Redis drops sessions when its maxmemory is full (maxmemory-policy %s): their users "
+                "begin anew, and their uncommitted clicks may stay unanswered; with noeviction "
+                "workers wait instead",
+                policy,
+            )
 
     def close(self) -> None:
         """Close the connections."""

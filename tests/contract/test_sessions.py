@@ -15,6 +15,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nextclick.shared.embedded import Server, start_redis
 from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.messages import Place
 from nextclick.shared.model import Vocabulary
@@ -39,6 +40,14 @@ MakeStore = Callable[..., SessionStore]
 
 def click(item: str, at: int = 0, user: str = "u", event_id: str | None = None) -> Click:
     return Click(event_id=event_id or uuid.uuid4().hex, user_id=user, item_id=item, timestamp=at)
+
+
+@pytest.fixture(scope="module")
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose settings a test may change."""
+    server = start_redis(tmp_path_factory.mktemp("redis"), None)
+    yield server
+    server.kill()
 
 
 @pytest.fixture(params=["memory", "simulated", "redis", "cluster"])
@@ -376,7 +385,7 @@ def test_a_script_that_some_nodes_forgot_comes_back(
     for node in redis_cluster.nodes[:2]:
         redis_cluster.ask(node, "SCRIPT", "FLUSH")
     assert store.append([click("2", user=user) for user in users]) == [["1", "2"]] * 30
-    assert store.used_bytes() > 0
+    assert [server.used_bytes > 0 for server in store.servers()] == [True] * 3
     store.ping()
     store.close()
 
@@ -476,3 +485,47 @@ def test_an_item_that_is_not_utf8_is_an_unknown_item(backend: Backend, key_prefi
     assert store.append([click("a", 6)]) == [["\ufffd\ufffd", "a"]]
     assert store.read(["u"])[0].history == ["\ufffd\ufffd", "a"]
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("maxmemory", "policy", "warned"),
+    [
+        ("0", "allkeys-lru", False),
+        ("100mb", "noeviction", False),
+        ("100mb", "allkeys-lru", True),
+        ("100mb", "volatile-ttl", True),  # sessions expire, so they are among these keys
+    ],
+)
+def test_a_redis_that_drops_sessions_is_told_of(
+    key_prefix: str,
+    caplog: pytest.LogCaptureFixture,
+    own_redis: Server,
+    maxmemory: str,
+    policy: str,
+    warned: bool,
+) -> None:
+    with redis.Redis(port=own_redis.port) as admin:
+        admin.config_set("maxmemory", maxmemory)
+        admin.config_set("maxmemory-policy", policy)
+    store = open_store(f"redis://{own_redis.address}", key_prefix)
+    store.warn_of_evictions()
+    store.close()
+    assert [policy in record.getMessage() for record in caplog.records] == [True] * warned
+
+
+def test_who_may_not_ask_redis_about_itself_goes_on(
+    key_prefix: str, caplog: pytest.LogCaptureFixture, own_redis: Server
+) -> None:
+    with redis.Redis(port=own_redis.port) as admin:
+        admin.acl_setuser("u", enabled=True, passwords=["+p"], keys=["*"], commands=["+ping"])
+    store = open_store(f"redis://u:p@{own_redis.address}", key_prefix)
+    with caplog.at_level("INFO"):
+        store.warn_of_evictions()
+    with pytest.raises(ConfigurationError, match=r"(?i)info"):
+        store.servers()
+    store.close()
+    assert "unknown" in caplog.text
+
+
+def open_store(url: str, key_prefix: str) -> RedisSessions:
+    return RedisSessions(url, key_prefix=key_prefix, gap_ms=1, ttl_seconds=60, timeout_seconds=5)
