@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from nextclick.shared.errors import NextclickError
+from nextclick.shared.errors import ConfigurationError, NextclickError
 from nextclick.shared.runtime import logs
 from nextclick.shared.runtime.environment import secrets
 from nextclick.shared.runtime.extras import missing_extra
@@ -35,6 +37,14 @@ WORLD = typer.Option(help="missions (shoppers with intent) or source (the plain 
 def cell(text: str) -> Text:
     """Untrusted text as a table cell: markup and control characters are not interpreted."""
     return Text(printable(text))
+
+
+def write_json(file: Path, content: object) -> None:
+    """Write what --json asks for. Raises ConfigurationError if the file cannot be written."""
+    try:
+        file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--json {file} cannot be written ({error})") from None
 
 
 def read_settings() -> Settings:

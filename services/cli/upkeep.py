@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from nextclick.services.cli.common import app, cell, console, read_settings
+from nextclick.services.cli.common import app, cell, console, read_settings, write_json
 from nextclick.shared.errors import CheckpointError
 from nextclick.shared.runtime.environment import masked_value
 from nextclick.shared.runtime.masking import printable
@@ -41,6 +43,31 @@ def settings() -> None:
         value = masked_value(name, os.environ[name]) if name in os.environ else default
         table.add_row(name, cell(value), description)
     console.print(table)
+
+
+@app.command()
+def doctor(
+    json: Annotated[Path | None, typer.Option(help="Write the findings here, too.")] = None,
+) -> None:
+    """Look at Kafka, Redis, models and event log; exit code 1 if a service could not run.
+
+    Prints one line for each. Changes nothing.
+
+    Example: nextclick doctor
+    """
+    from nextclick.services.cli import doctor
+
+    logging.disable()  # librdkafka's log says the same in other words
+    findings = []
+    for finding in doctor.examine(read_settings()):
+        findings.append(finding)
+        color = {"ok": "green", "warning": "yellow", "error": "red"}[finding.level]
+        line = Text.assemble((f"{finding.level:<8}", color), f"{finding.what}: ")
+        console.print(line + cell(finding.text))
+    if json is not None:
+        write_json(json, [finding._asdict() for finding in findings])
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)
 
 
 @topics_app.command("create")

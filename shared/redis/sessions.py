@@ -217,7 +217,7 @@ class RedisSessions:
             return
         for policy in policies:
             log.warning(
-                "Redis drops sessions when its maxmemory is full (maxmemory-policy %s): their users "
+                "Redis drops sessions when its memory is full (maxmemory-policy %s): their users "
                 "begin anew, and their uncommitted clicks may stay unanswered; with noeviction "
                 "workers wait instead",
                 policy,

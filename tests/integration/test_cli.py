@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from nextclick.shared.embedded import free_port
 from nextclick.shared.kafka import Publisher, ensure_topics, topics
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
@@ -28,6 +30,7 @@ from tests.integration.traffic import publish_model
         ["evaluate"],
         ["explain"],
         ["settings"],
+        ["doctor"],
         ["topics", "create"],
         ["models", "list"],
         ["models", "show"],
@@ -130,6 +133,55 @@ def test_topics_are_created_once_and_then_left(
     again = nextclick(environ, "topics", "create")
     assert again.stdout.count("left as it is") == 3, again
     assert kafka.clicks_topic in again.stdout
+
+
+def levels(result: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """What `nextclick doctor` looked at → what it found."""
+    lines = [line.split(maxsplit=1) for line in result.stdout.splitlines()]
+    return {rest.partition(": ")[0]: level for level, rest in lines}
+
+
+def test_the_doctor_finds_all_well(
+    environ: dict[str, str], kafka: KafkaSettings, tmp_path: Path
+) -> None:
+    nextclick(environ, "topics", "create")
+    publish_model(tmp_path / "registry", seed=1)
+    result = nextclick(environ, "doctor", "--json", str(tmp_path / "found.json"))
+    assert result.returncode == 0, result
+    topics = (kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic)
+    others = ("Kafka", "workers", "trainer", "Redis", "model", "event log", "device", "API")
+    assert levels(result) == dict.fromkeys((*others, *(f"topic {name}" for name in topics)), "ok")
+    written = json.loads((tmp_path / "found.json").read_text())
+    assert {finding["what"]: finding["level"] for finding in written} == levels(result)
+    assert result.stderr == ""
+
+
+def test_the_doctor_names_what_is_missing(environ: dict[str, str], kafka: KafkaSettings) -> None:
+    result = nextclick(environ, "doctor", **{f"{PREFIX}API__HOST": "0.0.0.0"})
+    assert result.returncode == 1
+    assert "`nextclick topics create` creates what is missing" in result.stdout
+    assert levels(result) == {
+        "Kafka": "error",
+        "Redis": "ok",
+        "model": "warning",
+        "event log": "ok",
+        "device": "ok",
+        "API": "warning",
+    }
+
+
+def test_the_doctor_looks_on_where_servers_are_away(environ: dict[str, str]) -> None:
+    away = f"127.0.0.1:{free_port()}"
+    urls = {
+        f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": away,
+        f"{PREFIX}REDIS__URL": f"redis://u:hunter2@{away}",
+    }
+    result = nextclick(environ, "doctor", **urls)
+    assert result.returncode == 1
+    found = levels(result)
+    assert (found["Kafka"], found["Redis"], found["device"]) == ("error", "error", "ok")
+    assert "hunter2" not in result.stdout
+    assert result.stderr == ""
 
 
 def test_models_can_be_listed_shown_promoted_and_rolled_back(

@@ -30,6 +30,7 @@ RUN_BY = {
     "nextclick dlq list": INTEGRATION + "dlq.py",
     "nextclick dlq redrive": INTEGRATION + "dlq.py",
     "nextclick dlq show": INTEGRATION + "dlq.py",
+    "nextclick doctor": INTEGRATION + "cli.py",
     "nextclick evaluate": INTEGRATION + "evaluate_command.py",
     "nextclick events compact": INTEGRATION + "cli.py",
     "nextclick explain": INTEGRATION + "cli.py",
