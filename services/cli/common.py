@@ -8,8 +8,9 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -31,6 +32,26 @@ app = typer.Typer(
     help="Streaming session recommender: clicks in on Kafka, next-click recommendations out.",
 )
 console = Console(soft_wrap=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nextclick {metadata.version('nextclick')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 WORLD = typer.Option(help="missions (shoppers with intent) or source (the plain world).")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
@@ -61,6 +62,10 @@ def test_it_is_a_program(environ: dict[str, str]) -> None:
     )
     assert "NEXTCLICK_KAFKA__PARTITIONS = 'none'" in refused(started)
     assert started.stdout == ""
+
+
+def test_the_version(environ: dict[str, str]) -> None:
+    assert nextclick(environ, "--version").stdout == f"nextclick {metadata.version('nextclick')}\n"
 
 
 def test_an_unknown_setting_is_refused_by_name(environ: dict[str, str]) -> None:
