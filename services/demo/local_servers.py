@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -57,8 +58,13 @@ def serve(env_file: Path, console: Console, stop: threading.Event) -> None:
     """Run the servers until `stop`; `env_file` holds the settings to use them, for a shell.
 
     The registry and the event log are folders beside that file, and are kept. Raises
-    ConfigurationError if the file cannot be written.
+    ConfigurationError if the file cannot be written, or is that of servers that run.
     """
+    if (address := _kafka_that_runs(env_file)) is not None:
+        raise ConfigurationError(
+            f"--env {env_file} is that of servers that run, Kafka on {address}: use these "
+            f"(. {env_file}), or name another file"
+        )
     folder = Path(tempfile.mkdtemp(prefix="nextclick-servers-"))
     try:
         with servers(folder) as environ:
@@ -67,17 +73,33 @@ def serve(env_file: Path, console: Console, stop: threading.Event) -> None:
             settings[f"{PREFIX}REGISTRY__URL"] = str(kept_folder / "registry")
             settings[f"{PREFIX}TRAINER__EVENT_LOG"] = str(kept_folder / "event_log")
             lines = [f"export {name}={shlex.quote(value)}\n" for name, value in settings.items()]
+            content = "".join(lines)
             try:
-                env_file.write_text("".join(lines))
+                env_file.write_text(content)
             except OSError as error:
                 raise ConfigurationError(
                     f"--env {env_file} cannot be written ({error.strerror})"
                 ) from None
             console.print(f"Kafka and Redis are up. In other terminals: . {env_file}", markup=False)
             stop.wait()
-            env_file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if env_file.read_text() == content:
+                    env_file.unlink()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kafka_that_runs(env_file: Path) -> str | None:
+    """The address of the Kafka that a file of settings names, if something listens there."""
+    try:
+        found = re.search(rf"{PREFIX}KAFKA__BOOTSTRAP_SERVERS=(\S+):(\d+)", env_file.read_text())
+    except OSError:
+        return None
+    if found is None:
+        return None
+    with contextlib.suppress(OSError), socket.create_connection((found[1], int(found[2])), 1.0):
+        return f"{found[1]}:{found[2]}"
+    return None
 
 
 class Processes:

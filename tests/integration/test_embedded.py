@@ -6,16 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from nextclick.services.demo import local_servers
 from nextclick.shared import embedded
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import Publisher, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.runtime.settings import KafkaSettings
+from tests.backend import Backend
 from tests.waiting import until
 
 
@@ -93,3 +98,32 @@ def runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+def test_servers_leave_the_file_of_others_that_run_alone(backend: Backend, tmp_path: Path) -> None:
+    """`nextclick servers` a second time in one folder."""
+    env_file = tmp_path / "nextclick.env"
+    theirs = f"export NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS={backend.bootstrap_servers}\n"
+    env_file.write_text(theirs)
+    with pytest.raises(ConfigurationError, match=rf"Kafka on {backend.bootstrap_servers}"):
+        local_servers.serve(env_file, Console(quiet=True), threading.Event())
+    assert env_file.read_text() == theirs
+
+
+def test_servers_replace_the_file_of_those_that_are_gone_and_remove_only_their_own(
+    tmp_path: Path,
+) -> None:
+    env_file = tmp_path / "nextclick.env"
+    gone = f"export NEXTCLICK_KAFKA__BOOTSTRAP_SERVERS=127.0.0.1:{embedded.free_port()}\n"
+    env_file.write_text(gone)
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(local_servers.serve, env_file, Console(quiet=True), stop)
+        try:
+            until(lambda: env_file.read_text() != gone or running.done(), "they are up")
+            assert "REDIS__URL" in env_file.read_text()
+            env_file.write_text("somebody else's\n")
+        finally:
+            stop.set()
+        running.result(60)
+    assert env_file.read_text() == "somebody else's\n"
