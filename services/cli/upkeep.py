@@ -19,6 +19,7 @@ from nextclick.shared.runtime.masking import printable
 if TYPE_CHECKING:  # importing it imports torch, which takes seconds
     from nextclick.shared.registry import Registry
 
+_JSON = typer.Option(help="Write it to this file, too, as JSON.")
 topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics.")
 sessions_app = typer.Typer(no_args_is_help=True, help="Session state in Redis.")
 models_app = typer.Typer(no_args_is_help=True, help="The model registry.")
@@ -30,7 +31,7 @@ app.add_typer(events_app, name="events")
 
 
 @app.command()
-def settings() -> None:
+def settings(json: Annotated[Path | None, _JSON] = None) -> None:
     """List every setting with its present value.
 
     Example: nextclick settings
@@ -39,16 +40,17 @@ def settings() -> None:
 
     read_settings()
     table = Table("variable", "value", "meaning")
+    values = {}
     for name, (default, description) in environment_names().items():
-        value = masked_value(name, os.environ[name]) if name in os.environ else default
-        table.add_row(name, cell(value), description)
+        values[name] = masked_value(name, os.environ[name]) if name in os.environ else default
+        table.add_row(name, cell(values[name]), description)
     console.print(table)
+    if json is not None:
+        write_json(json, values)
 
 
 @app.command()
-def doctor(
-    json: Annotated[Path | None, typer.Option(help="Write the findings here, too.")] = None,
-) -> None:
+def doctor(json: Annotated[Path | None, _JSON] = None) -> None:
     """Look at Kafka, Redis, models and event log; exit code 1 if a service could not run.
 
     Prints one line for each. Changes nothing.
@@ -90,7 +92,7 @@ def topics_check(
     messages: Annotated[
         int, typer.Option(help="Messages to check, the newest of each partition.", min=1)
     ] = 10_000,
-    json: Annotated[Path | None, typer.Option(help="Write the findings here, too.")] = None,
+    json: Annotated[Path | None, _JSON] = None,
 ) -> None:
     """Check the clicks that producers send; exit code 1 if anything is wrong.
 
@@ -133,7 +135,7 @@ def rebuild_sessions() -> None:
 
 
 @models_app.command("list")
-def models_list() -> None:
+def models_list(json: Annotated[Path | None, _JSON] = None) -> None:
     """List the versions, oldest first; * marks the current one.
 
     Example: nextclick models list
@@ -143,13 +145,17 @@ def models_list() -> None:
     table = Table("", "version", "created", "parent", "HR@10", "clicks")
     for column in table.columns[1:4]:
         column.no_wrap = True  # a version that is cut short cannot be copied
+    listed = []
     for version in registry.versions():
-        mark = "*" if pointer and pointer.version == version else ""
+        is_current = pointer is not None and pointer.version == version
+        mark = "*" if is_current else ""
         try:
             manifest = registry.manifest(version)
         except CheckpointError as error:
             table.add_row(mark, cell(version), "broken", cell(str(error)), "", "")
+            listed.append({"version": version, "current": is_current, "error": str(error)})
             continue
+        listed.append({**manifest.model_dump(mode="json"), "current": is_current})
         table.add_row(
             mark,
             cell(version),
@@ -159,6 +165,8 @@ def models_list() -> None:
             f"{manifest.training.get('clicks', 0):,}",
         )
     console.print(table)
+    if json is not None:
+        write_json(json, listed)
 
 
 @models_app.command("show")

@@ -198,6 +198,10 @@ def test_models_can_be_listed_shown_promoted_and_rolled_back(
     listed = nextclick(environ, "models", "list").stdout
     assert first in listed
     assert second in listed
+    file = tmp_path / "models.json"
+    nextclick(environ, "models", "list", "--json", str(file))
+    current = {model["version"]: model["current"] for model in json.loads(file.read_text())}
+    assert current == {first: False, second: True}
     assert f'"version": "{first}"' in nextclick(environ, "models", "show", first).stdout
     assert first in nextclick(environ, "models", "rollback").stdout
     assert "no earlier version" in refused(nextclick(environ, "models", "rollback"))
