@@ -25,12 +25,13 @@ def read_clicks(
     columns: Mapping[str, str] | None = None,
     time_unit: str = "auto",
     encoding: str = "utf-8",
+    event_weights: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Read a file of clicks, in any format that `nextclick import` knows, or an event log's folder.
 
-    columns: {"user": …, "item": …, "time": …}, the names of the file's columns, if they are not
-    common ones. time_unit: auto, s, ms, us, ns or iso. These, `format` and `encoding` apply to
-    files only.
+    columns: {"user": …, "item": …, "time": …, "type": …}, the names of the file's columns, if they
+    are not common ones. time_unit: auto, s, ms, us, ns or iso. event_weights: as for `fit`; events
+    of weight 0 are left out. These, `format` and `encoding` apply to files only.
 
     Returns columns event_id, user_id, item_id (text), timestamp (epoch ms, int64) and event_type:
     the clicks of a file sorted by time, those of an event log in order of arrival. Invalid lines of
@@ -44,7 +45,11 @@ def read_clicks(
             raise ConfigurationError(f"{path} holds no click; an event log has clicks-….parquet")
         return frame
     options = ReadOptions(
-        format=format, mapping=columns or {}, time_unit=time_unit, encoding=encoding
+        format=format,
+        mapping=columns or {},
+        time_unit=time_unit,
+        encoding=encoding,
+        event_weights=event_weights or {},
     )
     clicks = load(path, options)
     for problem in clicks.problems:
@@ -53,10 +58,10 @@ def read_clicks(
 
 
 def checked(clicks: pd.DataFrame) -> pd.DataFrame:
-    """Validate a frame of clicks; returns its COLUMNS: ids as text, timestamps as epoch ms.
+    """Validate a frame of clicks; returns its COLUMNS and event_type ("click" if it has none).
 
-    Ids may be integers, timestamps datetimes. Raises ConfigurationError if a column is missing, has
-    another type, or has missing values.
+    Ids are returned as text, timestamps as epoch ms. Ids may be integers, timestamps datetimes.
+    Raises ConfigurationError if a column is missing, has another type, or has missing values.
     """
     if missing := [name for name in COLUMNS if name not in clicks]:
         raise ConfigurationError(f"the clicks have no column {', '.join(missing)}")
@@ -73,5 +78,6 @@ def checked(clicks: pd.DataFrame) -> pd.DataFrame:
             "user_id": clicks["user_id"].astype(str),
             "item_id": clicks["item_id"].astype(str),
             "timestamp": timestamps.astype(np.int64),
+            "event_type": clicks["event_type"].astype(str) if "event_type" in clicks else "click",
         }
     )

@@ -104,9 +104,15 @@ def _clicks_of(frame: pd.DataFrame) -> Iterator[Click]:
 
     rows = checked(frame)
     ids = frame["event_id"] if "event_id" in frame else [None] * len(frame)
-    types = frame["event_type"] if "event_type" in frame else ["click"] * len(frame)
     for place, (user, item, at, known, kind) in enumerate(
-        zip(rows["user_id"], rows["item_id"], rows["timestamp"], ids, types, strict=True)
+        zip(
+            rows["user_id"],
+            rows["item_id"],
+            rows["timestamp"],
+            ids,
+            rows["event_type"],
+            strict=True,
+        )
     ):
         try:
             yield Click(

@@ -128,6 +128,32 @@ def test_a_fit_learns_from_all_but_the_newest(
     assert fitted.checkpoint.popularity.sum() < len(clicks)
 
 
+def test_events_weigh_by_their_type(
+    clicks: pd.DataFrame, fitted: nextclick.Recommender, tmp_path: Path
+) -> None:
+    """What weighs nothing is no click, what weighs more is another model."""
+    shown = clicks.assign(
+        event_type="impression", item_id="shown", event_id="s" + clicks["event_id"]
+    )
+    both = pd.concat([clicks, shown]).sort_values("timestamp", kind="stable")
+    same = nextclick.fit(both, seed=1, max_epochs=1, device="cpu")
+    assert same.items == fitted.items
+    one, other = (to_files(r.checkpoint, "v", "") for r in (fitted, same))
+    assert one["model.safetensors"] == other["model.safetensors"]
+    learned = nextclick.fit(
+        both, seed=1, max_epochs=1, device="cpu", event_weights={"impression": 1}
+    )
+    assert "shown" in learned.items
+    both.to_csv(tmp_path / "both.csv", index=False)
+    assert len(nextclick.read_clicks(tmp_path / "both.csv")) == len(clicks)
+    kept = nextclick.read_clicks(tmp_path / "both.csv", event_weights={"impression": 1})
+    assert len(kept) > len(clicks)
+    evaluated = nextclick.evaluate(fitted, both).drop(columns="seconds")
+    pd.testing.assert_frame_equal(
+        evaluated, nextclick.evaluate(fitted, clicks).drop(columns="seconds")
+    )
+
+
 def test_times_may_be_datetimes_and_ids_integers(
     clicks: pd.DataFrame, fitted: nextclick.Recommender
 ) -> None:
