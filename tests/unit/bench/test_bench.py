@@ -201,6 +201,7 @@ def test_the_table_of_latencies_is_not_cut() -> None:
     assert "29,000 clicks" in text
 
 
+@pytest.mark.long
 def test_the_scorer_is_measured_against_the_slow_ways_and_the_limit(tmp_path: Path) -> None:
     row = measure(300, 4, CPU, rounds=1)
     assert row.clicks_per_second == pytest.approx(4000 / row.served_ms)

@@ -201,9 +201,9 @@ def test_items_without_a_click_in_the_log_are_retired(
 def test_an_item_can_go_and_another_come_at_once(recipe: Preset) -> None:
     """The tables of items are told from others even when their number stays the same."""
     few = SHAPE.embed_dim - 1  # a table of items that is as high as other weights
-    first = click_log(pattern_log(few), gap_ms=0)
+    first = click_log(pattern_log(few, users=10), gap_ms=0)
     served = fit_candidate(first, None, None, recipe, FitLimits(1, max_epochs=1), device=CPU)
-    frame = pattern_log(few).replace({"item_id": {"item0": "other"}})
+    frame = pattern_log(few, users=10).replace({"item_id": {"item0": "other"}})
     candidate = fit_candidate(
         click_log(frame, gap_ms=0), served, "a", recipe, FitLimits(1, max_epochs=1), device=CPU
     )

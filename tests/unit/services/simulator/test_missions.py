@@ -192,7 +192,9 @@ def outcome(law: np.ndarray, cases: Samples) -> np.ndarray:
     return law[np.arange(len(cases)), cases.targets - 1]
 
 
-@pytest.fixture(scope="module", params=["cut at pauses", "running on"])
+@pytest.fixture(
+    scope="module", params=["cut at pauses", pytest.param("running on", marks=pytest.mark.long)]
+)
 def situation(
     request: pytest.FixtureRequest, world: MissionWorld, clicks: Clicks, log: ClickLog
 ) -> tuple[Samples, float]:
