@@ -145,6 +145,12 @@ ROWS: dict[str, list[Panel]] = {
             },
         ),
         Panel("Event log", "cps", {rate("nextclick_logged_clicks_total"): "clicks made durable"}),
+        Panel(
+            "Clicks that did not count",
+            "short",
+            {"max by (reason) (nextclick_retrain_clicks_left_out)": "{{reason}}"},
+            "Of the last retraining's window: too many of one user.",
+        ),
     ],
     "What went elsewhere": [
         Panel(

@@ -31,7 +31,7 @@ from nextclick.shared.runtime.settings import RegistrySettings, Settings, Traine
 from nextclick.trainer import health
 from nextclick.trainer.collect import EventLog
 from nextclick.trainer.collect.collector import Collector, catch_up
-from nextclick.trainer.data import weighted
+from nextclick.trainer.data import LeftOut, weighted
 from nextclick.trainer.fit import distributed
 from nextclick.trainer.fit.distributed import ProcessGroup
 from nextclick.trainer.fit.presets import Preset, preset
@@ -112,10 +112,12 @@ def _run_rank_zero(
             limits,
             gap_ms=int(settings.session.gap_seconds * 1000),
             device=device,
+            max_per_minute=settings.clicks.max_per_minute,
             stopped=stop.is_set,
             ranks=group,
         )
         if outcome is not None:
+            _report_left_out(outcome.left_out)
             published = outcome.version is not None
             metrics.RETRAINS.labels("published" if published else "refused").inc()
             if published:
@@ -164,6 +166,13 @@ def _run_rank_zero(
     finally:
         consumer.close()
     return None
+
+
+def _report_left_out(left_out: LeftOut) -> None:
+    metrics.LEFT_OUT.labels("rate").set(left_out.rate)
+    metrics.LEFT_OUT.labels("share").set(left_out.share)
+    if left_out.users:
+        log.warning("%s", left_out)
 
 
 def _note_refusal(registry: Registry, reason: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -21,7 +21,15 @@ from nextclick.shared.model import Checkpoint, Vocabulary
 from nextclick.shared.registry import Registry
 from nextclick.shared.windows import IntArray
 from nextclick.trainer.compare.baselines.neighbours import VSkNN
-from nextclick.trainer.data import ClickLog, Samples, Split, click_log, samples
+from nextclick.trainer.data import (
+    ClickLog,
+    LeftOut,
+    Samples,
+    Split,
+    bound_contributions,
+    click_log,
+    samples,
+)
 from nextclick.trainer.evaluate import (
     Evaluation,
     evaluate,
@@ -63,6 +71,8 @@ class Outcome:
     seconds: float
     refusal: str = ""
     """If nothing was published: the gate's reason as a metric label, or `nothing_to_learn`."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """Clicks that did not count."""
 
 
 def retrain(
@@ -73,19 +83,26 @@ def retrain(
     *,
     gap_ms: int,
     device: torch.device,
+    max_per_minute: int = 0,
     stopped: Callable[[], bool] = lambda: False,
     ranks: ProcessGroup = SINGLE_PROCESS,
 ) -> Outcome | None:
     """Fit a candidate on a log, compare it with the champion, and publish it if the gate agrees.
 
-    frame: as from EventLog.read. gap_ms: the session gap. Returns None if `stopped` turns true.
+    frame: as from EventLog.read. gap_ms: the session gap. max_per_minute: see
+    `bound_contributions`. Returns None if `stopped` turns true.
     Of several ranks, rank 0 calls this; the others call `fit_with_rank_zero`. Raises Unavailable if
     the registry cannot be reached.
     """
     began = time.monotonic()
+    frame, left_out = bound_contributions(frame, max_per_minute)
     data = click_log(frame, gap_ms)
+
+    def outcome(version: str | None, reason: str, refusal: str = "") -> Outcome:
+        return Outcome(version, reason, time.monotonic() - began, refusal, left_out)
+
     if reason := nothing_to_learn(data):
-        return Outcome(None, reason, time.monotonic() - began, "nothing_to_learn")
+        return outcome(None, reason, "nothing_to_learn")
     name, champion = current_champion(registry)
     if champion is not None and (reason := _unusable_reason(champion, data, device)):
         log.error("the champion %s is not usable, the fit starts from scratch: %s", name, reason)
@@ -106,13 +123,12 @@ def retrain(
             return None
         decision, metrics = judge(data, candidate, champion, device)
     except CheckpointError as error:
-        seconds = time.monotonic() - began
-        return Outcome(None, f"the candidate: {error}", seconds, "not_finite")
-    seconds = time.monotonic() - began
+        return outcome(None, f"the candidate: {error}", "not_finite")
     if not decision.publish:
-        return Outcome(None, decision.reason, seconds, decision.refusal)
+        return outcome(None, decision.reason, decision.refusal)
     candidate.metrics.update(metrics)
-    return Outcome(registry.publish(candidate), decision.reason, seconds)
+    candidate.training["left_out"] = left_out.rate + left_out.share
+    return outcome(registry.publish(candidate), decision.reason)
 
 
 def fit_with_rank_zero(
@@ -191,7 +207,7 @@ def fit_candidate(
     return Checkpoint(
         model=fitted.model,
         vocabulary=vocabulary,
-        popularity=data.counts(vocabulary),
+        popularity=data.users_per_item(vocabulary),
         preset=preset.name,
         parent=parent,
         metrics={

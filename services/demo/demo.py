@@ -161,6 +161,8 @@ def _trainer_settings() -> dict[str, str]:
         f"{PREFIX}TRAINER__FLUSH_SECONDS": "1",
         f"{PREFIX}TRAINER__MAX_EPOCHS": str(RETRAIN_EPOCHS),
         f"{PREFIX}TRAINER__TORCH_THREADS": str(_fit_threads()),
+        # Simulated shoppers click as fast as --rate demands.
+        f"{PREFIX}CLICKS__MAX_PER_MINUTE": "0",
     }
 
 

@@ -34,7 +34,7 @@ USERS = 10_000
 _HIT_RATE_K = 10
 """Items of a list that count: HR@10 for lists of any length."""
 _JUDGED_KEPT = 2000
-"""Judged lists kept per version if the guard is off."""
+"""Users kept per version if the guard is off."""
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,10 @@ class Guard:
         while len(lists) > self._users:
             lists.popitem(last=False)
         for stats_of_version in self._stats:
-            taken = stats_of_version.take_new()
-            if taken.judged:
-                metrics.LIVE_JUDGED.labels(stats_of_version.version).inc(taken.judged)
-                metrics.LIVE_HITS.labels(stats_of_version.version).inc(taken.hits)
+            hits, judged = stats_of_version.take_new()
+            if judged:
+                metrics.LIVE_JUDGED.labels(stats_of_version.version).inc(judged)
+                metrics.LIVE_HITS.labels(stats_of_version.version).inc(hits)
 
     def _check_trial(self, trial: Trial, clicks: int, seconds: float) -> None:
         verdict = trial.scored(clicks, seconds)

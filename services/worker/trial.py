@@ -12,6 +12,9 @@ from nextclick.services.worker.version_stats import LEAST_JUDGED, HitRate, Versi
 WORSE_Z = 3.5
 """A hit rate that is lower by more than this many standard errors is worse. With four interim looks
 fewer than one in a thousand equally good models is rejected by chance."""
+CROWD, CROWD_SHARE = 40, 0.25
+"""Users who may be bots that click for or against a version: so many, and at most this share of the
+users of the old version. A drop counts as far as it exceeds what they can cause."""
 
 BLOCK, TOO_MANY_SLOW, SLOW_BLOCKS = 100, 6, 3
 """A version is slower if SLOW_BLOCKS blocks of BLOCK batches in a row have TOO_MANY_SLOW slow
@@ -80,9 +83,13 @@ class Trial:
             self._looks[0] = self._new.judged + self._retry_after
             return None
         del self._looks[0]
-        if (z := z_of_drop(old, new)) <= WORSE_Z:
-            return None
-        return Verdict("worse", f"HR@10 {new} clicks, before it {old} (z = {z:.1f})")
+        crowd = min(CROWD, CROWD_SHARE * len(old.users))
+        if (z := z_of_drop(old, new, crowd)) > WORSE_Z:
+            return Verdict("worse", f"HR@10 {new}, before it {old} (z = {z:.1f})")
+        if not self._looks and z_of_drop(old, new) > WORSE_Z:
+            # Worse, or a crowd of bots: more users will tell.
+            self._looks.append(2 * self._new.judged)
+        return None
 
     def _slower(self, clicks: int, seconds: float) -> Verdict | None:
         limit = self._limits.get(size_class(clicks))
@@ -110,22 +117,25 @@ class Trial:
         )
 
 
-def z_of_drop(old: HitRate, new: HitRate) -> float:
-    """The z statistic of the drop from `old` to `new`: two proportions, pooled.
+def z_of_drop(old: HitRate, new: HitRate, crowd: float = 0.0) -> float:
+    """The z statistic of the drop of the mean hit rate of users from `old` to `new`.
 
-    The hits of one user are correlated. So the variance of each rate is the larger one of the
-    binomial variance and the variance between users: the sum over users of the squared difference
-    between their hits and the hits expected at the version's rate.
+    The lists of one user are correlated, so users are the sample. The variance of each mean is the
+    larger one of the binomial variance at the pooled rate and the variance between users.
+
+    crowd: the drop is first reduced by what so many users can cause, if they all hit with the old
+    version and miss with the new one.
     """
-    if not old.judged or not new.judged:
+    users = min(len(old.users), len(new.users))
+    if not users:
         return 0.0
-    pooled = (old.hits + new.hits) / (old.judged + new.judged)
+    pooled = sum(old.of_users + new.of_users) / (len(old.users) + len(new.users))
     variance = 0.0
     for version in (old, new):
-        rate = version.hits / version.judged
-        binomial = version.judged * pooled * (1 - pooled)
-        by_user = sum((hits - rate * judged) ** 2 for hits, judged in version.users)
-        by_user *= len(version.users) / max(1, len(version.users) - 1)
-        variance += max(binomial, by_user) / version.judged**2
-    drop = old.hits / old.judged - new.hits / new.judged
+        count = len(version.users)
+        binomial = pooled * (1 - pooled) * sum(1 / judged for _, judged in version.users)
+        between = sum((rate - version.mean) ** 2 for rate in version.of_users)
+        between *= count / max(1, count - 1)
+        variance += max(binomial, between) / count**2
+    drop = old.mean - new.mean - crowd / users
     return drop / math.sqrt(variance) if variance > 0 else 0.0

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-LEAST_JUDGED, LEAST_USERS = 200, 20
-"""Fewest judged lists, and fewest users with judged lists, to compare hit rates."""
+LEAST_JUDGED = 200
+"""Fewest judged lists to compare hit rates."""
+LISTS_PER_USER = 10
+"""Newest judged lists of one user that count; so LEAST_JUDGED are of 20 users at least."""
 
 SLOWER_TIMES, SLOWER_SECONDS = 2.0, 0.005
 """A batch is slow above SLOWER_TIMES · p99 + SLOWER_SECONDS, with the old version's p99 for batches
@@ -20,46 +24,71 @@ of its size."""
 _LEAST_BATCHES = 100
 """Fewest timed batches of a size class to compute its p99."""
 _BATCHES_KEPT = 500
+_NEWEST = (1 << LISTS_PER_USER) - 1
 
 
 @dataclass(frozen=True)
 class HitRate:
-    """Hits among judged lists."""
+    """Hits among judged lists. Its mean is over users, so that each counts once."""
 
-    hits: int
-    judged: int
-    users: tuple[tuple[int, int], ...] = ()
-    """(hits, judged lists) of each user."""
+    users: Sequence[tuple[int, int]] = ()
+    """(hits, judged lists) of each user, judged lists > 0."""
+
+    @cached_property
+    def judged(self) -> int:
+        """Judged lists of all users."""
+        return sum(judged for _, judged in self.users)
+
+    @cached_property
+    def mean(self) -> float:
+        """Mean over users of their hit rates; 0 without users."""
+        return sum(self.of_users) / max(1, len(self.users))
+
+    @cached_property
+    def of_users(self) -> list[float]:
+        """The hit rate of each user."""
+        return [hits / judged for hits, judged in self.users]
 
     @property
     def enough(self) -> bool:
         """Whether there are enough judged lists to compare it."""
-        return self.judged >= LEAST_JUDGED and len(self.users) >= LEAST_USERS
+        return self.judged >= LEAST_JUDGED
 
     def __str__(self) -> str:
-        return f"{self.hits / max(1, self.judged):.4f} of {self.judged}"
+        return f"{self.mean:.4f} of {len(self.users)} users, {self.judged} clicks"
 
 
 class VersionStats:
-    """Statistics of one version: its newest judged lists, and the times of its batches."""
+    """Statistics of one version: its newest judged lists, and the times of its batches.
+
+    At most LISTS_PER_USER lists of a user count, so users who click very often neither fill the
+    memory nor hasten a verdict.
+    """
 
     def __init__(self, version: str, kept: int) -> None:
-        """kept: number of newest judged lists that count."""
+        """kept: number of users, those judged last, whose lists count."""
         self.version = version
         self.judged = 0
-        """Lists judged since the start."""
+        """Judged lists since the start, at most LISTS_PER_USER of each user."""
         self._new_judged = self._new_hits = 0
-        self._newest: deque[tuple[str, bool]] = deque(maxlen=kept)
+        self._kept = kept
+        self._users: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        """User → the newest lists as bits, 1 for a hit, and their number."""
         self._seconds: dict[int, list[float]] = {}
         self._timed: dict[int, int] = {}
         self._random = random.Random(0)
 
     def judge(self, user: str, hit: bool) -> None:
         """Count one judged list."""
-        self._newest.append((user, hit))
-        self.judged += 1
         self._new_judged += 1
         self._new_hits += hit
+        bits, lists = self._users.pop(user, (0, 0))
+        if lists < LISTS_PER_USER:
+            lists += 1
+            self.judged += 1
+        self._users[user] = (bits << 1 | hit) & _NEWEST, lists
+        if len(self._users) > self._kept:
+            self._users.popitem(last=False)
 
     def scored(self, clicks: int, seconds: float) -> None:
         """Record the time of a batch; a random sample is kept for each size class."""
@@ -71,25 +100,21 @@ class VersionStats:
         elif (place := int(self._random.random() * seen)) < _BATCHES_KEPT:
             kept[place] = seconds
 
-    def take_new(self) -> HitRate:
-        """Hits and judged lists since the last call."""
-        taken = HitRate(self._new_hits, self._new_judged)
+    def take_new(self) -> tuple[int, int]:
+        """Hits and judged lists since the last call, all of them."""
+        taken = self._new_hits, self._new_judged
         self._new_judged = self._new_hits = 0
         return taken
 
     def retire(self) -> None:
         """Free the memory; later judged lists of this version are counted for the metrics only."""
-        self._newest = deque(maxlen=1)
+        self._users.clear()
+        self._kept = 0
         self._seconds.clear()
 
     def hit_rate(self) -> HitRate:
-        """Hits among the newest judged lists."""
-        users: dict[str, tuple[int, int]] = {}
-        for user, hit in self._newest:
-            hits, judged = users.get(user, (0, 0))
-            users[user] = hits + hit, judged + 1
-        total = sum(hits for hits, _ in users.values())
-        return HitRate(total, len(self._newest), tuple(users.values()))
+        """The hit rate of the users judged last, from their newest judged lists."""
+        return HitRate([(bits.bit_count(), lists) for bits, lists in self._users.values()])
 
     def limits(self) -> dict[int, float]:
         """Seconds above which a batch is slow, for each size class that has a p99."""

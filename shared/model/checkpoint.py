@@ -97,7 +97,7 @@ class Checkpoint:
     model: SessionModel
     vocabulary: Vocabulary
     popularity: IntArray
-    """Shape [items]: clicks per item in the training log; ranks the fallback list."""
+    """Shape [items]: users per item in the training log; ranks the fallback list."""
     preset: str
     parent: str | None
     metrics: dict[str, float]

@@ -47,6 +47,11 @@ LIVE_JUDGED = Counter(
 LIVE_HITS = Counter("nextclick_live_hits", "Judged lists that held the clicked item", ["version"])
 RETRAINS = Counter("nextclick_retrains", "Retrainings by outcome", ["outcome"])
 GATE_REFUSALS = Counter("nextclick_gate_refusals", "Candidates not published", ["reason"])
+LEFT_OUT = Gauge(
+    "nextclick_retrain_clicks_left_out",
+    "Clicks of the last retraining's window that did not count",
+    ["reason"],
+)
 REMOVED_UNREAD = Counter(
     "nextclick_clicks_removed_unread",
     "Messages that Kafka removed before this process read them: retention, or deleted records",

@@ -95,6 +95,11 @@ class ClickSettings(_Section):
     max_ahead_seconds: float = Field(
         300, ge=0, description="a click's time may lie so far after Kafka's; else Kafka's counts"
     )
+    max_per_minute: int = Field(
+        60,
+        ge=0,
+        description="a retraining counts so many clicks of one user and minute; 0 = all",
+    )
 
 
 class SessionSettings(_Section):

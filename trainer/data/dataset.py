@@ -87,6 +87,16 @@ class ClickLog:
         rows = vocabulary.rows(self.item_ids)[self.items[self.split != Split.TEST]]
         return np.bincount(rows, minlength=len(vocabulary) + 1)[1:]
 
+    def users_per_item(self, vocabulary: Vocabulary) -> IntArray:
+        """Users who clicked a vocabulary item outside the test split: shape [len(vocabulary)].
+
+        The popularity that is served: one user counts once, however often they click.
+        """
+        outside = self.split != Split.TEST
+        pairs = np.unique(self.users[outside] * len(self.item_ids) + self.items[outside])
+        rows = vocabulary.rows(self.item_ids)[pairs % max(1, len(self.item_ids))]
+        return np.bincount(rows, minlength=len(vocabulary) + 1)[1:]
+
 
 @dataclass(frozen=True)
 class Samples:

@@ -13,7 +13,7 @@ import numpy as np
 
 from nextclick.shared.windows import IntArray
 from nextclick.trainer.evaluate.bootstrap import paired_interval
-from nextclick.trainer.evaluate.metrics import Evaluation
+from nextclick.trainer.evaluate.metrics import Evaluation, FloatArray
 
 POPULARITY = "popularity"
 
@@ -37,28 +37,35 @@ def decide(
 ) -> Decision:
     """Accept a candidate that is not significantly worse than the champion and beats the baselines.
 
-    baselines: name → evaluation, including POPULARITY. users: shape [M], the user of each case; the
-    bootstrap resamples whole users.
+    baselines: name → evaluation, including POPULARITY. users: shape [M], the user of each case. A
+    hit rate is the mean over users of their hit rates (macro-averaged), so that each user counts
+    once; the bootstrap resamples users.
 
     Significantly worse: the 95 % interval of the paired difference in hits lies below zero. A
     baseline that the champion does not beat need not be beaten. Without a champion, only POPULARITY
     must be beaten, because it is served until there is a model. A candidate that ranks every case
     exactly as the champion does is refused.
     """
-    new = candidate.hits(k)
-    if len(new) == 0:
+    cases = len(candidate.ranks)
+    if cases == 0:
         return Decision(False, "no held-out clicks to judge the candidate by", "no_cases")
-    means = {name: float(baseline.hits(k).mean()) for name, baseline in baselines.items()}
+    _, number = np.unique(users, return_inverse=True)
+
+    def of_users(evaluation: Evaluation) -> FloatArray:
+        return np.bincount(number, evaluation.hits(k)) / np.bincount(number)
+
+    new = of_users(candidate)
+    means = {name: float(of_users(baseline).mean()) for name, baseline in baselines.items()}
     numbers = ", ".join(
         [f"HR@{k} candidate {new.mean():.4f}", *(f"{n} {mean:.4f}" for n, mean in means.items())]
     )
     to_beat = {POPULARITY} if champion is None else set(means)
     if champion is not None:
-        old = champion.hits(k)
-        low, high = paired_interval(new - old, users)
+        old = of_users(champion)
+        low, high = paired_interval(new - old, np.arange(len(new)))
         numbers += (
             f", champion {old.mean():.4f} (difference {(new - old).mean():+.4f}, "
-            f"95 % interval {low:+.4f} to {high:+.4f}, {len(new)} cases)"
+            f"95 % interval {low:+.4f} to {high:+.4f}, {cases} cases of {len(new)} users)"
         )
         if np.array_equal(candidate.ranks, champion.ranks):
             reason = f"the candidate ranks exactly as the champion does: {numbers}"

@@ -13,7 +13,7 @@ import torch
 from nextclick.shared.errors import Unavailable
 from nextclick.shared.model import BST, BSTConfig, Checkpoint, Scorer, SessionModel
 from nextclick.shared.registry import Pointer, Registry
-from nextclick.trainer.data import click_log
+from nextclick.trainer.data import LeftOut, click_log
 from nextclick.trainer.fit.loop import Epoch
 from nextclick.trainer.fit.presets import DEFAULT, Preset, Regularisation, preset
 from nextclick.trainer.retrain import FitLimits, Outcome, current_champion, fit_candidate, retrain
@@ -311,6 +311,18 @@ def test_the_manifest_tells_the_training_data(registry: Registry) -> None:
     assert 1 <= manifest.training["epochs"] <= RECIPE.epochs
     assert manifest.metrics["test_cases"] == 240
     assert manifest.metrics["validation_loss"] < np.log(30)
+
+
+def test_clicks_that_do_not_count_are_said(registry: Registry) -> None:
+    """A bot that clicks all items in their order, 1,000 times within a second."""
+    bot = pattern_log(30, users=1, clicks=1000).assign(user_id="bot", timestamp=500)
+    frame = pd.concat([pattern_log(30), bot.assign(event_id="bot-" + bot["event_id"])])
+    outcome = run(frame, registry, max_per_minute=100)
+    assert outcome is not None
+    assert outcome.version is not None, outcome.reason
+    assert outcome.left_out == LeftOut(rate=900, share=50, users=1, limit=50)
+    training = registry.manifest(outcome.version).training
+    assert (training["clicks"], training["left_out"]) == (2400 + 50, 950)
 
 
 def single_clicks() -> pd.DataFrame:

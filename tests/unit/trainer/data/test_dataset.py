@@ -111,6 +111,17 @@ def test_popularity_does_not_look_at_the_test() -> None:
     assert log.counts(Vocabulary(["x", "y"])).tolist() == [9, 0]
 
 
+def test_popularity_counts_users_not_clicks() -> None:
+    clicks = [*[("a", "x", i) for i in range(9)], ("a", "y", 9), ("b", "y", 10), ("c", "y", 11)]
+    log = click_log(frame(*clicks), 0, 0.0, 0.0)
+    assert log.counts(Vocabulary(["x", "y", "new"])).tolist() == [9, 3, 0]
+    assert log.users_per_item(Vocabulary(["x", "y", "new"])).tolist() == [1, 3, 0]
+    held_out = click_log(frame(*clicks), 0, 0.0, 1.0)
+    assert held_out.users_per_item(Vocabulary(["x", "y"])).tolist() == [0, 0]
+    empty = click_log(frame(), gap_ms=0)
+    assert empty.users_per_item(Vocabulary(["x"])).tolist() == [0]
+
+
 def test_negatives_are_never_the_target_and_otherwise_uniform() -> None:
     targets = np.tile(np.arange(1, 6), 4000)
     negatives = sample_negatives(targets, 3, 5, np.random.default_rng(0))

@@ -153,6 +153,18 @@ def test_users_are_drawn_whole() -> None:
     assert together.publish
 
 
+def test_each_user_counts_once() -> None:
+    """A user of 900 cases is hit by the candidate alone, 100 users of one case by the champion."""
+    users = np.r_[np.zeros(900, np.int64), np.arange(1, 101)]
+    candidate, champion = (
+        Evaluation(np.where((users == 0) == mine, 1, 100), 0.5) for mine in (1, 0)
+    )
+    decision = gate.decide(candidate, champion, {POPULARITY: hitting(0.0)}, users)
+    assert decision.refusal == "worse"
+    assert "candidate 0.0099" in decision.reason
+    assert "1000 cases of 101 users" in decision.reason
+
+
 def test_every_refusal_has_its_word() -> None:
     half = hitting(0.5)
     words = {
