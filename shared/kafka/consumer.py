@@ -30,7 +30,6 @@ from confluent_kafka import (
     libversion,
 )
 from confluent_kafka import Message as RawMessage
-from confluent_kafka.admin import AdminClient
 
 from nextclick.shared.errors import CommitRefused, Fenced, NextclickError, Unavailable
 from nextclick.shared.kafka.background import BackgroundCall
@@ -41,7 +40,6 @@ from nextclick.shared.kafka.client import (
     REQUEST_SECONDS,
     MakeClient,
     Permission,
-    client_config,
     failed,
     make_client,
     poll_raw,
@@ -49,9 +47,10 @@ from nextclick.shared.kafka.client import (
     unavailable,
 )
 from nextclick.shared.kafka.commits import Commits
-from nextclick.shared.kafka.membership import Membership
+from nextclick.shared.kafka.group_description import DescribeGroup, describe_group_in_child
+from nextclick.shared.kafka.membership import CLOSE_SECONDS, Membership
 from nextclick.shared.kafka.positions import Positions
-from nextclick.shared.kafka.topic_id import TopicId
+from nextclick.shared.kafka.topic_id import TopicId, describing_client
 from nextclick.shared.kafka.unassigned import UnassignedPartitions
 from nextclick.shared.messages import Message
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -84,6 +83,7 @@ class ClickConsumer:
         clock: Callable[[], float] = time.monotonic,
         make_client: MakeClient = make_client,
         background: Callable[[str, Callable[[], object]], BackgroundCall] = BackgroundCall,
+        describe_group: DescribeGroup = describe_group_in_child,
     ) -> None:
         """Prepare the client; the group is joined with the first poll.
 
@@ -94,7 +94,8 @@ class ClickConsumer:
         say after a crash, takes the partitions over at once; without one the group waits
         SESSION_TIMEOUT_MS for the dead.
         `bulk`: read in few large pieces, and allow for hours between two polls.
-        `make_client` and `background` make the client and its calls; a simulation has its own.
+        `make_client` and `background` make the client and its calls, `describe_group` asks for the
+        members of the group; a simulation has its own.
         """
         self._settings = settings
         self.topic = topic
@@ -109,21 +110,39 @@ class ClickConsumer:
             "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
             **(BULK if bulk else LOW_LATENCY),
         }
-        admin = make_client(AdminClient, client_config(settings))
+        self._background = background
+        admin = describing_client(settings, make_client)
         self._membership = Membership(
-            settings, topic, group_id, instance_id, options, admin, clock, make_client
+            settings,
+            topic,
+            group_id,
+            instance_id,
+            options,
+            clock,
+            make_client,
+            background,
+            describe_group,
         )
         self._commits = Commits(settings, topic, self._membership, background)
         self._unassigned: UnassignedPartitions | None = None
         if self._membership.may_leave_partitions_unassigned:
             self._unassigned = UnassignedPartitions(
-                settings, topic, self._membership.config, admin, clock, make_client, background
+                settings,
+                topic,
+                self._membership.config,
+                admin,
+                clock,
+                make_client,
+                background,
+                describe_group,
             )
         self._positions = Positions()
         self._topic_id = TopicId(settings, topic, admin, clock)
         self._made_anew = False
         """The topic was, and reading has not begun again yet."""
         self._subscribed = False
+        self._was_assigned = False
+        """The client was told of its partitions since it has joined, or lost them all."""
         self._revoked: set[int] = set()
         """Partitions that were revoked within the poll under way."""
         self._within_callback = False
@@ -164,11 +183,10 @@ class ClickConsumer:
         if not self._subscribed:
             self._subscribe()
         self._commits.wait_for_older()
-        if not self._membership.lost_a_broker_lately:
-            if not self._bulk and self._topic_id.has_changed_lately():
-                self.read_anew()
-            if self._unassigned is not None:
-                self._unassigned.look()
+        if not self._bulk and self._topic_id.has_changed_lately():
+            self.read_anew()
+        if self._unassigned is not None:
+            self._unassigned.look()
         self._place()
         self._commits.repeat_overtaken()
         self._revoked.clear()
@@ -223,12 +241,15 @@ class ClickConsumer:
             on_revoke=self._on_revoke,
             on_lost=self._on_lost,
         )
-        self._subscribed = True
+        self._subscribed, self._was_assigned = True, False
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         ours = {p.partition for p in partitions}
         self.assignment |= ours
         self.joined = True
+        if self._unassigned is not None and not self._was_assigned:
+            self._unassigned.joined()
+        self._was_assigned = True
         self._commits.own(ours)
         self._revoked -= ours  # revoked and assigned again within one poll: what follows is ours
         log.info("assigned partitions %s", sorted(ours), extra={"partitions": sorted(ours)})
@@ -241,6 +262,7 @@ class ClickConsumer:
         self._remove({p.partition for p in partitions})
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._was_assigned = False
         with self._raised_by_poll():
             self.on_lost()
         self._remove({p.partition for p in partitions})
@@ -275,15 +297,24 @@ class ClickConsumer:
         self._subscribed = False
 
     def close(self) -> None:
-        """Leave the group at once, so that others take over without waiting for a timeout."""
+        """Leave the group at once, so that others take over without waiting for a timeout.
+
+        Returns after CLOSE_SECONDS at the latest, for the process is about to end: librdkafka may
+        never return from closing a client that the group has shut out. The callbacks of a rebalance
+        are called in another thread, while this one waits.
+        """
         try:
-            if self._unassigned is not None:
-                self._unassigned.close()
-            self._commits.wait_for_older()
+            self._background("close", self._leave).outcome(CLOSE_SECONDS)
         except Unavailable as error:
             log.warning("not leaving the group, it has to notice by itself: %s", error)
-        else:
-            self._client.close()
+
+    def _leave(self) -> None:
+        if self._unassigned is not None:
+            self._unassigned.close()
+        self._commits.wait_for_older()
+        if self._membership.is_abandoned:
+            raise Unavailable("a call of the client has not returned")
+        self._client.close()
 
     # Where reading begins
 

@@ -7,17 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 
 from nextclick.shared.errors import Fenced, Unavailable
-from nextclick.shared.kafka.client import (
-    DESCRIBE,
-    REQUEST_SECONDS,
-    MakeClient,
-    Permission,
-    client_config,
-    failed,
-)
+from nextclick.shared.kafka.background import BackgroundCall
+from nextclick.shared.kafka.client import MakeClient, client_config, failed
+from nextclick.shared.kafka.group_description import DescribeGroup
 from nextclick.shared.kafka.login import Login, login_options
 from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -39,9 +33,9 @@ NAME_TAKEN_SESSIONS = 1.5
 process: one that we left behind ourselves sends no heartbeats, and the group has dropped it by
 then."""
 
-CALM_SECONDS = 10.0
-"""An AdminClient is not asked without need so soon after a connection has failed: librdkafka may
-end the whole process if the broker of a request is away (its issue 4605)."""
+CLOSE_SECONDS = 10.0
+"""A client that has not closed after so long never does: librdkafka's own thread may be in an
+endless loop, in which it waits for a group that has shut it out."""
 
 LOGIN_SECONDS = 3.0
 """A broker that lets us in answers within so long."""
@@ -59,18 +53,20 @@ class Membership:
         group_id: str,
         instance_id: str,
         options: dict[str, Any],
-        admin: AdminClient,
         clock: Callable[[], float],
         make_client: MakeClient,
+        background: Callable[[str, Callable[[], object]], BackgroundCall],
+        describe_group: DescribeGroup,
     ) -> None:
         """Make the client. `options` for librdkafka go before ours, the settings' before both."""
         self._settings = settings
         self._topic = topic
         self._group_id = group_id
         self._instance_id = instance_id
-        self._admin = admin
         self._clock = clock
         self._make_client = make_client
+        self._background = background
+        self._describe_group = describe_group
         config: dict[str, Any] = {
             "group.id": group_id,
             "enable.auto.commit": False,
@@ -102,7 +98,6 @@ class Membership:
         """Why the client is no member of the group any more, and cannot become one again."""
         self._shut_out_at = 0.0
         self._login_error: KafkaError | None = None
-        self._disconnected_at = -CALM_SECONDS
         self._login_checks = RateLimit(clock)
 
     @property
@@ -153,21 +148,22 @@ class Membership:
 
         Raises Unavailable if Kafka does not answer, ConfigurationError if we may not ask.
         """
-        described = self._admin.describe_consumer_groups(
-            [self._group_id], request_timeout=REQUEST_SECONDS
-        )
-        try:
-            members = described[self._group_id].result().members
-        except KafkaException as error:
-            needed = Permission(DESCRIBE, "group", self._group_id)
-            raise failed(self._settings, error.args[0], needed) from None
-        return {member.group_instance_id for member in members if member.group_instance_id}
+        group = self._describe_group(self._settings, self._group_id, self._topic)
+        return {member.instance_id for member in group.members if member.instance_id}
 
     def renew(self) -> None:
-        """Take a new client in the place of one that was shut out or abandoned."""
+        """Take a new client in the place of one that was shut out or abandoned.
+
+        Raises Fenced if that one does not close: it would keep a core busy for ever.
+        """
         log.warning("joining the group %s anew", self._group_id)
         if not self.is_abandoned:
-            self.client.close()
+            closing = self._background("close", self.client.close)
+            try:
+                closing.outcome(CLOSE_SECONDS)
+            except Unavailable as error:
+                self.is_abandoned = True
+                raise Fenced(f"{error}; a restart joins the group {self._group_id} anew") from None
         self._shut_out, self.is_abandoned = None, False
         self.client = self._make_client(Consumer, self.config | login_options(self._settings))
         self.login = Login(self._settings, self.client, self._clock)
@@ -175,13 +171,6 @@ class Membership:
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._AUTHENTICATION:
             self._login_error = error
-        elif error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
-            self._disconnected_at = self._clock()
-
-    @property
-    def lost_a_broker_lately(self) -> bool:
-        """Whether a connection has failed within CALM_SECONDS."""
-        return self._clock() - self._disconnected_at < CALM_SECONDS
 
     def check_login(self) -> None:
         """Raise if no broker lets us in: librdkafka would try for ever.

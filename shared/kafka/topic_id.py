@@ -1,4 +1,10 @@
-"""Detects that a topic was deleted and created again, by its id (KIP-516)."""
+"""Detects that a topic was deleted and created again, by its id (KIP-516).
+
+The consumer cannot tell by itself: to librdkafka a topic that was made anew between two refreshes
+of its metadata is the old one, and if it has grown past our position nothing looks different. Its
+id is in the answer to DescribeTopics only. That request goes to the controller, and does not have
+the fault for which groups are described in a child process (group_description.py).
+"""
 
 from __future__ import annotations
 
@@ -13,14 +19,31 @@ from confluent_kafka.admin import AdminClient
 from nextclick.shared.kafka.client import (
     DESCRIBE,
     REQUEST_SECONDS,
+    MakeClient,
     Permission,
+    client_config,
     failed,
+    make_client,
 )
 from nextclick.shared.kafka.login import Login
 from nextclick.shared.runtime.settings import KafkaSettings
 
 ASK_SECONDS = 1.0
 """Time between two requests of `has_changed_lately`."""
+
+
+CONTROLLER_REFRESH_MS = 5_000
+"""A client that asks nobody but the controller notices only so often that another broker is it now:
+by default after five minutes, in which all its requests time out."""
+
+
+def describing_client(
+    settings: KafkaSettings, make_client: MakeClient = make_client
+) -> AdminClient:
+    """A client for DescribeTopics."""
+    refresh = {"topic.metadata.refresh.interval.ms": CONTROLLER_REFRESH_MS}
+    client: AdminClient = make_client(AdminClient, refresh | client_config(settings))
+    return client
 
 
 class TopicId:

@@ -21,8 +21,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import httpx2 as httpx
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from nextclick.services.api.page.feed import Feed
@@ -99,9 +98,17 @@ class Soak:
         self._wrong_in_a_row: dict[str, int] = {}
         self._own_lags: deque[tuple[float, int]] = deque(maxlen=60)
         self._models = 1
-        self._admin = AdminClient(
-            {"bootstrap.servers": self.cluster.bootstrap_servers, "log_level": 0}
+        # Not AdminClient.list_consumer_group_offsets: librdkafka reads from NULL, and the process
+        # dies, if the broker that it asks is not the group's coordinator any more (issue 5040).
+        self._group = Consumer(
+            {
+                "bootstrap.servers": self.cluster.bootstrap_servers,
+                "group.id": self.stand.group,
+                "isolation.level": "read_uncommitted",  # else open transactions are waited for
+                "log_level": 0,
+            }
         )
+        self._threads: list[threading.Thread] = []
         registry = Registry(str(self.stand.registry))
         self._feed = Feed(self.stand.kafka, self.stand.group, registry, baselines={})
         self._workers = [_worker(number, free_port()) for number in (1, 2)]
@@ -118,15 +125,15 @@ class Soak:
 
     def run(self, seconds: float) -> None:
         """Break and repair things for so long, then repair all and wait until it is answered."""
-        self._feed.look()
+        self._feed.watch()
         for service in self.services:
             self._start(service)
         self._until_ready()
-        threads = [
+        self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=work.__name__, daemon=True)
             for work in (self._send_clicks, self._observe)
         ]
-        for thread in threads:
+        for thread in self._threads:
             thread.start()
         next_fault = self._now() + 5.0
         pace = threading.Event()
@@ -142,13 +149,17 @@ class Soak:
             pace.wait(0.1)
         self._repair()
         self._until_ready()
+        self._end_threads()
+
+    def _end_threads(self) -> None:
         self._stop.set()
-        for thread in threads:
+        for thread in self._threads:
             thread.join(60)
 
     def close(self) -> None:
         """End the threads. The stand ends the processes."""
-        self._stop.set()
+        self._end_threads()
+        self._group.close()
         self._feed.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -398,10 +409,10 @@ class Soak:
 
     def _note_own_lag(self) -> None:
         """What is sent less what is committed, by clients and sums of our own."""
-        asked = ConsumerGroupTopicPartitions(self.stand.group)
+        topic = self.stand.kafka.clicks_topic
+        asked = [TopicPartition(topic, number) for number in range(self.stand.kafka.partitions)]
         try:
-            future = self._admin.list_consumer_group_offsets([asked], request_timeout=3)
-            places = future[self.stand.group].result().topic_partitions or []
+            places = self._group.committed(asked, timeout=3)
         except KafkaException:
             return
         committed = sum(max(0, place.offset) for place in places)
@@ -441,7 +452,7 @@ class Soak:
 
     def _judge_page(self) -> None:
         """The thread behind the page, in this process."""
-        stream = self._feed.look()
+        stream = self._feed.watch()
         if self._broken or self._now() - self._kafka_changed_at < SETTLED_SECONDS:
             return
         with self._feed.lock:

@@ -24,6 +24,7 @@ from nextclick.shared.kafka import (
     retained_offsets,
 )
 from nextclick.shared.kafka.background import BackgroundCall
+from nextclick.shared.kafka.group_description import describe_group
 from nextclick.shared.model import Ranking
 from nextclick.shared.redis import RedisSessions
 from nextclick.shared.registry import ModelSlot, ServedModel
@@ -147,6 +148,7 @@ class Programs:
             clock=process.monotonic,
             make_client=make_client,
             background=self._background_of(process),
+            describe_group=partial(describe_group, make_client=make_client),
         )
         collector = Collector(
             consumer,
@@ -214,6 +216,7 @@ class Programs:
             clock=process.monotonic,
             make_client=make_client,
             background=background,
+            describe_group=partial(describe_group, make_client=make_client),
         )
         clocks = {"clock": process.monotonic, "now": process.wall}
         guarantee: Guarantee

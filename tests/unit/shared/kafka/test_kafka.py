@@ -18,7 +18,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from nextclick.shared.errors import CommitRefused, Unavailable
+from nextclick.shared.errors import CommitRefused, Fenced, Unavailable
 from nextclick.shared.kafka import ClickConsumer
 from nextclick.shared.kafka.client import RepeatFilter, read_message
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -115,6 +115,9 @@ class Client:
                 raise KafkaException(self.refusal)
         return offsets
 
+    def close(self) -> None:
+        assert self.may_return.wait(10)
+
 
 def consumer_of(client: Client) -> ClickConsumer:
     """A member that has partition 0."""
@@ -184,36 +187,30 @@ def test_a_client_whose_commit_hangs_is_left_behind_if_there_is_a_new_password(
     made[0][0].may_return.set()
 
 
-def test_nobody_is_asked_for_the_topics_id_right_after_a_connection_has_failed() -> None:
-    """librdkafka may end the process that asks a broker which is away (its issue 4605)."""
-    asked: list[float] = []
-    errors: list[Callable[[KafkaError], None]] = []
-    now = [0.0]
+def test_a_client_that_never_closes_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("nextclick.shared.kafka.consumer.CLOSE_SECONDS", 0.01)
+    client = Client()
+    consumer_of(client).close()
+    assert "not leaving the group" in caplog.text
+    client.may_return.set()
 
-    class Asked(Client):
-        def describe_topics(self, topics: object, request_timeout: float) -> dict[str, Any]:
-            asked.append(now[0])
-            answer: Future[None] = Future()
-            answer.set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT)))
-            return {"clicks": answer}
 
-    def make(kind: object, config: dict[str, Any]) -> Client:
-        if kind is Consumer:
-            errors.append(config["error_cb"])
-        return Asked()
-
-    settings = KafkaSettings()
-    consumer = ClickConsumer(settings, "clicks", "g", make_client=make, clock=lambda: now[0])
-    for now[0] in (0.0, 0.5, 1.0):
+def test_a_client_that_was_shut_out_and_never_closes_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its thread would keep a core busy beside that of the next client."""
+    monkeypatch.setattr("nextclick.shared.kafka.membership.CLOSE_SECONDS", 0.01)
+    client = Client()
+    consumer = consumer_of(client)
+    consumer.poll(1, 0)
+    consumer._membership.note_shut_out(KafkaError(KafkaError._FATAL))
+    with pytest.raises(Fenced, match="a restart joins the group g anew"):
         consumer.poll(1, 0)
-    assert asked == [0.0, 1.0]
-    errors[0](KafkaError(KafkaError._TRANSPORT))
-    for now[0] in (3.0, 5.0, 10.9):
-        consumer.poll(1, 0)
-    assert asked == [0.0, 1.0]
-    for now[0] in (11.0, 11.5, 12.5):
-        consumer.poll(1, 0)
-    assert asked == [0.0, 1.0, 11.5]
+    consumer.close()  # does not wait for it once more
+    assert "not leaving the group" in caplog.text
+    client.may_return.set()
 
 
 def test_offsets_that_an_older_commit_has_overwritten_are_committed_again() -> None:
