@@ -15,7 +15,7 @@ from nextclick.services.replay.frame import to_frame
 from nextclick.services.replay.log import ReadOptions, load
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.event_types import weights_of
-from nextclick.trainer.compare.benchmark import Benchmark, open_benchmark
+from nextclick.trainer.compare.benchmark import Benchmark, open_benchmark, open_event_log
 from nextclick.trainer.compare.methods import MethodOptions, method_factories
 from nextclick.trainer.compare.report import terminal
 from nextclick.trainer.compare.report.compare import compare
@@ -45,13 +45,17 @@ def names(listed: str) -> list[str]:
 
 
 def open_data(data: str, gap_ms: int, reading: ReadOptions) -> Benchmark:
-    """Open a world by name, else a file or folder. Raises ConfigurationError if it is neither.
+    """Open a world by name, a file, a folder, or an event log in an object store.
+
+    Raises ConfigurationError if it is none of these.
 
     gap_ms: the pause after which a new session starts. reading: how to read a file.
     """
     path = Path(data)
     if data in WORLDS:
         return WORLDS[data]()
+    if "://" in data:
+        return open_event_log(data, gap_ms, reading.event_weights)
     if path.is_file():
         clicks = load(path, reading)
         log = judgeable_log(
@@ -59,7 +63,7 @@ def open_data(data: str, gap_ms: int, reading: ReadOptions) -> Benchmark:
         )
         return Benchmark(path.resolve().stem, log, clicks.problems)
     if path.is_dir():
-        return open_benchmark(path, gap_ms)
+        return open_benchmark(path, gap_ms, reading.event_weights)
     raise ConfigurationError(
         f"DATA {data}: neither a file or folder nor a simulated world ({', '.join(WORLDS)})"
     )

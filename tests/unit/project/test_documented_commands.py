@@ -32,6 +32,7 @@ RUN_BY = {
     "nextclick dlq show": INTEGRATION + "dlq.py",
     "nextclick evaluate": INTEGRATION + "evaluate_command.py",
     "nextclick events compact": INTEGRATION + "cli.py",
+    "nextclick events upgrade": INTEGRATION + "cli.py",
     "nextclick explain": INTEGRATION + "cli.py",
     "nextclick import": INTEGRATION + "tutorial.py",
     "nextclick models list": INTEGRATION + "cli.py",
