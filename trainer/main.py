@@ -14,11 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from nextclick.shared.errors import (
-    ConfigurationError,
-    NextclickError,
-    Unavailable,
-)
+from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.event_types import weights_of
 from nextclick.shared.kafka import ClickConsumer, ensure_topics, retained_offsets
 from nextclick.shared.model import select_device
@@ -39,6 +35,8 @@ from nextclick.trainer.retrain import FitLimits, Outcome, fit_with_rank_zero, re
 
 log = logging.getLogger(__name__)
 
+TRAINED_ON = ("user_id", "item_id", "timestamp", "event_type")
+"""The columns of the event log that a fit needs."""
 OVERHEAD_SECONDS = 3600.0
 """Longest time of a retraining beside its fit (reading, evaluation, …); after that it is stuck."""
 
@@ -104,7 +102,7 @@ def _run_rank_zero(
         log.info("retraining on %d clicks", min(logged, trainer.window_clicks))
         outcome = retrain(
             weighted(
-                event_log.read(newest=trainer.window_clicks),
+                event_log.read(trainer.window_clicks, TRAINED_ON),
                 weights_of(settings.clicks.event_weights),
             ),
             registry,
@@ -151,13 +149,14 @@ def _run_rank_zero(
         event_log,
         RetryUntilAvailable(stop, log),
         trainer.flush_seconds,
+        trainer.keep_days,
         click_rules(settings.clicks),
     )
     try:
         with health.health_server(settings, event_log, registry, consumer):
             if once:
                 catch_up(collector, stop)
-                _compact(event_log)
+                collector.maintain()
                 return None if stop.is_set() else retrain_now()
             _collect_and_retrain(collector, trainer, retrain_now, stop)
             collector.flush()
@@ -211,17 +210,4 @@ def _collect_and_retrain(
             except Unavailable as error:  # of the registry; the next retraining tries again
                 log.error("this retraining is lost: %s", error, extra={"outcome": "lost"})
                 metrics.RETRAINS.labels("lost").inc()
-            _compact(collector.event_log)
             last = time.monotonic()
-
-
-def _compact(event_log: EventLog) -> None:
-    """Merge small files of the log. Not essential: an error is only logged."""
-    HEARTBEAT.beat(within=OVERHEAD_SECONDS)
-    try:
-        done = event_log.compact()
-    except NextclickError as error:
-        log.warning("the event log was not compacted: %s", error)
-        return
-    if done.rows_rewritten:
-        log.info("event log: %d files became %d", done.files_before, done.files_after)

@@ -13,7 +13,6 @@ import pandas as pd
 from nextclick.services.replay.frame import to_frame
 from nextclick.services.replay.log import ReadOptions, load
 from nextclick.shared.errors import ConfigurationError
-from nextclick.trainer.collect import EventLog
 
 COLUMNS = ["user_id", "item_id", "timestamp"]
 
@@ -40,9 +39,12 @@ def read_clicks(
     """
     path = Path(path)
     if path.is_dir():
+        # Importing it loads the table's library.
+        from nextclick.trainer.collect import EventLog
+
         frame = EventLog(str(path), read_only=True).read()
         if frame.empty:
-            raise ConfigurationError(f"{path} holds no click; an event log has clicks-….parquet")
+            raise ConfigurationError(f"{path} holds no click; an event log is a Delta table")
         return frame
     options = ReadOptions(
         format=format,

@@ -8,14 +8,16 @@ from nextclick.services.replay.publish import fingerprint
 from nextclick.trainer.collect import EventLog
 
 
-def import_file(clicks: ClickFile, folder: str) -> str:
+def import_file(clicks: ClickFile, url: str) -> str:
     """Add the clicks to an event log atomically; returns a one-line summary.
 
     Raises ConfigurationError or Unavailable if the log cannot be written.
     """
-    event_log = EventLog(folder)
-    source = fingerprint(clicks)
-    if source in event_log.imported_sources():
-        return f"{folder} holds this file's {len(clicks):,} clicks already; nothing was imported"
-    event_log.import_clicks(to_frame(clicks), source)
-    return f"{len(clicks):,} clicks imported into {folder}"
+    event_log = EventLog(url)
+    imported = event_log.import_clicks(to_frame(clicks), fingerprint(clicks))
+    if not imported:
+        return (
+            f"{event_log.url} holds this file's {len(clicks):,} clicks already; "
+            "nothing was imported"
+        )
+    return f"{imported:,} clicks imported into {event_log.url}"

@@ -14,7 +14,7 @@ from rich.text import Text
 from nextclick.services.cli.common import app, cell, console, read_settings, write_json
 from nextclick.shared.errors import CheckpointError
 from nextclick.shared.runtime.environment import masked_value
-from nextclick.shared.runtime.masking import printable
+from nextclick.shared.runtime.masking import masked_url, printable
 
 if TYPE_CHECKING:  # importing it imports torch, which takes seconds
     from nextclick.shared.registry import Registry
@@ -213,20 +213,37 @@ def models_prune() -> None:
 
 @events_app.command("compact")
 def events_compact() -> None:
-    """Merge small files of the event log; the trainer does this at each retraining, too.
+    """Merge small files of the event log, and delete what is older than TRAINER__KEEP_DAYS.
 
-    It is safe to run beside a trainer.
+    The trainer does this every ten minutes, too; it is safe to run beside one.
 
     Example: NEXTCLICK_TRAINER__EVENT_LOG=event_log nextclick events compact
     """
-    from nextclick.trainer.collect import compact
+    from nextclick.trainer.collect import EventLog
 
-    folder = Path(read_settings().trainer.event_log)
-    done = compact(folder)
+    trainer = read_settings().trainer
+    event_log = EventLog(trainer.event_log)
+    done = event_log.maintain(trainer.keep_days)
     console.print(
-        f"{folder}: {done.files_before:,} files became {done.files_after:,}, "
-        f"{done.rows_rewritten:,} clicks rewritten"
+        f"{event_log.url}: {done.files_before:,} files became {done.files_after:,}, "
+        f"{done.rows_deleted:,} clicks deleted",
+        markup=False,
     )
+
+
+@events_app.command("upgrade")
+def events_upgrade() -> None:
+    """Take over an event log of the former format, in its folder; stop the trainer first.
+
+    The former files are left where they are; delete them when you do not need them any more.
+
+    Example: NEXTCLICK_TRAINER__EVENT_LOG=event_log nextclick events upgrade
+    """
+    from nextclick.trainer.collect.upgrade import upgrade
+
+    url = read_settings().trainer.event_log
+    clicks = upgrade(url)
+    console.print(f"{clicks:,} clicks are now in the Delta table {masked_url(url)}", markup=False)
 
 
 def open_registry() -> Registry:

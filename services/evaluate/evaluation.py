@@ -15,7 +15,8 @@ from nextclick.services.replay.frame import to_frame
 from nextclick.services.replay.log import ReadOptions, load
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.event_types import weights_of
-from nextclick.trainer.compare.benchmark import Benchmark, open_benchmark
+from nextclick.trainer.collect.event_log import is_event_log
+from nextclick.trainer.compare.benchmark import Benchmark, open_benchmark, open_event_log
 from nextclick.trainer.compare.methods import MethodOptions, method_factories
 from nextclick.trainer.compare.report import terminal
 from nextclick.trainer.compare.report.compare import compare
@@ -46,23 +47,25 @@ def names(listed: str) -> list[str]:
 
 
 def open_data(data: str, gap_ms: int, reading: ReadOptions) -> Benchmark:
-    """Open a world by name, else a folder of Parquet or session files, else whatever `load` reads.
+    """Open a world by name, an event log, a folder of session files, or whatever `load` reads.
 
     gap_ms: the pause after which a new session starts. reading: how to read files of clicks.
     Raises ConfigurationError if there is none of this.
     """
     if data in WORLDS:
         return WORLDS[data]()
+    if is_event_log(data):
+        return open_event_log(data, gap_ms, reading.event_weights)
     path = Path(data)
     if path.is_dir() and (is_session_folder(path) or parquet_files(path)):
-        return open_benchmark(path, gap_ms)
+        return open_benchmark(path, gap_ms, reading.event_weights)
     try:
         clicks = load(data, reading)
     except ConfigurationError as error:
         if path.exists() or "/" in data:
             raise
         raise ConfigurationError(f"{error}, nor a simulated world ({', '.join(WORLDS)})") from None
-    log = judgeable_log(weighted(to_frame(clicks), weights_of(reading.event_weights)), gap_ms, path)
+    log = judgeable_log(weighted(to_frame(clicks), weights_of(reading.event_weights)), gap_ms, data)
     return Benchmark(path.resolve().stem, log, clicks.problems)
 
 

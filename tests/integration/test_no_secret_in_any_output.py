@@ -203,8 +203,9 @@ def test_services_that_are_let_in(everything: Everything, guarded: Guarded, name
     for found in objects:
         body = boto3.client("s3").get_object(Bucket="models", Key=found["Key"])["Body"]
         holds_none(found["Key"], body.read())
-    for file in (everything.folder / "event_log").iterdir():
-        holds_none(file.name, file.read_bytes())
+    for file in (everything.folder / "event_log").rglob("*"):
+        if file.is_file():
+            holds_none(file.name, file.read_bytes())
     for topic in TOPICS:
         held = retained_offsets(guarded.all_powerful, topic)
         for message in read_offsets(guarded.all_powerful, topic, held):

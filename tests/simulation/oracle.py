@@ -10,7 +10,7 @@
 - Offsets are committed only when every click before them is answered.
 - Once faults have ended everything is answered within a bound.
 
-For an event log, "answered" means that it holds the click; in one file, of its topic.
+For an event log, "answered" means that it holds the click, once, as one of its topic.
 
 What some faults cost is part of the promise, and no more than that may be missing:
 
@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from nextclick.shared.schemas import Click, Recommendation
 from nextclick.shared.windows import HISTORY_LENGTH
-from nextclick.trainer.collect.event_log_files import OffsetFile
+from nextclick.trainer.collect import Row
 from tests.simulation.log import Record
 
 
@@ -267,26 +267,22 @@ class Oracle:
                 f"{least if counted < least else len(lost)} were"
             )
 
-    def judge_log(
-        self, files: Sequence[tuple[OffsetFile, str, Sequence[str]]], *, once: bool
-    ) -> None:
-        """What an event log holds: files, topic ids and event ids. `once`: even unmerged."""
+    def judge_log(self, rows: Sequence[tuple[str, Row]]) -> None:
+        """What an event log holds: the id of its topic, and the row."""
         seen: Counter[str] = Counter()
         topics: dict[int, str] = {}
-        for file, topic_id, events in files:
-            for event in events:
-                where = self._where[event]
-                if (
-                    (file.partition != where.partition)
-                    or not file.first <= where.offset <= file.last
-                    or topics.setdefault(where.topic, topic_id) != topic_id
-                ):
-                    self.violations.append(f"{event} is in {file.path}, and lay at {where}")
-            seen.update(events)
+        for topic_id, row in rows:
+            where = self._where[row.event_id]
+            if (row.kafka_partition, row.kafka_offset) != (
+                where.partition,
+                where.offset,
+            ) or topics.setdefault(where.topic, topic_id) != topic_id:
+                self.violations.append(f"{row}, and lay at {where}")
+            seen[row.event_id] += 1
         if len(set(topics.values())) < len(topics):
             self.violations.append(f"the log takes two topics for one: {topics}")
         for event in self._where:
             if not seen[event] and event not in self._removed:
                 self.violations.append(f"{event} is not logged")
-            if seen[event] > 1 and once:
+            if seen[event] > 1:
                 self.violations.append(f"{event} is logged {seen[event]} times")

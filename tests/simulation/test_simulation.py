@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from nextclick.trainer.collect import EventLog, Row
-from nextclick.trainer.collect.event_log_files import offset_files
 from tests.simulation.__main__ import explained, report
 from tests.simulation.event_log import Disk, MemoryEventLog
 from tests.simulation.faults import AT_LEAST_ONCE, AT_TIMES, JOIN, SUBJECTS
@@ -89,25 +88,26 @@ def test_partitions_of_a_static_member_that_is_replaced_while_it_gives_them_up()
 
 
 def test_the_event_log_in_memory_is_like_the_real_one(tmp_path: Path) -> None:
-    """Also when a trainer begins anew, and when topics and files come in a strange order."""
+    """Also when a trainer begins anew, and when topics and offsets come in a strange order."""
     rng, disk = random.Random(1), Disk()
     real, simulated = EventLog(str(tmp_path)), MemoryEventLog(disk)
-    for _ in range(60):
+    for number in range(60):
         if rng.random() < 0.1:
             real, simulated = EventLog(str(tmp_path)), MemoryEventLog(disk)
         if rng.random() < 0.3:
-            topic = rng.choice(("", "a", "b", "c"))
-            real.use_topic(topic)
-            simulated.use_topic(topic)
-        partition, first, count = rng.randrange(2), rng.randrange(20), rng.randrange(1, 8)
-        rows = [
-            Row(f"{partition} {n}", "u", "i", n, "click", 0) for n in range(first, first + count)
-        ]
-        real.append(partition, first, first + count - 1, rows)
-        simulated.append(partition, first, first + count - 1, rows)
-        assert real.topic_id == simulated.topic_id
-        assert [real.next_offset(p) for p in (0, 1)] == [simulated.next_offset(p) for p in (0, 1)]
-    names = sorted(file.path.name for file in offset_files(tmp_path))
-    assert names == sorted(disk.files)
-    read = [event for _, _, events in disk.read() for event in events]
-    assert real.read()["event_id"].tolist() == read
+            real.topic_id = simulated.topic_id = rng.choice(("", "a", "b", "c"))
+        rows, ends = [], {}
+        for partition in rng.sample((0, 1), rng.randint(1, 2)):
+            first, count = rng.randrange(20), rng.randrange(1, 8)
+            ends[partition] = first + count + rng.randrange(2)
+            rows += [
+                Row(f"{number} {partition} {n}", "u", "i", n, "click", number, partition, n)
+                for n in range(first, first + count)
+            ]
+        assert real.append(rows, ends) == simulated.append(rows, ends)
+        assert real.next_offsets((0, 1, 2)) == simulated.next_offsets((0, 1, 2))
+    in_order = sorted(
+        (row for _, row in disk.rows),
+        key=lambda row: (row.arrival, row.kafka_partition, row.kafka_offset),
+    )
+    assert real.read()["event_id"].tolist() == [row.event_id for row in in_order]

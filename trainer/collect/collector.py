@@ -13,6 +13,7 @@ from nextclick.shared.errors import (
     BadClick,
     CommitRefused,
     ConfigurationError,
+    NextclickError,
 )
 from nextclick.shared.kafka import ClickConsumer
 from nextclick.shared.messages import Message, offsets_after
@@ -28,15 +29,21 @@ POLL_SECONDS = 0.5
 
 FLUSH_MESSAGES = 20_000
 
+MAINTENANCE_SECONDS = 600.0
+"""Time between two rounds of maintenance of the event log, see EventLog.maintain."""
+_LONGEST_MAINTENANCE_SECONDS = 3600.0
+
 
 @dataclass
 class Collector:
-    """Copies clicks from the topic into the event log: writes files first, then commits offsets."""
+    """Copies clicks from the topic into the event log: appends first, then commits offsets."""
 
     consumer: ClickConsumer
     event_log: EventLog
     until_available: RetryUntilAvailable
     flush_seconds: float
+    keep_days: int = 0
+    """Days to keep clicks in the event log; 0: for ever."""
     rules: ClickRules = field(default_factory=ClickRules)
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
@@ -45,20 +52,40 @@ class Collector:
     """Clicks logged since the last retraining."""
     _unlogged: list[Message] = field(default_factory=list)
     _flushed_at: float | None = None
+    _maintained_at: float | None = None
 
     def __post_init__(self) -> None:
         self.consumer.on_removed = self._forget
 
     def step(self) -> None:
-        """Poll once; flush if `flush_seconds` have passed or FLUSH_MESSAGES are read."""
+        """Poll once; flush if `flush_seconds` have passed or FLUSH_MESSAGES are read.
+
+        Every MAINTENANCE_SECONDS the log is maintained, too.
+        """
         messages = self.until_available(self.consumer.poll, FLUSH_MESSAGES, POLL_SECONDS)
         self._unlogged += messages  # not sooner: the poll may replace the list
-        if self._flushed_at is None:
-            self._flushed_at = self.clock()
+        if self._flushed_at is None or self._maintained_at is None:
+            self._flushed_at = self._maintained_at = self.clock()
         HEARTBEAT.beat()
         due = self.clock() - self._flushed_at >= self.flush_seconds
         if due or len(self._unlogged) >= FLUSH_MESSAGES:
             self.flush()
+        if self.clock() - self._maintained_at >= MAINTENANCE_SECONDS:
+            self.maintain()
+
+    def maintain(self) -> None:
+        """Retention and compaction of the log. Not essential: an error is only logged."""
+        self._maintained_at = self.clock()
+        HEARTBEAT.beat(within=_LONGEST_MAINTENANCE_SECONDS)
+        try:
+            done = self.event_log.maintain(self.keep_days)
+        except NextclickError as error:
+            log.warning("the event log was not compacted: %s", error)
+            return
+        if done.rows_deleted:
+            log.info("event log: %d clicks were too old and are deleted", done.rows_deleted)
+        if done.files_after != done.files_before:
+            log.info("event log: %d files became %d", done.files_before, done.files_after)
 
     def flush(self) -> None:
         """Write everything read so far to the event log, then commit its offsets."""
@@ -67,20 +94,15 @@ class Collector:
         if changed:
             self.consumer.read_anew()
         now_ms = int(self.now() * 1000)
-        by_partition: dict[int, list[Message]] = {}
-        for message in self._unlogged:
-            by_partition.setdefault(message.partition, []).append(message)
-        for partition, messages in by_partition.items():
-            rows = [row for message in messages if (row := self._row(message, now_ms)) is not None]
-            self.until_available(
-                self.event_log.append, partition, messages[0].offset, messages[-1].offset, rows
-            )
-            self.new_clicks += len(rows)
-            metrics.LOGGED_CLICKS.inc(len(rows))
+        rows = [row for m in self._unlogged if (row := self._row(m, now_ms)) is not None]
         if self._unlogged:
+            ends = offsets_after(self._unlogged)
+            logged: int = self.until_available(self.event_log.append, rows, ends)
+            self.new_clicks += logged
+            metrics.LOGGED_CLICKS.inc(logged)
             try:
-                self.until_available(self.consumer.commit_now, offsets_after(self._unlogged))
-            except CommitRefused as refused:  # harmless: reading resumes after the files
+                self.until_available(self.consumer.commit_now, ends)
+            except CommitRefused as refused:  # harmless: reading resumes after the log
                 log.warning("%s", refused)
         self._unlogged = []
 
@@ -93,14 +115,21 @@ class Collector:
             return None
         arrival = now_ms if message.timestamp_ms is None else min(message.timestamp_ms, now_ms)
         return Row(
-            click.event_id, click.user_id, click.item_id, click.timestamp, click.event_type, arrival
+            click.event_id,
+            click.user_id,
+            click.item_id,
+            click.timestamp,
+            click.event_type,
+            arrival,
+            message.partition,
+            message.offset,
         )
 
     def _forget(self, partitions: set[int]) -> None:
         """These are not ours any more: whoever has them reads on after the log.
 
-        What we have read of them is not logged. If they come back we do not read on where we were,
-        and a file that spans what others have logged in between would cover their files.
+        What we have read of them is not logged. If they come back, reading resumes where the log
+        ends, and what we had read would be in hand twice.
         """
         self._unlogged = [m for m in self._unlogged if m.partition not in partitions]
 
@@ -121,7 +150,7 @@ class Collector:
         topic_id, before = self.consumer.topic_id(), self.event_log.topic_id
         if topic_id == before:
             return False
-        self.event_log.use_topic(topic_id)
+        self.event_log.topic_id = topic_id
         if not before:
             return False
         if self._unlogged:
@@ -152,18 +181,17 @@ def start_offsets(
     retained: asks for the offsets that the topic has. Raises ConfigurationError if the log is ahead
     of them: it was written from another topic, or Kafka has lost messages.
     """
-    logged = {partition: event_log.next_offset(partition) for partition in partitions}
+    logged = event_log.next_offsets(partitions)
     held = retained()  # later than the log, which another trainer may write meanwhile
     starts = {}
-    for partition, offset in logged.items():
-        if offset is None:
-            starts[partition] = held.get(partition, range(0)).start
-        elif offset > (end := held.get(partition, range(0)).stop):
+    for partition in partitions:
+        in_topic = held.get(partition, range(0))
+        offset = logged.get(partition, in_topic.start)
+        if offset > in_topic.stop:
             raise ConfigurationError(
-                f"the event log {event_log.folder} is ahead of the topic (partition {partition}: "
-                f"{offset} > {end}), so it was written from another topic; "
+                f"the event log {event_log.url} is ahead of the topic (partition {partition}: "
+                f"{offset} > {in_topic.stop}), so it was written from another topic; "
                 "set NEXTCLICK_TRAINER__EVENT_LOG to an empty folder, or move the old one away"
             )
-        else:
-            starts[partition] = offset
+        starts[partition] = offset
     return starts

@@ -1,48 +1,92 @@
-"""The event log: clicks on disk, as Parquet files that are named by Kafka offsets.
+"""The event log: a Delta Lake table of clicks, in a folder or an object store.
 
-A file holds one contiguous offset range of one partition of one topic, and is named after it
-(`event_log_files`). It is written under a temporary name, fsynced and renamed. So the log itself
-determines the next offset to read, and no click is logged twice, even after a crash between file
-and commit; committed offsets only serve lag monitors. Imported clicks, which have no offsets, are
-files of partition "import" and come before all others.
+An append is one commit of the table, for all partitions together. Beside the rows it carries
+application transactions, which name the offset at which each partition goes on. So rows and offsets
+become durable together: a crash between an append and the commit of its offsets doubles nothing,
+and of two writers of one partition the second sees that the rows are there. Committed offsets of
+the consumer group only serve lag monitors.
 
-The memory for reading depends on the clicks that are requested, not on the size of the log: footers
-tell the age of the rows, and files that are too old are not opened. `compact` merges small files.
+    nextclick/offset/<id of the topic>/<partition>    offset after the newest logged message
+    nextclick/arrival/<partition>                     newest arrival in the partition, epoch ms
+    nextclick/import/<fingerprint>                    1: this file was imported
+    nextclick/maintenance                             until when somebody compacts, epoch ms
+
+Compaction, retention and vacuum are the table's own (`EventLog.maintain`).
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+import contextlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
-
-from nextclick.shared.errors import ConfigurationError
-from nextclick.trainer.collect import compaction, event_log_files
-from nextclick.trainer.collect.compaction import Compacted
-from nextclick.trainer.collect.event_log_files import (
-    SCHEMA,
-    TOPIC_ID,
-    OffsetFile,
-    RowGroup,
-    files_of,
-    horizon,
-    locked,
-    name_of,
-    offset_files,
-    stream_of,
-    topic_id_of,
+import pyarrow.fs as fs
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
 )
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-_SOURCE = b"nextclick.source"
+from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.runtime.masking import masked_url, redact, secrets_of_url
+from nextclick.trainer.collect.newest import arrival_of, file_statistics, in_order, rows_in
+
+SETTING = "NEXTCLICK_TRAINER__EVENT_LOG"
+NO_PARTITION = -1
+"""Partition and offset of imported clicks: they come before all others of the same arrival."""
+SCHEMA = pa.schema(
+    [
+        ("event_id", pa.string()),
+        ("user_id", pa.string()),
+        ("item_id", pa.string()),
+        ("timestamp", pa.int64()),
+        ("event_type", pa.string()),
+        ("arrival", pa.int64()),
+        ("kafka_partition", pa.int32()),
+        ("kafka_offset", pa.int64()),
+    ]
+)
+COLUMNS = tuple(SCHEMA.names[:6])
+"""What `EventLog.read` returns."""
+
+_CONFIGURATION = {
+    "delta.checkpointInterval": "100",
+    "delta.logRetentionDuration": "interval 6 hours",
+    "delta.deletedFileRetentionDuration": "interval 1 days",
+    "delta.dataSkippingStatsColumns": "arrival",
+}
+_LEVELS = ((8 << 20, 2), (64 << 20, 16))
+"""Files are merged into files of so many bytes, as soon as there are so many smaller ones. Two
+levels, so that a click is rewritten about three times in all."""
+_LEASE_MS = 3_600_000
+"""After a death in a compaction nobody compacts for so long."""
+_LEASE = "nextclick/maintenance"
+_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=131_072)
+_ATTEMPTS = 20
+"""Most attempts of a commit while other processes commit."""
+_FAILURES = (DeltaError, OSError, ValueError, pa.ArrowException)
+_DAY_MS = 86_400_000
+_OVERHEAD_BYTES = 8192
+"""Of a data file and its commit."""
+_DECORATION = re.compile(r"\x1b\[[0-9;]*m|↳")
+_LONGEST_REASON = 400
+
+Commit = tuple[pa.Table | pa.RecordBatchReader, Mapping[str, int]]
+"""Rows, and the application transactions that go with them."""
 
 
 class Row(NamedTuple):
@@ -56,215 +100,386 @@ class Row(NamedTuple):
     event_type: str
     arrival: int
     """When Kafka got it, epoch ms. No producer can claim a later one than when it was read."""
+    kafka_partition: int = NO_PARTITION
+    kafka_offset: int = NO_PARTITION
+
+
+class Maintained(NamedTuple):
+    """The outcome of `EventLog.maintain`."""
+
+    files_before: int
+    files_after: int
+    rows_deleted: int
 
 
 class EventLog:
-    """A folder of Parquet files."""
+    """A Delta Lake table of clicks."""
 
-    def __init__(self, folder: str, *, read_only: bool = False) -> None:
-        """Open the log; create the folder, and remove what crashed writers left behind.
+    def __init__(self, url: str, *, read_only: bool = False, upgrading: bool = False) -> None:
+        """Open the table at a folder or URL; create it if there is none.
 
-        read_only: change nothing; the folder may be in use by a trainer.
+        read_only: create and change nothing; a log that is not there is empty. upgrading: do not
+        refuse a folder with files of the former format (see `upgrade`).
 
-        Raises ConfigurationError if the folder cannot be written.
+        Raises ConfigurationError or Unavailable if it cannot be written, or is no event log.
         """
-        self.folder = Path(folder)
+        self.url = masked_url(url)  # without secrets, for logs and error texts
+        self.folder = Path(url.removeprefix("file://")) if _is_local(url) else None
+        """None in an object store."""
         self.topic_id = ""
-        """Id of the topic that `append` and `next_offset` refer to, see `use_topic`."""
-        self._generation = 0
-        self._footers: dict[Path, list[RowGroup]] = {}
-        if read_only:
-            return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self.folder.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
-            probe = self.folder / f".{secrets.token_hex(4)}.tmp"
-            probe.touch()
-            probe.unlink(missing_ok=True)  # another starting trainer may have removed it
-        except OSError as error:
-            raise ConfigurationError(
-                f"NEXTCLICK_TRAINER__EVENT_LOG = {folder!r} cannot be written ({error})"
-            ) from None
+        """Id of the topic (KIP-516) whose offsets `append` and `next_offsets` refer to: those of a
+        topic that was made anew are unrelated to those of the former one."""
+        self._uri = url if self.folder is None else str(self.folder.absolute())
+        self._secrets = secrets_of_url(url)
+        self._options = _storage_options(url)
+        self._table: DeltaTable | None = None
+        self._file_system = (
+            None
+            if self.folder is None
+            else fs.SubTreeFileSystem(self._uri, fs.LocalFileSystem(use_mmap=True))
+        )
+        """Arrow's own is faster than that of the table's library, where there is one."""
+        self._versions: dict[str, int | None] = {}
+        self._versions_at = -1
+        with self._failing_as(ConfigurationError, "open"):
+            self._table = self._found()
+            if self._table is None and not upgrading and former_files(self.folder):
+                raise ConfigurationError(
+                    f"the event log {self.url} has the format of an earlier version; "
+                    "stop the trainer and run: nextclick events upgrade"
+                )
+            if self._table is None and not read_only:
+                self._table = self._created()
+        if not read_only and self.folder is not None:
+            self.check_writable()
 
-    def use_topic(self, topic_id: str) -> None:
-        """Set the topic that offsets refer to from now on.
-
-        An unknown topic starts a new generation of files, because offsets of different topics are
-        unrelated. If the newest files name no topic, they are assumed to be of this one.
-        """
-        with locked(self.folder):
-            files = offset_files(self.folder)
-            generations = sorted({file.generation for file in files}) or [0]
-            known = {g: _topic_id_of(files, g) for g in generations}
-        self.topic_id, newest = topic_id, generations[-1]
-        if topic_id in known.values():
-            self._generation = max(g for g in generations if known[g] == topic_id)
-        elif topic_id and known[newest]:
-            self._generation = newest + 1
+    def check_writable(self) -> None:
+        """Raise Unavailable if the log is away or, in a folder, not writable."""
+        if self.folder is None:
+            with self._failing_as(Unavailable, "reach"):
+                there = self._found() is not None
         else:
-            self._generation = newest
+            there = os.access(self.folder / "_delta_log", os.W_OK | os.X_OK)
+            there = there and os.access(self.folder, os.W_OK | os.X_OK)
+        if not there:
+            raise Unavailable(f"cannot write into the event log {self.url}; check {SETTING}")
 
-    def next_offset(self, partition: int) -> int | None:
-        """The offset after the newest one in the log for a partition; None if there is none."""
-        with locked(self.folder):
-            files = offset_files(self.folder)
-        stream = (self._generation, partition)
-        last_offsets = [file.last for file in files if file.stream == stream]
-        return max(last_offsets) + 1 if last_offsets else None
+    def next_offsets(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Partition → the offset after the newest one in the log; those without one are left out.
 
-    def append(
-        self, partition: int, first_offset: int, last_offset: int, rows: Sequence[Row]
-    ) -> None:
-        """Write the clicks of one offset range as a file. Raises Unavailable.
-
-        rows: the valid clicks in the range, in order; other offsets (invalid clicks, events that
-        are none, transaction markers) have no row.
+        Raises Unavailable.
         """
-        columns = list(zip(*rows, strict=True)) if rows else [()] * len(SCHEMA)
-        arrays = [
-            pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)
-        ]
-        table = pa.Table.from_arrays(arrays, schema=SCHEMA)
-        table = table.replace_schema_metadata({TOPIC_ID: self.topic_id})
-        name = name_of(self._generation, partition, first_offset, last_offset)
-        event_log_files.write(self.folder, name, table)
+        return self._next_offsets(self._current(), partitions)
 
-    def import_clicks(self, frame: pd.DataFrame, source: str = "") -> None:
-        """Add clicks that are not from Kafka.
+    def append(self, rows: Sequence[Row], next_offsets: Mapping[int, int]) -> int:
+        """Add the clicks of some partitions, at once; returns how many were not there before.
 
-        frame: columns as in SCHEMA; `event_type` ("click") and `arrival` (the timestamp) may be
-        missing. source: an identifier that `imported_sources` will list. Raises Unavailable.
+        rows: the valid clicks, of each partition in order. next_offsets: partition → the offset
+        after the last message read, be it a click or not. What others have logged meanwhile is
+        left out. Raises Unavailable.
         """
-        frame = with_defaults(frame)
-        table = pa.Table.from_pandas(frame, SCHEMA, preserve_index=False)
-        table = table.replace_schema_metadata({_SOURCE: source})
-        while True:
-            name = event_log_files.next_import(self.folder)
-            try:
-                return event_log_files.write(self.folder, name, table, replace=False)
-            except FileExistsError:
-                continue  # another process imports, too: take the next number
 
-    def imported_sources(self) -> set[str]:
-        """The `source` identifiers of all imports."""
-        footers = map(pq.read_schema, self.folder.glob("clicks-import-*.parquet"))
-        sources = ((footer.metadata or {}).get(_SOURCE, b"") for footer in footers)
-        return {source.decode() for source in sources if source}
+        def prepare(table: DeltaTable) -> Commit | None:
+            logged = self._next_offsets(table, next_offsets)
+            new = {p: end for p, end in next_offsets.items() if end > logged.get(p, 0)}
+            if not new:
+                return None
+            kept = [
+                row
+                for row in rows
+                if row.kafka_partition in new
+                and row.kafka_offset >= logged.get(row.kafka_partition, 0)
+            ]
+            names = {p: f"nextclick/arrival/{p}" for p in new}
+            newest = {p: self._version(table, name) or 0 for p, name in names.items()}
+            # Sorting by arrival must keep the order in the partition, whatever clocks say.
+            arrivals = []
+            for row in kept:
+                newest[row.kafka_partition] = max(newest[row.kafka_partition], row.arrival)
+                arrivals.append(newest[row.kafka_partition])
+            ends = {offset_name(self.topic_id, p): end for p, end in new.items()}
+            return _table_of(kept, arrivals), ends | {names[p]: newest[p] for p in new}
+
+        return self.commit(prepare)
+
+    def import_clicks(self, frame: pd.DataFrame, source: str = "") -> int:
+        """Add clicks that are not from Kafka, at once; returns how many.
+
+        frame: columns as in COLUMNS; `event_type` ("click") and `arrival` (the timestamp) may be
+        missing. source: identifies the file; of one that was imported before nothing is added.
+        Raises Unavailable.
+        """
+        frame = with_defaults(frame).sort_values(["arrival", "event_id"], kind="stable")
+        frame = frame.assign(kafka_partition=NO_PARTITION, kafka_offset=NO_PARTITION)
+        clicks = pa.Table.from_pandas(frame, SCHEMA, preserve_index=False)
+        name = f"nextclick/import/{source}"
+
+        def prepare(table: DeltaTable) -> Commit | None:
+            if source and table.transaction_version(name) is not None:
+                return None
+            return clicks, {name: 1} if source else {}
+
+        return self.commit(prepare)
+
+    def commit(self, prepare: Callable[[DeltaTable], Commit | None]) -> int:
+        """Add rows with their application transactions in one commit; returns how many rows.
+
+        prepare: called with the newest version of the table, again after each conflict with another
+        writer; None: there is nothing to add. Raises Unavailable; what was added then is unknown,
+        and `prepare` will see it the next time.
+        """
+        for _ in range(_ATTEMPTS):
+            table = self._current()
+            with self._failing_as(Unavailable, "write", hint="free space or "):
+                if (commit := prepare(table)) is None:
+                    return 0
+                rows, versions = commit
+                before = 0 if isinstance(rows, pa.Table) else rows_in(table)
+                try:
+                    self._write(table, rows, versions)
+                except CommitFailedError:
+                    continue
+                self._sync(table.version())
+                return rows.num_rows if isinstance(rows, pa.Table) else rows_in(table) - before
+        raise Unavailable(f"cannot write the event log {self.url}: others write all the time")
 
     def count(self) -> int:
-        """Number of logged clicks; reads only the footers of files, each once."""
-        with locked(self.folder):
-            footers = self._read_footers()
-        return sum(group.rows for groups in footers.values() for group in groups)
+        """Number of logged clicks, without reading them. Raises Unavailable."""
+        return 0 if self._is_missing() else rows_in(self._current())
 
-    def read(self, newest: int | None = None) -> pd.DataFrame:
-        """A frame of the clicks, or of those `newest` that arrived last, in order of arrival.
+    def read(self, newest: int | None = None, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
+        """The clicks, or those `newest` that arrived last, by (arrival, partition, offset).
 
-        Columns as in SCHEMA. Clicks of one partition keep their order on it, so the result does not
-        depend on when files were written, imported or merged. Of a user's clicks with one event_id
-        only the first is returned.
+        Of a user's clicks with one event_id only the first is returned. Reads in two passes: first
+        the arrivals only, of the files that are new enough by their statistics; then the rows that
+        are in the window, so memory depends on `newest`, not on the size of the log. Raises
+        Unavailable; ConfigurationError if a file is broken.
         """
-        with locked(self.folder):
-            frame = self._newest(newest)
-        return frame if newest is None else frame.tail(newest).reset_index(drop=True)
+        if self._is_missing():
+            empty: pd.DataFrame = SCHEMA.empty_table().select(list(columns)).to_pandas()
+            return empty
+        table, wanted = self._current(), newest
+        with self._failing_as(ConfigurationError, "read"):
+            dataset = table.to_pyarrow_dataset(filesystem=self._file_system)
+            while True:
+                since = None if wanted is None else arrival_of(wanted, table, dataset)
+                newer = None if since is None else ds.field("arrival") >= since
+                clicks = in_order(dataset.to_table(filter=newer))
+                if since is None or newest is None or len(clicks) >= newest:
+                    break
+                wanted = 2 * max(wanted or 0, 1)  # some were duplicates: read further back
+            if newest is not None:
+                clicks = clicks.slice(max(0, len(clicks) - newest))
+            frame: pd.DataFrame = clicks.select(list(columns)).to_pandas()
+            return frame
 
-    def compact(self) -> Compacted:
-        """Merge small files; see `compaction`."""
-        return compaction.compact(self.folder)
+    def maintain(self, keep_days: int = 0) -> Maintained:
+        """Delete what arrived too long ago, merge small files, and remove those out of use.
 
-    def _newest(self, newest: int | None) -> pd.DataFrame:
-        """At least this many of the newest clicks, or all."""
-        footers = self._read_footers()
-        groups = [group for of_file in footers.values() for group in of_file]
-        wanted = newest
-        while True:
-            since = None if wanted is None else horizon(groups, wanted)
-            frame = _load(footers, since)
-            if since is None or newest is None or wanted is None or len(frame) >= newest:
-                return frame
-            wanted = 2 * max(wanted, 1)  # some were duplicates: read further back
+        keep_days: whole days to keep; 0: everything. A file goes a day after it was replaced, so
+        that whoever is reading it can finish. Others may write and read meanwhile. If another
+        process of ours is at it, nothing is done. Raises Unavailable.
+        """
+        table = self._current()
+        files, rows = file_statistics(table), rows_in(table)
+        with self._failing_as(Unavailable, "compact"), contextlib.suppress(CommitFailedError):
+            today = int(time.time() * 1000 // _DAY_MS * _DAY_MS)
+            oldest = today - keep_days * _DAY_MS if keep_days else -1
+            if (files.oldest < oldest).any():
+                table.delete(f"arrival < {oldest}", writer_properties=_WRITER)
+            kept = rows_in(table)
+            if self._lease(table):  # of two compactions at once, each would keep its own copy
+                for size, least in _LEVELS:
+                    if np.count_nonzero(file_statistics(table).bytes < 0.75 * size) >= least:
+                        table.optimize.compact(
+                            target_size=size, max_concurrent_tasks=1, writer_properties=_WRITER
+                        )
+                table.vacuum(dry_run=False)
+                self._write(table, _table_of([], []), {_LEASE: 0})
+            return Maintained(len(files.rows), len(file_statistics(table).rows), rows - kept)
+        return Maintained(len(files.rows), len(files.rows), 0)
 
-    def _read_footers(self) -> dict[Path, list[RowGroup]]:
-        """The files in order, with their footers; these are cached, because files never change."""
-        known = self._footers
-        self._footers = {
-            path: known[path] if path in known else _footer(path) for path in files_of(self.folder)
-        }
-        return self._footers
+    def _lease(self, table: DeltaTable) -> bool:
+        """Whether there is something to compact, and nobody else is at it for now.
+
+        Raises CommitFailedError if somebody else begins at this moment.
+        """
+        smallest, least = _LEVELS[0]
+        now = int(time.time() * 1000)
+        if np.count_nonzero(file_statistics(table).bytes < 0.75 * smallest) < least:
+            return False
+        if (table.transaction_version(_LEASE) or 0) > now:
+            return False
+        self._write(table, _table_of([], []), {_LEASE: now + _LEASE_MS})
+        return True
+
+    def _write(
+        self, table: DeltaTable, rows: pa.Table | pa.RecordBatchReader, versions: Mapping[str, int]
+    ) -> None:
+        """Raises CommitFailedError if another process has changed one of these transactions."""
+        transactions = [Transaction(name, version) for name, version in versions.items()]
+        before = table.version()
+        if isinstance(rows, pa.Table):
+            self._reserve(rows.nbytes + _OVERHEAD_BYTES)
+        write_deltalake(
+            table,
+            rows,
+            mode="append",
+            writer_properties=_WRITER,
+            commit_properties=CommitProperties(app_transactions=transactions),
+        )
+        if table.version() == before + 1 == self._versions_at + 1:  # nobody else has written
+            self._versions_at += 1
+            self._versions |= versions
+
+    def _reserve(self, size: int) -> None:
+        """Raise OSError if a folder's disk is full.
+
+        The table's library would leave a half-written file behind, and write about a panic of one
+        of its threads to stderr.
+        """
+        if self.folder is not None and hasattr(os, "posix_fallocate"):
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+
+    def _version(self, table: DeltaTable, name: str) -> int | None:
+        """Of an application transaction; looking one up takes milliseconds."""
+        if table.version() != self._versions_at:
+            self._versions, self._versions_at = {}, table.version()
+        if name not in self._versions:
+            self._versions[name] = table.transaction_version(name)
+        return self._versions[name]
+
+    def _next_offsets(self, table: DeltaTable, partitions: Iterable[int]) -> dict[int, int]:
+        found = {p: self._version(table, offset_name(self.topic_id, p)) for p in partitions}
+        return {p: offset for p, offset in found.items() if offset is not None}
+
+    def _found(self) -> DeltaTable | None:
+        if self.folder is not None and not is_event_log(self.folder):
+            return None  # opening it would make the folder
+        with contextlib.suppress(TableNotFoundError):
+            return self._opened()
+        return None
+
+    def _opened(self) -> DeltaTable:
+        table = DeltaTable(self._uri, storage_options=self._options)
+        names = {field.name for field in table.schema().fields}
+        if missing := [name for name in SCHEMA.names if name not in names]:
+            raise ConfigurationError(
+                f"the Delta table {self.url} is no event log: it has no column "
+                f"{', '.join(missing)}; set {SETTING} to another place"
+            )
+        return table
+
+    def _created(self) -> DeltaTable:
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(CommitFailedError):  # another process creates it, too
+            DeltaTable.create(
+                self._uri,
+                SCHEMA,
+                mode="ignore",
+                name="nextclick event log",
+                configuration=_CONFIGURATION,
+                storage_options=self._options,
+            )
+        return self._opened()
+
+    def _is_missing(self) -> bool:
+        """Whether a log that was opened to read was not there."""
+        return self._table is None
+
+    def _current(self) -> DeltaTable:
+        """The newest version of the table."""
+        if self._table is None or (
+            self.folder is not None and not is_event_log(self.folder)
+        ):  # writing on would begin another log
+            raise Unavailable(f"the event log {self.url} is away; check {SETTING}")
+        with self._failing_as(Unavailable, "read"):
+            try:
+                self._table.update_incremental()
+            except DeltaError:  # too far behind: its log was cleaned up
+                self._table = self._opened()
+        return self._table
+
+    def _sync(self, version: int) -> None:
+        """Flush a commit and its files to the disk, which the table's library does not."""
+        if self.folder is None:
+            return
+        log = self.folder / "_delta_log"
+        commit = log / f"{version:020d}.json"
+        actions = [json.loads(line) for line in commit.read_text().splitlines()]
+        added = [self.folder / unquote(a["add"]["path"]) for a in actions if "add" in a]
+        for path in (*added, self.folder, commit, log):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _failing_as(self, error: type[Exception], what: str, *, hint: str = "") -> Iterator[None]:
+        try:
+            yield
+        except CommitFailedError:
+            raise
+        except _FAILURES as failure:
+            kind = Unavailable if isinstance(failure, OSError) and self.folder is None else error
+            # Causes stand below each other, with arrows in colour.
+            text = " ".join(_DECORATION.sub("", str(failure)).split()) or type(failure).__name__
+            reason = text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} …"
+            raise kind(
+                f"cannot {what} the event log {self.url} ({redact(self._secrets, reason)}); "
+                f"{hint}check {SETTING}"
+            ) from None
 
 
-def _topic_id_of(files: Sequence[OffsetFile], generation: int) -> str:
-    """The topic id of a generation, from the newest file that has one; "" if none has."""
-    of_generation = (file for file in files if file.generation == generation)
-    newest_first = sorted(of_generation, key=lambda file: -file.last)
-    return next((found for file in newest_first if (found := topic_id_of(file.path))), "")
+def offset_name(topic_id: str, partition: int) -> str:
+    """The application transaction that holds the next offset of a partition."""
+    return f"nextclick/offset/{topic_id}/{partition}"
 
 
-def _load(footers: dict[Path, list[RowGroup]], since: int | None) -> pd.DataFrame:
-    """The clicks in order of arrival, without duplicates.
-
-    since: row groups in which nothing arrived after it (epoch ms) are not read.
-    """
-    wanted = {
-        path: [n for n, group in enumerate(groups) if since is None or group.newest >= since]
-        for path, groups in footers.items()
-    }
-    read = [(path, groups) for path, groups in wanted.items() if groups]
-    frames = [
-        _in_order(_read_files(dict(files)), from_kafka=stream is not None)
-        for stream, files in groupby(read, lambda file: stream_of(file[0]))
-    ]
-    frame: pd.DataFrame = pd.concat(frames or [SCHEMA.empty_table().to_pandas()])
-    frame = frame.sort_values("arrival", kind="stable", ignore_index=True)
-    return frame.drop_duplicates(["user_id", "event_id"], ignore_index=True)
+def former_files(folder: Path | None) -> list[Path]:
+    """The files of a log of the format before Delta Lake."""
+    return [] if folder is None else sorted(folder.glob("clicks-*.parquet"))
 
 
-def _read_files(row_groups: Mapping[Path, list[int]]) -> pd.DataFrame:
-    """The rows of some row groups of each file."""
+def is_event_log(url: str | Path) -> bool:
+    """Whether a folder or a URL holds a Delta table; no, if that cannot be told."""
+    if _is_local(url := str(url)):
+        return (Path(url.removeprefix("file://")) / "_delta_log").is_dir()
     try:
-        files = ds.dataset([str(path) for path in row_groups], schema=SCHEMA, format="parquet")
-        fragments = [
-            fragment.subset(row_group_ids=groups)
-            for fragment, groups in zip(files.get_fragments(), row_groups.values(), strict=True)
-        ]
-        chosen = ds.FileSystemDataset(fragments, SCHEMA, files.format, files.filesystem)
-        table = chosen.to_table()
-    except (OSError, pa.ArrowException) as error:
-        folder = next(iter(row_groups)).parent
-        raise event_log_files.unreadable(folder, error) from None
-    # Files of older versions lack both: null.
-    for name, instead in (("arrival", table["timestamp"]), ("event_type", "click")):
-        index = SCHEMA.get_field_index(name)
-        filled = pc.coalesce(table[name], instead)
-        table = table.set_column(index, SCHEMA.field(index), filled)
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
-
-
-def _in_order(frame: pd.DataFrame, *, from_kafka: bool) -> pd.DataFrame:
-    """The rows of one stream, so that sorting by arrival keeps the order that counts.
-
-    On a partition that is the order of the offsets, whatever the producers' clocks say. Imports
-    have none, so the order of equal arrivals is that of the event ids.
-    """
-    if from_kafka:
-        return frame.assign(arrival=np.maximum.accumulate(frame["arrival"].to_numpy()))
-    return frame.sort_values(["arrival", "event_id"], kind="stable")
+        return DeltaTable.is_deltatable(url, _storage_options(url))
+    except _FAILURES:
+        return False
 
 
 def with_defaults(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns of SCHEMA; event_type ("click") and arrival (timestamp) may be missing."""
+    """COLUMNS of a frame; event_type ("click") and arrival (timestamp) may be missing."""
     if "event_type" not in frame:
         frame = frame.assign(event_type="click")
     if "arrival" not in frame:
         frame = frame.assign(arrival=frame["timestamp"])
-    columns: pd.DataFrame = frame[SCHEMA.names]
+    columns: pd.DataFrame = frame[list(COLUMNS)]
     return columns
 
 
-def _footer(path: Path) -> list[RowGroup]:
-    try:
-        return event_log_files.row_groups(path)
-    except (OSError, pa.ArrowException) as error:
-        raise event_log_files.unreadable(path, error) from None
+def _is_local(url: str) -> bool:
+    return "://" not in url or url.startswith("file://")
+
+
+def _storage_options(url: str) -> dict[str, str]:
+    """For an object store: fail after seconds, not minutes; the rest is in the environment."""
+    if _is_local(url):
+        return {}
+    options = {"max_retries": "3", "retry_timeout": "15s", "timeout": "30s"}
+    if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+        options["allow_http"] = "true"
+    return options
+
+
+def _table_of(rows: Sequence[Row], arrivals: Sequence[int]) -> pa.Table:
+    columns: list[Sequence[object]] = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
+    columns[SCHEMA.get_field_index("arrival")] = arrivals
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)

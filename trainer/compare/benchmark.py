@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -13,10 +13,13 @@ import numpy.typing as npt
 
 from nextclick.shared.data_problems import Problem
 from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.event_types import weights_of
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING, IntArray
-from nextclick.trainer.data import ClickLog, Samples, Split, samples
-from nextclick.trainer.data.parquet_files import parquet_files, read_clicks
+from nextclick.trainer.collect import EventLog
+from nextclick.trainer.collect.event_log import is_event_log
+from nextclick.trainer.data import ClickLog, Samples, Split, samples, weighted
+from nextclick.trainer.data.parquet_files import judgeable_log, parquet_files, read_clicks
 from nextclick.trainer.data.session_files import is_session_folder, read_sessions
 from nextclick.trainer.evaluate import FloatArray
 
@@ -95,22 +98,37 @@ class Benchmark:
         return ~new[log.cases(Split.TEST)]
 
 
-def open_benchmark(path: Path, gap_ms: int) -> Benchmark:
-    """Open a folder of session files or of Parquet clicks, such as an event log.
+def open_event_log(
+    url: str, gap_ms: int, event_weights: Mapping[str, float] | None = None
+) -> Benchmark:
+    """Open a trainer's event log, in a folder or an object store; see `open_benchmark`."""
+    event_log = EventLog(url, read_only=True)
+    clicks = weighted(event_log.read(), weights_of(event_weights))
+    return Benchmark(Path(url).stem, judgeable_log(clicks, gap_ms, event_log.url))
 
-    gap_ms: the session gap for Parquet clicks. Raises ConfigurationError if it is neither, or has
-    no training or test case.
+
+def open_benchmark(
+    path: Path, gap_ms: int, event_weights: Mapping[str, float] | None = None
+) -> Benchmark:
+    """Open an event log, or a folder of session files or of Parquet clicks.
+
+    gap_ms: the session gap for clicks. event_weights: what a shop changes about the weights of the
+    event types, which count for an event log. Raises ConfigurationError if it is none of these, or
+    has no training or test case.
     """
     name = path.resolve().stem
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist")
+    if is_event_log(path):
+        return open_event_log(str(path), gap_ms, event_weights)
     if is_session_folder(path):
         log, problems = read_sessions(path)
     elif parquet_files(path):
         log, problems = read_clicks(path, gap_ms)
     else:
         raise ConfigurationError(
-            f"{path} holds neither train_sessions.txt and test_sessions.txt nor Parquet files"
+            f"{path} holds neither an event log (a Delta table), nor train_sessions.txt and "
+            "test_sessions.txt, nor Parquet files"
         )
     return Benchmark(name, log, problems)
 

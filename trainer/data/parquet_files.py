@@ -1,7 +1,4 @@
-"""Reads Parquet files as a log: the trainer's event log, or others with the same columns.
-
-Unlike EventLog, nothing is created, removed or written.
-"""
+"""Reads Parquet files of clicks as a log; the trainer's own log is EventLog."""
 
 from __future__ import annotations
 
@@ -16,7 +13,6 @@ import pyarrow.parquet as pq
 from nextclick.shared.data_problems import Problem, Problems, invalid_item_id_reason
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.schemas import LATEST_TIMESTAMP
-from nextclick.trainer.collect.event_log_files import SCHEMA, files_of
 from nextclick.trainer.data.dataset import (
     INVALID_ITEM,
     ClickLog,
@@ -33,7 +29,7 @@ def parquet_files(path: Path) -> list[Path]:
     """The files of a log in stream order: `path` itself, or the files in a folder."""
     if path.is_file():
         return [path]
-    return files_of(path) or sorted(path.glob("*.parquet"))
+    return sorted(path.glob("*.parquet"))
 
 
 def read_clicks(path: Path, gap_ms: int) -> tuple[ClickLog, list[Problem]]:
@@ -54,7 +50,7 @@ def read_clicks(path: Path, gap_ms: int) -> tuple[ClickLog, list[Problem]]:
     return judgeable_log(frame, gap_ms, path), problems.listed()
 
 
-def judgeable_log(frame: pd.DataFrame, gap_ms: int, path: Path) -> ClickLog:
+def judgeable_log(frame: pd.DataFrame, gap_ms: int, path: Path | str) -> ClickLog:
     """The clicks of a frame, sessionised and split. path: for errors.
 
     Raises ConfigurationError if there is nothing to learn from, or nothing to judge by.
@@ -77,7 +73,7 @@ def _read(file: Path, problems: Problems) -> pd.DataFrame:
         raise ConfigurationError(f"{file} cannot be read as Parquet ({reason})") from None
     if missing := [name for name in _NEEDED if name not in table.column_names]:
         raise ConfigurationError(
-            f"{file} has no column {', '.join(missing)}; a log has {', '.join(SCHEMA.names)}"
+            f"{file} has no column {', '.join(missing)}; clicks have {', '.join(_NEEDED)}"
         )
     names = [name for name in _READ if name in table.column_names]
     frame = pd.DataFrame({name: _column(file, table, name) for name in names})

@@ -33,6 +33,7 @@ RUN_BY = {
     "nextclick doctor": INTEGRATION + "cli.py",
     "nextclick evaluate": INTEGRATION + "evaluate_command.py",
     "nextclick events compact": INTEGRATION + "cli.py",
+    "nextclick events upgrade": INTEGRATION + "cli.py",
     "nextclick explain": INTEGRATION + "cli.py",
     "nextclick import": INTEGRATION + "tutorial.py",
     "nextclick models list": INTEGRATION + "cli.py",

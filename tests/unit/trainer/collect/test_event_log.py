@@ -1,6 +1,10 @@
+"""The event log as a Delta table: what it promises to collectors, imports and readers."""
+
 from __future__ import annotations
 
+import json
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,16 +12,28 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable, write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
-from nextclick.trainer.collect import EventLog, Row
-from nextclick.trainer.collect.event_log_files import name_of
+from nextclick.trainer.collect import EventLog, Row, event_log
+from nextclick.trainer.collect.event_log import COLUMNS, SCHEMA
+
+DAY_MS = 86_400_000
 
 
 def rows(*ids: int) -> list[Row]:
     return [Row(f"e{i}", f"u{i % 2}", f"i{i}", i, "click", i) for i in ids]
+
+
+def put(log: EventLog, partition: int, first: int, clicks: Sequence[Row], end: int = 0) -> int:
+    """Append clicks of one partition, at offsets from `first` on."""
+    placed = [
+        row._replace(kafka_partition=partition, kafka_offset=first + n)
+        for n, row in enumerate(clicks)
+    ]
+    return log.append(placed, {partition: end or first + len(clicks)})
 
 
 def frame_of(*ids: int) -> pd.DataFrame:
@@ -29,6 +45,15 @@ def ids(frame: pd.DataFrame) -> list[str]:
     return [str(event_id) for event_id in frame["event_id"]]
 
 
+def next_offset(log: EventLog, partition: int = 0) -> int | None:
+    return log.next_offsets([partition]).get(partition)
+
+
+def table_of(log: EventLog) -> DeltaTable:
+    assert log.folder is not None
+    return DeltaTable(str(log.folder))
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> EventLog:
     return EventLog(str(tmp_path / "log"))
@@ -36,58 +61,147 @@ def log(tmp_path: Path) -> EventLog:
 
 def test_an_empty_log_is_empty(log: EventLog) -> None:
     assert log.count() == 0
-    assert len(log.read()) == 0
-    assert log.next_offset(0) is None
+    assert tuple(log.read().columns) == COLUMNS
+    assert len(log.read(newest=5)) == 0
+    assert log.next_offsets([0, 1]) == {}
+
+
+def test_all_partitions_are_appended_at_once(log: EventLog) -> None:
+    clicks = [
+        row._replace(kafka_partition=i % 2, kafka_offset=i) for i, row in enumerate(rows(1, 2, 3))
+    ]
+    assert log.append(clicks, {0: 3, 1: 7, 2: 4}) == 3
+    assert ids(log.read()) == ["e1", "e2", "e3"]
+    assert log.next_offsets(range(4)) == {0: 3, 1: 7, 2: 4}
+    assert table_of(log).version() == 1
 
 
 def test_a_partition_is_read_in_the_order_of_its_offsets(log: EventLog) -> None:
-    """Whatever the clocks of producers say."""
-    log.append(0, 5, 9, rows(1, 4))
-    log.append(0, 0, 4, rows(3, 2))
-    log.append(1, 0, 1, rows(5))
+    """Whatever the clocks of producers say, and also across appends."""
+    put(log, 0, 0, rows(3, 2))
+    put(log, 0, 2, rows(1, 4))
+    put(log, 1, 0, rows(5))
     assert ids(log.read()) == ["e3", "e2", "e1", "e4", "e5"]
-    assert log.count() == 5
-    assert (log.next_offset(0), log.next_offset(1), log.next_offset(2)) == (10, 2, None)
+    again = EventLog(str(log.folder))
+    put(again, 0, 4, rows(0))
+    assert ids(again.read()) == ["e3", "e2", "e1", "e4", "e0", "e5"]
 
 
 def test_a_range_without_a_valid_click_moves_on_all_the_same(log: EventLog) -> None:
-    log.append(0, 0, 7, [])
-    assert log.next_offset(0) == 8
+    assert put(log, 0, 0, [], end=8) == 0
+    assert next_offset(log) == 8
     assert log.count() == 0
 
 
-def test_writing_a_range_again_does_not_double_it(log: EventLog) -> None:
-    log.append(0, 0, 1, rows(1, 2))
-    log.append(0, 0, 1, rows(1, 2))
-    assert ids(log.read()) == ["e1", "e2"]
+def test_what_is_logged_is_not_logged_again(log: EventLog) -> None:
+    assert put(log, 0, 0, rows(1, 2)) == 2
+    assert put(log, 0, 0, rows(1, 2)) == 0
+    assert put(log, 0, 1, rows(2, 3, 4)) == 2
+    assert put(log, 0, 0, rows(1)) == 0
+    assert log.count() == 4
+    assert next_offset(log) == 4
+
+
+def test_of_two_writers_of_a_partition_the_second_sees_what_the_first_wrote(tmp_path: Path) -> None:
+    """Each has opened the table before the other wrote."""
+    ours, theirs = (EventLog(str(tmp_path / "log")) for _ in range(2))
+    assert put(theirs, 0, 0, rows(1, 2, 3)) == 3
+    assert put(ours, 0, 0, rows(1, 2, 3, 4)) == 1
+    assert ours.count() == 4
+
+
+def test_a_conflict_is_tried_again_with_the_offsets_of_then(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another collector writes the same partition between our look at the table and our commit."""
+    other, write = EventLog(str(log.folder)), write_deltalake
+
+    def they_were_faster(*arguments: object, **options: object) -> None:
+        monkeypatch.setattr(event_log, "write_deltalake", write)
+        put(other, 0, 0, rows(1, 2, 3))
+        write(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(event_log, "write_deltalake", they_were_faster)
+    assert put(log, 0, 0, rows(1, 2, 3, 4)) == 1
+    assert ids(log.read()) == ["e1", "e2", "e3", "e4"]
+    assert log.count() == 4
+
+
+def test_another_partition_or_a_compaction_is_no_conflict(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, write = EventLog(str(log.folder)), write_deltalake
+    for i in range(5):
+        put(log, 0, i, rows(i))
+    writes = []
+
+    def they_were_faster(*arguments: object, **options: object) -> None:
+        writes.append(1)
+        if len(writes) == 1:
+            monkeypatch.setattr(event_log, "write_deltalake", write)
+            put(other, 1, 0, rows(100))
+            other.maintain()
+            monkeypatch.setattr(event_log, "write_deltalake", they_were_faster)
+        write(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(event_log, "write_deltalake", they_were_faster)
+    put(log, 0, 5, rows(5))
+    assert len(writes) == 1
+    assert log.count() == 7
+    assert log.next_offsets([0, 1]) == {0: 6, 1: 1}
+
+
+def test_many_at_once_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    """Two collectors of the same partitions, imports, and somebody who compacts all the time."""
+    folder = str(tmp_path / "log")
+    EventLog(folder)
+
+    def collect(partition: int) -> int:
+        ours = EventLog(folder)
+        return sum(put(ours, partition, first, rows(first)) for first in range(12))
+
+    def compact(_: int) -> int:
+        for _ in range(5):
+            EventLog(folder).maintain()
+        return 0
+
+    def bring_in(number: int) -> int:
+        return EventLog(folder).import_clicks(frame_of(100 + number), f"file {number % 3}")
+
+    with ThreadPoolExecutor(6) as threads:
+        collected = [threads.submit(collect, p) for p in (0, 1, 0, 1)]
+        others = [threads.submit(bring_in, n) for n in range(6)] + [threads.submit(compact, 0)]
+        assert sum(task.result() for task in collected) == 24
+        assert sum(task.result() for task in others) == 3
+    log = EventLog(folder)
+    assert log.count() == 27
+    assert log.next_offsets([0, 1]) == {0: 12, 1: 12}
+    assert len(log.read()) == 15, "an event in both partitions counts once"
 
 
 def test_an_event_that_the_shop_sent_twice_counts_once(log: EventLog) -> None:
-    log.append(0, 0, 2, rows(1, 2, 1))
+    put(log, 0, 0, rows(1, 2, 1))
     assert ids(log.read()) == ["e1", "e2"]
 
 
+def test_an_event_id_belongs_to_its_user(log: EventLog) -> None:
+    put(log, 0, 0, [Row("e", user, "i", 1, "click", 1) for user in ("a", "b", "a")])
+    assert log.read()["user_id"].tolist() == ["a", "b"]
+
+
+def test_the_same_event_in_two_partitions_or_imported_counts_once(log: EventLog) -> None:
+    log.import_clicks(frame_of(1, 2))
+    put(log, 0, 0, rows(2, 3))
+    put(log, 1, 0, rows(3, 4))
+    assert ids(log.read()) == ["e1", "e2", "e3", "e4"]
+
+
 def test_an_imported_past_comes_first(log: EventLog) -> None:
-    log.append(0, 0, 0, rows(9))
+    put(log, 0, 0, rows(9))
     log.import_clicks(frame_of(1, 2))
     log.import_clicks(frame_of(3))
     assert ids(log.read()) == ["e1", "e2", "e3", "e9"]
-    assert log.next_offset(0) == 1
-
-
-def test_the_newest_clicks_are_those_that_arrived_last(log: EventLog) -> None:
-    """What a producer says about the time does not count: the year 9999 is not the newest."""
-    late = [row._replace(timestamp=253_402_300_000_000) for row in rows(1, 2)]
-    log.append(0, 0, 3, [*late, *rows(8, 9)])
-    log.append(1, 0, 1, rows(3, 7))
-    assert ids(log.read(newest=3)) == ["e7", "e8", "e9"]
-    assert len(log.read(newest=100)) == 6
-
-
-def test_partitions_are_merged_by_arrival_whatever_was_written_first(log: EventLog) -> None:
-    log.append(1, 0, 2, rows(2, 4, 6))
-    log.append(0, 0, 2, rows(1, 3, 5))
-    assert ids(log.read()) == ["e1", "e2", "e3", "e4", "e5", "e6"]
+    assert next_offset(log) == 1
 
 
 def test_the_order_of_imports_does_not_matter(tmp_path: Path) -> None:
@@ -102,130 +216,47 @@ def test_the_order_of_imports_does_not_matter(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(*read)
 
 
-def test_imports_at_once_keep_each_other(log: EventLog) -> None:
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda i: log.import_clicks(frame_of(i)), range(40)))
-    assert ids(log.read()) == [f"e{i}" for i in range(40)]
+def test_a_file_is_imported_once(log: EventLog) -> None:
+    assert log.import_clicks(frame_of(1, 2), "a file") == 2
+    assert log.import_clicks(frame_of(1, 2), "a file") == 0
+    assert log.import_clicks(frame_of(3), "another") == 1
+    assert log.count() == 3
 
 
-def test_a_log_of_an_older_version_is_read_as_clicks(log: EventLog) -> None:
-    old = pa.table(frame_of(3, 1).to_dict("list"))
-    pq.write_table(old, log.folder / name_of(0, 0, 0, 1))
-    frame = log.read()
-    assert frame["event_type"].tolist() == ["click", "click"]
-    assert frame["arrival"].tolist() == [3, 3]
-    log.append(0, 2, 2, rows(2, 9))
-    assert ids(log.read(newest=2)) == ["e2", "e9"]
-
-
-def test_an_event_id_belongs_to_its_user(log: EventLog) -> None:
-    log.append(0, 0, 2, [Row("e", user, "i", 1, "click", 1) for user in ("a", "b", "a")])
-    assert log.read()["user_id"].tolist() == ["a", "b"]
-
-
-def test_what_a_crash_left_behind_is_removed(log: EventLog) -> None:
-    (log.folder / ".clicks-p00000-x.parquet.ab.tmp").write_bytes(b"half a file")
-    again = EventLog(str(log.folder))
-    assert list(log.folder.iterdir()) == []
-    assert again.count() == 0
-
-
-def test_a_folder_that_cannot_be_written_names_the_setting(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="NEXTCLICK_TRAINER__EVENT_LOG"):
-        EventLog(str(tmp_path / "file" / "log"))
-
-
-def test_columns_are_the_schemas_also_of_an_empty_log(log: EventLog) -> None:
-    assert tuple(log.read().columns) == Row._fields
-    row = Row("é", "ü", "猫", 2**53, "Ж", 7)
-    log.append(0, 0, 0, [row])
-    frame = log.read()
-    assert frame.to_dict("records") == [row._asdict()]
-    assert frame["timestamp"].dtype == "int64"
-
-
-def test_partitions_and_offsets_are_ordered_as_numbers(log: EventLog) -> None:
-    for i, (partition, offset) in enumerate([(10, 0), (2, 100), (2, 99), (2, 1000), (2, 9)]):
-        log.append(partition, offset, offset, rows(i))
-    of_two = [name for name in ids(log.read()) if name != "e0"]
-    assert of_two == ["e4", "e2", "e1", "e3"]
-    assert log.next_offset(2) == 1001
-    assert log.next_offset(1) is None
-
-
-def test_the_next_offset_is_after_the_newest_file_whatever_was_written_last(log: EventLog) -> None:
-    for first, last in ((5, 9), (0, 4), (20, 29), (10, 19)):
-        log.append(0, first, last, rows(first))
-    assert log.next_offset(0) == 30
-
-
-def test_a_log_is_the_same_after_reopening(log: EventLog) -> None:
-    log.append(0, 0, 1, rows(1, 2))
-    again = EventLog(str(log.folder))
-    assert ids(again.read()) == ["e1", "e2"]
-    assert again.next_offset(0) == 2
-
-
-def test_the_same_event_in_two_partitions_or_imported_counts_once(log: EventLog) -> None:
-    log.import_clicks(frame_of(1, 2))
-    log.append(0, 0, 1, rows(2, 3))
-    log.append(1, 0, 1, rows(3, 4))
-    assert ids(log.read()) == ["e1", "e2", "e3", "e4"]
+def test_the_newest_clicks_are_those_that_arrived_last(log: EventLog) -> None:
+    """What a producer says about the time does not count: the year 9999 is not the newest."""
+    late = [row._replace(timestamp=253_402_300_000_000) for row in rows(1, 2)]
+    put(log, 0, 0, [*late, *rows(8, 9)])
+    put(log, 1, 0, rows(3, 7))
+    assert ids(log.read(newest=3)) == ["e7", "e8", "e9"]
+    assert len(log.read(newest=100)) == 6
 
 
 def test_exactly_so_many_newest_are_read_also_when_times_tie(log: EventLog) -> None:
-    log.append(0, 0, 5, [Row(f"e{i}", "u", "i", 7, "click", 7) for i in range(6)])
+    put(log, 0, 0, [Row(f"e{i}", "u", "i", 7, "click", 7) for i in range(6)])
     for newest in (0, 1, 5, 6, 7):
         assert len(log.read(newest=newest)) == min(newest, 6)
 
 
-def test_a_folder_that_goes_away_is_waited_for_and_leaves_no_debris(log: EventLog) -> None:
-    away = log.folder.rename(log.folder.parent / "away")
-    assert (log.next_offset(0), log.count()) == (None, 0)
-    with pytest.raises(Unavailable, match="NEXTCLICK_TRAINER__EVENT_LOG"):
-        log.append(0, 0, 0, rows(1))
-    away.rename(log.folder)
-    log.append(0, 0, 0, rows(1))
-    assert ids(log.read()) == ["e1"]
+def test_duplicates_send_the_window_further_back(log: EventLog) -> None:
+    put(log, 0, 0, rows(*range(100)))
+    for first in range(100, 500, 100):
+        put(log, 0, first, rows(*[99] * 100))
+    assert ids(log.read(newest=5)) == [f"e{i}" for i in range(95, 100)]
 
 
-def test_a_write_that_dies_before_its_rename_adds_nothing(
-    log: EventLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    log.append(0, 0, 0, rows(1))
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", full)
-        with pytest.raises(Unavailable, match="No space left"):
-            log.append(0, 1, 1, rows(2))
-    assert len(list(log.folder.iterdir())) == 1
-    assert log.next_offset(0) == 1
+def test_only_the_wanted_columns_are_returned(log: EventLog) -> None:
+    put(log, 0, 0, rows(1, 2, 2))
+    frame = log.read(1, ("user_id", "timestamp"))
+    assert frame.to_dict("records") == [{"user_id": "u0", "timestamp": 2}]
 
 
-def test_other_files_in_the_folder_are_left_alone(log: EventLog) -> None:
-    (log.folder / "notes.txt").write_text("mine")
-    EventLog(str(log.folder)).append(0, 0, 0, rows(1))
-    assert (log.folder / "notes.txt").read_text() == "mine"
-    assert log.count() == 1
-
-
-def test_two_that_open_a_log_at_once_do_not_mind_each_other(
-    log: EventLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each takes the other's probe, and the leftovers, for its own to remove."""
-    (log.folder / ".clicks.ab.tmp").touch()
-    unlink = Path.unlink
-
-    def the_other_was_faster(path: Path, missing_ok: bool = False) -> None:
-        unlink(path)
-        unlink(path, missing_ok)
-
-    monkeypatch.setattr(Path, "unlink", the_other_was_faster)
-    EventLog(str(log.folder))
-    assert list(log.folder.iterdir()) == []
+def test_any_text_is_kept(log: EventLog) -> None:
+    row = Row("é", "ü", "猫", 2**53, "Ж", 7)
+    put(log, 0, 0, [row])
+    frame = log.read()
+    assert frame.to_dict("records") == [dict(zip(COLUMNS, row, strict=False))]
+    assert frame["timestamp"].dtype == "int64"
 
 
 def spoil(path: Path) -> None:
@@ -237,88 +268,216 @@ def spoil(path: Path) -> None:
 
 def test_files_that_are_too_old_are_not_opened(log: EventLog) -> None:
     for start in range(0, 1000, 100):
-        log.append(start // 100 % 2, start, start + 99, rows(*range(start, start + 100)))
-    oldest = sorted(log.folder.iterdir(), key=lambda path: path.name[13:])[:7]
-    for path in oldest:
-        spoil(path)
+        put(log, start // 100 % 2, start, rows(*range(start, start + 100)))
+    actions = pa.table(table_of(log).get_add_actions(flatten=True)).to_pylist()
+    assert log.folder is not None
+    for action in sorted(actions, key=lambda action: action["min.arrival"])[:7]:
+        spoil(log.folder / action["path"])
     assert sorted(ids(log.read(newest=300))) == [f"e{i}" for i in range(700, 1000)]
-    with pytest.raises(ConfigurationError, match="cannot be read as Parquet"):
+    with pytest.raises(ConfigurationError, match="cannot read the event log"):
         log.read()
 
 
-def test_duplicates_send_the_window_further_back(log: EventLog) -> None:
-    log.append(0, 0, 99, rows(*range(100)))
-    for first in range(100, 1000, 100):
-        log.append(0, first, first + 99, rows(*[99] * 100))
-    assert ids(log.read(newest=5)) == [f"e{i}" for i in range(95, 100)]
+events = st.integers(0, 60)
+written = st.lists(st.tuples(st.integers(0, 2), st.lists(events, max_size=8)), max_size=12)
 
 
-written = st.lists(
-    st.tuples(
-        st.integers(0, 2),  # partition
-        st.lists(st.integers(0, 60), max_size=8),  # events: their ids and their times
-    ),
-    max_size=12,
-)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(written=written, newest=st.integers(0, 40), compacted=st.booleans())
 def test_the_newest_of_any_log_are_those_of_the_whole_log(
     tmp_path: Path, written: list[tuple[int, list[int]]], newest: int, compacted: bool
 ) -> None:
     log = EventLog(str(tmp_path / uuid.uuid4().hex))
-    for number, (partition, events) in enumerate(written):
-        log.append(partition, 10 * number, 10 * number + 9, rows(*events))
+    for number, (partition, arrivals) in enumerate(written):
+        clicks = [
+            Row(f"{number}-{n}", "u", "i", 1, "click", arrival)
+            for n, arrival in enumerate(arrivals)
+        ]
+        put(log, partition, 10 * number, clicks, end=10 * number + 10)
     whole = log.read()
     kept = whole.tail(newest)
     if compacted:
-        log.compact()
+        log.maintain()
     assert ids(log.read(newest=newest)) == ids(kept)
     assert ids(log.read()) == ids(whole)
 
 
-def test_many_files_come_in_their_order(log: EventLog) -> None:
-    for i in range(300):
-        log.append(0, i, i, rows(i))
-    assert ids(log.read()) == [f"e{i}" for i in range(300)]
-    assert ids(log.read(newest=250)) == [f"e{i}" for i in range(50, 300)]
+def test_a_compacted_log_is_the_same_log(log: EventLog) -> None:
+    log.import_clicks(frame_of(900))
+    for number in range(30):
+        partition, first = number % 3, number // 3 * 10
+        mine = [] if number % 7 == 0 else rows(*range(number * 10, number * 10 + 5))
+        put(log, partition, first, mine, end=first + 9)
+    before, offsets = log.read(), log.next_offsets(range(4))
+    done = log.maintain()
+    assert done.files_before > 20
+    assert (done.files_after, done.rows_deleted) == (1, 0)
+    pd.testing.assert_frame_equal(log.read(), before)
+    assert log.next_offsets(range(4)) == offsets == {0: 99, 1: 99, 2: 99}
+    put(log, 0, 99, rows(777), end=121)
+    assert log.maintain().files_after == 1
+    assert len(log.read()) == len(before) + 1
+    assert log.maintain() == (1, 1, 0)
 
 
-def test_an_import_never_takes_the_place_of_another(log: EventLog) -> None:
-    for number in (1, 2):
-        log.import_clicks(frame_of(number))
-    (log.folder / "clicks-import-000000000000000000.parquet").unlink()  # the oldest, by hand
-    log.import_clicks(frame_of(3))
-    assert ids(log.read()) == ["e2", "e3"]
+def test_of_two_compactions_at_once_one_is_made(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both look at the table before one of them begins; delta-rs would let both commit."""
+    for i in range(10):
+        put(log, 0, i, rows(i))
+    other = EventLog(str(log.folder))
+    write = write_deltalake
+
+    def the_other_comes_first(*arguments: object, **options: object) -> None:
+        monkeypatch.setattr(event_log, "write_deltalake", write)
+        assert other.maintain().files_after == 1
+        write(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(event_log, "write_deltalake", the_other_comes_first)
+    log.maintain()
+    assert log.count() == 10
+    assert ids(log.read()) == [f"e{i}" for i in range(10)]
+
+
+def test_while_one_compacts_others_do_not_and_its_death_is_waited_for(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(3):
+        put(log, 0, i, rows(i))
+    other = EventLog(str(log.folder))
+    with monkeypatch.context() as patch:
+        patch.setattr(DeltaTable, "optimize", property(lambda table: 1 / 0))
+        with pytest.raises(ZeroDivisionError):
+            log.maintain()
+    assert other.maintain() == (3, 3, 0)
+    now = event_log.time.time()
+    monkeypatch.setattr(event_log.time, "time", lambda: now + 3601)
+    assert other.maintain() == (3, 1, 0)
+
+
+def test_clicks_are_kept_for_so_many_days(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_log.time, "time", lambda: 100.5 * 86_400)
+    days = [90, 92, 93, 94, 100]
+    put(log, 0, 0, [Row(f"e{d}", "u", "i", 1, "click", d * DAY_MS + 1) for d in days])
+    assert log.maintain(0).rows_deleted == 0
+    assert log.maintain(7).rows_deleted == 2
+    assert ids(log.read()) == ["e93", "e94", "e100"]
+    assert next_offset(log) == 5
+    assert log.maintain(7).rows_deleted == 0
+
+
+def test_the_table_s_own_log_is_cleaned_up(log: EventLog) -> None:
+    assert log.folder is not None
+    assert table_of(log).metadata().configuration.items() >= {
+        ("delta.checkpointInterval", "100"),
+        ("delta.logRetentionDuration", "interval 6 hours"),
+    }
+    for i in range(101):
+        put(log, 0, i, rows(i))
+    assert list((log.folder / "_delta_log").glob("*.checkpoint.parquet"))
+    again = EventLog(str(log.folder))
+    assert (again.count(), next_offset(again)) == (101, 101)
 
 
 def test_offsets_of_a_topic_that_was_made_anew_are_not_those_of_the_former(log: EventLog) -> None:
-    log.use_topic("a")
-    log.append(0, 0, 2, rows(1, 2, 3))
-    log.use_topic("b")
-    assert log.next_offset(0) is None
-    log.append(0, 0, 1, rows(4, 5))
-    assert log.next_offset(0) == 2
+    log.topic_id = "a"
+    put(log, 0, 0, rows(1, 2, 3))
+    log.topic_id = "b"
+    assert next_offset(log) is None
+    put(log, 0, 0, rows(4, 5))
+    assert next_offset(log) == 2
     assert ids(log.read()) == ["e1", "e2", "e3", "e4", "e5"]
     again = EventLog(str(log.folder))
-    again.use_topic("a")
-    assert again.next_offset(0) == 3
-    again.use_topic("b")
-    assert again.next_offset(0) == 2
+    again.topic_id = "a"
+    assert next_offset(again) == 3
 
 
-def test_files_that_name_no_topic_are_taken_for_its(log: EventLog) -> None:
-    log.append(0, 0, 2, rows(1, 2, 3))  # as they were written before topics had ids
-    log.use_topic("a")
-    assert log.next_offset(0) == 3
-    log.append(0, 3, 3, rows(4))
-    log.use_topic("b")
-    assert log.next_offset(0) is None
+def test_a_reader_changes_nothing(tmp_path: Path) -> None:
+    log = EventLog(str(tmp_path / "none"), read_only=True)
+    assert (log.count(), len(log.read()), len(log.read(newest=3))) == (0, 0, 0)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_without_ids_reading_goes_on_after_the_newest(log: EventLog) -> None:
-    log.use_topic("a")
-    log.append(0, 0, 2, rows(1, 2, 3))
-    log.use_topic("")
-    assert log.next_offset(0) == 3
+def test_a_folder_that_cannot_be_written_names_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="NEXTCLICK_TRAINER__EVENT_LOG"):
+        EventLog(str(tmp_path / "file" / "log"))
+
+
+def test_a_log_of_the_former_format_names_the_command(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"user_id": ["u"]}), tmp_path / f"clicks-p00000-{0:018d}-{0:018d}.parquet"
+    )
+    with pytest.raises(ConfigurationError, match="nextclick events upgrade"):
+        EventLog(str(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_another_delta_table_is_refused(tmp_path: Path) -> None:
+    write_deltalake(str(tmp_path / "table"), pa.table({"user_id": ["u"], "price": [1.5]}))
+    with pytest.raises(ConfigurationError, match="is no event log: it has no column event_id"):
+        EventLog(str(tmp_path / "table"))
+
+
+def test_a_table_that_is_broken_is_one_line(log: EventLog) -> None:
+    put(log, 0, 0, rows(1))
+    assert log.folder is not None
+    (log.folder / "_delta_log" / f"{0:020d}.json").write_text("no json")
+    with pytest.raises(ConfigurationError, match="NEXTCLICK_TRAINER__EVENT_LOG") as caught:
+        EventLog(str(log.folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_goes_away_is_waited_for_and_leaves_no_debris(log: EventLog) -> None:
+    assert log.folder is not None
+    away = log.folder.rename(log.folder.parent / "away")
+    for action in (log.count, lambda: next_offset(log), lambda: put(log, 0, 0, rows(1))):
+        with pytest.raises(Unavailable, match="NEXTCLICK_TRAINER__EVENT_LOG"):
+            action()
+    with pytest.raises(Unavailable):
+        log.check_writable()
+    assert not log.folder.exists()
+    away.rename(log.folder)
+    put(log, 0, 0, rows(1))
+    assert ids(log.read()) == ["e1"]
+
+
+def test_a_commit_is_flushed_to_the_disk(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    fsync = event_log.os.fsync
+
+    def noted(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(event_log.os, "fsync", noted)
+    put(log, 0, 0, rows(1))
+    assert log.folder is not None
+    (data,) = (path.name for path in log.folder.glob("*.parquet"))
+    assert flushed == [data, "log", f"{1:020d}.json", "_delta_log"]
+
+
+def test_other_files_in_the_folder_are_left_alone(log: EventLog) -> None:
+    assert log.folder is not None
+    (log.folder / "notes.txt").write_text("mine")
+    for i in range(3):
+        put(log, 0, i, rows(i))
+    log.maintain()
+    table_of(log).vacuum(0, dry_run=False, enforce_retention_duration=False)
+    assert (log.folder / "notes.txt").read_text() == "mine"
+    assert log.count() == 3
+
+
+def test_the_table_is_what_the_docs_say(log: EventLog) -> None:
+    """Other engines depend on these names; JSON in the table's log, as the protocol has it."""
+    put(log, 3, 7, rows(1))
+    assert log.folder is not None
+    assert [f.name for f in table_of(log).schema().fields] == SCHEMA.names
+    commit = (log.folder / "_delta_log" / f"{1:020d}.json").read_text().splitlines()
+    transactions = {
+        action["txn"]["appId"]: action["txn"]["version"]
+        for action in map(json.loads, commit)
+        if "txn" in action
+    }
+    assert transactions == {"nextclick/offset//3": 8, "nextclick/arrival/3": 1}

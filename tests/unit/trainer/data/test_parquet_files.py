@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.event_types import weights_of
 from nextclick.trainer.collect import EventLog
 from nextclick.trainer.compare.benchmark import open_benchmark
-from nextclick.trainer.data import Split, click_log
+from nextclick.trainer.data import Split, click_log, weighted
 from nextclick.trainer.data.parquet_files import read_clicks
 
 HOUR = 3_600_000
@@ -27,18 +28,22 @@ def clicks(n: int = 40, users: int = 2) -> pd.DataFrame:
     )
 
 
-def test_an_event_log_is_read_and_split_as_the_trainer_does(tmp_path: Path) -> None:
-    frame = clicks()
-    EventLog(str(tmp_path)).import_clicks(frame)
-    log, problems = read_clicks(tmp_path, HOUR)
-    expected = click_log(frame, HOUR)
+def test_an_event_log_is_read_in_order_of_arrival_and_weighed_as_the_trainer_does(
+    tmp_path: Path,
+) -> None:
+    frame = clicks().assign(event_type=["click", "purchase", "impression", "click"] * 10)
+    EventLog(str(tmp_path)).import_clicks(frame[20:])
+    EventLog(str(tmp_path)).import_clicks(frame[:20])
+    before = sorted(tmp_path.rglob("*"))
+    log = open_benchmark(tmp_path, HOUR, {"purchase": 5}).log
+    expected = click_log(weighted(frame, weights_of({"purchase": 5})), HOUR)
     assert log.items.tolist() == expected.items.tolist()
     assert log.split.tolist() == expected.split.tolist()
     assert log.starts.tolist() == expected.starts.tolist()
-    assert problems == []
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "clicks-import-000000000000000000.parquet"
-    ]
+    assert log.weights is not None
+    assert expected.weights is not None
+    assert log.weights.tolist() == expected.weights.tolist()
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_one_file_or_a_folder_of_any_names_will_do(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""The event log on an S3-compatible server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import boto3
+import pytest
+
+from nextclick.shared.errors import ConfigurationError, NextclickError, Unavailable
+from nextclick.shared.kafka import ensure_topics
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
+from nextclick.trainer.collect import EventLog
+from tests.conftest import Launch
+from tests.integration.test_s3_registry import SECRET, aws, server
+from tests.integration.traffic import Shop, make_clicks
+from tests.unit.trainer.collect.test_event_log import frame_of, ids, put, rows
+
+__all__ = ["aws", "server"]  # fixtures
+URL = "s3://models/event_log"
+
+
+def test_its_whole_life(aws: dict[str, str]) -> None:
+    ours, theirs = EventLog(URL), EventLog(URL)
+    assert put(ours, 0, 0, rows(1, 2)) == 2
+    assert put(theirs, 0, 0, rows(1, 2, 3)) == 1
+    assert ours.import_clicks(frame_of(0), "a file") == 1
+    assert theirs.import_clicks(frame_of(0), "a file") == 0
+    assert ours.next_offsets([0, 1]) == {0: 3}
+    assert ours.maintain().files_after == 1
+    assert ids(theirs.read()) == ["e0", "e1", "e2", "e3"]
+    assert ids(EventLog(URL, read_only=True).read(newest=2)) == ["e2", "e3"]
+    ours.check_writable()
+
+
+def test_two_collectors_at_once_double_nothing(aws: dict[str, str]) -> None:
+    EventLog(URL)
+
+    def collect(_: int) -> int:
+        log = EventLog(URL)
+        return sum(put(log, 0, first, rows(first)) for first in range(6))
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sum(threads.map(collect, range(2))) == 6
+    assert EventLog(URL).count() == 6
+
+
+def test_what_is_wrong_is_said_soon_in_one_line(
+    aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = time.monotonic()
+    log = EventLog(URL)
+    said = []
+    for url, endpoint in (("s3://modles/log", None), (URL, "http://127.0.0.1:1")):
+        if endpoint:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        with pytest.raises((Unavailable, ConfigurationError)) as caught:
+            EventLog(url)
+        said.append(str(caught.value))
+        if not endpoint:  # none is made
+            names = [bucket["Name"] for bucket in boto3.client("s3").list_buckets()["Buckets"]]
+            assert names == ["models"]
+    assert all("NEXTCLICK_TRAINER__EVENT_LOG" in line and "\n" not in line for line in said)
+    assert not any(SECRET in line for line in said)
+    assert isinstance(caught.value, NextclickError)
+    assert log.count() == 0, "it goes on where it was"
+    assert time.monotonic() - began < 60
+
+
+def test_a_trainer_collects_into_it(
+    aws: dict[str, str], kafka: KafkaSettings, launch: Launch, logs: Callable[[str], str]
+) -> None:
+    ensure_topics(kafka, [kafka.clicks_topic])
+    clicks = make_clicks(300)
+    Shop(kafka).send(clicks)
+    settings = {f"{PREFIX}TRAINER__EVENT_LOG": URL, f"{PREFIX}TRAINER__MIN_CLICKS": "1000"}
+    for _ in range(2):
+        assert launch("trainer", "--once", **aws, **settings).wait(60) == 0, logs("trainer")
+    log = EventLog(URL)
+    assert log.count() == len(clicks)
+    assert set(log.read()["event_id"]) == {click.event_id for click in clicks}
+    assert SECRET not in logs("trainer")
