@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.errors import ConfigurationError, NextclickError, Unavailable
 from nextclick.shared.event_types import weights_of
 from nextclick.shared.kafka import ClickConsumer, ensure_topics, retained_offsets
 from nextclick.shared.model import select_device
