@@ -41,12 +41,16 @@ OVERHEAD_SECONDS = 3600.0
 """Longest time of a retraining beside its fit (reading, evaluation, …); after that it is stuck."""
 
 
-def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Outcome | None:
+def run(
+    settings: Settings, stop: threading.Event, *, once: bool = False, collect: bool = True
+) -> Outcome | None:
     """Collect and retrain until `stop` is set; with `once`, catch up, retrain once, and return.
 
-    With torchrun, rank 0 does this; the other ranks only take part in the fits. Returns the outcome
-    of the retraining with `once`, else None. Raises ConfigurationError or Unavailable if Kafka, the
-    event log, the registry or the device is not usable at the start; RankLost if another rank dies.
+    Without `collect`, which goes with `once`, the event log is taken as it is, and Kafka is not
+    asked. With torchrun, rank 0 does this; the other ranks only take part in the fits. Returns the
+    outcome of the retraining with `once`, else None. Raises ConfigurationError or Unavailable if
+    Kafka, the event log, the registry or the device is not usable at the start; RankLost if another
+    rank dies.
     """
     trainer = settings.trainer
     recipe = preset(trainer.preset)
@@ -70,7 +74,9 @@ def run(settings: Settings, stop: threading.Event, *, once: bool = False) -> Out
             gap_ms = int(settings.session.gap_seconds * 1000)
             fit_with_rank_zero(group, recipe, limits, gap_ms=gap_ms, device=device)
             return None
-        outcome = _run_rank_zero(settings, stop, recipe, limits, device, group, once=once)
+        outcome = _run_rank_zero(
+            settings, stop, recipe, limits, device, group, once=once, collect=collect
+        )
         group.send_end()
         return outcome
 
@@ -84,12 +90,12 @@ def _run_rank_zero(
     group: ProcessGroup,
     *,
     once: bool,
+    collect: bool,
 ) -> Outcome | None:
     trainer = settings.trainer
     registry = Registry(settings.registry.url)
     registry.check_writable()
     event_log = EventLog(trainer.event_log)
-    ensure_topics(settings.kafka, [settings.kafka.clicks_topic])
 
     def retrain_now() -> Outcome | None:
         logged = event_log.count()
@@ -133,7 +139,10 @@ def _run_rank_zero(
             log.info("%s after %.1f s: %s", verdict, outcome.seconds, outcome.reason, extra=fields)
         return outcome
 
+    if not collect:
+        return retrain_now()
     kafka, topic = settings.kafka, settings.kafka.clicks_topic
+    ensure_topics(kafka, [topic])
     consumer = ClickConsumer(
         kafka,
         topic,

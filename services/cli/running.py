@@ -148,6 +148,14 @@ def trainer(
     once: Annotated[
         bool, typer.Option("--once", help="Catch up, retrain once, exit: for cron.")
     ] = False,
+    collect: Annotated[
+        bool,
+        typer.Option(
+            "--collect/--no-collect",
+            help="With --once: read the topic first, or train on the event log as it is, for "
+            "which no Kafka is needed.",
+        ),
+    ] = True,
 ) -> None:
     """Collect clicks into the event log and retrain; publish what passes the gate.
 
@@ -155,5 +163,7 @@ def trainer(
     """
     from nextclick.trainer import main as trainer_main
 
+    if not collect and not once:
+        raise ConfigurationError("--no-collect goes with --once")
     settings, stop = start("trainer")
-    trainer_main.run(settings, stop, once=once)
+    trainer_main.run(settings, stop, once=once, collect=collect)

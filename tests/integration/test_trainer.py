@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from nextclick.services.simulator.publish import click_frame
 from nextclick.services.simulator.world import World
+from nextclick.shared.embedded import free_port
 from nextclick.shared.kafka import ensure_topics
 from nextclick.shared.kafka.topic_id import TopicId
 from nextclick.shared.registry import Registry
@@ -83,6 +84,20 @@ def test_once_logs_everything_publishes_and_exits(
     else:
         assert registry.manifest(newest).parent == pointer.version
         assert registry.manifest(newest).training["warm_start"] is True
+
+
+def test_an_imported_log_is_trained_on_without_kafka(
+    event_log: EventLog, launch: Launch, logs: Callable[[str], str], tmp_path: Path
+) -> None:
+    event_log.import_clicks(
+        click_frame(source_clicks(World(), 12_000, 1), 1_700_000_000_000, rate=200, seed=1)
+    )
+    away = {f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}
+    assert launch("trainer", "--no-collect", **QUICK, **away).wait(60) == 2
+    assert "--no-collect goes with --once" in logs("trainer")
+    trainer = launch("trainer", "--once", "--no-collect", **QUICK, **away)
+    assert trainer.wait(120) == 0, logs("trainer")
+    assert len(Registry(str(tmp_path / "registry")).versions()) == 1, logs("trainer")
 
 
 def test_once_ends_although_a_partition_ends_in_a_transaction_marker(
