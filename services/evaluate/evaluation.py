@@ -13,6 +13,7 @@ from rich.console import Console
 from nextclick.services.evaluate.worlds import WORLDS
 from nextclick.services.replay.frame import to_frame
 from nextclick.services.replay.log import ReadOptions, load
+from nextclick.services.replay.sources import find_sources
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.event_types import weights_of
 from nextclick.trainer.collect.event_log import is_event_log
@@ -60,11 +61,13 @@ def open_data(data: str, gap_ms: int, reading: ReadOptions) -> Benchmark:
     if path.is_dir() and (is_session_folder(path) or parquet_files(path)):
         return open_benchmark(path, gap_ms, reading.event_weights)
     try:
-        clicks = load(data, reading)
+        find_sources([data])
     except ConfigurationError as error:
-        if path.exists() or "/" in data:
-            raise
-        raise ConfigurationError(f"{error}, nor a simulated world ({', '.join(WORLDS)})") from None
+        raise ConfigurationError(
+            f"DATA {error}; it can be a simulated world ({', '.join(WORLDS)}), an event log, a "
+            "folder with train_sessions.txt and test_sessions.txt, or files as for import"
+        ) from None
+    clicks = load(data, reading)
     log = judgeable_log(weighted(to_frame(clicks), weights_of(reading.event_weights)), gap_ms, data)
     return Benchmark(path.resolve().stem, log, clicks.problems)
 

@@ -140,6 +140,6 @@ def test_worlds_are_opened_by_name_and_folders_by_path(
     assert (
         evaluation.open_data("source", 0, ReadOptions()).oracle is not None
     )  # a world's name comes first
-    with pytest.raises(ConfigurationError, match="neither"):
+    with pytest.raises(ConfigurationError, match="there is no file"):
         evaluation.open_data("./source", 0, ReadOptions())
     assert evaluation.open_data(str(data), 0, ReadOptions()).name == data.name

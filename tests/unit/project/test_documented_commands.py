@@ -131,7 +131,9 @@ def test_a_command_of_nextclick_is_one_and_a_test_runs_it(words: list[str]) -> N
     if getattr(command, "commands", {}):  # a group: only spoken of
         assert not rest, f"{' '.join(words)}: no command {rest[0]}"
         return
-    options = {name for parameter in command.params for name in parameter.opts}
+    options = {
+        name for parameter in command.params for name in parameter.opts + parameter.secondary_opts
+    }
     given = {word.partition("=")[0] for word in rest if word.startswith("--")}
     assert given - {"--help"} <= options
     test = (ROOT / RUN_BY[name]).read_text()
