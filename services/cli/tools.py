@@ -119,9 +119,9 @@ def evaluate(
     data: Annotated[
         str,
         typer.Argument(
-            help="A simulated world (missions, missions-nogap, source), a folder with "
-            "train_sessions.txt and test_sessions.txt, a file of clicks as for import, or a folder "
-            "of Parquet files such as an event log."
+            help="A simulated world (missions, missions-nogap, missions-purchases, source), a "
+            "folder with train_sessions.txt and test_sessions.txt, a file of clicks as for import, "
+            "or a folder of Parquet files such as an event log."
         ),
     ],
     methods: Annotated[str, typer.Option(help="Names, separated by commas, or all.")] = "all",
