@@ -36,6 +36,7 @@ from nextclick.trainer.evaluate import (
     evaluate_model,
     evaluate_popularity,
     gate,
+    most_frequent_types,
 )
 from nextclick.trainer.fit.distributed import SINGLE_PROCESS, ProcessGroup
 from nextclick.trainer.fit.loop import best_epoch
@@ -276,6 +277,9 @@ def judge(
     metrics = {f"test_{name}": value for name, value in of_candidate.metrics().items()}
     for name, baseline in baselines.items():
         metrics[f"test_{name.lower()}_hr@10"] = baseline.metrics()["hr@10"]
+    types, hits = data.types_of_cases(Split.TEST)[chosen], of_candidate.hits(10)
+    for name in most_frequent_types(types):
+        metrics[f"test_hr@10_of_{name}"] = float(hits[types == name].mean())
     return decision, metrics
 
 

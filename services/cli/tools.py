@@ -120,8 +120,9 @@ def evaluate(
     data: Annotated[
         str,
         typer.Argument(
-            help="A simulated world (missions, missions-nogap, source), a folder with "
-            "train_sessions.txt and test_sessions.txt, an event log, or files as for import."
+            help="A simulated world (missions, missions-nogap, missions-purchases, source), a "
+            "folder with train_sessions.txt and test_sessions.txt, an event log, or files as for "
+            "import."
         ),
     ],
     methods: Annotated[str, typer.Option(help="Names, separated by commas, or all.")] = "all",

@@ -10,16 +10,18 @@ import numpy as np
 from nextclick.services.simulator.missions import MissionWorld
 from nextclick.services.simulator.publish import click_frame
 from nextclick.services.simulator.world import World
+from nextclick.shared.event_types import weights_of
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import IntArray
 from nextclick.trainer.compare.benchmark import Benchmark, Oracle
-from nextclick.trainer.data import Samples, click_log
+from nextclick.trainer.data import Samples, click_log, weighted
 from nextclick.trainer.evaluate import FloatArray
 
 INTERACTIONS = 200_000
 """Interactions of the source world; every fifth is a click."""
 CLICKS = 200_000
 """Clicks of the missions world."""
+_GAP_MS = 30 * 60 * 1000
 _LAST_CLICK = 1_700_000_000_000
 _SEED = 1
 
@@ -50,10 +52,20 @@ def missions(gap_ms: int, clicks: int = CLICKS) -> Benchmark:
     )
 
 
+def purchases() -> Benchmark:
+    """The missions world with views, carts and purchases, which count by their default weights."""
+    world = MissionWorld()
+    clicks = world.clicks(CLICKS, _SEED)
+    frame = click_frame(clicks, _LAST_CLICK, rate=1, seed=0)
+    frame = weighted(frame.assign(event_type=world.event_types(clicks, _SEED)), weights_of())
+    return Benchmark("missions-purchases", click_log(frame, _GAP_MS))
+
+
 WORLDS: dict[str, Callable[[], Benchmark]] = {
     "source": source,
-    "missions": partial(missions, gap_ms=30 * 60 * 1000),
+    "missions": partial(missions, gap_ms=_GAP_MS),
     "missions-nogap": partial(missions, gap_ms=0),
+    "missions-purchases": purchases,
 }
 """Name on the command line → benchmark. Add new worlds here."""
 

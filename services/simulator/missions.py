@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from nextclick.services.simulator.assortment import MISSIONS, PRODUCTS
 from nextclick.services.simulator.chain import Chain, sampler
@@ -39,6 +40,11 @@ STEPS: tuple[tuple[int, dict[int, float]], ...] = (
     (4, {}),
     (3, {}),
 )
+
+CONVERSION = {"purchase": (0.02, 0.4), "cart": (0.05, 0.2)}
+"""Event type → P(a click on a product is of this type), for most products and for BARGAINS."""
+BARGAINS = 3
+"""Every third product of the assortment is a bargain."""
 
 _ACTIVE, _RESTING = 0.05, 0.7
 """Shares of the users: in a session, and away without a chance to return soon."""
@@ -120,6 +126,20 @@ class MissionWorld:
         per_chunk = _ROUNDS * int(self.users * _ACTIVE)
         chunks = itertools.islice(self.traffic(seed), count // per_chunk + 1)
         return Clicks(*(np.concatenate(column)[:count] for column in zip(*chunks, strict=True)))
+
+    def event_types(self, clicks: Clicks, seed: int) -> npt.NDArray[np.object_]:
+        """Draw an event type for each click: view, cart or purchase. Shape [N].
+
+        Few products sell well (CONVERSION): what is bought is not what is looked at most. The
+        clicks themselves do not depend on it.
+        """
+        product = {name: row for row, name in enumerate(self.item_ids)}
+        rows = np.array([product[item] for item in clicks.items], np.int64)
+        bargain = (rows % BARGAINS == BARGAINS - 1).astype(np.int64)
+        uniform = np.random.default_rng(seed).random(len(rows))
+        purchase, cart = (np.array(CONVERSION[name])[bargain] for name in ("purchase", "cart"))
+        types = np.where(uniform < purchase + cart, "cart", "view")
+        return np.where(uniform < purchase, "purchase", types).astype(object)
 
     def next_click_given_history(self, histories: IntArray, rollover: float = 1.0) -> FloatArray:
         """Compute the exact P(next click | history): the ceiling for any recommender.

@@ -64,6 +64,11 @@ class Benchmark:
         return self.log.starts[self.log.cases(Split.TEST)]
 
     @cached_property
+    def event_types(self) -> npt.NDArray[np.object_]:
+        """Shape [cases]: the event type of each target; "" if it is not known."""
+        return self.log.types_of_cases(Split.TEST)
+
+    @cached_property
     def clicks_before(self) -> IntArray:
         """Shape [cases]: clicks in the session before the target, including unknown items."""
         return self.log.cases(Split.TEST) - self.sessions

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from nextclick.shared.event_types import weight_of
+from nextclick.shared.event_types import normalised, weight_of
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import PADDING, IntArray, session_starts, windows
 
@@ -54,6 +54,8 @@ class ClickLog:
     """Position of each click in the stream of all users; None: the arrays are in stream order."""
     weights: Weights | None = None
     """Shape [N]: how much each click counts as a training target; None: 1 each."""
+    event_types: npt.NDArray[np.object_] | None = None
+    """Shape [N]: the type of each click, if it is known."""
 
     def ids_in(self, split: Split) -> list[str]:
         """The items clicked in a split, in order of first appearance."""
@@ -66,6 +68,15 @@ class ClickLog:
         index = np.arange(len(self.items))
         chosen: IntArray = index[(self.split == split) & (index > self.starts)]
         return chosen
+
+    def types_of_cases(self, split: Split) -> npt.NDArray[np.object_]:
+        """The event type (normalised) of each click in `cases`: shape [M]; "" if not known."""
+        cases = self.cases(split)
+        if self.event_types is None:
+            return np.full(len(cases), "", object)
+        types = self.event_types[cases]
+        names = {name: normalised(name) for name in set(types)}
+        return np.array([names[name] for name in types], object)
 
     def keep(self, kept: npt.NDArray[np.bool_]) -> ClickLog:
         """A log of the clicks where `kept` [N] is true; user and item numbers do not change."""
@@ -80,6 +91,7 @@ class ClickLog:
             split=self.split[kept],
             order=None if self.order is None else self.order[kept],
             weights=None if self.weights is None else self.weights[kept],
+            event_types=None if self.event_types is None else self.event_types[kept],
         )
 
     def counts(self, vocabulary: Vocabulary) -> IntArray:
@@ -126,10 +138,10 @@ def click_log(
 ) -> ClickLog:
     """Group, sessionise and split a log.
 
-    frame: columns user_id, item_id, timestamp (epoch ms), and weight, if some clicks count more
-    than others (see `weighted`); rows in stream order. gap_ms: session gap; 0: sessions never end.
-    validation, test: shares of each user's clicks; the newest are the test, those before them the
-    validation.
+    frame: columns user_id, item_id, timestamp (epoch ms), perhaps event_type, and weight, if some
+    clicks count more than others (see `weighted`); rows in stream order. gap_ms: session
+    gap; 0: sessions never end. validation, test: shares of each user's clicks; the newest are the
+    test, those before them the validation.
     """
     users, user_ids = pd.factorize(frame["user_id"])
     items, item_ids = pd.factorize(frame["item_id"])
@@ -147,6 +159,7 @@ def click_log(
         last_timestamp=int(timestamps.max(initial=0)),
         order=order,
         weights=frame["weight"].to_numpy(np.float32)[order] if "weight" in frame else None,
+        event_types=frame["event_type"].to_numpy(object)[order] if "event_type" in frame else None,
     )
 
 

@@ -10,6 +10,7 @@ from nextclick.trainer.evaluate.metrics import (
     evaluate_model,
     evaluate_popularity,
     model_score,
+    most_frequent_types,
     ranks_of,
 )
 
@@ -22,6 +23,7 @@ __all__ = [
     "evaluate_model",
     "evaluate_popularity",
     "model_score",
+    "most_frequent_types",
     "paired_interval",
     "ranks_of",
 ]

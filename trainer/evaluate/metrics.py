@@ -8,6 +8,7 @@ or collapsed model gets no hits. Scores that are not finite raise an error.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ COVERAGE_K = 20
 MISS = np.iinfo(np.int64).max
 """Rank of a target that is not in the catalogue."""
 
+MOST_TYPES = 10
+"""Most event types that are shown one by one."""
 _ROWS = 1024
 _MAX_SCORES = 16_000_000
 """Most scores in memory at once: 64 MB of float32, for any size of the catalogue."""
@@ -69,6 +72,12 @@ class Evaluation:
         """Metric name → mean over the cases, for manifests and reports."""
         means = {metric: float(self.per_case(metric).mean()) for metric in METRICS}
         return {"cases": float(len(self.ranks)), **means, "auc": self.auc}
+
+
+def most_frequent_types(types: npt.NDArray[np.object_], most: int = MOST_TYPES) -> list[str]:
+    """The event types of cases [M], most frequent first; none if all are of one type."""
+    counts = Counter(types.tolist())
+    return [name for name, _ in counts.most_common(most)] if len(counts) > 1 else []
 
 
 def discounted_gain(ranks: IntArray) -> npt.NDArray[np.float64]:

@@ -325,6 +325,17 @@ def test_clicks_that_do_not_count_are_said(registry: Registry) -> None:
     assert (training["clicks"], training["left_out"]) == (2400 + 50, 950)
 
 
+def test_the_manifest_tells_the_quality_for_each_event_type(registry: Registry) -> None:
+    frame = pattern_log(30)
+    types = np.where(np.arange(len(frame)) % 2, "view", "purchase")
+    outcome = run(frame.assign(event_type=types), registry)
+    assert outcome is not None
+    assert outcome.version is not None, outcome.reason
+    metrics = registry.manifest(outcome.version).metrics
+    of_types = [metrics["test_hr@10_of_view"], metrics["test_hr@10_of_purchase"]]
+    assert min(of_types) <= metrics["test_hr@10"] <= max(of_types)
+
+
 def single_clicks() -> pd.DataFrame:
     """A shop whose shoppers click once each: there is not one window to learn from."""
     return pattern_log(20, users=1200, clicks=1)

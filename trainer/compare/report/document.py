@@ -67,6 +67,8 @@ class MethodReport(_Part):
     """HR@1, HR@2, … HR@50."""
     by_history_length: list[Bucket] = []
     by_popularity: list[Bucket] = []
+    by_event_type: list[Bucket] = []
+    """Of the targets, if they are of several types: how often the next purchase was listed."""
     curve: list[CurvePoint] = []
     """Training curve of the first seed."""
 

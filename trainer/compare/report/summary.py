@@ -24,7 +24,7 @@ from nextclick.trainer.compare.report.document import (
     ProblemReport,
     Report,
 )
-from nextclick.trainer.evaluate import METRICS, paired_interval
+from nextclick.trainer.evaluate import METRICS, most_frequent_types, paired_interval
 from nextclick.trainer.fit.loop import Epoch
 
 Values = npt.NDArray[np.float64]
@@ -42,6 +42,8 @@ def summarise(
     per_case = {r.name: {m: _over_seeds(r.runs, m) for m in COMPARED} for r in results if r.runs}
     lengths, length_labels = by_history_length(benchmark.clicks_before)
     bands, band_labels = by_popularity(benchmark.cases.targets, benchmark.popularity)
+    type_labels = most_frequent_types(benchmark.event_types)
+    types = np.array([_index(type_labels, name) for name in benchmark.event_types], np.int64)
     methods = [
         MethodReport(
             name=result.name,
@@ -57,6 +59,7 @@ def summarise(
             ],
             by_history_length=_buckets(per_case[result.name], lengths, length_labels),
             by_popularity=_buckets(per_case[result.name], bands, band_labels),
+            by_event_type=_buckets(per_case[result.name], types, type_labels),
             curve=[_point(epoch) for epoch in result.runs[0].curve],
         )
         for result in results
@@ -73,6 +76,10 @@ def summarise(
         methods=methods + failed,
         environment=environment,
     )
+
+
+def _index(labels: list[str], name: str) -> int:
+    return labels.index(name) if name in labels else -1
 
 
 def by_history_length(clicks_before: IntArray) -> tuple[IntArray, list[str]]:

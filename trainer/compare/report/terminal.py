@@ -44,6 +44,13 @@ def show(report: Report, console: Console) -> None:
         paired.add_row(Text(method.name), *cells)
     console.print(paired, width=width)
 
+    if types := [bucket.label for bucket in measured[0].by_event_type] if measured else []:
+        by_type = _table("HR@20 by event type", types)
+        for method in measured:
+            shares = [f"{100 * bucket.hr20:.2f}" for bucket in method.by_event_type]
+            by_type.add_row(Text(method.name), *shares)
+        console.print(by_type, width=width)
+
     cost = _table("coverage in % of the catalogue, and time", text.COST.values())
     for method in measured:
         cost.add_row(Text(method.name), *(text.value(method, m) for m in text.COST))

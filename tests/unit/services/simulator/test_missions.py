@@ -11,7 +11,7 @@ import pytest
 
 from nextclick.services.simulator import missions
 from nextclick.services.simulator.assortment import MISSIONS, PRODUCTS
-from nextclick.services.simulator.missions import MissionWorld
+from nextclick.services.simulator.missions import BARGAINS, CONVERSION, MissionWorld
 from nextclick.services.simulator.shop import Clicks
 from nextclick.services.simulator.world import CATEGORIES, CLICK_PROBABILITY, PERSONAS
 from nextclick.shared.model import Vocabulary
@@ -332,6 +332,17 @@ def test_without_a_history_the_ceiling_is_the_distribution_of_the_first_click(
     personas = np.bincount(world.persona) / 1000
     first = np.einsum("p,ps,psi->i", personas, world.chain.start, world.chain.emission)
     assert law == pytest.approx(first)
+
+
+def test_bargains_are_bought_and_the_others_looked_at(world: MissionWorld, clicks: Clicks) -> None:
+    types = world.event_types(clicks, seed=1)
+    bargains = np.isin(clicks.items, world.item_ids[BARGAINS - 1 :: BARGAINS])
+    for kind, (seldom, often) in CONVERSION.items():
+        of_kind = types == kind
+        assert of_kind[bargains].mean() == pytest.approx(often, abs=0.01)
+        assert of_kind[~bargains].mean() == pytest.approx(seldom, abs=0.01)
+    assert set(types) == {"view", *CONVERSION}
+    assert (types == world.event_types(clicks, seed=1)).all()
 
 
 def test_mission_popularity_changes_what_is_begun_and_sold() -> None:

@@ -56,6 +56,9 @@ def test_clicks_weigh_by_their_types_and_weight_nothing_go() -> None:
     kept = log.keep(np.array([True, False, True, False])).weights
     assert kept is not None
     assert kept.tolist() == [1, 0.5]
+    held_out = click_log(made, 0, 0.0, 1.0)
+    assert held_out.types_of_cases(Split.TEST).tolist() == ["purchase", "share", "unheard_of"]
+    assert click_log(clicks, 0, 0.0, 1.0).types_of_cases(Split.TEST).tolist() == [""] * 4
     alike = weighted(clicks.assign(event_type="click"), weights)
     assert "weight" not in alike
     assert click_log(alike, gap_ms=0).weights is None

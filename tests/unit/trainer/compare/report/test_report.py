@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -111,6 +112,20 @@ def test_means_and_errors_are_over_cases_and_seeds(benchmark: Benchmark) -> None
     assert sum(bucket.cases for bucket in method.by_popularity) == len(benchmark.cases)
     assert method.versus == {}  # there is no other method to compare with
     assert [point.train_loss for point in method.curve] == [None, 1.5]
+
+
+def test_targets_of_several_event_types_are_shown_apart(benchmark: Benchmark) -> None:
+    types = np.where(np.arange(len(benchmark.log.items)) % 4, "view", "Purchase").astype(object)
+    typed = Benchmark("typed", replace(benchmark.log, event_types=types))
+    seeds = [0]
+    made = summarise(typed, compare(typed, [lambda: Noisy("n", 0.8)], seeds), seeds, {})
+    views, purchases = made.methods[0].by_event_type
+    assert (views.label, purchases.label) == ("view", "purchase")
+    assert views.cases + purchases.cases == len(typed.cases)
+    assert purchases.cases == (typed.event_types == "purchase").sum() > 0
+    console = Console(file=io.StringIO(), width=200)
+    terminal.show(made, console)
+    assert "HR@20 by event type" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_same_seeds_give_the_same_report(benchmark: Benchmark, report: Report) -> None:
