@@ -90,7 +90,7 @@ def test_killed_again_and_again_while_clicks_flow(shop: Shop, long: bool, report
     """At random steps of writing log, versions and pointer; then it may go on."""
     rng = np.random.default_rng(1)
     folders = (shop.log, shop.stand.registry)
-    for step in rng.integers(5, 60, 20 if long else 4).tolist():
+    for step in rng.integers(5, 30, 20 if long else 4).tolist():
         trainer = shop.trainer(partial(dying.at_change, step, *folders))
         while trainer.is_alive():
             shop.send(100)
@@ -112,7 +112,7 @@ def test_killed_again_and_again_while_clicks_flow(shop: Shop, long: bool, report
 
 def test_the_disk_is_full_and_then_it_is_not(shop: Shop, report: Report) -> None:
     """First for the event log; then only for a model, which is larger."""
-    shop.send(8000)
+    shop.send(600)
     trainer = shop.trainer(partial(dying.full_at, 8000))
     complaint = "waiting: cannot write the event log"
     until(lambda: complaint in shop.stand.log(trainer), "it says what it waits for")
