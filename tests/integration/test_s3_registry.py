@@ -15,15 +15,18 @@ from pathlib import Path
 
 import boto3
 import fsspec
+import pandas as pd
 import pytest
 from moto.server import ThreadedMotoServer
 
+from nextclick.services.evaluate.evaluation import open_data
 from nextclick.services.replay.log import ReadOptions, load
 from nextclick.shared.embedded import free_port
 from nextclick.shared.errors import CheckpointError, ConfigurationError, Unavailable
 from nextclick.shared.kafka import ensure_topics
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
+from nextclick.trainer.collect import EventLog
 from tests.conftest import Launch
 from tests.integration.terminal import nextclick, refused
 from tests.integration.traffic import Answers, Shop, make_clicks
@@ -300,6 +303,21 @@ def test_clicks_are_read_from_a_bucket(aws: dict[str, str]) -> None:
         load("s3://models/none.csv")
     with pytest.raises(ConfigurationError, match=r"s3://none/a.csv"):
         load("s3://none/a.csv")
+
+
+def test_evaluate_tells_an_event_log_in_a_bucket_from_files(aws: dict[str, str]) -> None:
+    clicks = pd.DataFrame(
+        {
+            "event_id": [str(i) for i in range(400)],
+            "user_id": [f"u{i % 20}" for i in range(400)],
+            "item_id": [f"i{i % 7}" for i in range(400)],
+            "timestamp": [1_700_000_000_000 + i * 60_000 for i in range(400)],
+        }
+    )
+    EventLog("s3://models/log").import_clicks(clicks)
+    fsspec.filesystem("s3").pipe_file("models/files/a.csv", clicks.to_csv(index=False).encode())
+    for data in ("s3://models/log", "s3://models/files"):
+        assert len(open_data(data, 1_800_000, ReadOptions()).log.items) == 400
 
 
 def test_a_store_that_is_away_is_named(

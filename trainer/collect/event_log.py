@@ -449,9 +449,10 @@ def is_event_log(url: str | Path) -> bool:
     if _is_local(url := str(url)):
         return (Path(url.removeprefix("file://")) / "_delta_log").is_dir()
     try:
-        return DeltaTable.is_deltatable(url, _storage_options(url))
+        DeltaTable(url, storage_options=_storage_options(url))
     except _FAILURES:
         return False
+    return True
 
 
 def with_defaults(frame: pd.DataFrame) -> pd.DataFrame:
