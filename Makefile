@@ -12,7 +12,7 @@ AUDIT := build/audit
 OLDEST := build/oldest
 
 .PHONY: help demo test test-long check test-ids test-oldest-client test-containers \
-	test-kafka-3.9 test-redis-7 simulate faults soak lint format bench-drift peers bench-peers \
+	test-kafka-3.9 test-redis-7 simulate quality faults soak lint format bench-drift peers bench-peers \
 	bench-replay bench-http fuzz audit bill screenshots generated lock clean
 help:            ## list the targets
 	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -81,6 +81,9 @@ test-redis-7: $(INSTALLED) ## the Redis tests on the Redis that is installed; ma
 
 simulate: $(INSTALLED) ## seed after seed of simulated histories; ARGS="--minutes 60"
 	@$(BIN)/python -m tests.simulation $(ARGS)
+
+quality: $(INSTALLED) ## what bots change, what event types are worth: fits that take minutes each
+	@$(BIN)/pytest tests/quality --long -s -o faulthandler_timeout=3600 $(ARGS)
 
 faults: $(INSTALLED) ## break everything at length; a line a fault
 	@$(BIN)/pytest tests/faults --long $(ARGS)
