@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from nextclick.shared.schemas import Recommendation, ScoredItem
 
-RELATIVE_TOLERANCE = 1e-5
+RELATIVE_TOLERANCE = 1e-4
 ABSOLUTE_TOLERANCE = 1e-12
 
 

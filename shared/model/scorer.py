@@ -1,7 +1,7 @@
 """Histories in, ranked items out: the one scoring path of worker, trainer and tests.
 
 A recommendation is a function of (model version, history), up to rounding: kernels add in another
-order on another processor, with other thread counts or batch sizes. Scores agree to a relative 1e-5
+order on another processor, with other thread counts or batch sizes. Scores agree to a relative 1e-4
 (or an absolute 1e-12), and lists hold the same items in the same order, except for items whose
 scores are that close.
 """

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import nextclick.shared.model.source_bst
 from nextclick.bench.agreement import lists_agree
 from nextclick.shared.errors import CheckpointError
-from nextclick.shared.model import Checkpoint, Scorer
+from nextclick.shared.model import BST, Checkpoint, Scorer
 from nextclick.shared.model.checkpoint import build
 from nextclick.shared.model.scorer import round_to_six_digits
 from nextclick.shared.windows import HISTORY_LENGTH
@@ -105,6 +105,20 @@ def test_the_promise_holds_for_batches_of_every_size(promise: Promise, threads: 
     check()
     for first in range(8):
         promise.check(first, 1)
+
+
+def test_the_promise_holds_for_a_model_that_is_sure_of_itself() -> None:
+    """Training sharpens: the larger the logits, the more of their last bits matter."""
+    sure = fresh(DEFAULT, 50)
+    assert isinstance(sure.model, BST)
+    with torch.no_grad():
+        for head in (sure.model.network.ahead, sure.model.network.about):
+            head.log_scale.fill_(3.4)
+    scorer = Scorer(sure, CPU, top_k=10)
+    histories = [[str(row) for row in window if row] for window in random_windows(300, 50).tolist()]
+    for history, together in zip(histories, scorer.recommend(histories), strict=True):
+        (alone,) = scorer.recommend([history])
+        assert lists_agree(alone.items, together.items), (alone, together)
 
 
 def test_answers_are_the_best_items_in_order() -> None:
