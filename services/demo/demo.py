@@ -32,7 +32,7 @@ from nextclick.services.demo.watcher import UPDATE_SECONDS, Watcher
 from nextclick.services.simulator import worlds
 from nextclick.services.simulator.publish import click_frame
 from nextclick.services.simulator.shop import Clicks
-from nextclick.shared.errors import NextclickError
+from nextclick.shared.errors import NextclickError, Unavailable
 from nextclick.shared.kafka import LagMonitor, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.model import select_device
 from nextclick.shared.registry import Registry
@@ -65,7 +65,7 @@ class Options:
 def run(options: Options, console: Console) -> None:
     """Run the demo to its end, print the summary, and remove all its files.
 
-    Raises NextclickError if a process dies or a click stays unanswered.
+    Raises NextclickError after the summary if a process has died or a click stayed unanswered.
     """
     folder = Path(tempfile.mkdtemp(prefix="nextclick-demo-"))
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "torch")  # else torch leaves files in /tmp
@@ -91,6 +91,7 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
     )
     watcher = Watcher(kafka, live)
     services = Processes(folder, environ)
+    failure: NextclickError | None = None
     try:
         services.start("trainer", ["trainer"], _trainer_settings(), background=True)
         for i in range(options.workers):
@@ -109,13 +110,21 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
         services.stop("simulator")
         watcher.drain(DRAIN_SECONDS)
         services.stop_all()
+    except NextclickError as error:
+        services.show_logs(console)
+        failure = error
     except BaseException:
         services.show_logs(console)
         raise
     finally:
         services.kill_all()
         watcher.close()
-    _summarise(live, kafka, options, console)
+    if live.clicks:
+        _summarise(live, kafka, options, console)
+    if failure is not None:
+        raise failure
+    if live.missing:
+        raise NextclickError(f"{live.missing} clicks not answered within {DRAIN_SECONDS:.0f} s")
 
 
 def _start_page(services: Processes, options: Options) -> str:
@@ -235,13 +244,19 @@ class _TableContent:
             "clicks/s": f"{clicks_rate:,.0f}",
             "recommendations/s": f"{answers_rate:,.0f}",
             "latency p50 / p99": f"{latency.get('p50', 0):.0f} / {latency.get('p99', 0):.0f} ms",
-            "lag": f"{self._lag.lag():,}",
+            "lag": self._lag_text(),
             "model": self._live.versions[-1] if self._live.versions else "–",
             "swaps": str(self._live.swaps),
             "HR@10 model": f"{hits.get('model', 0):.3f}",
             "HR@10 popularity": f"{hits.get('popularity', 0):.3f}",
             "HR@10 ceiling": f"{hits.get('ceiling', 0):.3f}",
         }
+
+    def _lag_text(self) -> str:
+        try:
+            return f"{self._lag.lag():,}"
+        except Unavailable:  # on a busy machine; the next look will tell
+            return "–"
 
     def _rates(self) -> tuple[float, float]:
         now = (time.monotonic(), len(self._live.clicks), len(self._live.answered))
@@ -287,5 +302,3 @@ def _summarise(
     if options.json_file is not None:
         options.json_file.write_text(json.dumps(summary, indent=2) + "\n")
         console.print(f"written to {options.json_file}")
-    if live.missing:
-        raise NextclickError(f"{live.missing} clicks not answered within {DRAIN_SECONDS:.0f} s")

@@ -94,10 +94,11 @@ LABEL_VALUES = {
     ROLLBACKS: ("not_finite", "failed", "slower", "worse"),
     RETRAINS: ("published", "refused", "lost"),
     GATE_REFUSALS: ("worse", "baseline", "same", "not_finite", "no_cases", "nothing_to_learn"),
+    LEFT_OUT: ("rate", "share"),
 }
-"""The known values of labels; their counters are created at 0. If a counter first appeared at 1,
+"""The known values of labels; their metrics are created at 0. If a counter first appeared at 1,
 Prometheus would see no increase, and the first rollback would raise no alert."""
 
-for _counter, _values in LABEL_VALUES.items():
+for _metric, _values in LABEL_VALUES.items():
     for _value in _values:
-        _counter.labels(_value)
+        _metric.labels(_value)

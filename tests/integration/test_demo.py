@@ -71,6 +71,41 @@ def test_the_demo_swaps_answers_everything_and_cleans_up(
     assert _mentioning(str(temporary)) == []
 
 
+@pytest.mark.long
+def test_a_worker_that_dies_ends_the_demo_with_its_summary(tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    log = tmp_path / "demo.log"
+    demo = processes.spawn(
+        [sys.executable, "-c", SHORT, "demo", "--seconds", "0"],
+        log,
+        environ={**os.environ, "TMPDIR": str(temporary)},
+    )
+    try:
+        until(lambda: "clicks/s" in log.read_text() or demo.poll() is not None, "clicks", 300)
+        os.kill(_child(demo.pid, "worker"), signal.SIGKILL)
+        assert demo.wait(90) == 2, log.read_text()[-3000:]
+    finally:
+        demo.kill()
+        demo.wait()
+    *_, last = log.read_text().splitlines()
+    assert last == "nextclick: the worker-1 process died with exit code -9"
+    assert "│ clicks sent" in log.read_text()
+    assert list(temporary.iterdir()) == []
+    assert _mentioning(str(temporary)) == []
+
+
+def _child(parent: int, command: str) -> int:
+    """The process of a nextclick command that `parent` has started."""
+    for process in Path("/proc").glob("[0-9]*"):
+        words = (process / "cmdline").read_bytes().split(b"\0")
+        if command.encode() in words:
+            stat = (process / "stat").read_text()
+            if int(stat.rpartition(")")[2].split()[1]) == parent:
+                return int(process.name)
+    raise AssertionError(f"no {command} of {parent}")
+
+
 def _mentioning(text: str) -> list[str]:
     """Command lines of running processes that contain `text`."""
     found = []
