@@ -39,7 +39,7 @@ def test_the_page_lists_the_values_that_are_there_from_the_start() -> None:
         line.split("`")[1]: line for line in DOCS.read_text().split("\n") if "`nextclick" in line
     }
     for metric, values in metrics.LABEL_VALUES.items():
-        row = rows[f"{metric._name}_total"]
+        row = rows[metric._name + SUFFIX.get(metric._type, "")]
         for value in values:
             assert re.search(rf"`{value}`", row), f"{value} is not in {row}"
         assert {values[0] for values in samples(metric)} >= set(values)
