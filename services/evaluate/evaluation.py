@@ -59,7 +59,7 @@ def open_data(data: str, gap_ms: int, reading: ReadOptions) -> Benchmark:
         return open_event_log(data, gap_ms, reading.event_weights)
     path = Path(data)
     if path.is_dir() and (is_session_folder(path) or parquet_files(path)):
-        return open_benchmark(path, gap_ms, reading.event_weights)
+        return open_benchmark(path, gap_ms)
     try:
         find_sources([data])
     except ConfigurationError as error:

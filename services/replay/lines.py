@@ -15,6 +15,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from nextclick.services.replay.formats import Line
+from nextclick.services.replay.sources import reason
 from nextclick.shared.data_problems import Problems
 from nextclick.shared.errors import ConfigurationError
 
@@ -52,7 +53,8 @@ def read_lines(file: BinaryIO, name: str, encoding: str, problems: Problems) -> 
         raise ConfigurationError(f"--encoding {encoding}: there is no such encoding") from None
     except (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         where = f", after line {number:,}" if number else ""
-        raise ConfigurationError(f"{name} cannot be read{where}: {_reason(error)}") from None
+        why = "it is cut short" if isinstance(error, EOFError) else reason(error)
+        raise ConfigurationError(f"{name} cannot be read{where}: {why}") from None
 
 
 def _lines_of(file: BinaryIO) -> Iterator[bytes]:
@@ -87,9 +89,3 @@ def _unpacked(file: BinaryIO, name: str) -> BinaryIO:
     if first_bytes.startswith(_ORC):
         raise ConfigurationError(f"{name} is ORC; convert it to Parquet")
     return file
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, EOFError):
-        return "it is cut short"
-    return getattr(error, "strerror", None) or str(error)

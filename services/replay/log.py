@@ -338,8 +338,10 @@ class _Clicks:
 
     def _name(self, place: int) -> str:
         """The file of a click."""
-        begins = [begin for begin, _ in self._begins]
-        return self._begins[bisect.bisect_right(begins, place) - 1][1]
+        file = bisect.bisect_right(
+            self._begins, place, key=lambda begin_and_name: begin_and_name[0]
+        )
+        return self._begins[file - 1][1]
 
 
 class _Ids:

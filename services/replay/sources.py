@@ -38,7 +38,7 @@ class Source:
         try:
             return self._open()
         except self._errors as error:
-            raise ConfigurationError(f"{self.name} cannot be read: {_reason(error)}") from None
+            raise ConfigurationError(f"{self.name} cannot be read: {reason(error)}") from None
 
 
 def find_sources(data: Sequence[str]) -> list[Source]:
@@ -79,7 +79,7 @@ def _find(data: str) -> list[Source]:
         else:
             raise ConfigurationError(f"{data}: there is no such file")
     except errors as error:
-        raise ConfigurationError(f"{data} cannot be read: {_reason(error)}") from None
+        raise ConfigurationError(f"{data} cannot be read: {reason(error)}") from None
     named = {file.removeprefix(f"{folder}/"): file for file in sorted(found)}
     sources = [
         Source(name, partial(fs.open, file, "rb"), errors)
@@ -98,5 +98,6 @@ def _open_standard_input() -> BinaryIO:
     return copy  # type: ignore[return-value]
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why reading failed, without number and path."""
     return getattr(error, "strerror", None) or str(error)

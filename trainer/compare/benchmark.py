@@ -17,7 +17,6 @@ from nextclick.shared.event_types import weights_of
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING, IntArray
 from nextclick.trainer.collect import EventLog
-from nextclick.trainer.collect.event_log import is_event_log
 from nextclick.trainer.data import ClickLog, Samples, Split, samples, weighted
 from nextclick.trainer.data.parquet_files import judgeable_log, parquet_files, read_clicks
 from nextclick.trainer.data.session_files import is_session_folder, read_sessions
@@ -106,26 +105,25 @@ class Benchmark:
 def open_event_log(
     url: str, gap_ms: int, event_weights: Mapping[str, float] | None = None
 ) -> Benchmark:
-    """Open a trainer's event log, in a folder or an object store; see `open_benchmark`."""
+    """Open a trainer's event log, in a folder or an object store.
+
+    gap_ms: the session gap. event_weights: what a shop changes about the weights of the event
+    types. Raises ConfigurationError if it has no training or test case.
+    """
     event_log = EventLog(url, read_only=True)
     clicks = weighted(event_log.read(), weights_of(event_weights))
     return Benchmark(Path(url).stem, judgeable_log(clicks, gap_ms, event_log.url))
 
 
-def open_benchmark(
-    path: Path, gap_ms: int, event_weights: Mapping[str, float] | None = None
-) -> Benchmark:
-    """Open an event log, or a folder of session files or of Parquet clicks.
+def open_benchmark(path: Path, gap_ms: int) -> Benchmark:
+    """Open a folder of session files or of Parquet clicks.
 
-    gap_ms: the session gap for clicks. event_weights: what a shop changes about the weights of the
-    event types, which count for an event log. Raises ConfigurationError if it is none of these, or
-    has no training or test case.
+    gap_ms: the session gap for Parquet clicks. Raises ConfigurationError if it is neither, or has
+    no training or test case.
     """
     name = path.resolve().stem
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist")
-    if is_event_log(path):
-        return open_event_log(str(path), gap_ms, event_weights)
     if is_session_folder(path):
         log, problems = read_sessions(path)
     elif parquet_files(path):

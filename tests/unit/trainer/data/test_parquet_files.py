@@ -10,7 +10,7 @@ import pytest
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.event_types import weights_of
 from nextclick.trainer.collect import EventLog
-from nextclick.trainer.compare.benchmark import open_benchmark
+from nextclick.trainer.compare.benchmark import open_benchmark, open_event_log
 from nextclick.trainer.data import Split, click_log, weighted
 from nextclick.trainer.data.parquet_files import read_clicks
 
@@ -35,7 +35,7 @@ def test_an_event_log_is_read_in_order_of_arrival_and_weighed_as_the_trainer_doe
     EventLog(str(tmp_path)).import_clicks(frame[20:])
     EventLog(str(tmp_path)).import_clicks(frame[:20])
     before = sorted(tmp_path.rglob("*"))
-    log = open_benchmark(tmp_path, HOUR, {"purchase": 5}).log
+    log = open_event_log(str(tmp_path), HOUR, {"purchase": 5}).log
     expected = click_log(weighted(frame, weights_of({"purchase": 5})), HOUR)
     assert log.items.tolist() == expected.items.tolist()
     assert log.split.tolist() == expected.split.tolist()
