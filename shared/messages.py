@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from nextclick.shared.schemas import Click, Recommendation
+
+Headers = tuple[tuple[str, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,11 @@ class Message:
     headers: tuple[tuple[str, bytes | None], ...] = ()
     timestamp_ms: int | None = None
     """Kafka's timestamp, epoch milliseconds: set by the producer, or by the broker."""
+
+    @property
+    def place(self) -> Place:
+        """Its position on its topic."""
+        return Place(self.partition, self.offset)
 
 
 class Place(NamedTuple):
@@ -37,17 +45,13 @@ class OutMessage:
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: Headers = ()
     partition: int | None = None
     """None: chosen by the hash of the key."""
 
 
-def of_user(topic: str, message: Click | Recommendation, *, replayed: bool = False) -> OutMessage:
-    """Encode a message with its user id as key, so that the user's messages keep their order.
-
-    replayed: mark it with the header REPLAYED.
-    """
-    headers = ((REPLAYED, b"1"),) if replayed else ()
+def of_user(topic: str, message: Click | Recommendation, headers: Headers = ()) -> OutMessage:
+    """Encode a message with its user id as key, so that the user's messages keep their order."""
     return OutMessage(topic, message.user_id.encode(), message.model_dump_json().encode(), headers)
 
 
@@ -61,6 +65,7 @@ def offsets_after(messages: Iterable[Message]) -> dict[int, int]:
 
 REPLAYED = "replayed"
 """Header of a click that is sent later than it happened, on purpose: its own time counts."""
+AS_REPLAYED: Headers = ((REPLAYED, b"1"),)
 REDRIVEN = "redriven"
 """Header of a redriven click: how many times it was a dead letter."""
 
@@ -69,3 +74,26 @@ def times_redriven(message: Message) -> int:
     """The value of the header REDRIVEN; 0 if it is missing or malformed."""
     text = dict(message.headers).get(REDRIVEN) or b""
     return int(text) if text.isdigit() and len(text) < 10 else 0
+
+
+TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
+"""Headers of W3C Trace Context: the trace and the span that a message belongs to."""
+_TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+_MAX_TRACESTATE_BYTES = 512
+
+
+def trace_context(message: Message) -> Headers:
+    """The trace context of a message, for the message that answers it; () if it has no valid one.
+
+    Bounded: a header that is too long would make the answer too large for its topic.
+    https://www.w3.org/TR/trace-context/
+    """
+    headers = dict(message.headers)
+    parent, state = headers.get(TRACEPARENT), headers.get(TRACESTATE)
+    if parent is None or not _TRACEPARENT.fullmatch(parent):
+        return ()
+    if not state or not state.isascii() or len(state) > _MAX_TRACESTATE_BYTES:
+        return ((TRACEPARENT, parent),)
+    return ((TRACEPARENT, parent), (TRACESTATE, state))

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import Publisher, TopicReader, ensure_topics
-from nextclick.shared.messages import of_user
+from nextclick.shared.messages import AS_REPLAYED, of_user
 from nextclick.shared.runtime.settings import KafkaSettings, Settings
 from nextclick.shared.schemas import Click, Recommendation
 
@@ -40,13 +40,14 @@ def publish_clicks(
     """
     kafka = kafka or Settings.from_environment().kafka
     rows = _clicks_of(clicks) if _is_frame(clicks) else cast("Iterable[Click]", clicks)
+    headers = AS_REPLAYED if _is_frame(clicks) else ()
     ensure_topics(kafka, [kafka.clicks_topic])
     publisher = Publisher(kafka)
     publisher.connect()
     sent = 0
     try:
         for click in rows:
-            publisher.send([of_user(kafka.clicks_topic, click, replayed=_is_frame(clicks))])
+            publisher.send([of_user(kafka.clicks_topic, click, headers)])
             sent += 1
     finally:
         publisher.wait_acknowledged()

@@ -21,7 +21,7 @@ from nextclick.services.replay.log import ClickFile
 from nextclick.services.replay.sources import STANDARD_INPUT
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import Publisher
-from nextclick.shared.messages import OutMessage, of_user
+from nextclick.shared.messages import AS_REPLAYED, OutMessage, of_user
 from nextclick.shared.runtime.retry import RetryUntilAvailable
 from nextclick.shared.schemas import Click
 
@@ -153,4 +153,4 @@ def _message(clicks: ClickFile, place: int, topic: str, date: int, salt: str) ->
         timestamp=date,
         event_type=clicks.event_type(place),
     )
-    return of_user(topic, click, replayed=True)
+    return of_user(topic, click, AS_REPLAYED)

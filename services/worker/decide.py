@@ -8,7 +8,13 @@ from dataclasses import dataclass
 
 from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick
-from nextclick.shared.messages import REDRIVEN, Message, OutMessage, Place, times_redriven
+from nextclick.shared.messages import (
+    REDRIVEN,
+    Message,
+    OutMessage,
+    times_redriven,
+    trace_context,
+)
 from nextclick.shared.model import Ranking
 from nextclick.shared.schemas import (
     MAX_CLICK_BYTES,
@@ -45,14 +51,14 @@ def _decode(message: Message, rules: ClickRules) -> Click | BadClick | None:
         return error
 
 
-def clicks(batch: Sequence[DecodedMessage]) -> tuple[list[Click], list[Place]]:
-    """The clicks of a batch, and their positions on the topic."""
-    found, places = [], []
+def clicks(batch: Sequence[DecodedMessage]) -> tuple[list[Click], list[Message]]:
+    """The clicks of a batch, and the message of each."""
+    found, messages = [], []
     for message, outcome in ((read.message, read.outcome) for read in batch):
         if isinstance(outcome, Click):
             found.append(outcome)
-            places.append(Place(message.partition, message.offset))
-    return found, places
+            messages.append(message)
+    return found, messages
 
 
 def bad_clicks(batch: Sequence[DecodedMessage]) -> list[tuple[Message, BadClick]]:
@@ -151,4 +157,4 @@ def dead_letter(
         headers["original_bytes"] = str(len(value))
         value = value[:max_bytes]
     encoded = tuple((name, text.encode("utf-8", "replace")) for name, text in headers.items())
-    return OutMessage(topic, key, value, encoded)
+    return OutMessage(topic, key, value, encoded + trace_context(message))

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from nextclick.services.worker.traces import BatchTraces, Forwarded
 from nextclick.shared.kafka.publisher import Receipt
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.schemas import Recommendation
@@ -55,6 +56,7 @@ class Batch:
     """User → clicks."""
     size: int
     """Number of messages read."""
+    traces: BatchTraces = field(default_factory=Forwarded)
     receipt: Receipt = field(default_factory=Receipt)
     submitted_at: float = 0.0
     """On the monotonic clock, seconds."""

@@ -34,6 +34,7 @@ from prometheus_client.context_managers import Timer
 from nextclick.services.worker import decide
 from nextclick.services.worker.guarantee import Batch, Guarantee
 from nextclick.services.worker.guard import Guard
+from nextclick.services.worker.traces import TraceBatch, forward
 from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick, CommitRefused
 from nextclick.shared.kafka import ClickConsumer
@@ -67,9 +68,12 @@ class Worker:
     rules: ClickRules = field(default_factory=ClickRules)
     max_dead_letter_bytes: int = decide.MAX_DEAD_LETTER_BYTES
     guard: Guard = field(default_factory=Guard)
+    trace: TraceBatch = forward
     now: Callable[[], float] = time.time
     on_step: Callable[[str], None] = lambda step: None
     """Called with the name of each step when it is done; tests crash there."""
+    _done_at: dict[str, float] = field(default_factory=dict)
+    """When each step of the newest batch was done, epoch seconds."""
     _waiting: deque[decide.DecodedMessage] = field(default_factory=deque)
     """Messages that are read and not answered yet."""
     _uncommitted: Counter[str] = field(default_factory=Counter)
@@ -132,28 +136,32 @@ class Worker:
             messages = self._until_available(self.consumer.poll, room, wait)  # 1
         if not messages:
             return
-        self.on_step("polled")
+        self._done("polled")
         metrics.BATCH_SIZE.observe(len(messages))
         with _timed("decode"):
             self._waiting += decide.decode(messages, self.rules)  # 2
-        self.on_step("decoded")
+        self._done("decoded")
 
     def _answer(self, batch: list[decide.DecodedMessage]) -> None:
         model = self.slot.model
         assert model is not None, "run() is called once the first model is there"
         with _timed("append"):
-            requests = self._append(batch)  # 3
-        self.on_step("appended")
+            requests, messages = self._append(batch)  # 3
+        self._done("appended")
         with _timed("score"):
             model, rankings = self.guard.recommend(model, requests)  # 4
-        self.on_step("scored")
+        self._done("scored")
         with _timed("encode"):
             now_ms = int(self.now() * 1000)
             answers = [
                 decide.recommendation(click, history, ranking, model.version, now_ms)
                 for (click, history), ranking in zip(requests, rankings, strict=True)
             ]
-            encoded = [of_user(self.recommendations_topic, a) for a in answers]
+            traces = self.trace(messages, self._done_at)
+            encoded = [
+                of_user(self.recommendations_topic, answer, headers)
+                for answer, headers in zip(answers, traces.headers, strict=True)
+            ]
             bad_clicks = decide.bad_clicks(batch)
             dead_letters = [
                 decide.dead_letter(self.dlq_topic, m, error, now_ms, self.max_dead_letter_bytes)
@@ -165,23 +173,31 @@ class Worker:
                 offsets=offsets_after([read.message for read in batch]),
                 users=decide.clicks_per_user(batch),
                 size=len(batch),
+                traces=traces,
             )
         with _timed("produce"):
             self._until_available(self.guarantee.submit, result)  # 5
         self._report_dead_letters(bad_clicks)
 
-    def _append(self, batch: list[decide.DecodedMessage]) -> list[tuple[Click, list[str]]]:
-        """Append the clicks of a batch; returns those to answer, each with its history."""
-        clicks, places = decide.clicks(batch)
+    def _append(
+        self, batch: list[decide.DecodedMessage]
+    ) -> tuple[list[tuple[Click, list[str]]], list[Message]]:
+        """Append the clicks of a batch.
+
+        Returns those to answer, each with its history; and their messages.
+        """
+        clicks, messages = decide.clicks(batch)
         metrics.CLICKS.inc(len(clicks))
+        places = [message.place for message in messages]
         histories = self._until_available(self.sessions.append, clicks, places)
         requests = [(c, h) for c, h in zip(clicks, histories, strict=True) if h]
         metrics.ANSWERED_BEFORE.inc(len(clicks) - len(requests))
-        return requests
+        return requests, [m for m, h in zip(messages, histories, strict=True) if h]
 
     def _advance(self) -> None:
         """Advance the guarantee, and subtract committed clicks from `_uncommitted`."""
         for batch in self._until_available(self.guarantee.advance):
+            batch.traces.committed(self.now())
             for user, clicks in batch.users.items():
                 left = self._uncommitted[user] - clicks
                 if left > 0:
@@ -194,15 +210,20 @@ class Worker:
         self._waiting = deque(r for r in self._waiting if r.message.partition not in partitions)
         self.guarantee.drop_partitions(partitions)
 
+    def _done(self, step: str) -> None:
+        self._done_at[step] = self.now()
+        self.on_step(step)
+
     @property
     def _until_available(self) -> RetryUntilAvailable:
         return RetryUntilAvailable(self.stop, log)
 
     def _record_metrics(self, batch: Batch, visible_at: float) -> None:
+        batch.traces.acknowledged(visible_at)
         metrics.RECOMMENDATIONS.inc(len(batch.answers))
-        for answer in batch.answers:
+        for number, answer in enumerate(batch.answers):
             waited = max(0.0, visible_at - answer.click_timestamp / 1000)
-            metrics.CLICK_TO_ACKNOWLEDGED.observe(waited)
+            metrics.CLICK_TO_ACKNOWLEDGED.observe(waited, batch.traces.exemplar(number))
             if answer.fallback is not None:
                 metrics.FALLBACKS.labels(answer.fallback).inc()
 

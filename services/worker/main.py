@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -16,6 +17,7 @@ from nextclick.services.worker.exactly_once import ExactlyOnce
 from nextclick.services.worker.guarantee import Guarantee
 from nextclick.services.worker.guard import Guard
 from nextclick.services.worker.loop import Worker
+from nextclick.services.worker.traces import TraceBatch, forward
 from nextclick.shared.kafka import (
     ClickConsumer,
     Publisher,
@@ -39,11 +41,12 @@ def build(
     slot: ModelSlot,
     stop: threading.Event,
     on_step: Callable[[str], None] = lambda step: None,
+    trace: TraceBatch = forward,
 ) -> Worker:
     """Make a worker and connect it to Redis and Kafka; its first poll joins the group.
 
-    on_step: called with the name of each step, for tests. Raises ConfigurationError or Unavailable
-    if Redis or Kafka is not usable.
+    on_step: called with the name of each step, for tests. trace: makes the traces. Raises
+    ConfigurationError or Unavailable if Redis or Kafka is not usable.
     """
     kafka, worker_settings = settings.kafka, settings.worker
     sessions = session_store(settings)
@@ -76,6 +79,7 @@ def build(
         max_batch=worker_settings.max_batch,
         stop=stop,
         guard=Guard(worker_settings.guard_clicks, slot.roll_back),
+        trace=trace,
         on_step=on_step,
     )
 
@@ -99,17 +103,31 @@ def run(
         lambda checkpoint: scorer(checkpoint, device, settings.worker.top_k),
         settings.registry.poll_seconds,
     )
-    worker = build(settings, slot, stop, on_step)
-    try:
-        with health.health_server(settings, worker):
-            slot.start()
-            while not stop.is_set() and not slot.wait(0.2):
-                HEARTBEAT.beat()
-            if stop.is_set():
-                return
-            freeze_garbage_collector()
-            log.info("answering clicks from %s on %s", settings.kafka.clicks_topic, device)
-            worker.run()
-    finally:
-        worker.close()
-        slot.stop()
+    with _tracing(settings) as trace:
+        worker = build(settings, slot, stop, on_step, trace)
+        try:
+            with health.health_server(settings, worker):
+                slot.start()
+                while not stop.is_set() and not slot.wait(0.2):
+                    HEARTBEAT.beat()
+                if stop.is_set():
+                    return
+                freeze_garbage_collector()
+                log.info("answering clicks from %s on %s", settings.kafka.clicks_topic, device)
+                worker.run()
+        finally:
+            worker.close()
+            slot.stop()
+
+
+@contextlib.contextmanager
+def _tracing(settings: Settings) -> Iterator[TraceBatch]:
+    """What makes the traces of clicks; see NEXTCLICK_TRACING."""
+    if not settings.tracing:
+        yield forward
+        return
+    from nextclick.services.worker.otel_traces import ClickTracer
+    from nextclick.shared.runtime.tracing import open_tracer
+
+    with open_tracer("nextclick-worker") as tracer:
+        yield ClickTracer(tracer, settings.worker.group_id, settings.kafka.recommendations_topic)

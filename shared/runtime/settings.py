@@ -244,6 +244,11 @@ class Settings(BaseSettings):
         description="log format of the services: text, json (one object per line), or auto: text "
         "on a terminal, else json",
     )
+    tracing: bool = Field(
+        False,
+        description="workers send spans of clicks that carry a sampled traceparent, by "
+        "OpenTelemetry; its own variables, such as OTEL_EXPORTER_OTLP_ENDPOINT, say where to",
+    )
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     clicks: ClickSettings = ClickSettings()

@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from nextclick.bench.agreement import lists_agree
 from nextclick.shared.errors import Unavailable
 from nextclick.shared.kafka import Publisher, TopicReader
-from nextclick.shared.messages import OutMessage, of_user
+from nextclick.shared.messages import AS_REPLAYED, OutMessage, of_user
 from nextclick.shared.model import BST, BSTConfig, Checkpoint, Ranking, Scorer, Vocabulary
 from nextclick.shared.redis import MemorySessions
 from nextclick.shared.registry import Registry
@@ -76,12 +76,12 @@ class Shop:
 
     def send(self, clicks: Sequence[Click]) -> None:
         """Produce clicks, whose times are long ago, and wait until Kafka has them."""
-        self._publisher.send(of_user(self._topic, click, replayed=True) for click in clicks)
+        self._publisher.send(of_user(self._topic, click, AS_REPLAYED) for click in clicks)
         self._publisher.wait_acknowledged()
 
     def send_patiently(self, clicks: Sequence[Click]) -> None:
         """The same, however long Kafka is away."""
-        self._publisher.send(of_user(self._topic, click, replayed=True) for click in clicks)
+        self._publisher.send(of_user(self._topic, click, AS_REPLAYED) for click in clicks)
         while True:
             with contextlib.suppress(Unavailable):
                 self._publisher.wait_acknowledged()
