@@ -83,6 +83,17 @@ class Shop:
     def scale_workers(self, count: int) -> None:
         """Scale, and wait until each of so many workers has partitions and together they answer."""
         self.engine.scale(PROJECT, "worker", count)
+        self.wait_for_workers(count)
+
+    def restart_workers_in_turn(self) -> None:
+        """The next one when the one before has partitions again, as in a rolling update."""
+        containers = self.containers("worker")
+        for container in containers:
+            self.engine.run("restart", "--time", "30", container)
+            self.wait_for_workers(len(containers))
+
+    def wait_for_workers(self, count: int) -> None:
+        """Wait until each of so many workers has partitions, and together they answer."""
 
         def shared() -> bool:
             partitions = self.partitions_of_workers()
@@ -196,11 +207,16 @@ def test_no_service_may_do_more_than_it_needs(shop: Shop) -> None:
         assert not shop.engine.succeeds("exec", container, "touch", "/x")
 
 
-def test_workers_are_scaled_under_load_and_no_click_is_lost(shop: Shop) -> None:
+def test_services_are_scaled_and_restarted_under_load_and_no_click_is_lost(shop: Shop) -> None:
     before = len(shop.read_clicks())
     began = time.monotonic()
-    shop.scale_workers(3)
+    shop.scale_workers(2)
+    shop.scale_workers(4)
+    shop.restart_workers_in_turn()
+    (trainer,) = shop.containers("trainer")
+    shop.engine.run("restart", "--time", "30", trainer)
     shop.scale_workers(1)
+    until(partial(shop.engine.is_healthy, trainer), "the trainer healthy again", 60.0)
     rate = (len(shop.read_clicks()) - before) / (time.monotonic() - began)
     assert rate > 10, f"{rate:.0f} clicks/s is no load"
     shop.compose("stop", "simulator")

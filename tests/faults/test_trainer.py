@@ -90,7 +90,7 @@ def test_killed_again_and_again_while_clicks_flow(shop: Shop, long: bool, report
     """At random steps of writing log, versions and pointer; then it may go on."""
     rng = np.random.default_rng(1)
     folders = (shop.log, shop.stand.registry)
-    for step in rng.integers(5, 30, 20 if long else 4).tolist():
+    for step in rng.integers(5, 30, 20 if long else 3).tolist():
         trainer = shop.trainer(partial(dying.at_change, step, *folders))
         while trainer.is_alive():
             shop.send(100)

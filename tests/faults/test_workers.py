@@ -21,7 +21,7 @@ def test_killed_at_random_again_and_again(
 ) -> None:
     ours = stand(guarantee)
     ours.send(make_clicks(clicks_in_all, seed=1))
-    kills = 20 if long else 5
+    kills = 20 if long else 3
     at = np.sort(np.random.default_rng(1).integers(1, clicks_in_all * 9 // 10, kills))
     for count in at.tolist():
         worker = ours.worker()
