@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import signal
 import threading
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
-from nextclick.shared.errors import ConfigurationError, NextclickError
+from nextclick.shared.errors import NextclickError
 from nextclick.shared.runtime import logs
 from nextclick.shared.runtime.environment import secrets
 from nextclick.shared.runtime.extras import missing_extra
 from nextclick.shared.runtime.masking import printable, redact
+from nextclick.shared.runtime.terminal import make_console
 
 if TYPE_CHECKING:
     from nextclick.shared.runtime.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Streaming session recommender: clicks in on Kafka, next-click recommendations out.",
 )
-console = Console(soft_wrap=True)
+console = make_console()
 
 
 def _print_version(wanted: bool) -> None:
@@ -58,14 +55,6 @@ WORLD = typer.Option(help="missions (shoppers with intent) or source (the plain 
 def cell(text: str) -> Text:
     """Untrusted text as a table cell: markup and control characters are not interpreted."""
     return Text(printable(text))
-
-
-def write_json(file: Path, content: object) -> None:
-    """Write what --json asks for. Raises ConfigurationError if the file cannot be written."""
-    try:
-        file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"--json {file} cannot be written ({error})") from None
 
 
 def read_settings() -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,15 +12,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from nextclick.services.cli.common import app, cell, console, read_settings, write_json
+from nextclick.services.cli.common import app, cell, console, read_settings
 from nextclick.shared.errors import CheckpointError
 from nextclick.shared.runtime.environment import masked_value
 from nextclick.shared.runtime.masking import masked_url, printable
+from nextclick.shared.runtime.terminal import STDOUT, output, progress
 
 if TYPE_CHECKING:  # importing it imports torch, which takes seconds
     from nextclick.shared.registry import Registry
 
-_JSON = typer.Option(help="Write it to this file, too, as JSON.")
+_JSON = typer.Option(help="Write it to this file, too, as JSON; - prints nothing else.")
 topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics.")
 sessions_app = typer.Typer(no_args_is_help=True, help="Session state in Redis.")
 models_app = typer.Typer(no_args_is_help=True, help="The model registry.")
@@ -44,9 +46,7 @@ def settings(json: Annotated[Path | None, _JSON] = None) -> None:
     for name, (default, description) in environment_names().items():
         values[name] = masked_value(name, os.environ[name]) if name in os.environ else default
         table.add_row(name, cell(values[name]), description)
-    console.print(table)
-    if json is not None:
-        write_json(json, values)
+    output(values, json, lambda: console.print(table))
 
 
 @app.command()
@@ -63,11 +63,13 @@ def doctor(json: Annotated[Path | None, _JSON] = None) -> None:
     findings = []
     for finding in doctor.examine(read_settings()):
         findings.append(finding)
+        if json == STDOUT:
+            continue
         color = {"ok": "green", "warning": "yellow", "error": "red"}[finding.level]
         line = Text.assemble((f"{finding.level:<8}", color), f"{finding.what}: ")
         console.print(line + cell(finding.text))
     if json is not None:
-        write_json(json, [finding._asdict() for finding in findings])
+        output([finding._asdict() for finding in findings], json, lambda: None)
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
 
@@ -103,18 +105,22 @@ def topics_check(
     from nextclick.services.topics import check
 
     settings = read_settings()
-    kafka, report = settings.kafka, check.run(settings, messages)
-    typer.echo(
-        f"{kafka.clicks_topic}: {report.partitions} partitions; looked at {report.messages:,} "
-        f"messages of {report.users:,} users"
-    )
-    for finding in report.findings:
-        typer.echo(printable(check.line(finding)))
-    if json is not None:
-        check.write(report, kafka.clicks_topic, json)
+    topic, report = settings.kafka.clicks_topic, check.run(settings, messages)
+
+    def show() -> None:
+        typer.echo(
+            f"{topic}: {report.partitions} partitions; looked at {report.messages:,} "
+            f"messages of {report.users:,} users"
+        )
+        for finding in report.findings:
+            typer.echo(printable(check.line(finding)))
+        if not report.findings:
+            well = "nothing is wrong with them" if report.messages else "there is nothing to check"
+            typer.echo(well)
+
+    output(check.as_json(report, topic), json, show)
     if report.findings:
         raise typer.Exit(1)
-    typer.echo("nothing is wrong with them" if report.messages else "there is nothing to check")
 
 
 @sessions_app.command("rebuild")
@@ -128,7 +134,7 @@ def rebuild_sessions() -> None:
     """
     from nextclick.services.worker.rebuild import run
 
-    rebuilt = run(read_settings())
+    rebuilt = run(read_settings(), partial(progress, unit="messages read", console=console))
     typer.echo(f"{rebuilt.read - rebuilt.behind:,} clicks are in their users' sessions")
     if rebuilt.behind:
         typer.echo(f"{rebuilt.behind:,} lie behind newer clicks of their users and were left out")
@@ -164,9 +170,7 @@ def models_list(json: Annotated[Path | None, _JSON] = None) -> None:
             f"{manifest.metrics.get('test_hr@10', float('nan')):.4f}",
             f"{manifest.training.get('clicks', 0):,}",
         )
-    console.print(table)
-    if json is not None:
-        write_json(json, listed)
+    output(listed, json, lambda: console.print(table))
 
 
 @models_app.command("show")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json as json_format
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nextclick.shared.errors import ConfigurationError, NextclickError
+from nextclick.shared.errors import NextclickError
+from nextclick.shared.runtime.terminal import make_console, output
 
 app = typer.Typer(no_args_is_help=True, help="Dead letters: messages that were not clicks.")
-console = Console(soft_wrap=True)
+console = make_console()
+_JSON = typer.Option(help="Write it to this file, too, as JSON; - prints nothing else.")
 _REASON = typer.Option(
     # A copy of dead_letters.ALL_REASONS, whose import would make --help slow.
     help="Only dead letters with this reason: empty, oversized, not_json, framed, invalid or other."
@@ -25,7 +25,10 @@ _REASON = typer.Option(
 def list_dead_letters(
     reason: Annotated[str | None, _REASON] = None,
     limit: Annotated[int, typer.Option(help="Show this many of the newest.", min=1)] = 20,
-    json: Annotated[Path | None, typer.Option(help="Write the list here, too.")] = None,
+    json: Annotated[
+        Path | None,
+        _JSON,
+    ] = None,
 ) -> None:
     """List dead letters, newest last, and count them by reason.
 
@@ -47,16 +50,14 @@ def list_dead_letters(
     for row in rows:
         cells = ("–" if row[name] is None else row[name] for name in text.COLUMNS)
         table.add_row(*map(Text, cells))  # Text: markup is not interpreted
-    if rows:
-        console.print(table)
     by_reason = [f"{name} {counts[name]:,}" for name in dead_letters.ALL_REASONS if counts[name]]
-    typer.echo(f"{kafka.dlq_topic}: {', '.join(by_reason) or 'no dead letters'}")
-    if json is not None:
-        content = {"topic": kafka.dlq_topic, "counts": counts, "dead_letters": rows}
-        try:
-            json.write_text(json_format.dumps(content, indent=2) + "\n")
-        except OSError as error:
-            raise ConfigurationError(f"--json {json} cannot be written ({error})") from None
+
+    def show() -> None:
+        if rows:
+            console.print(table)
+        typer.echo(f"{kafka.dlq_topic}: {', '.join(by_reason) or 'no dead letters'}")
+
+    output({"topic": kafka.dlq_topic, "counts": counts, "dead_letters": rows}, json, show)
 
 
 @app.command()

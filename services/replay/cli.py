@@ -9,13 +9,11 @@ import re
 import secrets as random
 import threading
 import time
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nextclick.services.replay.formats import ROLES
 from nextclick.services.replay.log import ClickFile, ReadOptions
@@ -32,10 +30,9 @@ from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import Publisher, ensure_topics
 from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequested
 from nextclick.shared.runtime.settings import KafkaSettings, Settings
+from nextclick.shared.runtime.terminal import progress
 
 log = logging.getLogger(__name__)
-
-_REPORT_SECONDS = 10.0
 
 
 def parse_speed(text: str) -> float:
@@ -160,7 +157,7 @@ def replay(
     write_state(path, state)  # fails before the first click if it cannot be written
     ensure_topics(kafka, [kafka.clicks_topic])
     before, began = state.sent, time.monotonic()
-    with _progress(len(clicks), console) as show:
+    with progress(len(clicks), "clicks sent", console) as show:
         show(state.sent)
 
         def save(new_state: State) -> None:
@@ -185,23 +182,3 @@ def replay(
     else:
         left = len(clicks) - state.sent
         console.print(f"{left:,} are left; the same command resumes")
-
-
-@contextlib.contextmanager
-def _progress(total: int, console: Console) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal, else a line every _REPORT_SECONDS; yields a function of `sent`."""
-    if console.is_terminal:
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("clicks"), TimeRemainingColumn())
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("replay", total=total)
-            yield lambda sent: bar.update(task, completed=sent)
-        return
-    reported = time.monotonic()
-
-    def show(sent: int) -> None:
-        nonlocal reported
-        if time.monotonic() - reported >= _REPORT_SECONDS:
-            reported = time.monotonic()
-            console.print(f"{sent:,} of {total:,} clicks sent")
-
-    yield show

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 from nextclick.services.topics import findings
 from nextclick.services.topics.findings import Report, line
-from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import read_offsets, retained_offsets
 from nextclick.shared.runtime.anomalies import time_bounds
 from nextclick.shared.runtime.settings import Settings
 
-__all__ = ["line", "run", "write"]
+__all__ = ["as_json", "line", "run"]
 
 
 def run(settings: Settings, limit: int) -> Report:
@@ -32,13 +30,10 @@ def run(settings: Settings, limit: int) -> Report:
     return findings.check(sample, list(retained), time_bounds(settings.clicks))
 
 
-def write(report: Report, topic: str, path: Path) -> None:
-    """Write the report as JSON. Raises ConfigurationError if the file cannot be written."""
+def as_json(report: Report, topic: str) -> dict[str, Any]:
+    """The report as what JSON can hold."""
     content = {"topic": topic, **asdict(report)}
     for finding in content["findings"]:
         if finding["first"] is not None:
             finding["first"] = dict(zip(("partition", "offset"), finding["first"], strict=True))
-    try:
-        path.write_text(json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        raise ConfigurationError(f"--json {path} cannot be written ({error})") from None
+    return content

@@ -8,7 +8,8 @@ skipped; to avoid that, stop the workers first.
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 
@@ -30,7 +31,15 @@ class Rebuilt:
     """Skipped, because the store holds a newer click of the user."""
 
 
-def run(settings: Settings) -> Rebuilt:
+Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+"""Given how many messages there are to read, makes what is told how many are read."""
+
+
+def _silent(total: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda done: None)
+
+
+def run(settings: Settings, progress: Progress = _silent) -> Rebuilt:
     """Append every click that the group of the workers has committed. Raises Unavailable."""
     kafka = settings.kafka
     with closing(GroupOffsets(kafka, kafka.clicks_topic, settings.worker.group_id)) as group:
@@ -38,14 +47,17 @@ def run(settings: Settings) -> Rebuilt:
     retained = retained_offsets(kafka, kafka.clicks_topic)
     wanted = {p: range(r.start, min(r.stop, committed[p])) for p, r in retained.items()}
     rules = click_rules(settings.clicks)
-    read = behind = 0
+    read = behind = done = 0
     with (
         closing(session_store(settings)) as sessions,
         closing(read_offsets(kafka, kafka.clicks_topic, wanted)) as messages,
+        progress(sum(map(len, wanted.values()))) as show,
     ):
         while batch := list(islice(messages, BATCH)):
             clicks, read_from = decide.clicks(decide.decode(batch, rules))
             histories = sessions.append(clicks, [message.place for message in read_from])
             read += len(clicks)
             behind += histories.count([])
+            done += len(batch)
+            show(done)
     return Rebuilt(read, behind)
