@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from nextclick.shared.schemas import Click, Recommendation
+from nextclick.shared.schemas import (
+    SCHEMA_ID_HEADER,
+    Click,
+    Recommendation,
+    schema_id_header,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +47,33 @@ class OutMessage:
     """None: chosen by the hash of the key."""
 
 
+EncodeRecommendation: TypeAlias = Callable[[Recommendation], bytes]
+"""Makes the value of a message on the recommendations topic."""
+
+
+def as_json(message: Click | Recommendation) -> bytes:
+    """The value of a message as plain JSON."""
+    return message.model_dump_json().encode()
+
+
 def of_user(topic: str, message: Click | Recommendation, *, replayed: bool = False) -> OutMessage:
     """Encode a message with its user id as key, so that the user's messages keep their order.
 
     replayed: mark it with the header REPLAYED.
     """
     headers = ((REPLAYED, b"1"),) if replayed else ()
-    return OutMessage(topic, message.user_id.encode(), message.model_dump_json().encode(), headers)
+    return OutMessage(topic, message.user_id.encode(), as_json(message), headers)
+
+
+def answer_message(topic: str, answer: Recommendation, encode: EncodeRecommendation) -> OutMessage:
+    """A recommendation with its user id as key."""
+    return OutMessage(topic, answer.user_id.encode(), encode(answer))
+
+
+def schema_headers(message: Message) -> tuple[tuple[str, bytes], ...]:
+    """The header without which a value in Avro or Protobuf cannot be read; () if there is none."""
+    header = schema_id_header(message.headers)
+    return () if header is None else ((SCHEMA_ID_HEADER, header),)
 
 
 def offsets_after(messages: Iterable[Message]) -> dict[int, int]:

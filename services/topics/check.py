@@ -10,8 +10,10 @@ from nextclick.services.topics import findings
 from nextclick.services.topics.findings import Report, line
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import read_offsets, retained_offsets
+from nextclick.shared.kafka.schema_registry import framed_reader
 from nextclick.shared.runtime.anomalies import time_bounds
 from nextclick.shared.runtime.settings import Settings
+from nextclick.shared.schemas import Click
 
 __all__ = ["line", "run", "write"]
 
@@ -19,9 +21,11 @@ __all__ = ["line", "run", "write"]
 def run(settings: Settings, limit: int) -> Report:
     """Check about `limit` of the newest messages, the same number from each partition.
 
-    Raises Unavailable if Kafka does not answer or has no such topic.
+    Raises Unavailable if Kafka does not answer or has no such topic, or the schema registry does
+    not answer.
     """
     kafka = settings.kafka
+    read_framed = framed_reader(settings.schema_registry, Click)
     retained = retained_offsets(kafka, kafka.clicks_topic)
     share = -(-limit // len(retained))
     newest = {
@@ -29,7 +33,7 @@ def run(settings: Settings, limit: int) -> Report:
         for partition, offsets in retained.items()
     }
     sample = read_offsets(kafka, kafka.clicks_topic, newest)
-    return findings.check(sample, list(retained), time_bounds(settings.clicks))
+    return findings.check(sample, list(retained), time_bounds(settings.clicks), read_framed)
 
 
 def write(report: Report, topic: str, path: Path) -> None:

@@ -37,7 +37,13 @@ from nextclick.services.worker.guard import Guard
 from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick, CommitRefused
 from nextclick.shared.kafka import ClickConsumer
-from nextclick.shared.messages import Message, of_user, offsets_after
+from nextclick.shared.messages import (
+    EncodeRecommendation,
+    Message,
+    answer_message,
+    as_json,
+    offsets_after,
+)
 from nextclick.shared.redis import MAX_UNCOMMITTED_CLICKS_PER_USER, SessionStore
 from nextclick.shared.registry import ModelSlot
 from nextclick.shared.runtime import metrics
@@ -65,6 +71,7 @@ class Worker:
     max_batch: int
     stop: threading.Event
     rules: ClickRules = field(default_factory=ClickRules)
+    encode: EncodeRecommendation = as_json
     max_dead_letter_bytes: int = decide.MAX_DEAD_LETTER_BYTES
     guard: Guard = field(default_factory=Guard)
     now: Callable[[], float] = time.time
@@ -153,7 +160,7 @@ class Worker:
                 decide.recommendation(click, history, ranking, model.version, now_ms)
                 for (click, history), ranking in zip(requests, rankings, strict=True)
             ]
-            encoded = [of_user(self.recommendations_topic, a) for a in answers]
+            encoded = [answer_message(self.recommendations_topic, a, self.encode) for a in answers]
             bad_clicks = decide.bad_clicks(batch)
             dead_letters = [
                 decide.dead_letter(self.dlq_topic, m, error, now_ms, self.max_dead_letter_bytes)
