@@ -1,7 +1,7 @@
 """A schema registry for tests: Confluent's HTTP interface on a real port, kept in memory.
 
-It checks no compatibility. Protobuf schemas have to be FileDescriptorProtos in base64, as
-Confluent's Python serializer posts them; they are what it answers, whatever format is asked for.
+It checks no compatibility. Protobuf schemas come as FileDescriptorProtos in base64, as Confluent's
+Python serializer posts them, or as the text of our own; it answers with the former.
 """
 
 from __future__ import annotations
@@ -18,7 +18,20 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from uuid import NAMESPACE_URL, uuid5
 
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+
+from nextclick.shared.kafka.schema_registry import contracts
+
 Answer = tuple[int, Any]
+
+
+def as_posted(file: FileDescriptorProto) -> str:
+    """A Protobuf file as Confluent's Python serializer posts it."""
+    return b64encode(file.SerializeToString()).decode()
+
+
+OURS = (contracts.protobuf_click(), contracts.protobuf_recommendation())
+SERIALIZED = {contracts.proto_text(file): as_posted(file) for file in OURS}
 
 
 @dataclass
@@ -99,7 +112,9 @@ class Registry:
     def _schema(self, schema_id: int) -> Answer:
         if not 1 <= schema_id <= len(self.schemas):
             return 404, {"error_code": 40403, "message": f"Schema {schema_id} not found"}
-        return 200, {"guid": self.guid(schema_id), **self.schemas[schema_id - 1]}
+        schema = self.schemas[schema_id - 1]
+        text = SERIALIZED.get(schema["schema"], schema["schema"])
+        return 200, {**schema, "guid": self.guid(schema_id), "schema": text}
 
     def _version(self, subject: str, schema_id: int) -> Answer:
         ids = self.subjects.get(subject, [])

@@ -1,4 +1,4 @@
-"""Producers with Confluent's serializers, a real worker, Confluent's deserializer for its answers."""
+"""Confluent's serializers, a real worker, and Confluent's deserializer for what it answers."""
 
 from __future__ import annotations
 

@@ -87,8 +87,8 @@ class SchemaRegistry:
         schema = Schema(text, kind, [])
         with self._client() as client:
             if register:
-                return int(client.register_schema(subject, schema))
-            return int(client.lookup_schema(subject, schema).schema_id or 0)
+                return int(client.register_schema(subject, schema, normalize_schemas=True))
+            return int(client.lookup_schema(subject, schema, normalize_schemas=True).schema_id or 0)
 
     def ping(self) -> list[str]:
         """Raise unless the registry answers; returns the kinds of schemas that it takes."""

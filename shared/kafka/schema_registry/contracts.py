@@ -6,16 +6,18 @@ Same names and meaning as the models of `shared.schemas`, which are the JSON Sch
 from __future__ import annotations
 
 import json
-from base64 import b64encode
-from typing import Any
+from typing import Any, Literal
 
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     FieldDescriptorProto,
     FileDescriptorProto,
 )
+from pydantic import BaseModel
 
 from nextclick.shared.schemas import Recommendation
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 _MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
 
@@ -113,19 +115,39 @@ def _add(
     )
 
 
-def as_registered(file: FileDescriptorProto) -> str:
-    """A Protobuf file as serializers register it."""
-    return b64encode(file.SerializeToString()).decode()
+def proto_text(file: FileDescriptorProto) -> str:
+    """A file in Protobuf's language; it has messages without options."""
+    lines = [f'syntax = "{file.syntax}";', f"package {file.package};"]
+    for message in file.message_type:
+        lines += ["", f"message {message.name} {{"]
+        for field in message.field:
+            kind = FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
+            label = "repeated " if field.label == field.LABEL_REPEATED else ""
+            label = "optional " if field.proto3_optional else label
+            name = field.type_name.rpartition(".")[2] or kind
+            lines.append(f"  {label}{name} {field.name} = {field.number};")
+        lines.append("}")
+    return "\n".join(lines) + "\n"
 
 
-def json_schema_recommendation() -> dict[str, Any]:
-    """The JSON Schema of recommendations as they are sent."""
-    schema: dict[str, Any] = Recommendation.model_json_schema(mode="serialization")
-    return schema
+def json_schema(
+    message: type[BaseModel], mode: Literal["validation", "serialization"]
+) -> dict[str, Any]:
+    """The JSON Schema of a message, without the titles that only repeat the names of fields."""
+    schema = message.model_json_schema(mode=mode)
+
+    def without_titles(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {k: without_titles(v) for k, v in part.items() if k != "title"}
+        return part
+
+    return {"$schema": DRAFT, "title": schema["title"], **without_titles(schema)}
 
 
 def recommendation_schema(kind: str) -> str:
     """The schema of recommendations as text for a registry. kind: avro, protobuf, json_schema."""
     if kind == "protobuf":
-        return as_registered(protobuf_recommendation())
-    return json.dumps(AVRO_RECOMMENDATION if kind == "avro" else json_schema_recommendation())
+        return proto_text(protobuf_recommendation())
+    if kind == "avro":
+        return json.dumps(AVRO_RECOMMENDATION)
+    return json.dumps(json_schema(Recommendation, "serialization"))

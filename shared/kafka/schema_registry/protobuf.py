@@ -36,7 +36,8 @@ def compile_schema(schema: FetchedSchema) -> Compiled:
         _add(pool, _ROOT, root)
     except Exception as error:  # whatever the library raises for what somebody has registered
         raise SchemaUnusable(
-            f"not a usable Protobuf schema in the format `serialized` ({type(error).__name__})"
+            "the registry gives no usable Protobuf schema in the format `serialized` "
+            f"({type(error).__name__})"
         ) from None
     classes: dict[tuple[int, ...], type[Message]] = {}
 

@@ -47,7 +47,7 @@ from nextclick.shared.schemas import (
     decode_click,
     decode_recommendation,
 )
-from tests.schema_registry import Registry, formats_asked_for, serving
+from tests.schema_registry import Registry, as_posted, formats_asked_for, serving
 from tests.waiting import until
 
 FIELDS: dict[str, Any] = {
@@ -372,7 +372,7 @@ def _offline() -> ReadFramed:
     if not _OFFLINE:
         registry = Registry()
         registry.register("a", json.dumps(contracts.AVRO_CLICK))
-        registry.register("p", contracts.as_registered(contracts.protobuf_click()), "PROTOBUF")
+        registry.register("p", as_posted(contracts.protobuf_click()), "PROTOBUF")
         with serving(registry):
             read_framed = reader(registry)
             for schema_id in (1, 2):
@@ -538,7 +538,8 @@ def test_without_auto_register_the_schema_must_be_there(registry: Registry) -> N
     chosen = settings(registry, recommendations_format="avro")
     with pytest.raises(ConfigurationError, match=r"answers-value: register docs/schemas/recomm"):
         answer_encoder(chosen, "answers")
-    registry.register("answers-value", contracts.recommendation_schema("avro"))
+    file = Path(__file__).parents[4] / "docs" / "schemas" / "recommendation.avsc"
+    registry.register("answers-value", json.dumps(json.loads(file.read_text())))
     assert answer_encoder(chosen, "answers")(ANSWER)[:5] == framed(1, b"")
 
 
