@@ -1,7 +1,8 @@
-"""Write docs/schemas/*.json and docs/asyncapi.json: python docs/make_contracts.py
+"""Write docs/schemas/* and docs/asyncapi.json: python docs/make_contracts.py
 
-What is on the topics, for machines: JSON Schemas of the messages from shared/schemas.py, and an
-AsyncAPI document that says on which topic each of them is.
+What is on the topics, for machines: JSON Schemas of the messages from shared/schemas.py, Avro and
+Protobuf schemas from shared/kafka/schema_registry, and an AsyncAPI document that says on which
+topic each of them is.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from nextclick.shared.kafka.schema_registry import contracts
 from nextclick.shared.messages import REDRIVEN
 from nextclick.shared.runtime.settings import KafkaSettings
 from nextclick.shared.schemas import REASONS, Click, Recommendation, ScoredItem
 
 FOLDER = Path(__file__).parent
-DRAFT = "https://json-schema.org/draft/2020-12/schema"
 DIGITS = "^[0-9]+$"
 
 CLICK = Click(
@@ -36,7 +37,7 @@ RECOMMENDATION = Recommendation(
 )
 
 DEAD_LETTER_HEADERS: dict[str, Any] = {
-    "$schema": DRAFT,
+    "$schema": contracts.DRAFT,
     "title": "DeadLetterHeaders",
     "description": "Headers of a message on the dead-letter topic, each of them UTF-8 text. "
     "Key and value of the message are the bytes as they came.",
@@ -71,21 +72,10 @@ DEAD_LETTER_HEADERS: dict[str, Any] = {
 def schemas() -> dict[str, dict[str, Any]]:
     """File name → JSON Schema. A click as it may be sent, a recommendation as it is sent."""
     return {
-        "click.json": _plain(Click.model_json_schema(mode="validation")),
-        "recommendation.json": _plain(Recommendation.model_json_schema(mode="serialization")),
+        "click.json": contracts.json_schema(Click, "validation"),
+        "recommendation.json": contracts.json_schema(Recommendation, "serialization"),
         "dead-letter-headers.json": DEAD_LETTER_HEADERS,
     }
-
-
-def _plain(schema: dict[str, Any]) -> dict[str, Any]:
-    """Without the titles that only repeat the names of fields."""
-
-    def without_titles(part: Any) -> Any:
-        if isinstance(part, dict):
-            return {k: without_titles(v) for k, v in part.items() if k != "title"}
-        return part
-
-    return {"$schema": DRAFT, "title": schema["title"], **without_titles(schema)}
 
 
 def asyncapi() -> dict[str, Any]:
@@ -187,11 +177,17 @@ def _key(description: str) -> dict[str, Any]:
 
 def texts() -> dict[Path, str]:
     """Every file and its content."""
-    files = {FOLDER / "schemas" / name: schema for name, schema in schemas().items()}
+    folder = FOLDER / "schemas"
+    files = {folder / name: schema for name, schema in schemas().items()}
+    files[folder / "click.avsc"] = contracts.AVRO_CLICK
+    files[folder / "recommendation.avsc"] = contracts.AVRO_RECOMMENDATION
     files[FOLDER / "asyncapi.json"] = asyncapi()
     return {
         path: json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         for path, content in files.items()
+    } | {
+        folder / "click.proto": contracts.proto_text(contracts.protobuf_click()),
+        folder / "recommendation.proto": contracts.proto_text(contracts.protobuf_recommendation()),
     }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from nextclick.shared.event_types import normalised, weight_of, weights_of
 from nextclick.shared.messages import REDRIVEN, REPLAYED, Message
-from nextclick.shared.schemas import Click, decode_click
+from nextclick.shared.schemas import Click, ReadFramed, decode_click
 
 UNITS = (("seconds", 1e3), ("microseconds", 1e-3), ("nanoseconds", 1e-6))
 """Wrong units of timestamps, and the milliseconds in one of each."""
@@ -83,14 +83,17 @@ class ClickRules:
         event_weights: Mapping[str, float] | None = None,
         bounds: TimeBounds = TimeBounds(),
         on_anomaly: Callable[[str, int, int], None] = lambda kind, partition, offset: None,
+        read_framed: ReadFramed | None = None,
     ) -> None:
         """event_weights: what differs from the default weights of event types.
 
         on_anomaly(kind, partition, offset) is called with a key of REMEDIES for what is unusual.
+        read_framed: reads values with a schema in a schema registry; None: there is no registry.
         """
         self.weights = weights_of(event_weights)
         self._bounds = bounds
         self._on_anomaly = on_anomaly
+        self._read_framed = read_framed
         self._weights_seen: dict[str, tuple[float, str]] = {}
 
     def read(self, message: Message) -> Click | None:
@@ -100,9 +103,9 @@ class ClickRules:
         replayed or redriven click is old on purpose, so its time may lie before the bounds. The
         result depends on the message alone, so reading it again gives the same.
 
-        Raises BadClick if the message is not an event at all.
+        Raises BadClick if the message is not an event at all, and what `read_framed` raises.
         """
-        click = decode_click(message.value)
+        click = decode_click(message.value, message.headers, self._read_framed)
         weight, unusual = self._weight(click.event_type)
         if unusual:
             self._on_anomaly(unusual, message.partition, message.offset)

@@ -2,11 +2,12 @@
 
     NextclickError            the command line prints its text on one line, exit code 2
     ├── ConfigurationError    a setting is missing, unknown or wrong: stop and name it
-    ├── Unavailable           Kafka, Redis or the registry is unreachable: back off and retry
+    ├── Unavailable           Kafka, Redis or a registry is unreachable: back off and retry
     ├── CommitRefused         the group has rebalanced: resume from the committed offsets
     ├── Fenced                another process uses our id, or Kafka shut the client out: stop
     ├── RankLost              another process of a distributed fit has died: stop
     ├── CheckpointError       this model version cannot be served: keep the old one
+    ├── BadRecommendation     this message is not a recommendation: skip it
     └── BadClick              this message is not a click: dead-letter it and go on
 
 Anything else is a bug: it crashes the process, the supervisor restarts it, and nothing is lost,
@@ -25,7 +26,7 @@ class ConfigurationError(NextclickError):
 
 
 class Unavailable(NextclickError):
-    """Kafka, Redis or the registry cannot be reached now; a retry may succeed."""
+    """Kafka, Redis or a registry cannot be reached now; a retry may succeed."""
 
 
 class CommitRefused(NextclickError):
@@ -42,6 +43,10 @@ class RankLost(NextclickError):
 
 class CheckpointError(NextclickError):
     """A model version is missing, corrupt, or not what its manifest says."""
+
+
+class BadRecommendation(NextclickError):
+    """A message on the recommendations topic is not a recommendation, or cannot be read."""
 
 
 class BadClick(NextclickError):

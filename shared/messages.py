@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, TypeVar
 
-from nextclick.shared.schemas import Click, Recommendation
+from nextclick.shared.schemas import (
+    SCHEMA_ID_HEADER,
+    Click,
+    Recommendation,
+    schema_id_header,
+)
 
-Headers = tuple[tuple[str, bytes], ...]
+Headers: TypeAlias = tuple[tuple[str, bytes], ...]
+Of = TypeVar("Of", Click, Recommendation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +56,29 @@ class OutMessage:
     """None: chosen by the hash of the key."""
 
 
-def of_user(topic: str, message: Click | Recommendation, headers: Headers = ()) -> OutMessage:
+EncodeRecommendation: TypeAlias = Callable[[Recommendation], bytes]
+"""Makes the value of a message on the recommendations topic."""
+
+
+def as_json(message: Click | Recommendation) -> bytes:
+    """The value of a message as plain JSON."""
+    return message.model_dump_json().encode()
+
+
+def of_user(
+    topic: str,
+    message: Of,
+    headers: Headers = (),
+    encode: Callable[[Of], bytes] = as_json,
+) -> OutMessage:
     """Encode a message with its user id as key, so that the user's messages keep their order."""
-    return OutMessage(topic, message.user_id.encode(), message.model_dump_json().encode(), headers)
+    return OutMessage(topic, message.user_id.encode(), encode(message), headers)
+
+
+def schema_headers(message: Message) -> Headers:
+    """The header without which a value in Avro or Protobuf cannot be read; () if there is none."""
+    header = schema_id_header(message.headers)
+    return () if header is None else ((SCHEMA_ID_HEADER, header),)
 
 
 def offsets_after(messages: Iterable[Message]) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""The messages on the topics: JSON on the wire, pydantic models here.
+"""The messages on the topics: pydantic models here; JSON on the wire, or by a schema registry.
 
 Unknown extra fields are ignored, so producers may evolve first; a field that is missing or has the
 wrong type raises BadClick.
@@ -6,8 +6,10 @@ wrong type raises BadClick.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias, TypeVar
+from uuid import UUID
 
 from pydantic import (
     BaseModel,
@@ -20,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
-from nextclick.shared.errors import BadClick
+from nextclick.shared.errors import BadClick, BadRecommendation
 
 MAX_CLICK_BYTES = 65_536
 """Longest click; usual ones have a few hundred bytes. A longer one is a mistake or an attack."""
@@ -116,34 +118,106 @@ REASONS = ("empty", "oversized", "not_json", "framed", "invalid")
 """Reasons of BadClick: why a message is not a click."""
 FRAME_BYTES = 5
 """A schema registry's serializer writes a zero byte and the 4-byte id of the schema before the
-value (Confluent's wire format)."""
+value (Confluent's wire format) …"""
+SCHEMA_ID_HEADER = "__value_schema_id"
+"""… or a one and the 16-byte GUID of the schema into this header."""
+_GUID_HEADER_BYTES = 17
+
+SchemaId: TypeAlias = int | str
+"""Id or GUID of a schema in a schema registry."""
+ReadFramed: TypeAlias = Callable[[SchemaId, bytes], Mapping[str, object]]
+"""Reads a value by its schema: name → value of the fields that our messages have.
+
+Raises BadClick if the value can never be read, Unavailable if the registry does not answer."""
+Headers: TypeAlias = Iterable[tuple[str, bytes | None]]
+_M = TypeVar("_M", Click, Recommendation)
 
 
-def decode_click(value: bytes | None) -> Click:
-    """Decode the value of a message on the clicks topic: JSON, also with a schema registry's frame.
+def decode_click(
+    value: bytes | None, headers: Headers = (), read_framed: ReadFramed | None = None
+) -> Click:
+    """Decode the value of a message on the clicks topic.
 
-    Raises BadClick, whose reason is one of REASONS.
+    It is JSON, also with a schema registry's frame; or what `read_framed` reads (None: there is no
+    registry). Raises BadClick, whose reason is one of REASONS, and what `read_framed` raises.
     """
     if not value:
         raise BadClick("empty", "the message has no value")
     if len(value) > MAX_CLICK_BYTES:
         raise BadClick("oversized", f"{len(value)} bytes; a click has at most {MAX_CLICK_BYTES}")
-    if value[0] == 0 and len(value) > FRAME_BYTES:
-        schema_id, value = int.from_bytes(value[1:FRAME_BYTES]), value[FRAME_BYTES:]
-        if not value.startswith(b"{"):
-            raise BadClick(
-                "framed",
-                f"framed by a schema registry (schema {schema_id}), and not JSON behind it, but "
-                "probably Avro or Protobuf: produce JSON, plain or by a JSON Schema serializer",
-            )
     try:
-        return Click.model_validate_json(value)
+        return _decoded(Click, value, headers, read_framed)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        if first["type"] == "json_invalid":
-            raise BadClick("not_json", first["msg"]) from None
-        field = ".".join(str(part) for part in first["loc"]) or "message"
-        raise BadClick("invalid", f"{field}: {first['msg']}") from None
+        raise BadClick(*_reason_and_text(error)) from None
+
+
+def decode_recommendation(
+    value: bytes | None, headers: Headers = (), read_framed: ReadFramed | None = None
+) -> Recommendation:
+    """Decode the value of a message on the recommendations topic; see `decode_click`.
+
+    Raises BadRecommendation, and Unavailable if `read_framed` does.
+    """
+    try:
+        return _decoded(Recommendation, value or b" ", headers, read_framed)
+    except ValidationError as error:
+        raise BadRecommendation(_reason_and_text(error)[1]) from None
+    except BadClick as error:
+        raise BadRecommendation(str(error)) from None
+
+
+def _decoded(model: type[_M], value: bytes, headers: Headers, read_framed: ReadFramed | None) -> _M:
+    """Raises ValidationError, and BadClick for a frame that cannot be read."""
+    frame = _frame_of(value, headers)
+    if frame is None:
+        return model.model_validate_json(value)
+    schema_id, payload = frame
+    if payload.startswith(b"{"):  # of a JSON Schema serializer: there is nothing to look up
+        try:
+            return model.model_validate_json(payload)
+        except ValidationError as error:
+            # An Avro value may begin with any byte.
+            if read_framed is None or _reason_and_text(error)[0] != "not_json":
+                raise
+    if read_framed is None:
+        raise BadClick(
+            "framed",
+            f"framed by a schema registry (schema {schema_id}), and not JSON behind it: to read "
+            "Avro and Protobuf, set NEXTCLICK_SCHEMA_REGISTRY__URL, and "
+            "pip install 'nextclick[schema-registry]'",
+        )
+    return model.model_validate(read_framed(schema_id, payload))
+
+
+def _reason_and_text(error: ValidationError) -> tuple[str, str]:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return "not_json", first["msg"]
+    field = ".".join(str(part) for part in first["loc"]) or "message"
+    return "invalid", f"{field}: {first['msg']}"
+
+
+def schema_id_header(headers: Headers) -> bytes | None:
+    """The value of SCHEMA_ID_HEADER, if a schema registry's serializer has written it."""
+    for name, header in headers:
+        if name == SCHEMA_ID_HEADER and header is not None:
+            is_guid = header[:1] == b"\x01" and len(header) >= _GUID_HEADER_BYTES
+            is_id = header[:1] == b"\x00" and len(header) >= FRAME_BYTES
+            return header if (is_guid or is_id) and len(header) <= 100 else None
+    return None
+
+
+def _frame_of(value: bytes, headers: Headers) -> tuple[SchemaId, bytes] | None:
+    """The schema of a value, and the value without its frame; None if it has no frame."""
+    if headers and (header := schema_id_header(headers)):
+        # What follows the id are Protobuf's message indexes, which else stand before the value.
+        if header[0] == 0:
+            return int.from_bytes(header[1:FRAME_BYTES]), header[FRAME_BYTES:] + value
+        guid = UUID(bytes=header[1:_GUID_HEADER_BYTES])
+        return str(guid), header[_GUID_HEADER_BYTES:] + value
+    if value[0] == 0 and len(value) > FRAME_BYTES:
+        return int.from_bytes(value[1:FRAME_BYTES]), value[FRAME_BYTES:]
+    return None
 
 
 def event_id_of(value: bytes | None) -> str | None:

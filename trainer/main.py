@@ -17,6 +17,7 @@ import torch
 from nextclick.shared.errors import ConfigurationError, NextclickError, Unavailable
 from nextclick.shared.event_types import weights_of
 from nextclick.shared.kafka import ClickConsumer, ensure_topics, retained_offsets
+from nextclick.shared.kafka.schema_registry import framed_reader
 from nextclick.shared.model import select_device
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime import metrics
@@ -24,6 +25,7 @@ from nextclick.shared.runtime.anomalies import click_rules
 from nextclick.shared.runtime.heartbeat import HEARTBEAT
 from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequested
 from nextclick.shared.runtime.settings import RegistrySettings, Settings, TrainerSettings
+from nextclick.shared.schemas import Click
 from nextclick.trainer import health
 from nextclick.trainer.collect import EventLog
 from nextclick.trainer.collect.collector import Collector, catch_up
@@ -142,6 +144,8 @@ def _run_rank_zero(
     if not collect:
         return retrain_now()
     kafka, topic = settings.kafka, settings.kafka.clicks_topic
+    until_available = RetryUntilAvailable(stop, log)
+    read_framed = framed_reader(settings.schema_registry, Click, until_available)
     ensure_topics(kafka, [topic])
     consumer = ClickConsumer(
         kafka,
@@ -156,10 +160,10 @@ def _run_rank_zero(
     collector = Collector(
         consumer,
         event_log,
-        RetryUntilAvailable(stop, log),
+        until_available,
         trainer.flush_seconds,
         trainer.keep_days,
-        click_rules(settings.clicks),
+        click_rules(settings.clicks, read_framed),
     )
     try:
         with health.health_server(settings, event_log, registry, consumer):

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, TypeGuard, cast
 
 from pydantic import ValidationError
 
-from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.errors import BadRecommendation, ConfigurationError
 from nextclick.shared.kafka import Publisher, TopicReader, ensure_topics
+from nextclick.shared.kafka.schema_registry import framed_reader
 from nextclick.shared.messages import AS_REPLAYED, of_user
-from nextclick.shared.runtime.settings import KafkaSettings, Settings
-from nextclick.shared.schemas import Click, Recommendation
+from nextclick.shared.runtime.settings import KafkaSettings, SchemaRegistrySettings, Settings
+from nextclick.shared.schemas import Click, ReadFramed, Recommendation, decode_recommendation
 
 if TYPE_CHECKING:  # pandas is in an extra, which `recommendations` does not need
     import pandas as pd
@@ -59,35 +60,42 @@ def recommendations(
     *,
     from_beginning: bool = False,
     silence_seconds: float | None = None,
+    schema_registry: SchemaRegistrySettings | None = None,
 ) -> Iterator[Recommendation]:
     """Iterate over recommendations as they arrive; those of one user are in order.
 
     Starts with the first recommendation after this call, not after the first next();
     from_beginning: with the oldest on the topic. silence_seconds: end after this long without a
-    recommendation; None: never. kafka: None: from the settings. Joins no consumer group and commits
-    nothing.
+    recommendation; None: never. kafka, schema_registry: None: from the settings. Joins no consumer
+    group and commits nothing.
 
-    Raises Unavailable if Kafka does not answer or has no such topic.
+    Raises Unavailable if Kafka does not answer or has no such topic, or the schema registry does
+    not answer.
     """
     kafka = kafka or Settings.from_environment().kafka
+    schema_registry = schema_registry or Settings.from_environment().schema_registry
+    read_framed = framed_reader(schema_registry, Recommendation)
     # Not in the generator, which runs only from the first next() on.
     reader = TopicReader(kafka, [kafka.recommendations_topic], at_end=not from_beginning)
-    return _answers(reader, silence_seconds)
+    return _answers(reader, silence_seconds, read_framed)
 
 
-def _answers(reader: TopicReader, silence_seconds: float | None) -> Iterator[Recommendation]:
+def _answers(
+    reader: TopicReader, silence_seconds: float | None, read_framed: ReadFramed | None
+) -> Iterator[Recommendation]:
     try:
         last_arrival = time.monotonic()
         while silence_seconds is None or time.monotonic() - last_arrival < silence_seconds:
             for message in reader.poll(timeout=_POLL_SECONDS):
                 try:
-                    yield Recommendation.model_validate_json(message.value or b"")
-                except ValidationError:
+                    yield decode_recommendation(message.value, message.headers, read_framed)
+                except BadRecommendation as error:
                     log.warning(
-                        "skipped, not a recommendation: %s, partition %d, offset %d",
+                        "skipped, not a recommendation: %s, partition %d, offset %d: %s",
                         message.topic,
                         message.partition,
                         message.offset,
+                        error,
                     )
                 last_arrival = time.monotonic()
     finally:

@@ -21,6 +21,7 @@ from nextclick.services.api.recommender import NoModel, Recommender
 from nextclick.services.api.rule_book import RuleBook
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import LagMonitor
+from nextclick.shared.kafka.schema_registry import framed_reader
 from nextclick.shared.model import Scorer, select_device
 from nextclick.shared.redis import session_store
 from nextclick.shared.redis.deny_list import deny_list
@@ -53,7 +54,13 @@ def run(settings: Settings, ceiling: TopItems | None = None) -> None:
         baselines = {"popularity": most_popular(components.slot)}
         if ceiling is not None:
             baselines["ceiling"] = ceiling
-        feed = Feed(settings.kafka, settings.worker.group_id, components.registry, baselines)
+        feed = Feed(
+            settings.kafka,
+            settings.worker.group_id,
+            components.registry,
+            baselines,
+            framed_reader(settings.schema_registry, Recommendation),
+        )
         if api.page:
             view.install(app, components, feed, api.key.get_secret_value())
         config = uvicorn.Config(

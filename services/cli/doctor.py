@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from nextclick.shared.errors import ConfigurationError, NextclickError
 from nextclick.shared.kafka import LagMonitor, retained_offsets
+from nextclick.shared.kafka.schema_registry import answer_encoder
 from nextclick.shared.model import select_device
 from nextclick.shared.redis import session_store
 from nextclick.shared.redis.sessions import ServerInfo
@@ -44,6 +45,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         for who, group_id in groups.items():
             yield from _guarded(who, partial(_lag, settings, who, group_id))
     for what, look in {
+        "schema registry": _schema_registry,
         "Redis": _redis,
         "model": _model,
         "event log": _event_log,
@@ -93,6 +95,27 @@ def _lag(settings: Settings, who: str, group_id: str) -> Iterator[Finding]:
         yield _ok(who, f"{monitor.lag():,} clicks behind (group {group_id})")
     finally:
         monitor.close()
+
+
+def _schema_registry(settings: Settings) -> Iterator[Finding]:
+    registry = settings.schema_registry
+    kind = registry.recommendations_format
+    if registry.url.get_secret_value():
+        if find_spec("fastavro") is None:
+            text = "not installed here: pip install 'nextclick[schema-registry]'"
+            yield Finding("error", "schema registry", text)
+            return
+        from nextclick.shared.kafka.schema_registry.client import SchemaRegistry
+
+        client = SchemaRegistry(registry)
+        kinds = ", ".join(client.ping())
+        yield _ok("schema registry", f"{client.name} answers, with {kinds}")
+        if not registry.auto_register:
+            answer_encoder(registry, settings.kafka.recommendations_topic)
+    elif kind != "json":
+        answer_encoder(registry, settings.kafka.recommendations_topic)
+    else:
+        yield _ok("schema registry", "none: clicks and recommendations are JSON")
 
 
 def _redis(settings: Settings) -> Iterator[Finding]:

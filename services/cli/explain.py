@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import math
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nextclick.shared.errors import ConfigurationError, NextclickError
+from nextclick.shared.errors import BadRecommendation, ConfigurationError, NextclickError
 from nextclick.shared.kafka import TopicReader
+from nextclick.shared.kafka.schema_registry import framed_reader
 from nextclick.shared.model import Explanation, Scorer, select_device
 from nextclick.shared.model.explain import explain
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.masking import printable
 from nextclick.shared.runtime.settings import Settings
-from nextclick.shared.schemas import Recommendation
+from nextclick.shared.schemas import Recommendation, decode_recommendation
 
 _SILENCE_SECONDS = 2.0
 """A topic without a message for this long counts as read to its end."""
@@ -29,6 +29,7 @@ def find_answer(settings: Settings, event_id: str) -> Recommendation:
     Raises NextclickError if there is none.
     """
     topic = settings.kafka.recommendations_topic
+    read_framed = framed_reader(settings.schema_registry, Recommendation)
     reader = TopicReader(settings.kafka, [topic])
     try:
         ahead = reader.unread()
@@ -36,8 +37,8 @@ def find_answer(settings: Settings, event_id: str) -> Recommendation:
             ahead -= len(messages)
             for message in messages:
                 if event_id.encode() in (message.value or b""):
-                    with contextlib.suppress(ValidationError):  # not from a worker
-                        answer = Recommendation.model_validate_json(message.value or b"")
+                    with contextlib.suppress(BadRecommendation):  # not from a worker
+                        answer = decode_recommendation(message.value, message.headers, read_framed)
                         if answer.event_id == event_id:
                             return answer
     finally:

@@ -9,7 +9,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.messages import REDRIVEN, Message, OutMessage, times_redriven
+from nextclick.shared.messages import (
+    REDRIVEN,
+    Message,
+    OutMessage,
+    schema_headers,
+    times_redriven,
+)
 from nextclick.shared.schemas import LATEST_TIMESTAMP, MAX_CLICK_BYTES, REASONS
 
 OTHER = "other"
@@ -158,7 +164,10 @@ def redriven_message(
         topic,
         dead_letter.message.key,
         dead_letter.message.value,
-        ((REDRIVEN, str(dead_letter.redriven + 1).encode()),),
+        (
+            (REDRIVEN, str(dead_letter.redriven + 1).encode()),
+            *schema_headers(dead_letter.message),
+        ),
         next(original, None),
     )
 

@@ -10,7 +10,7 @@ from nextclick.services.topics.partitioner import java_partition, librdkafka_par
 from nextclick.shared.click_rules import REMEDIES, TimeBounds, time_anomaly_of
 from nextclick.shared.errors import BadClick
 from nextclick.shared.messages import Message, Place
-from nextclick.shared.schemas import decode_click
+from nextclick.shared.schemas import ReadFramed, decode_click
 
 UNLIKELY = 0.001
 """Empty partitions are reported if fewer than this many are expected by chance."""
@@ -50,9 +50,17 @@ class _Inspected:
     """What is wrong with the timestamp, see `time_anomaly`; "" if nothing."""
 
 
-def check(messages: Iterable[Message], partitions: Sequence[int], bounds: TimeBounds) -> Report:
-    """Check a sample of messages. partitions: all partitions of the topic."""
-    inspected = [_inspect(message, bounds) for message in messages]
+def check(
+    messages: Iterable[Message],
+    partitions: Sequence[int],
+    bounds: TimeBounds,
+    read_framed: ReadFramed | None = None,
+) -> Report:
+    """Check a sample of messages. partitions: all partitions of the topic.
+
+    read_framed: reads values with a schema in a schema registry.
+    """
+    inspected = [_inspect(message, bounds, read_framed) for message in messages]
     users = {one.user_id for one in inspected if one.user_id is not None}
     findings = [
         *_framing(inspected),
@@ -66,10 +74,10 @@ def check(messages: Iterable[Message], partitions: Sequence[int], bounds: TimeBo
     return Report(len(partitions), len(inspected), len(users), findings)
 
 
-def _inspect(message: Message, bounds: TimeBounds) -> _Inspected:
+def _inspect(message: Message, bounds: TimeBounds, read_framed: ReadFramed | None) -> _Inspected:
     user_id, no_click, framed, anomaly = None, None, False, ""
     try:
-        click = decode_click(message.value)
+        click = decode_click(message.value, message.headers, read_framed)
         user_id = click.user_id
         anomaly = time_anomaly_of(click, message, bounds)
     except BadClick as error:
@@ -84,12 +92,10 @@ def _finding(name: str, wrong: Sequence[_Inspected], text: str) -> Iterator[Find
 
 
 def _framing(inspected: Sequence[_Inspected]) -> Iterator[Finding]:
-    yield from _finding(
-        "framed",
-        [one for one in inspected if one.framed],
-        "messages are Avro or Protobuf by a schema registry's serializer; workers read JSON, plain "
-        "or by a JSON Schema serializer",
-    )
+    framed = [one for one in inspected if one.framed]
+    for reason, _ in Counter(one.no_click for one in framed).most_common(1):
+        text = f"messages of a schema registry's serializer cannot be read, most often: {reason}"
+        yield from _finding("framed", framed, text)
 
 
 def _no_clicks(inspected: Sequence[_Inspected]) -> Iterator[Finding]:

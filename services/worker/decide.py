@@ -12,6 +12,7 @@ from nextclick.shared.messages import (
     REDRIVEN,
     Message,
     OutMessage,
+    schema_headers,
     times_redriven,
     trace_context,
 )
@@ -137,7 +138,7 @@ def dead_letter(
     A value of more than `max_bytes` and a key that is too long are cut, because a dead letter that
     Kafka refuses would stop the worker for good; the headers `original_bytes` and
     `original_key_bytes` then hold the full lengths. The header of a message that
-    `nextclick dlq redrive` sent is kept.
+    `nextclick dlq redrive` sent is kept, and that of a schema registry's serializer.
     """
     key, value = message.key, message.value
     headers = {
@@ -157,4 +158,5 @@ def dead_letter(
         headers["original_bytes"] = str(len(value))
         value = value[:max_bytes]
     encoded = tuple((name, text.encode("utf-8", "replace")) for name, text in headers.items())
-    return OutMessage(topic, key, value, encoded + trace_context(message))
+    context = schema_headers(message) + trace_context(message)
+    return OutMessage(topic, key, value, encoded + context)

@@ -38,7 +38,13 @@ from nextclick.services.worker.traces import TraceBatch, forward
 from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick, CommitRefused
 from nextclick.shared.kafka import ClickConsumer
-from nextclick.shared.messages import Message, of_user, offsets_after
+from nextclick.shared.messages import (
+    EncodeRecommendation,
+    Message,
+    as_json,
+    of_user,
+    offsets_after,
+)
 from nextclick.shared.redis import MAX_UNCOMMITTED_CLICKS_PER_USER, SessionStore
 from nextclick.shared.registry import ModelSlot
 from nextclick.shared.runtime import metrics
@@ -66,6 +72,7 @@ class Worker:
     max_batch: int
     stop: threading.Event
     rules: ClickRules = field(default_factory=ClickRules)
+    encode: EncodeRecommendation = as_json
     max_dead_letter_bytes: int = decide.MAX_DEAD_LETTER_BYTES
     guard: Guard = field(default_factory=Guard)
     trace: TraceBatch = forward
@@ -159,7 +166,7 @@ class Worker:
             ]
             traces = self.trace(messages, self._done_at)
             encoded = [
-                of_user(self.recommendations_topic, answer, headers)
+                of_user(self.recommendations_topic, answer, headers, self.encode)
                 for answer, headers in zip(answers, traces.headers, strict=True)
             ]
             bad_clicks = decide.bad_clicks(batch)

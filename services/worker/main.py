@@ -25,13 +25,16 @@ from nextclick.shared.kafka import (
     ensure_topics,
     max_message_bytes,
 )
+from nextclick.shared.kafka.schema_registry import answer_encoder, framed_reader
 from nextclick.shared.model import Scorer, select_device
 from nextclick.shared.redis import session_store
 from nextclick.shared.registry import ModelSlot, Registry
 from nextclick.shared.runtime.anomalies import click_rules
 from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.heartbeat import HEARTBEAT
+from nextclick.shared.runtime.retry import RetryUntilAvailable
 from nextclick.shared.runtime.settings import Settings
+from nextclick.shared.schemas import Click
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +49,14 @@ def build(
     """Make a worker and connect it to Redis and Kafka; its first poll joins the group.
 
     on_step: called with the name of each step, for tests. trace: makes the traces. Raises
-    ConfigurationError or Unavailable if Redis or Kafka is not usable.
+    ConfigurationError or Unavailable if Redis, Kafka or the schema registry is not usable.
     """
     kafka, worker_settings = settings.kafka, settings.worker
     sessions = session_store(settings)
     sessions.ping()
     sessions.warn_of_evictions()
     ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    encode = answer_encoder(settings.schema_registry, kafka.recommendations_topic)
     consumer = ClickConsumer(
         kafka, kafka.clicks_topic, worker_settings.group_id, instance_id=worker_settings.instance_id
     )
@@ -75,7 +79,11 @@ def build(
         recommendations_topic=kafka.recommendations_topic,
         dlq_topic=kafka.dlq_topic,
         max_dead_letter_bytes=dead_letter_bytes(max_message_bytes(kafka, kafka.dlq_topic)),
-        rules=click_rules(settings.clicks),
+        rules=click_rules(
+            settings.clicks,
+            framed_reader(settings.schema_registry, Click, RetryUntilAvailable(stop, log)),
+        ),
+        encode=encode,
         max_batch=worker_settings.max_batch,
         stop=stop,
         guard=Guard(worker_settings.guard_clicks, slot.roll_back),

@@ -15,9 +15,11 @@ from itertools import islice
 
 from nextclick.services.worker import decide
 from nextclick.shared.kafka import GroupOffsets, read_offsets, retained_offsets
+from nextclick.shared.kafka.schema_registry import framed_reader
 from nextclick.shared.redis import session_store
 from nextclick.shared.runtime.anomalies import click_rules
 from nextclick.shared.runtime.settings import Settings
+from nextclick.shared.schemas import Click
 
 BATCH = 1000
 
@@ -46,7 +48,7 @@ def run(settings: Settings, progress: Progress = _silent) -> Rebuilt:
         committed = group.committed()
     retained = retained_offsets(kafka, kafka.clicks_topic)
     wanted = {p: range(r.start, min(r.stop, committed[p])) for p, r in retained.items()}
-    rules = click_rules(settings.clicks)
+    rules = click_rules(settings.clicks, framed_reader(settings.schema_registry, Click))
     read = behind = done = 0
     with (
         closing(session_store(settings)) as sessions,

@@ -9,6 +9,7 @@ from nextclick.shared.click_rules import REMEDIES, ClickRules, TimeBounds
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.runtime.settings import ClickSettings
+from nextclick.shared.schemas import ReadFramed
 
 log = logging.getLogger(__name__)
 
@@ -18,9 +19,12 @@ def time_bounds(settings: ClickSettings) -> TimeBounds:
     return TimeBounds(settings.max_age_seconds * 1000, settings.max_ahead_seconds * 1000)
 
 
-def click_rules(settings: ClickSettings) -> ClickRules:
-    """The rules that the settings say; anomalies are counted and logged."""
-    return ClickRules(settings.event_weights, time_bounds(settings), Anomalies().add)
+def click_rules(settings: ClickSettings, read_framed: ReadFramed | None = None) -> ClickRules:
+    """The rules that the settings say; anomalies are counted and logged.
+
+    read_framed: see ClickRules.
+    """
+    return ClickRules(settings.event_weights, time_bounds(settings), Anomalies().add, read_framed)
 
 
 class Anomalies:

@@ -9,7 +9,12 @@ from nextclick.shared.runtime.masking import MASK, masked_url, secrets_of_option
 
 CLIENT_CONFIG = "NEXTCLICK_KAFKA__CLIENT_CONFIG"
 API_KEY = "NEXTCLICK_API__KEY"
-URLS = ("NEXTCLICK_REDIS__URL", "NEXTCLICK_REGISTRY__URL", "NEXTCLICK_TRAINER__EVENT_LOG")
+URLS = (
+    "NEXTCLICK_REDIS__URL",
+    "NEXTCLICK_REGISTRY__URL",
+    "NEXTCLICK_SCHEMA_REGISTRY__URL",
+    "NEXTCLICK_TRAINER__EVENT_LOG",
+)
 
 
 def masked_value(name: str, value: str) -> str:

@@ -10,9 +10,11 @@ EXTRAS = {
     "report": ("matplotlib",),
     "s3": ("s3fs",),
     "tracing": ("opentelemetry",),
+    "schema-registry": ("authlib", "fastavro", "google"),
     "train": ("deltalake", "pandas", "pyarrow", "scipy", "tqdm"),
 }
-"""Extra → the modules of its packages, as in pyproject.toml."""
+"""Extra → the modules of its packages, as in pyproject.toml. `google` is protobuf's, `authlib` one
+that confluent-kafka[schemaregistry] brings."""
 
 
 def missing_extra(error: ModuleNotFoundError) -> ConfigurationError | None:

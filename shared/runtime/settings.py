@@ -64,6 +64,29 @@ class KafkaSettings(_Section):
     )
 
 
+class SchemaRegistrySettings(_Section):
+    """The schema registry of the topics' other producers and consumers; needs an extra."""
+
+    url: SecretStr = Field(
+        SecretStr(""),
+        description="http(s)://user:password@host:port of a schema registry, several with commas; "
+        "empty = none",
+    )
+    password_file: str = Field(
+        "", description="file with the password of URL's user; read again when it is needed"
+    )
+    ca_file: str = Field("", description="PEM file of the CAs to trust; empty = those of certifi")
+    timeout_seconds: float = Field(5.0, gt=0, description="time-out of each request")
+    recommendations_format: Literal["json", "avro", "protobuf", "json_schema"] = Field(
+        "json",
+        description="how workers write recommendations: json (plain), or by a schema in the "
+        "registry: avro, protobuf, json_schema",
+    )
+    auto_register: bool = Field(
+        False, description="register the schema of recommendations; else it must be there"
+    )
+
+
 class RedisSettings(_Section):
     """Where Redis, which holds the session state, is."""
 
@@ -250,6 +273,7 @@ class Settings(BaseSettings):
         "OpenTelemetry; its own variables, such as OTEL_EXPORTER_OTLP_ENDPOINT, say where to",
     )
     kafka: KafkaSettings = KafkaSettings()
+    schema_registry: SchemaRegistrySettings = SchemaRegistrySettings()
     redis: RedisSettings = RedisSettings()
     clicks: ClickSettings = ClickSettings()
     session: SessionSettings = SessionSettings()

@@ -8,15 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from pydantic import ValidationError
-
 from nextclick.services.api.page.stream import STEP_SECONDS, Mark, Stream
-from nextclick.shared.errors import NextclickError
+from nextclick.shared.errors import BadRecommendation, NextclickError
 from nextclick.shared.kafka import LagMonitor, TopicReader, ensure_topics
 from nextclick.shared.messages import Message
 from nextclick.shared.registry import Registry
+from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.runtime.settings import KafkaSettings
-from nextclick.shared.schemas import Recommendation
+from nextclick.shared.schemas import ReadFramed, decode_recommendation
 from nextclick.shared.stream_metrics import TopItems
 
 log = logging.getLogger(__name__)
@@ -35,14 +34,20 @@ class Feed:
         group_id: str,
         registry: Registry,
         baselines: dict[str, TopItems],
+        read_framed: ReadFramed | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """group_id: the consumer group of the workers, for their lag."""
+        """group_id: the consumer group of the workers, for their lag.
+
+        read_framed: reads recommendations with a schema in a schema registry.
+        """
         self._kafka = kafka
         self._group_id = group_id
         self._registry = registry
         self._baselines = baselines
+        self._read_framed = read_framed
         self._clock = clock
+        self._warnings = RateLimit(clock)
         self._last_watched = 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -106,9 +111,12 @@ class Feed:
         for message in messages:
             if message.topic == self._kafka.recommendations_topic:
                 try:
-                    answers.append(Recommendation.model_validate_json(message.value or b""))
-                except ValidationError:
-                    continue  # not from a worker
+                    answers.append(
+                        decode_recommendation(message.value, message.headers, self._read_framed)
+                    )
+                except BadRecommendation as error:  # not from a worker, or our settings lack it
+                    if self._warnings.allow():
+                        log.warning("not a recommendation: %s", error)
             elif message.topic == self._kafka.dlq_topic:
                 reason = dict(message.headers).get("error_class") or b"other"
                 reasons.append(reason.decode("utf-8", "replace")[:40])

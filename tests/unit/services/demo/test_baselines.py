@@ -71,7 +71,9 @@ def test_live_clicks_are_hit_as_often_as_the_ceiling_says(name: str) -> None:
     for row, (history, _) in zip(padded, cases, strict=True):
         row[-len(history) :] = [shop.item_ids.index(item) + 1 for item in history]
     law = np.sort(shop.next_click_given_history(padded), axis=1)
-    assert hits == pytest.approx(law[:, -10:].sum(axis=1).mean(), abs=4 * np.sqrt(0.25 / len(cases)))
+    assert hits == pytest.approx(
+        law[:, -10:].sum(axis=1).mean(), abs=4 * np.sqrt(0.25 / len(cases))
+    )
 
 
 def test_the_past_is_the_sources_log_or_a_mission_log_of_like_length() -> None:

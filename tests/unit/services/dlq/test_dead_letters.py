@@ -12,7 +12,7 @@ from nextclick.services.dlq.dead_letters import DeadLetter, Offsets
 from nextclick.services.worker import decide
 from nextclick.shared.errors import BadClick, ConfigurationError
 from nextclick.shared.messages import Message, OutMessage
-from nextclick.shared.schemas import MAX_CLICK_BYTES, REASONS
+from nextclick.shared.schemas import MAX_CLICK_BYTES, REASONS, SCHEMA_ID_HEADER
 
 HEADERS = ("topic", "partition", "offset", "error_class", "error", "time", "redriven", "x")
 names = st.sampled_from(HEADERS) | st.text(max_size=5)
@@ -42,16 +42,21 @@ def test_any_headers_make_a_dead_letter(
     assert (again.key, again.value) == (key, value)
 
 
-@given(key=st.none() | st.binary(), value=st.none() | st.binary(), times=st.integers(0, 5))
+@given(
+    key=st.none() | st.binary(),
+    value=st.none() | st.binary(),
+    times=st.integers(0, 5),
+    schema=st.sampled_from([(), ((SCHEMA_ID_HEADER, b"\x01" + bytes(16)),)]),
+)
 def test_a_message_comes_back_as_it_was_however_often(
-    key: bytes | None, value: bytes | None, times: int
+    key: bytes | None, value: bytes | None, times: int, schema: tuple[tuple[str, bytes], ...]
 ) -> None:
-    message = Message("clicks", 3, 7, key, value)
+    message = Message("clicks", 3, 7, key, value, schema)
     for count in range(1, times + 1):
         dead = decide.dead_letter("dlq", message, BadClick("invalid", "why"), 42)
         out = dead_letters.redriven_message("clicks", range(4), dead_letters.read(arrived(dead)))
         assert (out.topic, out.partition, out.key, out.value) == ("clicks", 3, key, value)
-        assert dict(out.headers) == {"redriven": str(count).encode()}
+        assert dict(out.headers) == {"redriven": str(count).encode()} | dict(schema)
         message = arrived(out, 3)
     last = decide.dead_letter("dlq", message, BadClick("invalid", "why"), 42)
     assert dead_letters.read(arrived(last)).redriven == times

@@ -11,7 +11,7 @@ from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick
 from nextclick.shared.messages import Message, of_user
 from nextclick.shared.model import Ranking
-from nextclick.shared.schemas import Click, Recommendation, ScoredItem
+from nextclick.shared.schemas import SCHEMA_ID_HEADER, Click, Recommendation, ScoredItem
 
 
 def decode(messages: list[Message]) -> list[decide.DecodedMessage]:
@@ -153,3 +153,14 @@ def test_an_answer_says_why_the_model_did_not_decide() -> None:
     click = Click(event_id="e", user_id="u", item_id="2", timestamp=5)
     answer = decide.recommendation(click, ["2"], Ranking([], "unknown_items"), "v1", now_ms=9)
     assert answer.fallback == "unknown_items"
+
+
+def test_a_dead_letter_keeps_the_schema_that_a_header_names() -> None:
+    guid = (SCHEMA_ID_HEADER, b"\x01" + bytes(16))
+    framed = Message("clicks", 0, 7, b"k", b"\x02e", (guid, ("other", b"x"), ("replayed", b"1")))
+    ((_, error),) = decide.bad_clicks(decode([framed]))
+    assert error.reason == "framed"
+    letter = decide.dead_letter("clicks.dlq", framed, error, 0)
+    assert guid in letter.headers
+    too_long = Message("clicks", 0, 7, b"k", b"\x02e", ((SCHEMA_ID_HEADER, b"\x01" * 200),))
+    assert guid[0] not in dict(decide.dead_letter("clicks.dlq", too_long, error, 0).headers)

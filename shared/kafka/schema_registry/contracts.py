@@ -1,0 +1,153 @@
+"""Our messages as Avro and Protobuf schemas; docs/schemas/ has them as files.
+
+Same names and meaning as the models of `shared.schemas`, which are the JSON Schemas.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+)
+from pydantic import BaseModel
+
+from nextclick.shared.schemas import Recommendation
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+_MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
+
+AVRO_CLICK: dict[str, Any] = {
+    "type": "record",
+    "name": "Click",
+    "namespace": "nextclick",
+    "fields": [
+        {"name": "event_id", "type": "string"},
+        {"name": "user_id", "type": "string"},
+        {"name": "item_id", "type": "string"},
+        {"name": "timestamp", "type": _MILLIS},
+        {"name": "event_type", "type": "string", "default": "click"},
+    ],
+}
+AVRO_RECOMMENDATION: dict[str, Any] = {
+    "type": "record",
+    "name": "Recommendation",
+    "namespace": "nextclick",
+    "fields": [
+        {"name": "event_id", "type": "string"},
+        {"name": "user_id", "type": "string"},
+        {
+            "name": "items",
+            "type": {
+                "type": "array",
+                "items": {
+                    "type": "record",
+                    "name": "ScoredItem",
+                    "fields": [
+                        {"name": "item_id", "type": "string"},
+                        {"name": "score", "type": "double"},
+                    ],
+                },
+            },
+        },
+        {"name": "model_version", "type": "string"},
+        {"name": "history", "type": {"type": "array", "items": "string"}},
+        {"name": "click_timestamp", "type": _MILLIS},
+        {"name": "scored_at", "type": _MILLIS},
+        {"name": "fallback", "type": ["null", "string"], "default": None},
+        {"name": "schema_version", "type": "int", "default": 1},
+    ],
+}
+
+_STRING = FieldDescriptorProto.TYPE_STRING
+_INT64 = FieldDescriptorProto.TYPE_INT64
+_INT32 = FieldDescriptorProto.TYPE_INT32
+_DOUBLE = FieldDescriptorProto.TYPE_DOUBLE
+
+
+def protobuf_click() -> FileDescriptorProto:
+    """A file with the message Click."""
+    file = FileDescriptorProto(name="click.proto", package="nextclick", syntax="proto3")
+    click = file.message_type.add(name="Click")
+    for name, kind in {"event_id": _STRING, "user_id": _STRING, "item_id": _STRING}.items():
+        _add(click, name, kind)
+    _add(click, "timestamp", _INT64)
+    _add(click, "event_type", _STRING)
+    return file
+
+
+def protobuf_recommendation() -> FileDescriptorProto:
+    """A file with the message Recommendation, first, and the one that it uses."""
+    file = FileDescriptorProto(name="recommendation.proto", package="nextclick", syntax="proto3")
+    answer = file.message_type.add(name="Recommendation")
+    _add(answer, "event_id", _STRING)
+    _add(answer, "user_id", _STRING)
+    items = _add(answer, "items", FieldDescriptorProto.TYPE_MESSAGE, repeated=True)
+    items.type_name = ".nextclick.ScoredItem"
+    _add(answer, "model_version", _STRING)
+    _add(answer, "history", _STRING, repeated=True)
+    _add(answer, "click_timestamp", _INT64)
+    _add(answer, "scored_at", _INT64)
+    fallback = _add(answer, "fallback", _STRING)
+    fallback.proto3_optional, fallback.oneof_index = True, 0
+    answer.oneof_decl.add(name="_fallback")
+    _add(answer, "schema_version", _INT32)
+    item = file.message_type.add(name="ScoredItem")
+    _add(item, "item_id", _STRING)
+    _add(item, "score", _DOUBLE)
+    return file
+
+
+def _add(
+    message: DescriptorProto, name: str, kind: FieldDescriptorProto.Type, repeated: bool = False
+) -> FieldDescriptorProto:
+    return message.field.add(
+        name=name,
+        number=len(message.field) + 1,
+        type=kind,
+        label=FieldDescriptorProto.LABEL_REPEATED
+        if repeated
+        else FieldDescriptorProto.LABEL_OPTIONAL,
+    )
+
+
+def proto_text(file: FileDescriptorProto) -> str:
+    """A file in Protobuf's language; it has messages without options."""
+    lines = [f'syntax = "{file.syntax}";', f"package {file.package};"]
+    for message in file.message_type:
+        lines += ["", f"message {message.name} {{"]
+        for field in message.field:
+            kind = FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
+            label = "repeated " if field.label == field.LABEL_REPEATED else ""
+            label = "optional " if field.proto3_optional else label
+            name = field.type_name.rpartition(".")[2] or kind
+            lines.append(f"  {label}{name} {field.name} = {field.number};")
+        lines.append("}")
+    return "\n".join(lines) + "\n"
+
+
+def json_schema(
+    message: type[BaseModel], mode: Literal["validation", "serialization"]
+) -> dict[str, Any]:
+    """The JSON Schema of a message, without the titles that only repeat the names of fields."""
+    schema = message.model_json_schema(mode=mode)
+
+    def without_titles(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {k: without_titles(v) for k, v in part.items() if k != "title"}
+        return part
+
+    return {"$schema": DRAFT, "title": schema["title"], **without_titles(schema)}
+
+
+def recommendation_schema(kind: str) -> str:
+    """The schema of recommendations as text for a registry. kind: avro, protobuf, json_schema."""
+    if kind == "protobuf":
+        return proto_text(protobuf_recommendation())
+    if kind == "avro":
+        return json.dumps(AVRO_RECOMMENDATION)
+    return json.dumps(json_schema(Recommendation, "serialization"))
