@@ -92,6 +92,7 @@ class Soak:
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(24)
         self._broken: set[Server] = set()
+        self._ended: set[Server] = set()
         self._kafka_changed_at = self._redis_changed_at = self._now()
         self._redis_up = True
         self._undo: list[tuple[float, Callable[[], None]]] = []
@@ -200,7 +201,16 @@ class Soak:
         service.process = self.stand.start(service.command, prepare=prepare, **settings)
         service.changed_at, service.to_end, service.memory = self._now(), False, []
 
+    def _watch_brokers(self) -> None:
+        """A broker that ends although nothing was done to it explains all that follows."""
+        for number, broker in enumerate(self.cluster.brokers, 1):
+            code = broker.process.poll()
+            if code is not None and broker not in self._broken and broker not in self._ended:
+                self._ended.add(broker)
+                self.trouble.append(f"{self._now():.1f} broker {number} ended by itself ({code})")
+
     def _supervise(self) -> None:
+        self._watch_brokers()
         for service in self.services:
             if service.process is None or service.process.is_alive():
                 continue

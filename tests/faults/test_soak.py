@@ -41,12 +41,12 @@ def test_soak(
         until(lambda: log.count() >= ours.sent, "the trainer has logged every click", 60)
     finally:
         soak.close()
-        print("\n".join(soak.history))
+        print("\n".join([*soak.history, *soak.trouble]))
         print(soak.judged)
     logged = Counter(log.read()["event_id"])
     what = f"soak of {soak_minutes:g} minutes, seed {soak_seed}, {guarantee}"
     report(what, ours.verdict(), seconds)
-    assert not soak.trouble, "\n".join([*soak.history, *soak.trouble])
+    assert not soak.trouble, "\n".join(soak.trouble)
     assert set(logged.values()) == {1}
     assert len(logged) == ours.sent
     for service in soak.services:
