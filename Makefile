@@ -164,7 +164,7 @@ lock:            ## write the lock files from pyproject.toml; newer versions by 
 	$(call PICK,quixstreams) | $(COMPILE) $(ARGS) - -o bench/peers/requirements.lock
 	$(call PICK,atheris) | $(COMPILE) $(ARGS) - -o tests/fuzz/requirements.lock
 	echo 'pip-audit>=2.7,<3' | $(COMPILE) $(ARGS) - -o docs/audit.lock
-	$(call PICK,confluent-kafka|redis) | $(COMPILE) --resolution lowest-direct --no-deps - \
+	$(call PICK,confluent-kafka>|redis) | $(COMPILE) --resolution lowest-direct --no-deps - \
 	  -o tests/oldest-clients.lock
 
 clean:           ## remove the environment and caches

@@ -99,10 +99,11 @@ def _lag(settings: Settings, who: str, group_id: str) -> Iterator[Finding]:
 
 def _schema_registry(settings: Settings) -> Iterator[Finding]:
     registry = settings.schema_registry
-    kind = registry.recommendations_format
     if registry.url.get_secret_value():
         if find_spec("fastavro") is None:
-            text = "not installed here: pip install 'nextclick[schema-registry]'"
+            text = (
+                "the setting is there, and not the extra: pip install 'nextclick[schema-registry]'"
+            )
             yield Finding("error", "schema registry", text)
             return
         from nextclick.shared.kafka.schema_registry.client import SchemaRegistry
@@ -110,12 +111,9 @@ def _schema_registry(settings: Settings) -> Iterator[Finding]:
         client = SchemaRegistry(registry)
         kinds = ", ".join(client.ping())
         yield _ok("schema registry", f"{client.name} answers, with {kinds}")
-        if not registry.auto_register:
-            answer_encoder(registry, settings.kafka.recommendations_topic)
-    elif kind != "json":
-        answer_encoder(registry, settings.kafka.recommendations_topic)
-    else:
-        yield _ok("schema registry", "none: clicks and recommendations are JSON")
+        if registry.auto_register:  # to ask for the id of our schema would register it
+            return
+    answer_encoder(registry, settings.kafka.recommendations_topic)
 
 
 def _redis(settings: Settings) -> Iterator[Finding]:

@@ -182,10 +182,12 @@ def test_the_doctor_looks_on_where_servers_are_away(environ: dict[str, str]) -> 
     urls = {
         f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": away,
         f"{PREFIX}REDIS__URL": f"redis://u:hunter2@{away}",
+        f"{PREFIX}SCHEMA_REGISTRY__URL": f"http://u:hunter2@{away}",
     }
     result = nextclick(environ, "doctor", **urls)
     assert result.returncode == 1
     found = levels(result)
+    assert found["schema registry"] == "error"
     assert (found["Kafka"], found["Redis"], found["device"]) == ("error", "error", "ok")
     assert "hunter2" not in result.stdout
     assert result.stderr == ""

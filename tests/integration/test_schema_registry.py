@@ -109,11 +109,14 @@ def test_clicks_by_serializers_are_answered_by_a_schema(
         read: list[Any] = [deserialize(m.value, context) for m in answers]
     assert {a["event_id"] for a in read} == {c.event_id for c in clicks}
     assert all(len(a["items"]) == 10 for a in read)
+    launch("trainer", "--once", **{url: schemas.url})
+    until(lambda: f"{len(clicks)} clicks logged, too few" in logs("trainer"), "the trainer")
     (dead,) = (m for m in found if m.topic == kafka.dlq_topic)
     assert dict(dead.headers)["error_class"] == b"framed"
     assert b"schema 999" in (dict(dead.headers)["error"] or b"")
 
     registry = SchemaRegistrySettings.model_validate({"url": schemas.url})
     read_framed = framed_reader(registry, Recommendation)
+    assert read_framed is not None
     ours = [decode_recommendation(m.value, m.headers, read_framed) for m in answers]
     assert [a.event_id for a in ours] == [a["event_id"] for a in read]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from nextclick.shared.runtime.masking import masked_url
 from nextclick.shared.runtime.secret_file import read_secret
 from nextclick.shared.runtime.settings import SchemaRegistrySettings
 from nextclick.shared.schemas import SchemaId
+
+logging.getLogger("httpx2").setLevel(logging.WARNING)  # else a line for each request
 
 URL = "NEXTCLICK_SCHEMA_REGISTRY__URL"
 PASSWORD_FILE = "NEXTCLICK_SCHEMA_REGISTRY__PASSWORD_FILE"

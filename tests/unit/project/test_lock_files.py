@@ -37,7 +37,7 @@ def asked_for(*extras: str) -> list[Requirement]:
 @pytest.mark.parametrize(
     ("file", "requirements"),
     [
-        (MAIN, asked_for("embedded", "dev", "api", "report", "s3", "train")),
+        (MAIN, asked_for("embedded", "dev", "api", "report", "s3", "schema-registry", "train")),
         (PEERS, [Requirement(text) for text in EXTRAS["peers"]]),
         (FUZZ, [Requirement(text) for text in EXTRAS["fuzz"]]),
     ],
