@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Path, Query, Response, Security
-from fastapi.security import APIKeyHeader
+from fastapi import FastAPI, Path, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse
 
 from nextclick.services.api import documentation, problems
+from nextclick.services.api.access import Access
 from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.click_publisher import click_of
+from nextclick.services.api.explainer import ExplanationRequest
 from nextclick.services.api.messages import (
     MAX_HISTORY,
     MAX_K,
     ClickAccepted,
     ClickRequest,
-    Contribution,
     Denied,
     ExplanationResponse,
     HistoryRequest,
@@ -31,16 +30,21 @@ from nextclick.services.api.messages import (
     Recommendations,
     SessionResponse,
 )
-from nextclick.services.api.middleware import BodyLimit, RequestMetrics
+from nextclick.services.api.middleware import (
+    AccessCheck,
+    BodyLimit,
+    RequestLimit,
+    RequestMetrics,
+    SecurityHeaders,
+)
 from nextclick.services.api.models import registry_summary
 from nextclick.services.api.problems import Rejected, responses
-from nextclick.services.api.recommender import ListAnswer, ListRequest, NoModel
+from nextclick.services.api.recommender import ListAnswer, ListRequest
 from nextclick.services.api.rule_book import RuleBook
-from nextclick.shared.model.explain import explain
 from nextclick.shared.redis import SessionStore
 from nextclick.shared.registry import ModelSlot, Registry
 from nextclick.shared.runtime import metrics
-from nextclick.shared.runtime.health import Probes
+from nextclick.shared.runtime.health import Check, Probes
 from nextclick.shared.runtime.settings import ApiSettings
 from nextclick.shared.schemas import MAX_ID_LENGTH, Click
 
@@ -58,17 +62,22 @@ class Components:
 
     recommend: MicroBatcher[ListRequest, ListAnswer]
     publish: MicroBatcher[Click, Click]
+    explain: MicroBatcher[ExplanationRequest, ExplanationResponse]
     sessions: SessionStore
     slot: ModelSlot
     registry: Registry
     rules: RuleBook
-    alive: Probes
-    ready: Probes
+    alive: Mapping[str, Check]
+    ready: Mapping[str, Check]
     """Only the check `model` decides readiness; lists can be served without Redis and Kafka."""
 
 
 def create_app(
-    components: Components, settings: ApiSettings, default_k: int, secrets: Collection[str] = ()
+    components: Components,
+    settings: ApiSettings,
+    default_k: int,
+    access: Access,
+    secrets: Collection[str] = (),
 ) -> FastAPI:
     """Make the application.
 
@@ -78,13 +87,17 @@ def create_app(
         title="nextclick",
         version="1",
         description="What will this shopper click next?",
-        dependencies=_key_checks(settings.key.get_secret_value()),
-        responses=responses(401, 413, 422, 503),
+        responses=responses(400, 401, 403, 413, 415, 421, 422, 429, 503),
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to an address that the client's header Host names
     )
     documentation.install(app)
+    # The last one is the outermost.
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestLimit, most=settings.max_requests)
+    app.add_middleware(AccessCheck, access=access)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics)
     problems.install(app, secrets)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -149,27 +162,14 @@ def create_app(
         return SessionResponse(user_id=user_id, history=found.history, last_click=found.last_click)
 
     @app.get("/explain", tags=["lists"])
-    def explanation(
+    async def explanation(
         user_id: Annotated[str | None, Query(min_length=1, max_length=MAX_ID_LENGTH)] = None,
         history: Annotated[
             list[ItemIds], Query(max_length=MAX_HISTORY, description="item ids, oldest first")
         ] = [],  # noqa: B006
     ) -> ExplanationResponse:
         """Explain the recommendations for a history, or else for a user, by the served model."""
-        model = components.slot.model
-        if model is None:
-            raise NoModel
-        if user_id is not None and not history:
-            history = components.sessions.read([user_id])[0].history
-        explained = explain(model.scorer, history)
-        return ExplanationResponse(
-            model_version=model.version,
-            history=explained.history,
-            items=[
-                Contribution(item_id=item.item_id, score=item.score, contributions=row)
-                for item, row in zip(explained.items, explained.contributions, strict=True)
-            ],
-        )
+        return await components.explain.submit(ExplanationRequest(user_id, history))
 
     @app.get("/models", tags=["operation"])
     def models() -> ModelsResponse:
@@ -196,38 +196,28 @@ def create_app(
 
 
 def _add_operation(app: FastAPI, components: Components) -> None:
-    """Add /healthz, /readyz and /metrics, as on the worker's metrics port; they need no key."""
+    """Add /healthz and /readyz, which need no key, and /metrics, as on the worker's port."""
+
+    alive, ready = Probes(components.alive), Probes(components.ready)
 
     async def healthz(_: Any) -> Response:
-        results = await asyncio.to_thread(components.alive.results)
+        results = await asyncio.to_thread(alive.results)
         return JSONResponse(results, 200 if set(results.values()) <= {"ok"} else 503)
 
     async def readyz(_: Any) -> Response:
-        results = await asyncio.to_thread(components.ready.results)
+        results = await asyncio.to_thread(ready.results)
         return JSONResponse(results, 200 if results["model"] == "ok" else 503)
 
     async def prometheus_metrics(_: Any) -> Response:
-        results = await asyncio.to_thread(components.ready.results)
+        results = await asyncio.to_thread(ready.results)
         for check, outcome in results.items():
             metrics.READY.labels(check).set(outcome == "ok")
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        shown = await asyncio.to_thread(generate_latest)  # some ms, too long for the event loop
+        return Response(shown, media_type=CONTENT_TYPE_LATEST)
 
     app.add_route("/healthz", healthz, include_in_schema=False)
     app.add_route("/readyz", readyz, include_in_schema=False)
     app.add_route("/metrics", prometheus_metrics, include_in_schema=False)
-
-
-def _key_checks(key: str) -> list[Any]:
-    """Dependencies of every route that check the API key; none if no key is set."""
-    if not key:
-        return []
-    header = APIKeyHeader(name="X-API-Key", auto_error=False)
-
-    async def check(given: str | None = Security(header)) -> None:
-        if given is None or not hmac.compare_digest(given.encode(), key.encode()):
-            raise Rejected(HTTPStatus.UNAUTHORIZED, "the header X-API-Key is missing or wrong")
-
-    return [Depends(check)]
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
@@ -238,5 +228,11 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         schemas["Problem"] = Problem.model_json_schema()
+        document["components"]["securitySchemes"] = {
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            "bearer": {"type": "http", "scheme": "bearer"},
+        }
+        # A service that only its own machine can reach may have no key.
+        document["security"] = [{"key": []}, {"bearer": []}, {}]
         app.openapi_schema = document
     return app.openapi_schema

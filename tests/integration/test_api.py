@@ -19,6 +19,7 @@ import schemathesis
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from nextclick.services.api.access import access
 from nextclick.services.api.app import Components, create_app
 from nextclick.services.api.main import open_components
 from nextclick.services.api.rule_book import RuleBook
@@ -66,14 +67,17 @@ def components(
     client.close()
 
 
+HERE = "http://127.0.0.1"
+
+
 @pytest.fixture
 def app(components: Components, settings: Settings) -> FastAPI:
-    return create_app(components, settings.api, settings.worker.top_k)
+    return create_app(components, settings.api, settings.worker.top_k, access(settings.api))
 
 
 @pytest.fixture
 def client(app: FastAPI) -> TestClient:
-    return TestClient(app, raise_server_exceptions=False)
+    return TestClient(app, HERE, raise_server_exceptions=False)
 
 
 def clicked(settings: Settings, user: str, *items: str) -> None:
@@ -238,8 +242,12 @@ def test_what_is_wrong_is_said(client: TestClient) -> None:
         assert says in problem["detail"] + " ".join(problem["errors"])
 
 
-def test_every_operation_keeps_what_the_document_promises(app: FastAPI, settings: Settings) -> None:
+def test_every_operation_keeps_what_the_document_promises(
+    components: Components, settings: Settings
+) -> None:
     clicked(settings, "0", "1", "2", "unheard-of")
+    any_host = settings.api.model_copy(update={"allowed_hosts": ["*"]})  # that of Schemathesis
+    app = create_app(components, any_host, settings.worker.top_k, access(any_host))
     document = schemathesis.openapi.from_asgi("/openapi.json", app)
     operations = [found.ok() for found in document.get_all_operations()]
     assert len(operations) == 9
@@ -306,7 +314,8 @@ def serving(settings: Settings) -> Iterator[TestClient]:
     publish_model(Path(settings.registry.url), seed=1)
     with open_components(settings) as components:
         assert components.slot.wait(30)
-        yield TestClient(create_app(components, settings.api, 10), raise_server_exceptions=False)
+        app = create_app(components, settings.api, 10, access(settings.api))
+        yield TestClient(app, HERE, raise_server_exceptions=False)
 
 
 def test_a_change_of_the_deny_list_reaches_other_processes(
@@ -324,15 +333,17 @@ def test_a_change_of_the_deny_list_reaches_other_processes(
 
 def test_with_a_key_nothing_is_told_without_it(components: Components, settings: Settings) -> None:
     guarded = settings.api.model_copy(update={"key": type(settings.api.key)("open sesame")})
-    client = TestClient(create_app(components, guarded, 10))
+    client = TestClient(create_app(components, guarded, 10, access(guarded)), HERE)
     refused(client.get("/recommendations/u"), 401)
     refused(client.get("/recommendations/u", headers={"X-API-Key": "open"}), 401)
     refused(client.get("/models", headers={"X-API-Key": "ü".encode()}), 401)
     refused(client.put("/denied/1"), 401)
     assert client.get("/recommendations/u", headers={"X-API-Key": "open sesame"}).is_success
     assert client.get("/readyz").is_success  # probes carry no key
-    assert client.get("/metrics").is_success
-    assert client.get("/docs").is_success
+    for path in ("/metrics", "/docs", "/openapi.json", "/docs/files/swagger-ui.css", "/nothing"):
+        refused(client.get(path), 401)
+    by_token = client.get("/metrics", headers={"Authorization": "Bearer open sesame"})
+    assert by_token.is_success  # as Prometheus sends it
 
 
 def test_the_documentation_comes_from_here(client: TestClient) -> None:
@@ -364,7 +375,9 @@ def test_a_process_serves_swaps_and_ends_well(
     with httpx.Client(base_url=listening(tmp_path)) as client:
         assert refused(client.get("/recommendations/u"), 503)["detail"].startswith("there is no")
         assert client.get("/readyz").status_code == 503
-        assert client.get("/healthz").json() == {"recommend": "ok", "publish": "ok"}
+        assert client.get("/healthz").json() == dict.fromkeys(
+            ("recommend", "publish", "explain"), "ok"
+        )
         first = publish_model(tmp_path / "registry", seed=1)
         until(lambda: client.get("/readyz").status_code == 200, "it is ready")
         assert client.get("/recommendations/u").json()["model_version"] == first
