@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Query, Response
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse
 
@@ -16,10 +16,14 @@ from nextclick.services.api import documentation, problems
 from nextclick.services.api.access import Access
 from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.click_publisher import click_of
+from nextclick.services.api.entity_tags import NOT_MODIFIED, unless_known
 from nextclick.services.api.explainer import ExplanationRequest
+from nextclick.services.api.json_route import JsonRoute, require_json
 from nextclick.services.api.messages import (
     MAX_HISTORY,
     MAX_K,
+    BatchRequest,
+    BatchResponse,
     ClickAccepted,
     ClickRequest,
     Denied,
@@ -41,6 +45,7 @@ from nextclick.services.api.models import registry_summary
 from nextclick.services.api.problems import Rejected, responses
 from nextclick.services.api.recommender import ListAnswer, ListRequest
 from nextclick.services.api.rule_book import RuleBook
+from nextclick.shared.errors import NextclickError
 from nextclick.shared.redis import SessionStore
 from nextclick.shared.registry import ModelSlot, Registry
 from nextclick.shared.runtime import metrics
@@ -52,6 +57,10 @@ UserId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
 ItemId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
 ItemsWanted = Annotated[
     int, Query(ge=1, le=MAX_K, description="length of the list; shorter if there are fewer items")
+]
+Category = Annotated[
+    str | None,
+    Query(min_length=1, max_length=MAX_ID_LENGTH, description="only items of this category"),
 ]
 ItemIds = Annotated[str, Query(min_length=1, max_length=MAX_ID_LENGTH)]
 
@@ -91,6 +100,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # to an address that the client's header Host names
+        generate_unique_id_function=lambda route: route.name,  # names in clients made from it
     )
     documentation.install(app)
     # The last one is the outermost.
@@ -126,43 +136,89 @@ def create_app(
             fallback=answer.fallback,
         )
 
-    @app.get("/recommendations/{user_id:path}", tags=["lists"], responses=responses(404))
-    async def recommend_for_user(
-        user_id: UserId,
-        k: ItemsWanted = default_k,
-        exclude_seen: bool | None = None,
-        category: Annotated[str | None, Query(min_length=1, max_length=MAX_ID_LENGTH)] = None,
-    ) -> Recommendations:
-        """The items that a user is likely to click next, from the user's session.
+    often = APIRouter(route_class=JsonRoute, tags=["lists"], responses=responses(404))
 
-        An unknown user gets the most clicked items, with `fallback` `cold_start`.
-        """
-        return await recommendations(list_request(user_id, [], k, exclude_seen, category))
-
-    @app.post("/recommendations", tags=["lists"], responses=responses(404))
+    @often.post("/recommendations")
     async def recommend_for_history(body: HistoryRequest) -> Recommendations:
         """The items that are likely to be clicked after a history, for visitors without an id."""
         return await recommendations(
             list_request(None, body.history, body.k, body.exclude_seen, body.category)
         )
 
-    @app.post("/clicks", status_code=202, tags=["clicks"])
-    async def click(body: ClickRequest) -> ClickAccepted:
+    @often.post("/recommendations/batch")
+    async def recommend_batch(body: BatchRequest) -> BatchResponse:
+        """Several lists at once, in the order of the requests."""
+        requests = [
+            list_request(
+                None if q.history else q.user_id, q.history, q.k, q.exclude_seen, q.category
+            )
+            for q in body.requests
+        ]
+        return BatchResponse(lists=await asyncio.gather(*map(recommendations, requests)))
+
+    app.include_router(often)  # first: the others need not be looked at
+
+    @app.get(
+        "/recommendations/{user_id:path}",
+        tags=["lists"],
+        responses={**responses(404), **NOT_MODIFIED},
+        response_model=Recommendations,
+    )
+    async def recommend_for_user(
+        request: Request,
+        user_id: UserId,
+        k: ItemsWanted = default_k,
+        exclude_seen: bool | None = None,
+        category: Category = None,
+    ) -> Response:
+        """The items that a user is likely to click next, from the user's session.
+
+        An unknown user gets the most clicked items, with `fallback` `cold_start`.
+        """
+        wanted = list_request(user_id, [], k, exclude_seen, category)
+        return unless_known(request, await recommendations(wanted))
+
+    @app.post(
+        "/clicks",
+        status_code=202,
+        tags=["clicks"],
+        responses=responses(404),
+        response_model_exclude_unset=True,
+        dependencies=[Depends(require_json)],
+    )
+    async def publish_click(
+        body: ClickRequest,
+        recommend: Annotated[
+            bool, Query(description="answer with the list for the history that this click ends")
+        ] = False,
+        k: ItemsWanted = default_k,
+        exclude_seen: bool | None = None,
+        category: Category = None,
+    ) -> ClickAccepted:
         """Publish a click. The response is sent after Kafka has acknowledged it.
 
-        The worker adds it to the user's session some milliseconds later.
+        The worker adds it to the user's session some milliseconds later. With `recommend` the list
+        is not waited for: it is the one that the worker's model gives for the same history.
         """
-        accepted = await components.publish.submit(click_of(body))
-        return ClickAccepted(event_id=accepted.event_id)
+        click = click_of(body)
+        wanted = list_request(click.user_id, [], k, exclude_seen, category)
+        await components.publish.submit(click)
+        if not recommend:
+            return ClickAccepted(event_id=click.event_id)
+        try:
+            answer = await recommendations(replace(wanted, click=click))
+        except NextclickError:  # the click is published, whatever comes of the list
+            return ClickAccepted(event_id=click.event_id, recommendations=None)
+        return ClickAccepted(event_id=click.event_id, recommendations=answer)
 
     @app.get("/users/{user_id:path}/session", tags=["clicks"])
-    def session(user_id: UserId) -> SessionResponse:
+    def read_session(user_id: UserId) -> SessionResponse:
         """The last ten items of a user's session."""
         (found,) = components.sessions.read([user_id])
         return SessionResponse(user_id=user_id, history=found.history, last_click=found.last_click)
 
     @app.get("/explain", tags=["lists"])
-    async def explanation(
+    async def explain(
         user_id: Annotated[str | None, Query(min_length=1, max_length=MAX_ID_LENGTH)] = None,
         history: Annotated[
             list[ItemIds], Query(max_length=MAX_HISTORY, description="item ids, oldest first")
@@ -171,23 +227,23 @@ def create_app(
         """Explain the recommendations for a history, or else for a user, by the served model."""
         return await components.explain.submit(ExplanationRequest(user_id, history))
 
-    @app.get("/models", tags=["operation"])
-    def models() -> ModelsResponse:
+    @app.get("/models", tags=["operation"], responses=NOT_MODIFIED, response_model=ModelsResponse)
+    def list_models(request: Request) -> Response:
         """The versions in the registry, and the one that this process serves."""
-        return registry_summary(components.registry, components.slot)
+        return unless_known(request, registry_summary(components.registry, components.slot))
 
     @app.get("/denied", tags=["rules"])
-    def denied() -> Denied:
+    def list_denied() -> Denied:
         """The deny list, as this process knows it."""
         return Denied(items=sorted(components.rules.rules.denied))
 
     @app.put("/denied/{item_id:path}", status_code=204, tags=["rules"])
-    def deny(item_id: ItemId) -> None:
+    def deny_item(item_id: ItemId) -> None:
         """Stop recommending an item: this process at once, others within a second."""
         components.rules.deny(item_id)
 
     @app.delete("/denied/{item_id:path}", status_code=204, tags=["rules"])
-    def allow(item_id: ItemId) -> None:
+    def allow_item(item_id: ItemId) -> None:
         """Recommend an item again."""
         components.rules.allow(item_id)
 

@@ -20,14 +20,17 @@ from nextclick.services.api.explainer import MAX_WAITING, Explainer
 from nextclick.services.api.http_protocol import ConnectionLimits, limited_protocol
 from nextclick.services.api.page import view
 from nextclick.services.api.page.feed import Feed
+from nextclick.services.api.published_clicks import PublishedClicks
 from nextclick.services.api.recommender import NoModel, Recommender
 from nextclick.services.api.rule_book import RuleBook
+from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import LagMonitor
 from nextclick.shared.model import Scorer, select_device
 from nextclick.shared.redis import session_store
 from nextclick.shared.redis.deny_list import deny_list
 from nextclick.shared.registry import ModelSlot, Registry
+from nextclick.shared.runtime.anomalies import time_bounds
 from nextclick.shared.runtime.environment import secrets
 from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.health import WAIT_SECONDS, HealthServer
@@ -116,8 +119,11 @@ def open_components(settings: Settings) -> Iterator[Components]:
     sessions = session_store(settings.model_copy(update={"redis": redis}))
     denied = deny_list(settings)
     rules = RuleBook(denied, Path(api.catalogue) if api.catalogue else None, api.rules_poll_seconds)
-    click_publisher = ClickPublisher(kafka)
-    recommender = Recommender(slot, sessions, rules)
+    # The worker counts what is unusual about a click.
+    read_as_worker = ClickRules(settings.clicks.event_weights, time_bounds(settings.clicks))
+    published = PublishedClicks(read_as_worker)
+    click_publisher = ClickPublisher(kafka, published)
+    recommender = Recommender(slot, sessions, rules, published)
     recommend = MicroBatcher(
         "recommend",
         recommender.answer,
