@@ -142,7 +142,7 @@ bill: $(INSTALLED)   ## write docs/bill-of-materials.md from what is installed
 screenshots: $(INSTALLED) ## write docs/page-*.png from a demo; needs chromium
 	@$(BIN)/python docs/make_screenshots.py
 
-generated: $(INSTALLED) ## write what is made from code: settings, schemas, AsyncAPI, dashboard
+generated: $(INSTALLED) ## write what is made from code: settings, schemas, AsyncAPI, OpenAPI, dashboard
 	@mkdir -p build
 	@$(BIN)/python docs/make_configuration.py > build/page.md && mv build/page.md docs/configuration.md
 	@$(BIN)/python docs/make_contracts.py

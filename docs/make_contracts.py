@@ -1,7 +1,7 @@
-"""Write docs/schemas/*.json and docs/asyncapi.json: python docs/make_contracts.py
+"""Write docs/schemas/*.json, docs/asyncapi.json and docs/openapi.json: docs/make_contracts.py
 
 What is on the topics, for machines: JSON Schemas of the messages from shared/schemas.py, and an
-AsyncAPI document that says on which topic each of them is.
+AsyncAPI document that says on which topic each of them is. And what the HTTP service answers.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+from nextclick.services.api.access import access
+from nextclick.services.api.app import Components, create_app
 from nextclick.shared.messages import REDRIVEN
-from nextclick.shared.runtime.settings import KafkaSettings
+from nextclick.shared.runtime.settings import ApiSettings, KafkaSettings, WorkerSettings
 from nextclick.shared.schemas import REASONS, Click, Recommendation, ScoredItem
 
 FOLDER = Path(__file__).parent
@@ -185,10 +188,19 @@ def _key(description: str) -> dict[str, Any]:
     }
 
 
+def openapi() -> dict[str, Any]:
+    """The OpenAPI document, as /openapi.json has it."""
+    settings = ApiSettings()
+    nothing = cast(Components, SimpleNamespace(alive={}, ready={}))  # no request comes
+    app = create_app(nothing, settings, WorkerSettings().top_k, access(settings))
+    return app.openapi()
+
+
 def texts() -> dict[Path, str]:
     """Every file and its content."""
     files = {FOLDER / "schemas" / name: schema for name, schema in schemas().items()}
     files[FOLDER / "asyncapi.json"] = asyncapi()
+    files[FOLDER / "openapi.json"] = openapi()
     return {
         path: json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         for path, content in files.items()

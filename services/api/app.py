@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse
 
@@ -18,7 +18,7 @@ from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.click_publisher import click_of
 from nextclick.services.api.entity_tags import NOT_MODIFIED, unless_known
 from nextclick.services.api.explainer import ExplanationRequest
-from nextclick.services.api.json_route import JsonRoute, require_json
+from nextclick.services.api.json_route import DirectRoutes, JsonRoute, require_json
 from nextclick.services.api.messages import (
     MAX_HISTORY,
     MAX_K,
@@ -104,6 +104,7 @@ def create_app(
     )
     documentation.install(app)
     # The last one is the outermost.
+    app.add_middleware(DirectRoutes, of=app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestLimit, most=settings.max_requests)
     app.add_middleware(AccessCheck, access=access)
@@ -136,16 +137,28 @@ def create_app(
             fallback=answer.fallback,
         )
 
-    often = APIRouter(route_class=JsonRoute, tags=["lists"], responses=responses(404))
+    def json_route(path: str) -> Callable[[Any], Any]:
+        def add(function: Any) -> Any:
+            app.router.add_api_route(
+                path,
+                function,
+                methods=["POST"],
+                tags=["lists"],
+                responses=responses(404),
+                route_class_override=JsonRoute,
+            )
+            return function
 
-    @often.post("/recommendations")
+        return add
+
+    @json_route("/recommendations")
     async def recommend_for_history(body: HistoryRequest) -> Recommendations:
         """The items that are likely to be clicked after a history, for visitors without an id."""
         return await recommendations(
             list_request(None, body.history, body.k, body.exclude_seen, body.category)
         )
 
-    @often.post("/recommendations/batch")
+    @json_route("/recommendations/batch")
     async def recommend_batch(body: BatchRequest) -> BatchResponse:
         """Several lists at once, in the order of the requests."""
         requests = [
@@ -155,8 +168,6 @@ def create_app(
             for q in body.requests
         ]
         return BatchResponse(lists=await asyncio.gather(*map(recommendations, requests)))
-
-    app.include_router(often)  # first: the others need not be looked at
 
     @app.get(
         "/recommendations/{user_id:path}",
