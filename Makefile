@@ -104,7 +104,7 @@ format: $(INSTALLED) ## rewrite the code as ruff likes it
 bench-drift: $(INSTALLED) ## twelve retrains while missions come and go; ARGS="--png drift.png"
 	@$(BIN)/python -m nextclick.bench.drift $(ARGS)
 
-bench-http: $(INSTALLED) ## the HTTP service under hey, on one core
+bench-http: $(INSTALLED) ## the HTTP service at given rates and as fast as it can
 	@$(BIN)/python -m nextclick.bench.http $(ARGS)
 
 bench-replay: $(INSTALLED) ## a real log: replay, train, serve, hits; FILE=clicks.csv

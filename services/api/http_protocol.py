@@ -53,6 +53,13 @@ class LimitedProtocol(HttpToolsProtocol):
         self.idle.pop(self, None)
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more: answer the request that is whole, if there is one."""
+        if self._in_body or not self._has_open_request():
+            return False
+        self.cycle.keep_alive = False
+        return True
+
     def data_received(self, data: bytes) -> None:
         """Parse what came. Uvicorn's own method answers errors as plain text, and logs each."""
         self._unset_keepalive_if_required()

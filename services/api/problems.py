@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 
@@ -69,6 +70,7 @@ def install(app: FastAPI, secrets: Collection[str]) -> None:
     app.add_exception_handler(Rejected, _rejected)
     app.add_exception_handler(NextclickError, unavailable)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _client_left)
     app.add_exception_handler(Exception, _internal_error)
 
 
@@ -102,6 +104,11 @@ def _http(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
     return problem(error.status_code, error.detail, headers=headers)
+
+
+def _client_left(_: Request, error: Exception) -> Response:
+    # Nobody reads this; without it every such client would leave a traceback in the log.
+    return problem(400, "the request ended before its body was whole")
 
 
 def _allowed_methods(request: Request) -> set[str]:

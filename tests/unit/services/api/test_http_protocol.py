@@ -99,6 +99,17 @@ def test_requests_are_answered_one_after_the_other(address: tuple[str, int]) -> 
     assert answer(address, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 OK")
 
 
+def test_who_sends_no_more_is_answered(address: tuple[str, int]) -> None:
+    with connected(address) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nab")
+        connection.shutdown(socket.SHUT_WR)
+        assert all_of(connection).endswith(b"\r\n\r\nab")
+    with connected(address) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nab")
+        connection.shutdown(socket.SHUT_WR)
+        assert all_of(connection) == b""
+
+
 @pytest.mark.parametrize(
     "request_",
     [
