@@ -49,7 +49,7 @@ RUN pip install $PIP_INDEX_ARGS --build-constraint requirements.lock --no-deps .
 FROM python:3.12-slim
 RUN groupadd --gid 10001 nextclick \
  && useradd --uid 10001 --gid nextclick --no-create-home --home-dir /tmp nextclick \
- && install -d -o nextclick -g nextclick /data /data/registry /data/event_log
+ && install -d -o nextclick -g nextclick /data /data/registry /data/event_log /data/keys
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -104,7 +104,7 @@ format: $(INSTALLED) ## rewrite the code as ruff likes it
 bench-drift: $(INSTALLED) ## twelve retrains while missions come and go; ARGS="--png drift.png"
 	@$(BIN)/python -m nextclick.bench.drift $(ARGS)
 
-bench-http: $(INSTALLED) ## the HTTP service under hey, on one core
+bench-http: $(INSTALLED) ## the HTTP service at given rates and as fast as it can
 	@$(BIN)/python -m nextclick.bench.http $(ARGS)
 
 bench-replay: $(INSTALLED) ## a real log: replay, train, serve, hits; FILE=clicks.csv
@@ -142,7 +142,7 @@ bill: $(INSTALLED)   ## write docs/bill-of-materials.md from what is installed
 screenshots: $(INSTALLED) ## write docs/page-*.png from a demo; needs chromium
 	@$(BIN)/python docs/make_screenshots.py
 
-generated: $(INSTALLED) ## write what is made from code: settings, schemas, AsyncAPI, dashboard
+generated: $(INSTALLED) ## write what is made from code: settings, schemas, AsyncAPI, OpenAPI, dashboard
 	@mkdir -p build
 	@$(BIN)/python docs/make_configuration.py > build/page.md && mv build/page.md docs/configuration.md
 	@$(BIN)/python docs/make_contracts.py

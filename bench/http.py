@@ -1,17 +1,18 @@
 """Load test of the HTTP service: `python -m nextclick.bench.http`.
 
-The service is pinned to one core, and the load tool `hey` (https://github.com/rakyll/hey, Debian's
-package `hey`) to another. The connections of `hey` send at the same moments, so requests come in
-bursts of that size.
+Requests at a given rate come from an open-loop client of ours (bench/http_client.py); as many as
+possible over 1, 4 and 16 connections from wrk (https://github.com/wg/wrk, Debian's package `wrk`).
+Service, load and servers share this machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import uuid
 from pathlib import Path
@@ -29,28 +30,29 @@ from nextclick.shared.runtime.settings import PREFIX
 from nextclick.shared.schemas import Click
 
 USERS = 1000
-_JSON = ["-m", "POST", "-T", "application/json", "-d"]
-REQUESTS: dict[str, tuple[str, list[str]]] = {
-    "a user's list": ("/recommendations/5?k=10", []),
-    "20 items, unseen only": ("/recommendations/5?k=20&exclude_seen=true", []),
-    "a history's list": (
-        "/recommendations",
-        [*_JSON, '{"history": ["item-1", "item-7", "item-9"], "k": 10}'],
-    ),
-    "a click": ("/clicks", [*_JSON, '{"user_id": "5", "item_id": "item-7"}']),
+CONNECTIONS = (1, 4, 16)
+_HISTORY = '{"history": ["item-1", "item-7", "item-9"], "k": 10}'
+_CLICK = '{"user_id": "5", "item_id": "item-7"}'
+REQUESTS: dict[str, tuple[str, str]] = {
+    "a user's list": ("/recommendations/5?k=10", ""),
+    "20 items, unseen only": ("/recommendations/5?k=20&exclude_seen=true", ""),
+    "a history's list": ("/recommendations", _HISTORY),
+    "a click": ("/clicks", _CLICK),
+    "a click and its list": ("/clicks?recommend=true", _CLICK),
 }
+"""Name → path, and the body of a POST."""
+PERCENTILES = ("p50", "p90", "p99")
 
 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=int, default=10_000)
-    parser.add_argument("--rate", type=int, default=1000, help="requests a second")
-    parser.add_argument("--connections", type=int, default=10)
+    parser.add_argument("--items", type=int, default=17_376)
+    parser.add_argument("--rates", default="200,1000", help="requests a second")
     parser.add_argument("--seconds", type=int, default=10)
     options = parser.parse_args()
-    if shutil.which("hey") is None:
-        raise SystemExit("hey is not installed: Debian's package is called hey")
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is not installed: Debian's package is called wrk")
     folder = Path(tempfile.mkdtemp(prefix="nextclick-http-"))
     try:
         with local_servers.servers(folder) as environ:
@@ -60,9 +62,6 @@ def main() -> None:
                 services.start("api", ["api"], {f"{PREFIX}API__PORT": "0"})
                 address = services.wait_for("api", r"listening on (http://[^\s\"]+)")
                 services.wait_for("api", r"(serving model)")
-                os.sched_setaffinity(services.pid("api"), {0})
-                for thread in Path(f"/proc/{services.pid('api')}/task").iterdir():
-                    os.sched_setaffinity(int(thread.name), {0})
                 _measure(address, options)
                 services.stop_all()
             finally:
@@ -100,33 +99,49 @@ def _prepare(environ: dict[str, str], items: int) -> None:
 
 
 def _measure(address: str, options: argparse.Namespace) -> None:
-    table = Table("request", "sent /s", "answered /s", "p50 ms", "p90 ms", "p99 ms", "not 2xx")
-    for rate in (options.rate, 0):
-        for name, (path, arguments) in REQUESTS.items():
-            paced = ["-q", str(rate / options.connections)] if rate else []
-            output = subprocess.run(
-                [
-                    *("taskset", "-c", str((os.cpu_count() or 1) - 1), "hey"),
-                    *("-z", f"{options.seconds}s", "-c", str(options.connections)),
-                    *(*paced, *arguments, address + path),
-                ],
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-            found = re.search(r"Requests/sec:\s+([\d.]+)", output)
-            assert found is not None, output
-            percentiles = dict(re.findall(r"(\d+)%+ in ([\d.]+) secs", output))
-            bad = sum(int(n) for code, n in re.findall(r"\[(\d+)\]\s+(\d+) responses", output)
-                      if not code.startswith("2"))  # fmt: skip
-            table.add_row(
-                name,
-                str(rate or "maximum"),
-                f"{float(found[1]):,.0f}",
-                *(f"{1000 * float(percentiles[p]):.1f}" for p in ("50", "90", "99")),
-                str(bad),
-            )
+    table = Table("request", "load", "answered /s", "p50 ms", "p90 ms", "p99 ms", "not 2xx")
+    for name, (path, body) in REQUESTS.items():
+        for rate in map(int, options.rates.split(",")):
+            figures = _open_loop(address + path, body, rate, options.seconds)
+            table.add_row(name, f"{rate:,} /s", *figures)
+        for connections in CONNECTIONS:
+            figures = _closed_loop(address + path, body, connections, options.seconds)
+            table.add_row(name, f"{connections} connections", *figures)
     Console(width=110).print(table)
+
+
+def _open_loop(url: str, body: str, rate: int, seconds: int) -> list[str]:
+    command = [sys.executable, "-m", "nextclick.bench.http_client", url, "--body", body]
+    command += ["--rate", str(rate), "--seconds", str(seconds)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    figures = json.loads(output)
+    latencies = [f"{figures[f'{p}_ms']:.1f}" for p in PERCENTILES]
+    return [f"{figures['answered'] / seconds:,.0f}", *latencies, str(figures["failures"])]
+
+
+def _closed_loop(url: str, body: str, connections: int, seconds: int) -> list[str]:
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        if body:
+            script.write(
+                f"wrk.method = 'POST'; wrk.body = '{body}'; "
+                "wrk.headers['Content-Type'] = 'application/json'"
+            )
+            script.flush()
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
+        command += ["-s", script.name, url]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    assert rate is not None, output
+    taken = dict(re.findall(r"(\d+)%\s+([\d.]+[um]?s)", output))
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
+    latencies = [f"{_milliseconds(taken[p[1:]]):.1f}" for p in PERCENTILES]
+    return [f"{float(rate[1]):,.0f}", *latencies, bad[1] if bad else "0"]
+
+
+def _milliseconds(text: str) -> float:
+    """`980.00us`, `1.52ms`, `2.01s`."""
+    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Write docs/schemas/* and docs/asyncapi.json: python docs/make_contracts.py
+"""Write docs/schemas/*, docs/asyncapi.json and docs/openapi.json: python docs/make_contracts.py
 
 What is on the topics, for machines: JSON Schemas of the messages from shared/schemas.py, Avro and
 Protobuf schemas from shared/kafka/schema_registry, and an AsyncAPI document that says on which
-topic each of them is.
+topic each of them is. And what the HTTP service answers.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+from nextclick.services.api.access import access
+from nextclick.services.api.app import Components, create_app
 from nextclick.shared.kafka.schema_registry import contracts
 from nextclick.shared.messages import REDRIVEN
-from nextclick.shared.runtime.settings import KafkaSettings
+from nextclick.shared.runtime.settings import ApiSettings, KafkaSettings, WorkerSettings
 from nextclick.shared.schemas import REASONS, Click, Recommendation, ScoredItem
 
 FOLDER = Path(__file__).parent
@@ -175,6 +178,14 @@ def _key(description: str) -> dict[str, Any]:
     }
 
 
+def openapi() -> dict[str, Any]:
+    """The OpenAPI document, as /openapi.json has it."""
+    settings = ApiSettings()
+    nothing = cast(Components, SimpleNamespace(alive={}, ready={}))  # no request comes
+    app = create_app(nothing, settings, WorkerSettings().top_k, access(settings))
+    return app.openapi()
+
+
 def texts() -> dict[Path, str]:
     """Every file and its content."""
     folder = FOLDER / "schemas"
@@ -182,6 +193,7 @@ def texts() -> dict[Path, str]:
     files[folder / "click.avsc"] = contracts.AVRO_CLICK
     files[folder / "recommendation.avsc"] = contracts.AVRO_RECOMMENDATION
     files[FOLDER / "asyncapi.json"] = asyncapi()
+    files[FOLDER / "openapi.json"] = openapi()
     return {
         path: json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         for path, content in files.items()

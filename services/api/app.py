@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Path, Query, Response, Security
-from fastapi.security import APIKeyHeader
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse
 
 from nextclick.services.api import documentation, problems
+from nextclick.services.api.access import Access
 from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.click_publisher import click_of
+from nextclick.services.api.entity_tags import NOT_MODIFIED, unless_known
+from nextclick.services.api.explainer import ExplanationRequest
+from nextclick.services.api.json_route import DirectRoutes, JsonRoute, require_json
 from nextclick.services.api.messages import (
     MAX_HISTORY,
     MAX_K,
+    BatchRequest,
+    BatchResponse,
     ClickAccepted,
     ClickRequest,
-    Contribution,
     Denied,
     ExplanationResponse,
     HistoryRequest,
@@ -31,16 +34,22 @@ from nextclick.services.api.messages import (
     Recommendations,
     SessionResponse,
 )
-from nextclick.services.api.middleware import BodyLimit, RequestMetrics
+from nextclick.services.api.middleware import (
+    AccessCheck,
+    BodyLimit,
+    RequestLimit,
+    RequestMetrics,
+    SecurityHeaders,
+)
 from nextclick.services.api.models import registry_summary
 from nextclick.services.api.problems import Rejected, responses
-from nextclick.services.api.recommender import ListAnswer, ListRequest, NoModel
+from nextclick.services.api.recommender import ListAnswer, ListRequest
 from nextclick.services.api.rule_book import RuleBook
-from nextclick.shared.model.explain import explain
+from nextclick.shared.errors import NextclickError
 from nextclick.shared.redis import SessionStore
 from nextclick.shared.registry import ModelSlot, Registry
 from nextclick.shared.runtime import metrics
-from nextclick.shared.runtime.health import Probes
+from nextclick.shared.runtime.health import Check, Probes
 from nextclick.shared.runtime.settings import ApiSettings
 from nextclick.shared.schemas import MAX_ID_LENGTH, Click
 
@@ -48,6 +57,10 @@ UserId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
 ItemId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
 ItemsWanted = Annotated[
     int, Query(ge=1, le=MAX_K, description="length of the list; shorter if there are fewer items")
+]
+Category = Annotated[
+    str | None,
+    Query(min_length=1, max_length=MAX_ID_LENGTH, description="only items of this category"),
 ]
 ItemIds = Annotated[str, Query(min_length=1, max_length=MAX_ID_LENGTH)]
 
@@ -58,17 +71,22 @@ class Components:
 
     recommend: MicroBatcher[ListRequest, ListAnswer]
     publish: MicroBatcher[Click, Click]
+    explain: MicroBatcher[ExplanationRequest, ExplanationResponse]
     sessions: SessionStore
     slot: ModelSlot
     registry: Registry
     rules: RuleBook
-    alive: Probes
-    ready: Probes
+    alive: Mapping[str, Check]
+    ready: Mapping[str, Check]
     """Only the check `model` decides readiness; lists can be served without Redis and Kafka."""
 
 
 def create_app(
-    components: Components, settings: ApiSettings, default_k: int, secrets: Collection[str] = ()
+    components: Components,
+    settings: ApiSettings,
+    default_k: int,
+    access: Access,
+    secrets: Collection[str] = (),
 ) -> FastAPI:
     """Make the application.
 
@@ -78,13 +96,19 @@ def create_app(
         title="nextclick",
         version="1",
         description="What will this shopper click next?",
-        dependencies=_key_checks(settings.key.get_secret_value()),
-        responses=responses(401, 413, 422, 503),
+        responses=responses(400, 401, 403, 413, 415, 421, 422, 429, 503),
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to an address that the client's header Host names
+        generate_unique_id_function=lambda route: route.name,  # names in clients made from it
     )
     documentation.install(app)
+    # The last one is the outermost.
+    app.add_middleware(DirectRoutes, of=app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestLimit, most=settings.max_requests)
+    app.add_middleware(AccessCheck, access=access)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics)
     problems.install(app, secrets)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -113,81 +137,124 @@ def create_app(
             fallback=answer.fallback,
         )
 
-    @app.get("/recommendations/{user_id:path}", tags=["lists"], responses=responses(404))
-    async def recommend_for_user(
-        user_id: UserId,
-        k: ItemsWanted = default_k,
-        exclude_seen: bool | None = None,
-        category: Annotated[str | None, Query(min_length=1, max_length=MAX_ID_LENGTH)] = None,
-    ) -> Recommendations:
-        """The items that a user is likely to click next, from the user's session.
+    def json_route(path: str) -> Callable[[Any], Any]:
+        def add(function: Any) -> Any:
+            app.router.add_api_route(
+                path,
+                function,
+                methods=["POST"],
+                tags=["lists"],
+                responses=responses(404),
+                route_class_override=JsonRoute,
+            )
+            return function
 
-        An unknown user gets the most clicked items, with `fallback` `cold_start`.
-        """
-        return await recommendations(list_request(user_id, [], k, exclude_seen, category))
+        return add
 
-    @app.post("/recommendations", tags=["lists"], responses=responses(404))
+    @json_route("/recommendations")
     async def recommend_for_history(body: HistoryRequest) -> Recommendations:
         """The items that are likely to be clicked after a history, for visitors without an id."""
         return await recommendations(
             list_request(None, body.history, body.k, body.exclude_seen, body.category)
         )
 
-    @app.post("/clicks", status_code=202, tags=["clicks"])
-    async def click(body: ClickRequest) -> ClickAccepted:
+    @json_route("/recommendations/batch")
+    async def recommend_batch(body: BatchRequest) -> BatchResponse:
+        """Several lists at once, in the order of the requests."""
+        requests = [
+            list_request(
+                None if q.history else q.user_id, q.history, q.k, q.exclude_seen, q.category
+            )
+            for q in body.requests
+        ]
+        return BatchResponse(lists=await asyncio.gather(*map(recommendations, requests)))
+
+    @app.get(
+        "/recommendations/{user_id:path}",
+        tags=["lists"],
+        responses={**responses(404), **NOT_MODIFIED},
+        response_model=Recommendations,
+    )
+    async def recommend_for_user(
+        request: Request,
+        user_id: UserId,
+        k: ItemsWanted = default_k,
+        exclude_seen: bool | None = None,
+        category: Category = None,
+    ) -> Response:
+        """The items that a user is likely to click next, from the user's session.
+
+        An unknown user gets the most clicked items, with `fallback` `cold_start`.
+        """
+        wanted = list_request(user_id, [], k, exclude_seen, category)
+        return unless_known(request, await recommendations(wanted))
+
+    @app.post(
+        "/clicks",
+        status_code=202,
+        tags=["clicks"],
+        responses=responses(404),
+        response_model_exclude_unset=True,
+        dependencies=[Depends(require_json)],
+    )
+    async def publish_click(
+        body: ClickRequest,
+        recommend: Annotated[
+            bool, Query(description="answer with the list for the history that this click ends")
+        ] = False,
+        k: ItemsWanted = default_k,
+        exclude_seen: bool | None = None,
+        category: Category = None,
+    ) -> ClickAccepted:
         """Publish a click. The response is sent after Kafka has acknowledged it.
 
-        The worker adds it to the user's session some milliseconds later.
+        The worker adds it to the user's session some milliseconds later. With `recommend` the list
+        is not waited for: it is the one that the worker's model gives for the same history.
         """
-        accepted = await components.publish.submit(click_of(body))
-        return ClickAccepted(event_id=accepted.event_id)
+        click = click_of(body)
+        wanted = list_request(click.user_id, [], k, exclude_seen, category)
+        await components.publish.submit(click)
+        if not recommend:
+            return ClickAccepted(event_id=click.event_id)
+        try:
+            answer = await recommendations(replace(wanted, click=click))
+        except NextclickError:  # the click is published, whatever comes of the list
+            return ClickAccepted(event_id=click.event_id, recommendations=None)
+        return ClickAccepted(event_id=click.event_id, recommendations=answer)
 
     @app.get("/users/{user_id:path}/session", tags=["clicks"])
-    def session(user_id: UserId) -> SessionResponse:
+    def read_session(user_id: UserId) -> SessionResponse:
         """The last ten items of a user's session."""
         (found,) = components.sessions.read([user_id])
         return SessionResponse(user_id=user_id, history=found.history, last_click=found.last_click)
 
     @app.get("/explain", tags=["lists"])
-    def explanation(
+    async def explain(
         user_id: Annotated[str | None, Query(min_length=1, max_length=MAX_ID_LENGTH)] = None,
         history: Annotated[
             list[ItemIds], Query(max_length=MAX_HISTORY, description="item ids, oldest first")
         ] = [],  # noqa: B006
     ) -> ExplanationResponse:
         """Explain the recommendations for a history, or else for a user, by the served model."""
-        model = components.slot.model
-        if model is None:
-            raise NoModel
-        if user_id is not None and not history:
-            history = components.sessions.read([user_id])[0].history
-        explained = explain(model.scorer, history)
-        return ExplanationResponse(
-            model_version=model.version,
-            history=explained.history,
-            items=[
-                Contribution(item_id=item.item_id, score=item.score, contributions=row)
-                for item, row in zip(explained.items, explained.contributions, strict=True)
-            ],
-        )
+        return await components.explain.submit(ExplanationRequest(user_id, history))
 
-    @app.get("/models", tags=["operation"])
-    def models() -> ModelsResponse:
+    @app.get("/models", tags=["operation"], responses=NOT_MODIFIED, response_model=ModelsResponse)
+    def list_models(request: Request) -> Response:
         """The versions in the registry, and the one that this process serves."""
-        return registry_summary(components.registry, components.slot)
+        return unless_known(request, registry_summary(components.registry, components.slot))
 
     @app.get("/denied", tags=["rules"])
-    def denied() -> Denied:
+    def list_denied() -> Denied:
         """The deny list, as this process knows it."""
         return Denied(items=sorted(components.rules.rules.denied))
 
     @app.put("/denied/{item_id:path}", status_code=204, tags=["rules"])
-    def deny(item_id: ItemId) -> None:
+    def deny_item(item_id: ItemId) -> None:
         """Stop recommending an item: this process at once, others within a second."""
         components.rules.deny(item_id)
 
     @app.delete("/denied/{item_id:path}", status_code=204, tags=["rules"])
-    def allow(item_id: ItemId) -> None:
+    def allow_item(item_id: ItemId) -> None:
         """Recommend an item again."""
         components.rules.allow(item_id)
 
@@ -196,38 +263,28 @@ def create_app(
 
 
 def _add_operation(app: FastAPI, components: Components) -> None:
-    """Add /healthz, /readyz and /metrics, as on the worker's metrics port; they need no key."""
+    """Add /healthz and /readyz, which need no key, and /metrics, as on the worker's port."""
+
+    alive, ready = Probes(components.alive), Probes(components.ready)
 
     async def healthz(_: Any) -> Response:
-        results = await asyncio.to_thread(components.alive.results)
+        results = await asyncio.to_thread(alive.results)
         return JSONResponse(results, 200 if set(results.values()) <= {"ok"} else 503)
 
     async def readyz(_: Any) -> Response:
-        results = await asyncio.to_thread(components.ready.results)
+        results = await asyncio.to_thread(ready.results)
         return JSONResponse(results, 200 if results["model"] == "ok" else 503)
 
     async def prometheus_metrics(_: Any) -> Response:
-        results = await asyncio.to_thread(components.ready.results)
+        results = await asyncio.to_thread(ready.results)
         for check, outcome in results.items():
             metrics.READY.labels(check).set(outcome == "ok")
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        shown = await asyncio.to_thread(generate_latest)  # some ms, too long for the event loop
+        return Response(shown, media_type=CONTENT_TYPE_LATEST)
 
     app.add_route("/healthz", healthz, include_in_schema=False)
     app.add_route("/readyz", readyz, include_in_schema=False)
     app.add_route("/metrics", prometheus_metrics, include_in_schema=False)
-
-
-def _key_checks(key: str) -> list[Any]:
-    """Dependencies of every route that check the API key; none if no key is set."""
-    if not key:
-        return []
-    header = APIKeyHeader(name="X-API-Key", auto_error=False)
-
-    async def check(given: str | None = Security(header)) -> None:
-        if given is None or not hmac.compare_digest(given.encode(), key.encode()):
-            raise Rejected(HTTPStatus.UNAUTHORIZED, "the header X-API-Key is missing or wrong")
-
-    return [Depends(check)]
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
@@ -238,5 +295,11 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         schemas["Problem"] = Problem.model_json_schema()
+        document["components"]["securitySchemes"] = {
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            "bearer": {"type": "http", "scheme": "bearer"},
+        }
+        # A service that only its own machine can reach may have no key.
+        document["security"] = [{"key": []}, {"bearer": []}, {}]
         app.openapi_schema = document
     return app.openapi_schema

@@ -46,7 +46,7 @@ class MicroBatcher(Generic[Q, A]):
         An error of `answer` is raised to all requests of its batch. `prepare` runs once in the
         thread before the first batch; if it raises a NextclickError, `answer` must do its work.
         """
-        self._name = name
+        self.name = name
         self._answer = answer
         self._prepare = prepare
         self._max_batch = max_batch
@@ -64,9 +64,9 @@ class MicroBatcher(Generic[Q, A]):
         """Raise Unavailable if the thread is dead, or one batch takes more than STUCK_SECONDS."""
         began = self._began
         if not self._thread.is_alive():
-            raise Unavailable(f"the thread {self._name} has ended")
+            raise Unavailable(f"the thread {self.name} has ended")
         if began is not None and time.monotonic() - began > STUCK_SECONDS:
-            raise Unavailable(f"the thread {self._name} is stuck since {STUCK_SECONDS:g} s")
+            raise Unavailable(f"the thread {self.name} is stuck since {STUCK_SECONDS:g} s")
 
     def stop(self) -> None:
         """Answer the waiting requests, then end the thread."""
@@ -80,7 +80,7 @@ class MicroBatcher(Generic[Q, A]):
         Raises Overloaded at once if `max_waiting` requests wait already, else what `answer` raises.
         """
         if self._waiting >= self._max_waiting:
-            raise Overloaded(f"{self._waiting} requests wait for {self._name} already")
+            raise Overloaded(f"{self._waiting} requests wait for {self.name} already")
         self._waiting += 1
         try:
             future: asyncio.Future[A] = asyncio.get_running_loop().create_future()

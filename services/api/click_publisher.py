@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from nextclick.services.api.messages import ClickRequest
+from nextclick.services.api.published_clicks import PublishedClicks
 from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.kafka import Publisher, ensure_topics
 from nextclick.shared.messages import of_user
@@ -32,8 +33,12 @@ def click_of(request: ClickRequest) -> Click:
 class ClickPublisher:
     """Publishes clicks in batches. Used by one thread, so a user's clicks keep their order."""
 
-    def __init__(self, kafka: KafkaSettings) -> None:
-        """Connects at the first click. Raises ConfigurationError for invalid client options."""
+    def __init__(self, kafka: KafkaSettings, published: PublishedClicks) -> None:
+        """Connects at the first click. Raises ConfigurationError for invalid client options.
+
+        `published` is told of every click that Kafka has acknowledged.
+        """
+        self._published = published
         self._kafka = kafka
         self._publisher = Publisher(kafka)
         self._topic = kafka.clicks_topic
@@ -71,4 +76,5 @@ class ClickPublisher:
             self._connected = self._unacknowledged = False
             raise
         self._unacknowledged = False
+        self._published.add(clicks)
         return clicks

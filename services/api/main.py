@@ -12,13 +12,18 @@ from pathlib import Path
 import torch
 import uvicorn
 
+from nextclick.services.api.access import access, check_listening_address
 from nextclick.services.api.app import Components, create_app
 from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.click_publisher import ClickPublisher
+from nextclick.services.api.explainer import MAX_WAITING, Explainer
+from nextclick.services.api.http_protocol import ConnectionLimits, limited_protocol
 from nextclick.services.api.page import view
 from nextclick.services.api.page.feed import Feed
+from nextclick.services.api.published_clicks import PublishedClicks
 from nextclick.services.api.recommender import NoModel, Recommender
 from nextclick.services.api.rule_book import RuleBook
+from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import LagMonitor
 from nextclick.shared.kafka.schema_registry import framed_reader
@@ -26,9 +31,10 @@ from nextclick.shared.model import Scorer, select_device
 from nextclick.shared.redis import session_store
 from nextclick.shared.redis.deny_list import deny_list
 from nextclick.shared.registry import ModelSlot, Registry
+from nextclick.shared.runtime.anomalies import time_bounds
 from nextclick.shared.runtime.environment import secrets
 from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
-from nextclick.shared.runtime.health import WAIT_SECONDS, Probes
+from nextclick.shared.runtime.health import WAIT_SECONDS, HealthServer
 from nextclick.shared.runtime.settings import Settings
 from nextclick.shared.schemas import Recommendation
 from nextclick.shared.stream_metrics import K, TopItems
@@ -49,8 +55,12 @@ def run(settings: Settings, ceiling: TopItems | None = None) -> None:
     """
     api = settings.api
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    check_listening_address(api)
+    allowed = access(api)
+    if not allowed.needs_key:
+        log.info("no key: only this machine can use the service")
     with _listening(api.host, api.port) as listening, open_components(settings) as components:
-        app = create_app(components, api, settings.worker.top_k, secrets())
+        app = create_app(components, api, settings.worker.top_k, allowed, secrets())
         baselines = {"popularity": most_popular(components.slot)}
         if ceiling is not None:
             baselines["ceiling"] = ceiling
@@ -61,23 +71,32 @@ def run(settings: Settings, ceiling: TopItems | None = None) -> None:
             baselines,
             framed_reader(settings.schema_registry, Recommendation),
         )
-        if api.page:
-            view.install(app, components, feed, api.key.get_secret_value())
+        page = api.page and not allowed.needs_key
+        if page:
+            view.install(app, components, feed)
+        elif api.page:
+            log.info("the live page is left out: it cannot ask for the key yet")
+        limits = ConnectionLimits(api.max_header_bytes, api.request_seconds, api.max_connections)
         config = uvicorn.Config(
             app,
+            http=limited_protocol(limits),
+            ws="auto" if page else "none",
+            timeout_keep_alive=api.idle_seconds,  # type: ignore[arg-type]
             log_config=None,  # logs go through our handlers
             access_log=False,  # /metrics counts requests
             timeout_graceful_shutdown=_DRAIN_SECONDS,
             server_header=False,
-            proxy_headers=False,  # the client's address is not used
+            proxy_headers=bool(api.trusted_proxies),
+            forwarded_allow_ips=api.trusted_proxies,
         )
         host, port = listening.getsockname()[:2]
         log.info("listening on http://%s:%d", host, port)
         freeze_garbage_collector()
-        try:
-            uvicorn.Server(config).run([listening])
-        finally:
-            feed.stop()
+        with _metrics_port(api.metrics_port, components):
+            try:
+                uvicorn.Server(config).run([listening])
+            finally:
+                feed.stop()
 
 
 def most_popular(slot: ModelSlot) -> TopItems:
@@ -107,8 +126,11 @@ def open_components(settings: Settings) -> Iterator[Components]:
     sessions = session_store(settings.model_copy(update={"redis": redis}))
     denied = deny_list(settings)
     rules = RuleBook(denied, Path(api.catalogue) if api.catalogue else None, api.rules_poll_seconds)
-    click_publisher = ClickPublisher(kafka)
-    recommender = Recommender(slot, sessions, rules)
+    # The worker counts what is unusual about a click.
+    read_as_worker = ClickRules(settings.clicks.event_weights, time_bounds(settings.clicks))
+    published = PublishedClicks(read_as_worker)
+    click_publisher = ClickPublisher(kafka, published)
+    recommender = Recommender(slot, sessions, rules, published)
     recommend = MicroBatcher(
         "recommend",
         recommender.answer,
@@ -122,31 +144,36 @@ def open_components(settings: Settings) -> Iterator[Components]:
         max_waiting=api.max_waiting,
         prepare=click_publisher.connect,
     )
+    explain = MicroBatcher(
+        "explain",
+        Explainer(slot, sessions).answer,
+        max_batch=1,
+        max_waiting=MAX_WAITING,
+    )
     monitor = LagMonitor(kafka, kafka.clicks_topic, settings.worker.group_id)
 
     def model() -> None:
         if slot.model is None:
             raise NoModel
 
-    threads = (slot, rules, recommend, publish)
+    threads = (slot, rules, recommend, publish, explain)
     for thread in threads:
         thread.start()
     try:
         yield Components(
             recommend=recommend,
             publish=publish,
+            explain=explain,
             sessions=sessions,
             slot=slot,
             registry=registry,
             rules=rules,
-            alive=Probes({"recommend": recommend.check, "publish": publish.check}),
-            ready=Probes(
-                {
-                    "model": model,
-                    "redis": sessions.ping,
-                    "kafka": lambda: monitor.ping(WAIT_SECONDS),
-                }
-            ),
+            alive={t.name: t.check for t in (recommend, publish, explain)},
+            ready={
+                "model": model,
+                "redis": sessions.ping,
+                "kafka": lambda: monitor.ping(WAIT_SECONDS),
+            },
         )
     finally:
         for thread in reversed(threads):
@@ -154,6 +181,24 @@ def open_components(settings: Settings) -> Iterator[Components]:
         monitor.close()
         denied.close()
         sessions.close()
+
+
+@contextlib.contextmanager
+def _metrics_port(port: int, components: Components) -> Iterator[None]:
+    """Serve /metrics without a key on a port of its own, if there is one."""
+    if not port:
+        yield
+        return
+    server = HealthServer(
+        port,
+        "NEXTCLICK_API__METRICS_PORT",
+        alive=components.alive,
+        ready=components.ready,
+    )
+    try:
+        yield
+    finally:
+        server.close()
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
 
 from nextclick.shared.schemas import MAX_ID_LENGTH, EpochMillis, Identifier, ScoredItem
 
@@ -13,6 +20,9 @@ MAX_HISTORY = 100
 
 MAX_K = 100
 """Longest list."""
+
+MAX_BATCH = 64
+"""Most lists in one request."""
 
 _ID_SCHEMA = {
     "anyOf": [
@@ -52,12 +62,7 @@ class _Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class HistoryRequest(_Body):
-    """A request for recommendations after a history, without a user id."""
-
-    history: list[Id] = Field(
-        max_length=MAX_HISTORY, description="item ids, oldest first; the newest ten count"
-    )
+class _ListBody(_Body):
     k: Annotated[int, Field(strict=True, ge=1, le=MAX_K), Whole] | None = Field(
         None, description="length of the list"
     )
@@ -67,6 +72,27 @@ class HistoryRequest(_Body):
     category: Annotated[Text, Field(min_length=1, max_length=MAX_ID_LENGTH)] | None = Field(
         None, description="only items of this category"
     )
+
+
+class HistoryRequest(_ListBody):
+    """A request for recommendations after a history, without a user id."""
+
+    history: list[Id] = Field(
+        max_length=MAX_HISTORY, description="item ids, oldest first; the newest ten count"
+    )
+
+
+class BatchedRequest(_ListBody):
+    """One of several requests: after a history, or if it is empty, for a user."""
+
+    history: list[Id] = Field([], max_length=MAX_HISTORY, description="item ids, oldest first")
+    user_id: Id | None = Field(None, description="whose session to read")
+
+
+class BatchRequest(_Body):
+    """A request for several lists."""
+
+    requests: list[BatchedRequest] = Field(min_length=1, max_length=MAX_BATCH)
 
 
 class ClickRequest(BaseModel):
@@ -87,12 +113,6 @@ class ClickRequest(BaseModel):
     event_type: Text = Field("click", min_length=1, max_length=64)
 
 
-class ClickAccepted(BaseModel):
-    """The click is on the topic."""
-
-    event_id: str
-
-
 class Recommendations(BaseModel):
     """A recommendation list, with the model version and the history behind it."""
 
@@ -105,6 +125,23 @@ class Recommendations(BaseModel):
     history: list[str] = Field(description="what was scored, oldest first; ten items at most")
     fallback: ListFallback | None = Field(
         description="null, or why the list is the most clicked items, not the model's"
+    )
+
+
+class BatchResponse(BaseModel):
+    """The lists for the requests, in their order."""
+
+    lists: list[Recommendations]
+
+
+class ClickAccepted(BaseModel):
+    """The click is on the topic."""
+
+    event_id: str
+    recommendations: Recommendations | None = Field(
+        None,
+        description="only with recommend=true; null if there is no list now, although the click is "
+        "published: ask for the user's list later",
     )
 
 

@@ -10,7 +10,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match
 
 from nextclick.services.api.messages import Problem
 from nextclick.shared.errors import NextclickError, Unavailable
@@ -20,13 +22,30 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""Of every response that does not say otherwise: nothing is guessed, framed, kept or loaded."""
+
 
 class Rejected(Exception):
     """A request that is refused with an HTTP status and a reason."""
 
-    def __init__(self, status: HTTPStatus, detail: str) -> None:
+    def __init__(
+        self, status: HTTPStatus, detail: str, headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
+        self.headers = headers
+
+    def response(self) -> Response:
+        """The problem document."""
+        return problem(self.status, str(self), headers=self.headers)
 
 
 def problem(
@@ -51,6 +70,7 @@ def install(app: FastAPI, secrets: Collection[str]) -> None:
     app.add_exception_handler(Rejected, _rejected)
     app.add_exception_handler(NextclickError, unavailable)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _client_left)
     app.add_exception_handler(Exception, _internal_error)
 
 
@@ -75,15 +95,31 @@ def _invalid(_: Request, error: Exception) -> Response:
 
 def _rejected(_: Request, error: Exception) -> Response:
     assert isinstance(error, Rejected)
-    return problem(error.status, str(error))
+    return error.response()
 
 
-def _http(_: Request, error: Exception) -> Response:
+def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
     return problem(error.status_code, error.detail, headers=headers)
 
 
-def _internal_error(request: Request, error: Exception) -> Response:
-    # Uvicorn logs the traceback.
-    return problem(500, f"a bug, noted in the log: {type(error).__name__}")
+def _client_left(_: Request, error: Exception) -> Response:
+    # Nobody reads this; without it every such client would leave a traceback in the log.
+    return problem(400, "the request ended before its body was whole")
+
+
+def _allowed_methods(request: Request) -> set[str]:
+    """The methods of a path. Starlette knows those of one route; a path may have several."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] != Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return found | ({"HEAD"} if "GET" in found else set())
+
+
+def _internal_error(_: Request, error: Exception) -> Response:
+    # Uvicorn logs the traceback. Starlette answers outside of all middleware.
+    return problem(500, "a bug, which is noted in the service's log", headers=SECURITY_HEADERS)

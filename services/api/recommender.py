@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from nextclick.services.api.messages import ListFallback
+from nextclick.services.api.published_clicks import PublishedClicks
 from nextclick.services.api.rule_book import RuleBook
 from nextclick.shared.errors import NextclickError, Unavailable
 from nextclick.shared.model import Constraints
@@ -16,7 +17,7 @@ from nextclick.shared.redis import SessionStore
 from nextclick.shared.registry import ModelSlot, ServedModel
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.rate_limit import RateLimit
-from nextclick.shared.schemas import ScoredItem
+from nextclick.shared.schemas import Click, ScoredItem
 from nextclick.shared.windows import HISTORY_LENGTH
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class ListRequest:
     k: int
     exclude_seen: bool
     category: str | None
+    click: Click | None = None
+    """A click of the user that was published just now: the list is for the history that it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +65,13 @@ class Recommender:
         slot: ModelSlot,
         sessions: SessionStore,
         rules: RuleBook,
+        published: PublishedClicks,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._slot = slot
         self._sessions = sessions
         self._rules = rules
+        self._published = published
         self._clock = clock
         self._retry_at = -math.inf
         self._warnings = RateLimit(clock)
@@ -104,28 +109,39 @@ class Recommender:
 
     def _histories(self, requests: list[ListRequest]) -> tuple[list[list[str]], list[bool]]:
         """The history of each request, and whether it is missing because Redis did not answer."""
-        user_ids = [request.user_id for request in requests if request.user_id is not None]
-        found = self._read(user_ids) if user_ids else {}
+        found = self._read(requests) if any(q.user_id is not None for q in requests) else {}
         histories, missing = [], []
-        for request in requests:
+        for place, request in enumerate(requests):
             history = request.history[-HISTORY_LENGTH:]
             if request.user_id is not None and found is not None:
-                history = found[request.user_id]
+                history = found[place]
             histories.append(history)
             missing.append(request.user_id is not None and found is None)
         return histories, missing
 
-    def _read(self, user_ids: list[str]) -> dict[str, list[str]] | None:
+    def _read(self, requests: list[ListRequest]) -> dict[int, list[str]] | None:
+        """Place of a request with a user → the history; None if Redis does not answer."""
         if self._clock() < self._retry_at:
             return None
+        clicks: list[Click] = []
+        last_click: dict[int, int] = {}
+        users: dict[int, str] = {}
+        for place, request in enumerate(requests):
+            if request.click is not None and (new := self._published.up_to(request.click)):
+                clicks += new
+                last_click[place] = len(clicks) - 1
+            elif request.user_id is not None:
+                users[place] = request.user_id
         try:
-            sessions = self._sessions.read(user_ids)
+            after = self._sessions.preview(clicks) if clicks else []
+            sessions = self._sessions.read(list(users.values())) if users else []
         except NextclickError as error:
             self._retry_at = self._clock() + _BACKOFF_SECONDS
             if self._warnings.allow():
                 log.warning("popular items answer instead of the model: %s", error)
             return None
-        return {user_id: s.history for user_id, s in zip(user_ids, sessions, strict=True)}
+        found = {place: session.history for place, session in zip(users, sessions, strict=True)}
+        return found | {place: after[last] for place, last in last_click.items()}
 
 
 def _has_constraints(constraint: Constraints, top_k: int) -> bool:

@@ -21,7 +21,6 @@ from nextclick.shared.runtime.settings import Settings
 
 MAX_SKEW_SECONDS = 1.0
 """Clocks that differ by more are worth a look: a click's age is told by two of them."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Finding(NamedTuple):
@@ -194,10 +193,10 @@ def _device(settings: Settings) -> Iterator[Finding]:
 
 def _api(settings: Settings) -> Iterator[Finding]:
     api = settings.api
-    has_key = bool(api.key.get_secret_value())
-    if has_key or api.host in LOOPBACK:
-        protection = "with a key" if has_key else "for this machine only"
-        yield _ok("API", f"{api.host}:{api.port}, {protection}")
-    else:
-        text = f"whoever reaches {api.host}:{api.port} may use it: set NEXTCLICK_API__KEY"
-        yield Finding("warning", "API", text)
+    if find_spec("fastapi") is None:
+        return
+    from nextclick.services.api.access import access, check_listening_address
+
+    check_listening_address(api)
+    protection = "with a key" if access(api).needs_key else "for this machine only"
+    yield _ok("API", f"{api.host}:{api.port}, {protection}")

@@ -6,7 +6,8 @@
 -- not a session (a foreign or damaged value) is replaced.
 --
 -- KEYS[1]  list: the fence, then entries, oldest first
--- ARGV     gap ms (0 = never), ttl s, history length, entries kept; then for each click
+-- ARGV     gap ms (0 = never), ttl s, history length, entries kept, 1 to write or 0 to change nothing
+--          and only return what writing would; then for each click
 --          event digest (8 bytes), item id, timestamp ms, partition and offset (-1 = not from Kafka)
 -- The fence is the position of the newest entry: partition (4 bytes) | offset (double).
 -- An entry is: digest (8 bytes) | history length (1 byte) | session clock ms (double) | item.
@@ -14,6 +15,7 @@
 --             partition than the click before them; then the history of each click
 local gap, ttl = tonumber(ARGV[1]), tonumber(ARGV[2])
 local history_length, keep = tonumber(ARGV[3]), tonumber(ARGV[4])
+local writes = ARGV[5] == '1'
 
 local function is_session(list)
   if #list == 0 then return true end
@@ -33,7 +35,9 @@ if list.err and not wrong_type then
 end
 local replaced, moved = 0, 0
 if wrong_type or not is_session(list) then
-  redis.call('EXPIRE', KEYS[1], 0)  -- deletes the key without the permission for DEL
+  if writes then
+    redis.call('EXPIRE', KEYS[1], 0)  -- deletes the key without the permission for DEL
+  end
   list, replaced = {}, 1
 end
 
@@ -76,25 +80,27 @@ local function append(digest, item, timestamp, partition, offset)
   end
 
   local fence = struct.pack('>i4d', partition, offset)
-  if newest == 0 then
-    redis.call('RPUSH', KEYS[1], fence)
-  elseif newest > keep then  -- drop the oldest entry: the fence takes its place
-    redis.call('LSET', KEYS[1], 1, fence)
-    redis.call('LPOP', KEYS[1])
-    table.remove(list, 2)
-  else
-    redis.call('LSET', KEYS[1], 0, fence)
+  local entry = digest .. struct.pack('>Bd', length, clock) .. item
+  if writes then
+    if newest == 0 then
+      redis.call('RPUSH', KEYS[1], fence)
+    elseif newest > keep then  -- drop the oldest entry: the fence takes its place
+      redis.call('LSET', KEYS[1], 1, fence)
+      redis.call('LPOP', KEYS[1])
+    else
+      redis.call('LSET', KEYS[1], 0, fence)
+    end
+    redis.call('RPUSH', KEYS[1], entry)
+    redis.call('EXPIRE', KEYS[1], ttl)
   end
   list[1] = fence
-  local entry = digest .. struct.pack('>Bd', length, clock) .. item
-  redis.call('RPUSH', KEYS[1], entry)
-  redis.call('EXPIRE', KEYS[1], ttl)
+  if newest > keep then table.remove(list, 2) end
   list[#list + 1] = entry
   return history_at(#list)
 end
 
 local histories = {replaced, 0}
-for i = 5, #ARGV, 5 do
+for i = 6, #ARGV, 5 do
   histories[#histories + 1] = append(
     ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]))
 end

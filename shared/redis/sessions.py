@@ -71,6 +71,10 @@ class SessionStore(Protocol):
         """
         ...
 
+    def preview(self, clicks: Sequence[Click]) -> list[list[str]]:
+        """What `append` would return now; nothing is changed. Raises Unavailable."""
+        ...
+
     def read(self, user_ids: Sequence[str]) -> list[Session]:
         """The current session of each user; nothing is changed. Raises Unavailable.
 
@@ -164,10 +168,18 @@ class RedisSessions:
         self, clicks: Sequence[Click], places: Sequence[Place] | None = None
     ) -> list[list[str]]:
         """See SessionStore.append. One round trip for any number of clicks."""
-        places = places or [_NOWHERE] * len(clicks)
+        return self._append(clicks, places or [_NOWHERE] * len(clicks), writes=True)
+
+    def preview(self, clicks: Sequence[Click]) -> list[list[str]]:
+        """See SessionStore.preview. The same script, so the same rules; one round trip."""
+        return self._append(clicks, [_NOWHERE] * len(clicks), writes=False)
+
+    def _append(
+        self, clicks: Sequence[Click], places: Sequence[Place], writes: bool
+    ) -> list[list[str]]:
         of_user: dict[str, list[bytes | str | int]] = {}
         for click, (partition, offset) in zip(clicks, places, strict=True):
-            arguments = of_user.setdefault(click.user_id, [*self._constants])
+            arguments = of_user.setdefault(click.user_id, [*self._constants, int(writes)])
             digest = event_digest(click.event_id)
             arguments += (digest, click.item_id, click.timestamp, partition, offset)
         calls = [(self._key_prefix + user.encode(), rest) for user, rest in of_user.items()]
@@ -177,7 +189,7 @@ class RedisSessions:
             if moved:
                 place = next(p for c, p in zip(clicks, places, strict=True) if c.user_id == user)
                 self._anomalies.add("user_on_several_partitions", *place)
-            if replaced:
+            if replaced and writes:
                 metrics.SESSIONS_REPLACED.inc()
                 log.warning(
                     "the value at the Redis key %s was not a session: the user's session is reset",
@@ -296,6 +308,14 @@ class MemorySessions:
         """See SessionStore.append."""
         places = places or [_NOWHERE] * len(clicks)
         return [self._append(*one) for one in zip(clicks, places, strict=True)]
+
+    def preview(self, clicks: Sequence[Click]) -> list[list[str]]:
+        """See SessionStore.preview."""
+        before = self._users.copy()
+        try:
+            return self.append(clicks)
+        finally:
+            self._users = before
 
     def _append(self, click: Click, place: Place) -> list[str]:
         user = self._users.get(click.user_id)

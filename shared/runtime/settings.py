@@ -217,7 +217,29 @@ class ApiSettings(_Section):
     )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 = any free port")
     key: SecretStr = Field(
-        SecretStr(""), description="if set, requests must carry it in the header X-API-Key"
+        SecretStr(""),
+        description="if set, requests must carry it in the header X-API-Key, or as Bearer token; "
+        "without a key the host must be a loopback address",
+    )
+    key_file: str = Field(
+        "",
+        description="file with keys, one a line, each as good as the key; read again every second, "
+        "so they can be changed at any time",
+    )
+    allowed_hosts: list[str] = Field(
+        [],
+        description="names that the header Host may have, as a JSON list; empty = without a key "
+        "those of this machine, with a key any",
+    )
+    trusted_proxies: list[str] = Field(
+        [],
+        description="addresses of proxies whose X-Forwarded-For names the client, as a JSON list",
+    )
+    wrong_keys_per_minute: int = Field(
+        10, ge=1, description="wrong keys from one address; further requests with a key get 429"
+    )
+    requests_per_second: float = Field(
+        0, ge=0, description="requests with one key; further ones get 429; 0 = no limit"
     )
     exclude_seen: bool = Field(
         False,
@@ -231,7 +253,27 @@ class ApiSettings(_Section):
         0.25, gt=0, le=1, description="how often the deny list and the catalogue are read"
     )
     page: bool = Field(True, description="serve the live page at /")
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="port for /metrics, /healthz and /readyz without a key, as the worker has one; "
+        "0 = off, and /metrics needs the key",
+    )
+    max_header_bytes: int = Field(16_384, ge=1024, description="longest head of a request")
     max_body_bytes: int = Field(65_536, ge=1024, description="longest request body")
+    request_seconds: float = Field(
+        10, gt=0, description="a request must have arrived, and its response been read, by then"
+    )
+    idle_seconds: float = Field(
+        65, gt=0, description="a connection may wait this long for its next request"
+    )
+    max_connections: int = Field(
+        2000, ge=1, description="most connections; then the one that idles longest is closed"
+    )
+    max_requests: int = Field(
+        1000, ge=1, description="most requests in progress; further ones get 503"
+    )
     max_batch: int = Field(64, ge=1, description="most requests scored in one batch")
     max_waiting: int = Field(1000, ge=1, description="most waiting requests; further ones get 503")
     redis_timeout_seconds: float = Field(

@@ -127,15 +127,3 @@ def test_the_stream_is_seen_a_shopper_picked_and_a_model_rolled_back(
 def test_the_documentation_asks_no_other_host(page: Page, address: str) -> None:
     page.goto(f"{address}/docs")
     expect(page.get_by_text("Recommend For User").first).to_be_visible()
-
-
-@pytest.mark.parametrize("address", [{f"{PREFIX}API__KEY": "open sesame"}], indirect=True)
-def test_with_a_key_the_page_asks_for_it(page: Page) -> None:
-    field = page.get_by_label("API key")
-    field.fill("sesame")
-    page.get_by_role("button", name="Open").click()
-    expect(page.get_by_text("that is not the key")).to_be_visible()
-    expect(page.get_by_text("clicks/s")).not_to_be_visible()
-    field.fill("open sesame")
-    field.press("Enter")
-    expect(page.get_by_text("clicks/s")).to_be_visible()

@@ -150,9 +150,12 @@ def shop(engine: Engine) -> Iterator[Shop]:
         engine.remove_everything(PROJECT)
 
 
-def get(path: str, body: dict[str, Any] | None = None) -> Any:
+def get(shop: Shop, path: str, body: dict[str, Any] | None = None) -> Any:
     """Ask the HTTP service; with a body by POST. Returns the decoded JSON."""
-    request = urllib.request.Request(API + path, headers={"content-type": "application/json"})
+    (container,) = shop.containers("api")
+    key = shop.engine.run("exec", container, "cat", "/data/keys/api").strip()
+    headers = {"content-type": "application/json", "x-api-key": key}
+    request = urllib.request.Request(API + path, headers=headers)
     if body is not None:
         request.data = json.dumps(body).encode()
     with urllib.request.urlopen(request, timeout=10) as response:
@@ -184,14 +187,14 @@ def test_every_health_check_succeeds(shop: Shop) -> None:
 
 def test_a_click_sent_over_http_is_answered(shop: Shop) -> None:
     until(api_is_ready, "a model for the HTTP service", 60.0)
-    accepted = get("/clicks", {"user_id": "alice", "item_id": "17"})
+    accepted = get(shop, "/clicks", {"user_id": "alice", "item_id": "17"})
     until(
         lambda: accepted["event_id"] in shop.read_answers(),
         "alice's click answered",
         ANSWERED_SECONDS,
     )
     assert shop.answers[accepted["event_id"]][0]["history"] == ["17"]
-    assert get("/recommendations/alice")["items"]
+    assert get(shop, "/recommendations/alice")["items"]
 
 
 def test_no_service_may_do_more_than_it_needs(shop: Shop) -> None:

@@ -126,6 +126,19 @@ def test_reading_changes_nothing(make_store: MakeStore) -> None:
     assert store.read([]) == []
 
 
+def test_a_preview_is_what_appending_returns_and_changes_nothing(make_store: MakeStore) -> None:
+    store = make_store()
+    clicks = [click(f"i{n}", at=n * GAP_MS // 4, event_id=f"e{n}") for n in range(40)]
+    clicks += [click("late", at=5), click("next session", at=100 * GAP_MS), clicks[39], clicks[2]]
+    for done in range(0, len(clicks), 3):
+        following = clicks[done : done + 3]
+        foreseen = store.preview(following)
+        assert store.preview(following) == foreseen
+        assert store.append(following) == foreseen
+    assert store.preview([click("a", user="new")]) == [["a"]]
+    assert store.read(["new"]) == [Session([])]
+
+
 def test_nothing_appended_nothing_returned(make_store: MakeStore) -> None:
     assert make_store().append([]) == []
 

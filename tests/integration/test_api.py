@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import schemathesis
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from nextclick.services.api.access import access
 from nextclick.services.api.app import Components, create_app
 from nextclick.services.api.main import open_components
 from nextclick.services.api.rule_book import RuleBook
@@ -27,7 +29,7 @@ from nextclick.shared.kafka import TopicReader, ensure_topics
 from nextclick.shared.redis import session_store
 from nextclick.shared.redis.deny_list import deny_list
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings, Settings
-from nextclick.shared.schemas import Click
+from nextclick.shared.schemas import Click, Recommendation
 from tests.conftest import Launch
 from tests.integration.traffic import ITEMS, publish_model
 from tests.waiting import until
@@ -66,14 +68,17 @@ def components(
     client.close()
 
 
+HERE = "http://127.0.0.1"
+
+
 @pytest.fixture
 def app(components: Components, settings: Settings) -> FastAPI:
-    return create_app(components, settings.api, settings.worker.top_k)
+    return create_app(components, settings.api, settings.worker.top_k, access(settings.api))
 
 
 @pytest.fixture
 def client(app: FastAPI) -> TestClient:
-    return TestClient(app, raise_server_exceptions=False)
+    return TestClient(app, HERE, raise_server_exceptions=False)
 
 
 def clicked(settings: Settings, user: str, *items: str) -> None:
@@ -167,6 +172,90 @@ def test_a_changed_catalogue_counts_and_a_broken_one_does_not(
     assert ids(client.get("/recommendations/u?category=new and longer")) == ["4"]
 
 
+def test_several_lists_are_those_that_one_gets_one_by_one(
+    client: TestClient, settings: Settings
+) -> None:
+    clicked(settings, "u", "1", "2")
+    asked = [{"user_id": "u", "k": 3}, {"history": ["3"], "exclude_seen": True}, {"user_id": 9}]
+    lists = client.post("/recommendations/batch", json={"requests": asked}).json()["lists"]
+    one_by_one = [
+        client.get("/recommendations/u?k=3"),
+        client.post("/recommendations", json=asked[1]),
+    ]
+    for together, alone in zip(lists, one_by_one, strict=False):
+        assert [item["item_id"] for item in together["items"]] == ids(alone)
+        assert together["history"] == alone.json()["history"]
+    assert (lists[2]["user_id"], lists[2]["fallback"]) == ("9", "cold_start")
+
+
+def test_a_list_that_the_client_has_is_not_sent_again(
+    client: TestClient, settings: Settings
+) -> None:
+    for path in ("/recommendations/u", "/models"):
+        tag = client.get(path).headers["etag"]
+        for known in (tag, f'"other", W/{tag}', "*"):
+            again = client.get(path, headers={"If-None-Match": known})
+            assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        assert client.get(path, headers={"If-None-Match": '"other"'}).is_success
+    tag = client.get("/recommendations/u").headers["etag"]
+    clicked(settings, "u", "4")
+    assert client.get("/recommendations/u", headers={"If-None-Match": tag}).is_success
+
+
+def test_a_click_is_answered_as_the_worker_answers_it(
+    launch: Launch, client: TestClient, settings: Settings, kafka: KafkaSettings, key_prefix: str
+) -> None:
+    """First without a worker, so that none of the clicks is in Redis; then it catches up."""
+    clicked(settings, "u", "1", "2")
+    now = int(time.time() * 1000)
+    gap = int(settings.session.gap_seconds * 1000)
+    sent: list[dict[str, Any]] = [
+        {"item_id": "3", "timestamp": now},
+        {"item_id": "4", "timestamp": now - 1000},
+        {"item_id": "unheard-of"},
+        {"item_id": "5", "event_type": "impression"},
+        {"item_id": "6", "timestamp": 7},  # not believed
+        {"item_id": "7", "timestamp": now + 10 * gap},  # nor this
+        {"item_id": "8"},
+        {"item_id": "3", "user_id": "v", "timestamp": now - 2 * gap},
+        {"item_id": "4", "user_id": "v", "timestamp": now},
+    ]
+    sent = [{"user_id": "u", "event_id": f"e{i}", **click} for i, click in enumerate(sent)]
+    answers = {}
+    for click in [*sent, sent[1]]:
+        answer = client.post("/clicks?recommend=true", json=click)
+        assert answer.status_code == 202
+        assert answer.json()["event_id"] == click["event_id"]
+        first = answers.setdefault(click["event_id"], answer.json()["recommendations"])
+        assert first == answer.json()["recommendations"], "sent again it is answered again"
+    assert answers["e6"]["history"][-4:] == ["unheard-of", "6", "7", "8"]
+    assert answers["e8"]["history"] == ["4"]
+
+    ensure_topics(kafka, [kafka.recommendations_topic])
+    launch("worker")
+    reader = TopicReader(kafka, [kafka.recommendations_topic])
+    of_worker: dict[str, Recommendation] = {}
+
+    def all_answered() -> bool:
+        for message in reader.poll():
+            answer = Recommendation.model_validate_json(message.value or b"")
+            of_worker.setdefault(answer.event_id, answer)
+        return len(of_worker) == len(sent) - 1
+
+    until(all_answered, "the worker's answers", 60)
+    reader.close()
+    assert of_worker.keys() == answers.keys() - {"e3"}, "an impression is no click"
+    for event_id, answer in of_worker.items():
+        own = answers[event_id]
+        assert (own["history"], own["model_version"]) == (answer.history, answer.model_version)
+        assert [i["item_id"] for i in own["items"]] == [i.item_id for i in answer.items]
+    for click in sent[:3]:
+        again = client.post("/clicks?recommend=true", json=click).json()["recommendations"]
+        assert again == answers[click["event_id"]], "now from Redis, as it was the first time"
+    ruled = client.post("/clicks?recommend=true&k=2&category=odd", json={**sent[0]})
+    assert {i["item_id"] for i in ruled.json()["recommendations"]["items"]} <= {"1", "3", "5"}
+
+
 def test_a_click_is_on_the_topic_when_it_is_accepted(
     client: TestClient, kafka: KafkaSettings
 ) -> None:
@@ -226,23 +315,47 @@ WRONG = [
     ("POST", "/recommendations", json.dumps({"history": ["1"] * 101}), 422, "body.history"),
     ("POST", "/clicks", b'{"user_id": "u"}', 422, "body.item_id"),
     ("POST", "/clicks", b'{"user_id": "\\ud800", "item_id": "1"}', 422, "body.user_id"),
+    ("POST", "/clicks?k=0", b'{"user_id": "u", "item_id": "1"}', 422, "query.k"),
+    ("POST", "/clicks?category=x", b'{"user_id": "u", "item_id": "1"}', 404, "no category 'x'"),
+    ("POST", "/recommendations", b'{"history": ["\\ud800"]}', 422, "JSON"),
+    ("POST", "/recommendations", b'{"history": ["\xff"]}', 422, "JSON"),
+    ("POST", "/recommendations", b"[" * 50_000, 422, "JSON"),
+    ("POST", "/recommendations/batch", b'{"requests": []}', 422, "body.requests"),
+    ("POST", "/clicks/", b"{}", 404, "Not Found"),
+    ("PATCH", "/denied/1", None, 405, "Method Not Allowed"),
+    ("OPTIONS", "/recommendations", None, 405, "Method Not Allowed"),
+    ("TRACE", "/clicks", None, 405, "Method Not Allowed"),
+    ("GET", "/docs/files/../../app.py", None, 404, "Not Found"),
+    ("GET", "/docs/files/%2e%2e/%2e%2e/app.py", None, 404, "Not Found"),
+    ("GET", "/docs/files/..%2f..%2fapp.py", None, 404, "Not Found"),
     ("POST", "/clicks", b'{"user_id": "u", "item_id": "1", "timestamp": -1}', 422, "timestamp"),
     ("POST", "/clicks", b"[]" + b" " * 65_536, 413, "65536 bytes at most"),
 ]
 
 
 def test_what_is_wrong_is_said(client: TestClient) -> None:
+    for path in ("/recommendations", "/recommendations/batch", "/clicks"):
+        for media_type in ("text/plain", "application/x-www-form-urlencoded", ""):
+            other = client.post(path, content=b"{}", headers={"content-type": media_type})
+            assert "application/json" in refused(other, 415)["detail"]
+    assert client.patch("/denied/1").headers["allow"] == "DELETE, PUT"
+    assert client.post("/models").headers["allow"] == "GET, HEAD"
+    assert client.head("/models").is_success
     for method, path, body, status, says in WRONG:
         headers = {"content-type": "application/json"} if body else {}
         problem = refused(client.request(method, path, content=body, headers=headers), status)
         assert says in problem["detail"] + " ".join(problem["errors"])
 
 
-def test_every_operation_keeps_what_the_document_promises(app: FastAPI, settings: Settings) -> None:
+def test_every_operation_keeps_what_the_document_promises(
+    components: Components, settings: Settings
+) -> None:
     clicked(settings, "0", "1", "2", "unheard-of")
+    any_host = settings.api.model_copy(update={"allowed_hosts": ["*"]})  # that of Schemathesis
+    app = create_app(components, any_host, settings.worker.top_k, access(any_host))
     document = schemathesis.openapi.from_asgi("/openapi.json", app)
     operations = [found.ok() for found in document.get_all_operations()]
-    assert len(operations) == 9
+    assert len(operations) == 10
     for operation in operations:
 
         @hypothesis.settings(
@@ -306,7 +419,8 @@ def serving(settings: Settings) -> Iterator[TestClient]:
     publish_model(Path(settings.registry.url), seed=1)
     with open_components(settings) as components:
         assert components.slot.wait(30)
-        yield TestClient(create_app(components, settings.api, 10), raise_server_exceptions=False)
+        app = create_app(components, settings.api, 10, access(settings.api))
+        yield TestClient(app, HERE, raise_server_exceptions=False)
 
 
 def test_a_change_of_the_deny_list_reaches_other_processes(
@@ -324,15 +438,17 @@ def test_a_change_of_the_deny_list_reaches_other_processes(
 
 def test_with_a_key_nothing_is_told_without_it(components: Components, settings: Settings) -> None:
     guarded = settings.api.model_copy(update={"key": type(settings.api.key)("open sesame")})
-    client = TestClient(create_app(components, guarded, 10))
+    client = TestClient(create_app(components, guarded, 10, access(guarded)), HERE)
     refused(client.get("/recommendations/u"), 401)
     refused(client.get("/recommendations/u", headers={"X-API-Key": "open"}), 401)
     refused(client.get("/models", headers={"X-API-Key": "ü".encode()}), 401)
     refused(client.put("/denied/1"), 401)
     assert client.get("/recommendations/u", headers={"X-API-Key": "open sesame"}).is_success
     assert client.get("/readyz").is_success  # probes carry no key
-    assert client.get("/metrics").is_success
-    assert client.get("/docs").is_success
+    for path in ("/metrics", "/docs", "/openapi.json", "/docs/files/swagger-ui.css", "/nothing"):
+        refused(client.get(path), 401)
+    by_token = client.get("/metrics", headers={"Authorization": "Bearer open sesame"})
+    assert by_token.is_success  # as Prometheus sends it
 
 
 def test_the_documentation_comes_from_here(client: TestClient) -> None:
@@ -364,7 +480,9 @@ def test_a_process_serves_swaps_and_ends_well(
     with httpx.Client(base_url=listening(tmp_path)) as client:
         assert refused(client.get("/recommendations/u"), 503)["detail"].startswith("there is no")
         assert client.get("/readyz").status_code == 503
-        assert client.get("/healthz").json() == {"recommend": "ok", "publish": "ok"}
+        assert client.get("/healthz").json() == dict.fromkeys(
+            ("recommend", "publish", "explain"), "ok"
+        )
         first = publish_model(tmp_path / "registry", seed=1)
         until(lambda: client.get("/readyz").status_code == 200, "it is ready")
         assert client.get("/recommendations/u").json()["model_version"] == first

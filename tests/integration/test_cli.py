@@ -173,7 +173,7 @@ def test_the_doctor_names_what_is_missing(environ: dict[str, str], kafka: KafkaS
         "model": "warning",
         "event log": "ok",
         "device": "ok",
-        "API": "warning",
+        "API": "error",
     }
 
 

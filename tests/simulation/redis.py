@@ -46,8 +46,9 @@ class Lists:
         key, arguments = call
         if not arguments:
             return self._lists.get(key, [])[-10:]
-        gap, _, history_length, keep, *clicks = arguments
-        lua = _Append(self._lists.setdefault(key, []), int(gap), int(history_length), int(keep))
+        gap, _, history_length, keep, writes, *clicks = arguments
+        entries = self._lists.setdefault(key, []) if writes else [*self._lists.get(key, [])]
+        lua = _Append(entries, int(gap), int(history_length), int(keep))
         return [0, 0, *(lua.append(*clicks[i : i + 5]) for i in range(0, len(clicks), 5))]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-
 from fastapi import FastAPI
 from nicegui import ui
 
@@ -37,36 +35,15 @@ _STYLE = """
 TILES = ("clicks/s", "answers/s", "p50 ms", "p90 ms", "p99 ms", "lag", "HR@10", "dead letters")
 
 
-def install(app: FastAPI, components: Components, feed: Feed, key: str) -> None:
+def install(app: FastAPI, components: Components, feed: Feed) -> None:
     """Serve the page at / of an application, which must have no route there."""
 
     @ui.page("/", title="nextclick")
     def page() -> None:
         ui.add_css(_STYLE)
-        if key:
-            _ask_for_key(key, components, feed)
-        else:
-            _Page(components, feed)
+        _Page(components, feed)
 
     ui.run_with(app, show_welcome_message=False, reconnect_timeout=10)
-
-
-def _ask_for_key(key: str, components: Components, feed: Feed) -> None:
-    body = ui.element().classes("w-full")
-    with body, ui.column().classes("absolute-center items-center"):
-        ui.label("nextclick").classes("text-h5")
-        given = ui.input("API key", password=True).props("autofocus outlined")
-
-        def check() -> None:
-            if not secrets.compare_digest(given.value.encode(), key.encode()):
-                ui.notify("that is not the key", type="negative")
-                return
-            body.clear()
-            with body:
-                _Page(components, feed)
-
-        given.on("keydown.enter", check)
-        ui.button("Open", on_click=check)
 
 
 class _Page:

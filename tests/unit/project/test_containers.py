@@ -25,7 +25,7 @@ WRITABLE = {
     "simulator": set(),
     "worker": {"registry:/data/registry"},
     "trainer": {"registry:/data/registry", "event_log:/data/event_log"},
-    "api": {"registry:/data/registry"},
+    "api": {"registry:/data/registry", "keys:/data/keys"},
     "prometheus": {"prometheus:/prometheus"},
     "grafana": {"grafana:/var/lib/grafana"},
 }

@@ -188,7 +188,7 @@ def test_prometheus_asks_every_container_of_every_service() -> None:
         assert found["names"] == [job["job_name"]]
         assert found["type"] == "A"
         environment = compose[job["job_name"]]["environment"]
-        ports = {v for n, v in environment.items() if n.endswith(("METRICS_PORT", "API__PORT"))}
+        ports = {v for n, v in environment.items() if n.endswith("METRICS_PORT")}
         assert ports == {str(found["port"])}
 
 

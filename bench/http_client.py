@@ -1,0 +1,123 @@
+"""An open-loop HTTP client: `python -m nextclick.bench.http_client …`.
+
+Requests are due at random moments (a Poisson process), whether or not the ones before them have
+been answered, as those of many shoppers are. Latency counts from the moment a request was due. The
+usual tools wait for an answer before they send again, so a slow server makes them ask less often.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from urllib.parse import urlsplit
+
+import numpy as np
+import uvloop
+
+_LATE_SECONDS = 10.0
+"""After the last request was due, answers are waited for so long."""
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection, with at most one request in progress."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._received = b""
+        self._due = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Be ready for requests."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._client.free.append(self)
+
+    def send(self, request: bytes, due: float) -> None:
+        """Send a request that was due at `due`."""
+        self._due = due
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        """Wait for the end of the response."""
+        self._received += data
+        head, _, body = self._received.partition(b"\r\n\r\n")
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        if len(body) < int(fields.get(b"content-length", 1 << 60)):
+            return
+        self._received = b""
+        self._client.answered(self, self._due, int(head.split(b" ", 2)[1]))
+
+
+class Client:
+    """Sends a fixed request at given moments, over as many connections as needed up to a limit."""
+
+    def __init__(self, request: bytes, due: np.ndarray) -> None:
+        """due: seconds from the start, ascending."""
+        self._request = request
+        self._due: list[float] = due.tolist()
+        self._next = 0
+        self._done = asyncio.Event()
+        self.free: list[Connection] = []
+        self.latencies: list[float] = []
+        self.failures = 0
+
+    async def run(self, host: str, port: int, connections: int) -> None:
+        """Send every request and wait for the answers."""
+        loop = asyncio.get_running_loop()
+        for _ in range(connections):
+            await loop.create_connection(lambda: Connection(self), host, port)
+        began = time.perf_counter()
+        self._due = [began + due for due in self._due]
+        end = self._due[-1] + _LATE_SECONDS
+        while self._next < len(self._due) and time.perf_counter() < end:
+            self._send_due()
+            wait = self._due[self._next] - time.perf_counter() if self._next < len(self._due) else 0
+            await asyncio.sleep(max(0.0, min(wait, 0.001)))
+        await asyncio.wait_for(self._done.wait(), _LATE_SECONDS)
+
+    def answered(self, connection: Connection, due: float, status: int) -> None:
+        """Count an answer; the connection is free again."""
+        self.latencies.append(time.perf_counter() - due)
+        self.failures += not 200 <= status < 300
+        self.free.append(connection)
+        if len(self.latencies) == len(self._due):
+            self._done.set()
+        self._send_due()
+
+    def _send_due(self) -> None:
+        now = time.perf_counter()
+        while self.free and self._next < len(self._due) and self._due[self._next] <= now:
+            self.free.pop().send(self._request, self._due[self._next])
+            self._next += 1
+
+
+def main() -> None:
+    """Ask and print the latencies in milliseconds as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url")
+    parser.add_argument("--rate", type=float, required=True, help="requests a second")
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--body", default="", help="JSON to POST; GET without it")
+    options = parser.parse_args()
+    url = urlsplit(options.url)
+    target = url.path + (f"?{url.query}" if url.query else "")
+    body = options.body.encode()
+    request = f"{'POST' if body else 'GET'} {target} HTTP/1.1\r\nhost: {url.netloc}\r\n"
+    if body:
+        request += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    count = int(options.rate * options.seconds)
+    gaps = np.random.default_rng(0).exponential(1 / options.rate, count)
+    client = Client(request.encode() + b"\r\n" + body, gaps.cumsum())
+    assert url.hostname is not None
+    assert url.port is not None
+    uvloop.run(client.run(url.hostname, url.port, options.connections))
+    p50, p90, p99 = (1000 * np.percentile(client.latencies, [50, 90, 99])).tolist()
+    figures = {"p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "failures": client.failures}
+    print(json.dumps({"answered": len(client.latencies), **figures}))
+
+
+if __name__ == "__main__":
+    main()
