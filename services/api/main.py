@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import uvicorn
 
-from nextclick.services.api.app import Components, create_app
+from nextclick.services.api.app import Components, Forget, create_app
 from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.click_publisher import ClickPublisher
 from nextclick.services.api.page import view
@@ -38,10 +38,11 @@ _DRAIN_SECONDS = 5
 """After SIGTERM, open requests have this long to finish."""
 
 
-def run(settings: Settings, ceiling: TopItems | None = None) -> None:
+def run(settings: Settings, ceiling: TopItems | None = None, forget: Forget | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
-    ceiling: the best possible lists, for the page; known only if the clicks are simulated.
+    ceiling: the best possible lists, for the page; known only if the clicks are simulated. forget:
+    what DELETE /users/{user_id} calls.
 
     Raises ConfigurationError if a setting, the device or the port is not usable. While Redis or
     Kafka is unavailable, requests get fallback lists or errors.
@@ -49,7 +50,7 @@ def run(settings: Settings, ceiling: TopItems | None = None) -> None:
     api = settings.api
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     with _listening(api.host, api.port) as listening, open_components(settings) as components:
-        app = create_app(components, api, settings.worker.top_k, secrets())
+        app = create_app(components, api, settings.worker.top_k, secrets(), forget)
         baselines = {"popularity": most_popular(components.slot)}
         if ceiling is not None:
             baselines["ceiling"] = ceiling
