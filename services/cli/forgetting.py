@@ -131,9 +131,7 @@ def _is_forgotten(url: str) -> IsForgotten:
     from nextclick.trainer.collect.event_log import is_event_log
 
     if "://" not in url and not is_event_log(url):
-        typer.echo(
-            f"no event log at {masked_url(url)}: who was forgotten is not known here", err=True
-        )
+        typer.echo(f"who was forgotten is not known here: no event log at {masked_url(url)}")
         return of_nobody
     return EventLog(url, read_only=True).tombstones().forbid
 
