@@ -144,7 +144,14 @@ ROWS: dict[str, list[Panel]] = {
                 increase("nextclick_gate_refusals_total", "reason"): "refused: {{reason}}",
             },
         ),
-        Panel("Event log", "cps", {rate("nextclick_logged_clicks_total"): "clicks made durable"}),
+        Panel(
+            "Event log",
+            "cps",
+            {
+                rate("nextclick_logged_clicks_total"): "clicks made durable",
+                rate("nextclick_forgotten_clicks_total"): "left out: of forgotten users",
+            },
+        ),
         Panel(
             "Clicks that did not count",
             "short",

@@ -108,6 +108,7 @@ def _run_rank_zero(
             return None
         HEARTBEAT.beat(within=trainer.max_fit_seconds + OVERHEAD_SECONDS)
         log.info("retraining on %d clicks", min(logged, trainer.window_clicks))
+        tombstones = event_log.tombstones()  # before the clicks: it may know fewer, never more
         outcome = retrain(
             weighted(
                 event_log.read(trainer.window_clicks, TRAINED_ON),
@@ -119,6 +120,7 @@ def _run_rank_zero(
             gap_ms=int(settings.session.gap_seconds * 1000),
             device=device,
             max_per_minute=settings.clicks.max_per_minute,
+            forget_count=tombstones.count,
             stopped=stop.is_set,
             ranks=group,
         )
@@ -127,7 +129,7 @@ def _run_rank_zero(
             published = outcome.version is not None
             metrics.RETRAINS.labels("published" if published else "refused").inc()
             if published:
-                _prune(registry, settings.registry)
+                _prune(registry, settings.registry, tombstones.models)
             else:
                 metrics.GATE_REFUSALS.labels(outcome.refusal).inc()
                 _note_refusal(registry, outcome.reason)
@@ -194,10 +196,11 @@ def _note_refusal(registry: Registry, reason: str) -> None:
         log.warning("the refusal is not recorded in the registry: %s", error)
 
 
-def _prune(registry: Registry, limits: RegistrySettings) -> None:
-    """Remove old versions. Not essential: an error is only logged."""
+def _prune(registry: Registry, limits: RegistrySettings, forget_count: int) -> None:
+    """Remove old versions, and those trained at a lower forget count. An error is only logged."""
     try:
         removed = registry.prune(limits.keep_versions, limits.keep_days)
+        removed += registry.remove(registry.trained_before(forget_count))
     except NextclickError as error:
         log.warning("old versions were not removed from the registry: %s", error)
         return

@@ -85,13 +85,16 @@ def retrain(
     gap_ms: int,
     device: torch.device,
     max_per_minute: int = 0,
+    forget_count: int = 0,
     stopped: Callable[[], bool] = lambda: False,
     ranks: ProcessGroup = SINGLE_PROCESS,
 ) -> Outcome | None:
     """Fit a candidate on a log, compare it with the champion, and publish it if the gate agrees.
 
     frame: as from EventLog.read. gap_ms: the session gap. max_per_minute: see
-    `bound_contributions`. Returns None if `stopped` turns true.
+    `bound_contributions`. forget_count: see `Tombstones.count`, from before the log was read; from
+    a champion that was trained at another count nothing is taken over, and it is not compared with.
+    Returns None if `stopped` turns true.
     Of several ranks, rank 0 calls this; the others call `fit_with_rank_zero`. Raises Unavailable if
     the registry cannot be reached.
     """
@@ -107,6 +110,11 @@ def retrain(
     name, champion = current_champion(registry)
     if champion is not None and (reason := _unusable_reason(champion, data, device)):
         log.error("the champion %s is not usable, the fit starts from scratch: %s", name, reason)
+        name, champion = None, None
+    restarted = ""
+    if champion is not None and champion.training.get("forget_count", 0) != forget_count:
+        restarted = f"{name} was trained on users who were forgotten since"
+        log.info("the fit starts from scratch: %s", restarted)
         name, champion = None, None
     ranks.send_log(_recipe(preset, limits, gap_ms), frame, champion)
     try:
@@ -129,6 +137,9 @@ def retrain(
         return outcome(None, decision.reason, decision.refusal)
     candidate.metrics.update(metrics)
     candidate.training["left_out"] = left_out.rate + left_out.share
+    candidate.training["forget_count"] = forget_count
+    if restarted:
+        candidate.training["restarted"] = restarted
     return outcome(registry.publish(candidate), decision.reason)
 
 

@@ -81,16 +81,22 @@ class Components:
     """Only the check `model` decides readiness; lists can be served without Redis and Kafka."""
 
 
+Forget = Callable[[str], dict[str, Any]]
+"""Forgets a user; returns the certificate (services/forget)."""
+
+
 def create_app(
     components: Components,
     settings: ApiSettings,
     default_k: int,
     access: Access,
     secrets: Collection[str] = (),
+    forget: Forget | None = None,
 ) -> FastAPI:
     """Make the application.
 
-    default_k: length of a list if the request has no k. secrets: masked in all error texts.
+    default_k: length of a list if the request has no k. secrets: masked in all error texts. forget:
+    None: there is no such route.
     """
     app = FastAPI(
         title="nextclick",
@@ -258,8 +264,27 @@ def create_app(
         """Recommend an item again."""
         components.rules.allow(item_id)
 
+    if forget is not None:
+        _add_forget(app, forget)
     _add_operation(app, components)
     return app
+
+
+def _add_forget(app: FastAPI, forget: Forget) -> None:
+    @app.delete(
+        "/users/{user_id:path}",
+        tags=["clicks"],
+        responses={202: {"description": "Not complete: see `remaining`, and repeat the request"}},
+    )
+    def forget_user(user_id: UserId, response: Response) -> dict[str, Any]:
+        """Forget a user: session, logged clicks, and what will still arrive.
+
+        The response is the certificate, as that of `nextclick forget`. It may take ten seconds and
+        more.
+        """
+        certificate = forget(user_id)
+        response.status_code = 200 if certificate["complete"] else 202
+        return certificate
 
 
 def _add_operation(app: FastAPI, components: Components) -> None:

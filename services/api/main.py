@@ -13,7 +13,7 @@ import torch
 import uvicorn
 
 from nextclick.services.api.access import access, check_listening_address
-from nextclick.services.api.app import Components, create_app
+from nextclick.services.api.app import Components, Forget, create_app
 from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.click_publisher import ClickPublisher
 from nextclick.services.api.explainer import MAX_WAITING, Explainer
@@ -45,10 +45,11 @@ _DRAIN_SECONDS = 5
 """After SIGTERM, open requests have this long to finish."""
 
 
-def run(settings: Settings, ceiling: TopItems | None = None) -> None:
+def run(settings: Settings, ceiling: TopItems | None = None, forget: Forget | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
-    ceiling: the best possible lists, for the page; known only if the clicks are simulated.
+    ceiling: the best possible lists, for the page; known only if the clicks are simulated. forget:
+    what DELETE /users/{user_id} calls.
 
     Raises ConfigurationError if a setting, the device or the port is not usable. While Redis or
     Kafka is unavailable, requests get fallback lists or errors.
@@ -60,7 +61,7 @@ def run(settings: Settings, ceiling: TopItems | None = None) -> None:
     if not allowed.needs_key:
         log.info("no key: only this machine can use the service")
     with _listening(api.host, api.port) as listening, open_components(settings) as components:
-        app = create_app(components, api, settings.worker.top_k, allowed, secrets())
+        app = create_app(components, api, settings.worker.top_k, allowed, secrets(), forget)
         baselines = {"popularity": most_popular(components.slot)}
         if ceiling is not None:
             baselines["ceiling"] = ceiling

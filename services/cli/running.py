@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import signal
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nextclick.services.cli.common import WORLD, app, console, read_settings, start
+from nextclick.services.cli.forgetting import forget_by_http
 from nextclick.shared.errors import ConfigurationError
 
 
@@ -134,13 +136,14 @@ def api(
     from nextclick.services.api import main as api_main
 
     settings, _ = start("api")
+    forget = partial(forget_by_http, settings)
     if not world:
-        api_main.run(settings)
+        api_main.run(settings, forget=forget)
         return
     from nextclick.services.demo import baselines
     from nextclick.services.simulator import worlds
 
-    api_main.run(settings, baselines.ceiling(worlds.world(world, world_seed)))
+    api_main.run(settings, baselines.ceiling(worlds.world(world, world_seed)), forget)
 
 
 @app.command()

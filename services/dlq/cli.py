@@ -1,4 +1,4 @@
-"""`nextclick dlq …`: lists, shows and redrives dead letters."""
+"""`nextclick dlq …`: lists and shows dead letters; services/cli/forgetting.py redrives them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nextclick.shared.runtime.terminal import make_console, output
 app = typer.Typer(no_args_is_help=True, help="Dead letters: messages that were not clicks.")
 console = make_console()
 _JSON = typer.Option(help="Write it to this file, too, as JSON; - prints nothing else.")
-_REASON = typer.Option(
+REASON = typer.Option(
     # A copy of dead_letters.ALL_REASONS, whose import would make --help slow.
     help="Only dead letters with this reason: empty, oversized, not_json, framed, invalid or other."
 )
@@ -23,7 +23,7 @@ _REASON = typer.Option(
 
 @app.command("list")
 def list_dead_letters(
-    reason: Annotated[str | None, _REASON] = None,
+    reason: Annotated[str | None, REASON] = None,
     limit: Annotated[int, typer.Option(help="Show this many of the newest.", min=1)] = 20,
     json: Annotated[
         Path | None,
@@ -82,42 +82,6 @@ def show(
     raise NextclickError(
         f"no dead letter at {position}; {kafka.dlq_topic} holds {_ranges(retained)}"
     )
-
-
-@app.command()
-def redrive(
-    reason: Annotated[str | None, _REASON] = None,
-    limit: Annotated[int, typer.Option(help="Redrive at most this many; 0 = all.", min=0)] = 0,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Start at the beginning, with those redriven before.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print what would be done.")
-    ] = False,
-) -> None:
-    """Send dead letters to the clicks topic again, each one once.
-
-    Starts after the last redrive for the same reason. Dead letters that no worker can accept (cut,
-    empty, oversized) are skipped. One that is invalid again becomes a new dead letter, marked as
-    redriven. Key and value are unchanged, so the event_id is the same, too.
-
-    Example: nextclick dlq redrive --reason invalid --dry-run
-    """
-    from nextclick.services.dlq import dead_letters
-    from nextclick.services.dlq.redrive import run
-    from nextclick.shared.runtime.settings import Settings
-
-    reasons = dead_letters.select_reasons(reason)
-    settings = Settings.from_environment()
-    redriven, skipped = run(
-        settings, reasons, from_beginning=everything, limit=limit, dry_run=dry_run
-    )
-    would = "would be " if dry_run else ""
-    typer.echo(f"{redriven:,} {would}redriven to {settings.kafka.clicks_topic}")
-    for why, count in skipped.most_common():
-        typer.echo(f"{count:,} {would}skipped: {why}")
-    if not redriven and not skipped and not everything:
-        typer.echo("no new dead letters since the last redrive; --all redrives from the beginning")
 
 
 def _ranges(retained: dict[int, range]) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import heapq
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+
+from pydantic_core import from_json
 
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.messages import (
@@ -16,7 +18,7 @@ from nextclick.shared.messages import (
     schema_headers,
     times_redriven,
 )
-from nextclick.shared.schemas import LATEST_TIMESTAMP, MAX_CLICK_BYTES, REASONS
+from nextclick.shared.schemas import FRAME_BYTES, LATEST_TIMESTAMP, MAX_CLICK_BYTES, REASONS
 
 OTHER = "other"
 """The reason of a dead letter without a known one: it is not from a worker of this version."""
@@ -24,6 +26,15 @@ ALL_REASONS = (*REASONS, OTHER)
 
 Offsets = Mapping[int, int]
 """Partition → next offset."""
+
+
+IsForgotten = Callable[[str, int], bool]
+"""User id, and when a message of theirs arrived (epoch ms) → whether they were forgotten since."""
+
+
+def of_nobody(user_id: str, arrived: int) -> bool:
+    """Nobody was forgotten."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +141,43 @@ def unread_offsets(retained: Mapping[int, range], done: Mapping[str, Offsets]) -
     }
 
 
-def limited(limit: int, dead_letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
+def limited(
+    limit: int, dead_letters: Iterable[DeadLetter], is_forgotten: IsForgotten = of_nobody
+) -> Iterator[DeadLetter]:
     """Stop after `limit` dead letters that can be redriven; 0 = no limit."""
     count = 0
     for dead_letter in dead_letters:
         yield dead_letter
-        count += skip_reason(dead_letter) is None
+        count += skip_reason(dead_letter, is_forgotten) is None
         if count == limit > 0:
             return
 
 
-def skip_reason(dead_letter: DeadLetter) -> str | None:
-    """Why no worker can ever accept this dead letter; None if a worker may."""
+def user_ids(message: Message) -> set[str]:
+    """The users that a message may be of: its key, and the `user_id` in its JSON."""
+    users = set()
+    if message.key:
+        users.add(message.key.decode("utf-8", "replace"))
+    value = message.value or b""
+    try:
+        found = from_json(value[FRAME_BYTES:] if value[:1] == b"\0" else value)
+    except ValueError:
+        return users
+    if isinstance(found, dict) and type(found.get("user_id")) in (str, int):
+        users.add(str(found["user_id"]))
+    return users
+
+
+def arrived(dead_letter: DeadLetter) -> int:
+    """When the message was on Kafka at the latest, epoch ms; 0 if that is unknown."""
+    times = [dead_letter.time_ms, dead_letter.message.timestamp_ms]
+    return min((time for time in times if time is not None), default=0)
+
+
+def skip_reason(dead_letter: DeadLetter, is_forgotten: IsForgotten = of_nobody) -> str | None:
+    """Why no worker can ever accept this dead letter, or must not; None if a worker may."""
+    if any(is_forgotten(user, arrived(dead_letter)) for user in user_ids(dead_letter.message)):
+        return "forgotten: of a user who was forgotten since"
     if dead_letter.reason == "oversized":
         return f"oversized: a click has at most {MAX_CLICK_BYTES:,} bytes"
     if dead_letter.cut:

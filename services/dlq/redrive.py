@@ -33,11 +33,13 @@ def run(
     from_beginning: bool = False,
     limit: int = 0,
     dry_run: bool = False,
+    is_forgotten: dead_letters.IsForgotten = dead_letters.of_nobody,
 ) -> tuple[int, Counter[str]]:
     """Redrive the pending dead letters with these reasons.
 
-    Returns the number of redriven ones, and the numbers of skipped ones by cause. With `dry_run`
-    nothing is sent or committed. Raises Unavailable or ConfigurationError.
+    Returns the number of redriven ones, and the numbers of skipped ones by cause, among them those
+    of forgotten users. With `dry_run` nothing is sent or committed. Raises Unavailable or
+    ConfigurationError.
     """
     kafka = settings.kafka
     retained = retained_offsets(kafka, kafka.dlq_topic)
@@ -57,10 +59,10 @@ def run(
         done = {reason: {} for reason in groups} if from_beginning else committed
         wanted = dead_letters.unread_offsets(retained, done)
         messages = stack.enter_context(closing(read_offsets(kafka, kafka.dlq_topic, wanted)))
-        pending = dead_letters.limited(limit, dead_letters.pending(messages, done))
+        pending = dead_letters.limited(limit, dead_letters.pending(messages, done), is_forgotten)
         publisher = Publisher(kafka)
         while batch := list(islice(pending, BATCH_SIZE)):  # 1
-            skip_reasons = [dead_letters.skip_reason(dead_letter) for dead_letter in batch]
+            skip_reasons = [dead_letters.skip_reason(letter, is_forgotten) for letter in batch]
             accepted = [
                 dead_letter
                 for dead_letter, reason in zip(batch, skip_reasons, strict=True)

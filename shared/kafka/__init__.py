@@ -11,7 +11,12 @@ from nextclick.shared.kafka.consumer import ClickConsumer
 from nextclick.shared.kafka.offsets import GroupOffsets, read_offsets, retained_offsets
 from nextclick.shared.kafka.publisher import Publisher
 from nextclick.shared.kafka.readers import LagMonitor, TopicReader
-from nextclick.shared.kafka.topics import ensure_topics, max_message_bytes
+from nextclick.shared.kafka.topics import (
+    ensure_topics,
+    existing_topics,
+    max_message_bytes,
+    topic_config,
+)
 from nextclick.shared.kafka.transactions import TransactionalPublisher
 
 __all__ = [
@@ -22,7 +27,9 @@ __all__ = [
     "TopicReader",
     "TransactionalPublisher",
     "ensure_topics",
+    "existing_topics",
     "max_message_bytes",
     "read_offsets",
     "retained_offsets",
+    "topic_config",
 ]

@@ -104,15 +104,43 @@ def max_message_bytes(settings: KafkaSettings, topic: str) -> int | None:
 
     Raises Unavailable if Kafka does not answer.
     """
+    try:
+        return int(topic_config(settings, topic)["max.message.bytes"])
+    except ConfigurationError:  # DescribeConfigs
+        return None
+
+
+def topic_config(settings: KafkaSettings, topic: str) -> dict[str, str]:
+    """The configuration of a topic, with the brokers' defaults.
+
+    Raises Unavailable if Kafka does not answer, ConfigurationError for a missing permission.
+    """
     admin = make_client(AdminClient, client_config(settings))
     asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
     try:
         config = admin.describe_configs([asked], request_timeout=REQUEST_SECONDS)[asked].result()
     except KafkaException as error:
-        if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:  # DescribeConfigs
-            return None
-        raise unavailable(settings, error) from None
-    return int(config["max.message.bytes"].value)
+        needed = Permission("DescribeConfigs", "topic", topic)
+        raise failed(settings, error.args[0], needed) from None
+    return {name: entry.value for name, entry in config.items()}
+
+
+def existing_topics(settings: KafkaSettings, topics: Iterable[str]) -> list[str]:
+    """Those of the topics that exist.
+
+    Raises Unavailable if Kafka does not answer, ConfigurationError for a missing permission.
+    """
+    admin = make_client(AdminClient, client_config(settings))
+    existing, found = _topics_of(settings, admin), []
+    for topic in topics:
+        if topic in existing:
+            found.append(topic)
+        elif _is_hidden(admin, topic):
+            raise ConfigurationError(
+                f"Kafka at {settings.bootstrap_servers} does not show the topic {topic}: this user "
+                f"lacks {Permission(DESCRIBE, 'topic', topic)} (SECURITY.md)"
+            )
+    return found
 
 
 def _wait_until_known(settings: KafkaSettings, admin: AdminClient, topics: Sequence[str]) -> None:

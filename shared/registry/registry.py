@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -197,18 +197,53 @@ class Registry:
         CheckpointError for an invalid pointer.
         """
         now, age = now or datetime.now(UTC), timedelta(days=keep_days)
+
+        def old(pointer: Pointer) -> set[str]:
+            versions = self.versions()
+            served = {pointer.version, *pointer.history[-1:]}
+            return {
+                version
+                for version in versions[:-keep_versions]
+                if version not in served
+                and (at := published_at(version)) is not None
+                and now - at >= age
+            }
+
+        return self._remove_all(old)
+
+    def trained_before(self, forget_count: int) -> list[str]:
+        """Versions that were trained at a lower forget count, oldest first.
+
+        The count is `Tombstones.count` of the event log. A version with a broken manifest is among
+        them. Raises Unavailable.
+        """
+        found = []
+        for version in self.versions() if forget_count else []:
+            try:
+                trained_at = self.manifest(version).training.get("forget_count", 0)
+            except CheckpointError:
+                trained_at = 0
+            if trained_at < forget_count:
+                found.append(version)
+        return found
+
+    def remove(self, versions: Collection[str]) -> list[str]:
+        """Remove versions, all but the current one; returns their names, oldest first.
+
+        There may be none left then that a rollback could go back to. Raises as `prune`.
+        """
+        return self._remove_all(
+            lambda pointer: {*versions}.intersection(self.versions()) - {pointer.version}
+        )
+
+    def _remove_all(self, choose: Callable[[Pointer], set[str]]) -> list[str]:
         doomed: set[str] = set()
 
         def without_doomed(pointer: Pointer | None) -> Pointer | None:
             doomed.clear()
             if pointer is None:
                 return None
-            versions = self.versions()
-            served = {pointer.version, *pointer.history[-1:]}
-            for version in versions[:-keep_versions]:
-                at = published_at(version)
-                if version not in served and at is not None and now - at >= age:
-                    doomed.add(version)
+            doomed.update(choose(pointer))
             history = [version for version in pointer.history if version not in doomed]
             return None if history == pointer.history else replace(pointer, history=history)
 

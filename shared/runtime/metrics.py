@@ -57,6 +57,9 @@ REMOVED_UNREAD = Counter(
     "Messages that Kafka removed before this process read them: retention, or deleted records",
 )
 LOGGED_CLICKS = Counter("nextclick_logged_clicks", "Clicks made durable in the event log")
+FORGOTTEN_CLICKS = Counter(
+    "nextclick_forgotten_clicks", "Clicks from before their user was forgotten: not logged"
+)
 MODEL = Info("nextclick_model", "The served model")
 MODEL_LOADED = Gauge("nextclick_model_loaded_timestamp", "When the served model was swapped in")
 MODEL_AGE = Gauge("nextclick_model_age_seconds", "Since the served model was published")

@@ -117,6 +117,16 @@ def test_reading_gives_the_history_answered_last(make_store: MakeStore) -> None:
     assert session.last_click == max(i * 10 + (i // 7) * 500 - (i % 3) * 20 for i in range(60))
 
 
+def test_a_forgotten_user_begins_anew(make_store: MakeStore) -> None:
+    store = make_store()
+    first = click("1", user="ü")
+    store.append([first, click("2", user="other")])
+    assert store.forget("ü")
+    assert not store.forget("ü")
+    assert store.read(["ü", "other"]) == [Session([]), Session(["2"], 0)]
+    assert store.append([first, click("3", user="ü")]) == [["1"], ["1", "3"]]
+
+
 def test_reading_changes_nothing(make_store: MakeStore) -> None:
     store = make_store()
     first = click("1")

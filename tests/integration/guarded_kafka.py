@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import uuid
 from collections.abc import Iterable, Iterator
@@ -62,7 +63,7 @@ class Rule:
             pattern,
             f"User:{user}",
             "*",
-            AclOperation[self.operation.upper()],
+            AclOperation[re.sub(r"\B(?=[A-Z])", "_", self.operation).upper()],
             AclPermissionType.ALLOW,
         )
 

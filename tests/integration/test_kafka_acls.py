@@ -24,6 +24,7 @@ from nextclick.services.api.click_publisher import ClickPublisher
 from nextclick.services.api.page.feed import Feed
 from nextclick.services.cli.explain import find_answer
 from nextclick.services.dlq import dead_letters, redrive
+from nextclick.services.forget import topics as forgetting
 from nextclick.services.topics import check
 from nextclick.services.worker import main as worker_main
 from nextclick.services.worker import rebuild
@@ -194,6 +195,14 @@ def rebuild_sessions(settings: Settings, guarded: Guarded) -> None:
     assert rebuild.run(settings).read
 
 
+def forget_user(settings: Settings, guarded: Guarded) -> None:
+    kafka = settings.kafka
+    held = retained_offsets(kafka, "clicks")
+    forgetting.await_group(kafka, settings.worker.group_id, held, wait_seconds=0)
+    found = forgetting.look(kafka, "nobody", 0.0, count_messages=True)
+    assert [topic.messages for topic in found] == [0, 0, 0]
+
+
 def create_topics(settings: Settings, guarded: Guarded) -> None:
     kafka = settings.kafka
     wanted = [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic]
@@ -237,6 +246,7 @@ CASES = {
     "dlq": Case("dlq", list_letters),
     "redrive": Case("redrive", redrive_letters),
     "rebuild": Case("rebuild", rebuild_sessions),
+    "forget": Case("forget", forget_user),
     "topics": Case("topics", create_topics),
     "check": Case("check", check_topics),
 }

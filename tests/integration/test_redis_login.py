@@ -138,6 +138,7 @@ def test_the_acl_of_the_http_service_is_enough_and_not_more(guarded: embedded.Se
         sessions = store(url)
         sessions.ping()
         assert sessions.read(["u"])[0].history == ["i"]
+        assert not sessions.forget("nobody")
         denied = DenyList(url, key="nextclick:denied", timeout_seconds=5, cluster=False)
         before = denied.version()
         denied.add(["a", "b"])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import boto3
 import pytest
@@ -14,6 +18,7 @@ from nextclick.shared.kafka import ensure_topics
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from nextclick.trainer.collect import EventLog
 from tests.conftest import Launch
+from tests.faults import children
 from tests.integration.test_s3_registry import SECRET, aws, server
 from tests.integration.traffic import Shop, make_clicks
 from tests.unit.trainer.collect.test_event_log import frame_of, ids, put, rows
@@ -82,3 +87,29 @@ def test_a_trainer_collects_into_it(
     assert log.count() == len(clicks)
     assert set(log.read()["event_id"]) == {click.event_id for click in clicks}
     assert SECRET not in logs("trainer")
+
+
+def _forget(aws: dict[str, str]) -> None:
+    os.environ.update(aws)
+    erased = EventLog(URL).forget("u1", moment=100)
+    print(json.dumps([erased.rows, erased.files, erased.unfinished]))
+
+
+def test_a_user_is_forgotten(aws: dict[str, str], tmp_path: Path) -> None:
+    log = EventLog(URL)
+    for first in range(4):
+        put(log, 0, first, rows(first))
+    # In another process: the table's library holds the GIL meanwhile, which the server needs.
+    process = children.call(partial(_forget, aws), tmp_path / "output")
+    process.join(60)
+    forgotten, files, unfinished = json.loads((tmp_path / "output").read_text())
+    assert (forgotten, unfinished) == (2, [])
+    assert files >= 2
+    assert ids(log.read()) == ["e0", "e2"]
+    assert put(log, 0, 4, rows(5)) == 0
+    bucket = boto3.resource("s3").Bucket("models")
+    data = [thing for thing in bucket.objects.all() if "_delta_log" not in thing.key]
+    assert data
+    assert not [thing.key for thing in data if b"e1" in thing.get()["Body"].read()]
+    with pytest.raises(ConfigurationError, match="there is no event log"):
+        EventLog("s3://models/elsewhere", must_exist=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 import redis
 
+from nextclick.shared.redis import sessions
 from nextclick.shared.redis.client import Call, Script
 from tests.simulation.network import Connection, Reply, Server, TimedOut
 from tests.simulation.scheduler import Process
@@ -41,9 +42,11 @@ class Lists:
         for key in keys:
             del self._lists[key]
 
-    def evaluate(self, script: Script, call: Call) -> list[Any]:
+    def evaluate(self, script: Script, call: Call) -> Any:
         """Run one of the scripts of shared/redis/sessions.py."""
         key, arguments = call
+        if script is sessions._FORGET:
+            return int(self._lists.pop(key, None) is not None)
         if not arguments:
             return self._lists.get(key, [])[-10:]
         gap, _, history_length, keep, writes, *clicks = arguments

@@ -11,15 +11,18 @@ the consumer group only serve lag monitors.
     nextclick/import/<fingerprint>                    1: this file was imported
     nextclick/maintenance                             until when somebody compacts, epoch ms
 
-Compaction, retention and vacuum are the table's own (`EventLog.maintain`).
+Compaction, retention and vacuum are the table's own (`EventLog.maintain`). Who was forgotten is in
+its properties (`tombstones`), and what those forbid is neither written nor read.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
+import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,8 +45,13 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.masking import masked_url, redact, secrets_of_url
+from nextclick.trainer.collect import erasure
 from nextclick.trainer.collect.newest import arrival_of, file_statistics, in_order, rows_in
+from nextclick.trainer.collect.tombstones import NEVER, BoolArray, Tombstones
+
+log = logging.getLogger(__name__)
 
 SETTING = "NEXTCLICK_TRAINER__EVENT_LOG"
 NO_PARTITION = -1
@@ -112,14 +120,36 @@ class Maintained(NamedTuple):
     rows_deleted: int
 
 
+class Erased(NamedTuple):
+    """The outcome of `EventLog.forget`."""
+
+    user_hash: str
+    rows: int
+    files: int
+    version_before: int
+    """Of the table."""
+    version_after: int
+    models: int
+    """Models trained at a lower forget count may know the user; 0: none does."""
+    unfinished: tuple[str, ...] = ()
+    """What may still hold the user, and what to do about it."""
+
+
 class EventLog:
     """A Delta Lake table of clicks."""
 
-    def __init__(self, url: str, *, read_only: bool = False, upgrading: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        read_only: bool = False,
+        upgrading: bool = False,
+        must_exist: bool = False,
+    ) -> None:
         """Open the table at a folder or URL; create it if there is none.
 
         read_only: create and change nothing; a log that is not there is empty. upgrading: do not
-        refuse a folder with files of the former format (see `upgrade`).
+        refuse a folder with files of the former format (see `upgrade`). must_exist: do not create.
 
         Raises ConfigurationError or Unavailable if it cannot be written, or is no event log.
         """
@@ -141,6 +171,8 @@ class EventLog:
         """Arrow's own is faster than that of the table's library, where there is one."""
         self._versions: dict[str, int | None] = {}
         self._versions_at = -1
+        self._properties: dict[str, str] = {}
+        self._tombstones = Tombstones()
         with self._failing_as(ConfigurationError, "open"):
             self._table = self._found()
             if self._table is None and not upgrading and former_files(self.folder):
@@ -148,6 +180,8 @@ class EventLog:
                     f"the event log {self.url} has the format of an earlier version; "
                     "stop the trainer and run: nextclick events upgrade"
                 )
+            if self._table is None and must_exist:
+                raise ConfigurationError(f"there is no event log at {self.url}; check {SETTING}")
             if self._table is None and not read_only:
                 self._table = self._created()
         if not read_only and self.folder is not None:
@@ -176,8 +210,9 @@ class EventLog:
 
         rows: the valid clicks, of each partition in order. next_offsets: partition → the offset
         after the last message read, be it a click or not. What others have logged meanwhile is
-        left out. Raises Unavailable.
+        left out, and what the tombstones forbid. Raises Unavailable.
         """
+        forgotten = 0
 
         def prepare(table: DeltaTable) -> Commit | None:
             logged = self._next_offsets(table, next_offsets)
@@ -190,6 +225,14 @@ class EventLog:
                 if row.kafka_partition in new
                 and row.kafka_offset >= logged.get(row.kafka_partition, 0)
             ]
+            tombstones, before = self._tombstones_of(table), len(kept)
+            kept = [
+                row
+                for row in kept
+                if not tombstones.forbid(row.user_id, min(row.timestamp, row.arrival))
+            ]
+            nonlocal forgotten
+            forgotten = before - len(kept)
             names = {p: f"nextclick/arrival/{p}" for p in new}
             newest = {p: self._version(table, name) or 0 for p, name in names.items()}
             # Sorting by arrival must keep the order in the partition, whatever clocks say.
@@ -200,15 +243,18 @@ class EventLog:
             ends = {offset_name(self.topic_id, p): end for p, end in new.items()}
             return _table_of(kept, arrivals), ends | {names[p]: newest[p] for p in new}
 
-        return self.commit(prepare)
+        appended = self.commit(prepare)
+        _report(forgotten)
+        return appended
 
     def import_clicks(self, frame: pd.DataFrame, source: str = "") -> int:
         """Add clicks that are not from Kafka, at once; returns how many.
 
         frame: columns as in COLUMNS; `event_type` ("click") and `arrival` (the timestamp) may be
         missing. source: identifies the file; of one that was imported before nothing is added.
-        Raises Unavailable.
+        What the tombstones forbid is left out. Raises Unavailable.
         """
+        forgotten = 0
         frame = with_defaults(frame).sort_values(["arrival", "event_id"], kind="stable")
         frame = frame.assign(kafka_partition=NO_PARTITION, kafka_offset=NO_PARTITION)
         clicks = pa.Table.from_pandas(frame, SCHEMA, preserve_index=False)
@@ -217,9 +263,14 @@ class EventLog:
         def prepare(table: DeltaTable) -> Commit | None:
             if source and table.transaction_version(name) is not None:
                 return None
-            return clicks, {name: 1} if source else {}
+            forbidden = _forbidden(clicks, self._tombstones_of(table))
+            nonlocal forgotten
+            forgotten = int(forbidden.sum())
+            return clicks.filter(pa.array(~forbidden)), {name: 1} if source else {}
 
-        return self.commit(prepare)
+        imported = self.commit(prepare)
+        _report(forgotten)
+        return imported
 
     def commit(self, prepare: Callable[[DeltaTable], Commit | None]) -> int:
         """Add rows with their application transactions in one commit; returns how many rows.
@@ -241,7 +292,10 @@ class EventLog:
                     continue
                 self._sync(table.version())
                 return rows.num_rows if isinstance(rows, pa.Table) else rows_in(table) - before
-        raise Unavailable(f"cannot write the event log {self.url}: others write all the time")
+        raise self._busy()
+
+    def _busy(self) -> Unavailable:
+        return Unavailable(f"cannot write the event log {self.url}: others write all the time")
 
     def count(self) -> int:
         """Number of logged clicks, without reading them. Raises Unavailable."""
@@ -250,7 +304,8 @@ class EventLog:
     def read(self, newest: int | None = None, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
         """The clicks, or those `newest` that arrived last, by (arrival, partition, offset).
 
-        Of a user's clicks with one event_id only the first is returned. Reads in two passes: first
+        Of a user's clicks with one event_id only the first is returned, and none that the
+        tombstones forbid. Reads in two passes: first
         the arrivals only, of the files that are new enough by their statistics; then the rows that
         are in the window, so memory depends on `newest`, not on the size of the log. Raises
         Unavailable; ConfigurationError if a file is broken.
@@ -258,20 +313,156 @@ class EventLog:
         if self._is_missing():
             empty: pd.DataFrame = SCHEMA.empty_table().select(list(columns)).to_pandas()
             return empty
-        table, wanted = self._current(), newest
         with self._failing_as(ConfigurationError, "read"):
-            dataset = table.to_pyarrow_dataset(filesystem=self._file_system)
             while True:
-                since = None if wanted is None else arrival_of(wanted, table, dataset)
-                newer = None if since is None else ds.field("arrival") >= since
-                clicks = in_order(dataset.to_table(filter=newer))
-                if since is None or newest is None or len(clicks) >= newest:
+                table = self._current()
+                version = table.version()
+                try:
+                    clicks = self._newest(table, newest)
                     break
-                wanted = 2 * max(wanted or 0, 1)  # some were duplicates: read further back
-            if newest is not None:
-                clicks = clicks.slice(max(0, len(clicks) - newest))
+                except FileNotFoundError:  # somebody was forgotten, and files with them
+                    if self._current().version() == version:
+                        raise
             frame: pd.DataFrame = clicks.select(list(columns)).to_pandas()
             return frame
+
+    def _newest(self, table: DeltaTable, newest: int | None) -> pa.Table:
+        dataset, wanted = table.to_pyarrow_dataset(filesystem=self._file_system), newest
+        tombstones = self._tombstones_of(table)
+        while True:
+            since = None if wanted is None else arrival_of(wanted, table, dataset)
+            newer = None if since is None else ds.field("arrival") >= since
+            clicks = in_order(dataset.to_table(filter=newer))
+            if (forbidden := _forbidden(clicks, tombstones)).any():
+                clicks = clicks.filter(pa.array(~forbidden))
+            if since is None or newest is None or len(clicks) >= newest:
+                break
+            wanted = 2 * max(wanted or 0, 1)  # some were left out: read further back
+        return clicks if newest is None else clicks.slice(max(0, len(clicks) - newest))
+
+    def tombstones(self) -> Tombstones:
+        """Who was forgotten. Raises Unavailable."""
+        return Tombstones() if self._is_missing() else self._tombstones_of(self._current())
+
+    def forget(
+        self,
+        user_id: str,
+        moment: int,
+        *,
+        keep_days: int = 0,
+        wait_seconds: float = 60.0,
+        on_step: Callable[[str], None] = lambda step: None,
+    ) -> Erased:
+        """Forget a user: from now on no version of the table has them.
+
+        1  a tombstone: from here on no click of theirs until `moment` (epoch ms) is written or read
+        2  count them, if the log holds them: models may know them, so the next fit starts anew
+        3  delete their rows
+        4  remove the files that held them
+
+        After a crash, begin again. keep_days: the log drops clicks after so many days, and then a
+        user whom it does not hold is counted, too, as one who expired; 0: it drops none.
+        wait_seconds: to wait at most for a compaction, whose files may hold the user. on_step: is
+        told after each step. Others may read, append and forget meanwhile. Raises Unavailable.
+        """
+        before, previous = self._current().version(), self.tombstones().get(user_id)
+        since = NEVER if previous is None else previous.moment
+        may_have_expired = keep_days > 0 and since <= moment - keep_days * _DAY_MS
+        key, unfinished = secrets.token_hex(16), []
+        self._set_properties(lambda tombstones: tombstones.adding(user_id, moment, key))
+        on_step("tombstone")
+        table = self._current()
+        with self._failing_as(Unavailable, "search"):
+            found = erasure.held(table.to_pyarrow_dataset(filesystem=self._file_system), user_id)
+        if found.rows or may_have_expired:
+            self._set_properties(lambda tombstones: tombstones.counting(user_id))
+        on_step("count")
+        if found.rows:
+            self._delete(user_id, found)
+        on_step("rows")
+        if not self._await_maintenance(wait_seconds):
+            unfinished.append(
+                f"the event log {self.url} is being compacted, or somebody died doing so: files of "
+                "that may hold the user for a day; run the command again in an hour"
+            )
+        files = 0 if self.folder is None else erasure.remove_half_written(self.folder)
+        files += self._remove_files(user_id, moment)
+        on_step("files")
+        if former := former_files(self.folder):
+            unfinished.append(
+                f"{len(former)} files clicks-….parquet of the former format are in {self.url} and "
+                "may hold the user; delete them"
+            )
+        tombstones = self.tombstones()
+        return Erased(
+            tombstones.hash_of(user_id),
+            found.rows,
+            files,
+            before,
+            self._current().version(),
+            tombstones.users[tombstones.hash_of(user_id)].forget_count,
+            tuple(unfinished),
+        )
+
+    def remove_models(self) -> None:
+        """Have the trainer remove all models that know a forgotten user, as soon as it may.
+
+        Raises Unavailable.
+        """
+        self._set_properties(Tombstones.removing_models)
+
+    def _set_properties(self, change: Callable[[Tombstones], Mapping[str, str]]) -> None:
+        """Change properties by what they are now, again after each conflict."""
+        for _ in range(_ATTEMPTS):
+            table = self._current()
+            with self._failing_as(Unavailable, "write", hint="free space or "):
+                properties = dict(change(self._tombstones_of(table)))
+                try:
+                    table.alter.set_table_properties(properties, raise_if_not_exists=False)
+                except CommitFailedError:
+                    continue
+                self._sync(table.version())
+                return
+        raise self._busy()
+
+    def _delete(self, user_id: str, found: erasure.Held) -> None:
+        for _ in range(_ATTEMPTS):
+            table = self._current()
+            tombstones = self._tombstones_of(table)
+            with self._failing_as(Unavailable, "write", hint="free space or "):
+                try:
+                    condition = erasure.condition_for(tombstones, user_id, found)
+                    erasure.delete_where(table, condition, _WRITER)
+                except CommitFailedError:
+                    continue
+                self._sync(table.version())
+                return
+        raise self._busy()
+
+    def _remove_files(self, user_id: str, moment: int) -> int:
+        with self._failing_as(Unavailable, "clean up"):
+            for attempt in range(_ATTEMPTS):
+                try:
+                    return erasure.remove_files(self._current(), user_id, moment)
+                except (DeltaError, FileNotFoundError):  # others remove the same files
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+        raise AssertionError
+
+    def _await_maintenance(self, seconds: float) -> bool:
+        """Wait until nobody compacts; returns whether that is so."""
+        deadline = time.monotonic() + seconds
+        while (self._current().transaction_version(_LEASE) or 0) > time.time() * 1000:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def _tombstones_of(self, table: DeltaTable) -> Tombstones:
+        properties = table.metadata().configuration
+        if properties != self._properties:
+            self._properties, self._tombstones = properties, Tombstones.of(properties)
+        return self._tombstones
 
     def maintain(self, keep_days: int = 0) -> Maintained:
         """Delete what arrived too long ago, merge small files, and remove those out of use.
@@ -286,18 +477,25 @@ class EventLog:
             today = int(time.time() * 1000 // _DAY_MS * _DAY_MS)
             oldest = today - keep_days * _DAY_MS if keep_days else -1
             if (files.oldest < oldest).any():
-                table.delete(f"arrival < {oldest}", writer_properties=_WRITER)
+                erasure.delete_where(table, f"arrival < {oldest}", _WRITER)
             kept = rows_in(table)
             if self._lease(table):  # of two compactions at once, each would keep its own copy
-                for size, least in _LEVELS:
-                    if np.count_nonzero(file_statistics(table).bytes < 0.75 * size) >= least:
-                        table.optimize.compact(
-                            target_size=size, max_concurrent_tasks=1, writer_properties=_WRITER
-                        )
-                table.vacuum(dry_run=False)
-                self._write(table, _table_of([], []), {_LEASE: 0})
+                with contextlib.suppress(CommitFailedError):  # a user is forgotten meanwhile
+                    self._compact(table)
+                self.commit(lambda _: (_table_of([], []), {_LEASE: 0}))
             return Maintained(len(files.rows), len(file_statistics(table).rows), rows - kept)
         return Maintained(len(files.rows), len(files.rows), 0)
+
+    def _compact(self, table: DeltaTable) -> None:
+        """Raises CommitFailedError if somebody deletes rows or forgets a user meanwhile."""
+        for size, least in _LEVELS:
+            if np.count_nonzero(file_statistics(table).bytes < 0.75 * size) >= least:
+                table.optimize.compact(
+                    target_size=size, max_concurrent_tasks=1, writer_properties=_WRITER
+                )
+        table.vacuum(dry_run=False, full=True)  # with what crashes and conflicts have left
+        if self.folder is not None:
+            erasure.remove_half_written(self.folder, older_than=_DAY_MS / 1000)
 
     def _lease(self, table: DeltaTable) -> bool:
         """Whether there is something to compact, and nobody else is at it for now.
@@ -406,16 +604,17 @@ class EventLog:
         """Flush a commit and its files to the disk, which the table's library does not."""
         if self.folder is None:
             return
-        log = self.folder / "_delta_log"
-        commit = log / f"{version:020d}.json"
+        commits = self.folder / "_delta_log"
+        commit = commits / f"{version:020d}.json"
         actions = [json.loads(line) for line in commit.read_text().splitlines()]
         added = [self.folder / unquote(a["add"]["path"]) for a in actions if "add" in a]
-        for path in (*added, self.folder, commit, log):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        for path in (*added, self.folder, commit, commits):
+            with contextlib.suppress(FileNotFoundError):  # replaced since, and removed
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
 
     @contextlib.contextmanager
     def _failing_as(self, error: type[Exception], what: str, *, hint: str = "") -> Iterator[None]:
@@ -432,6 +631,24 @@ class EventLog:
                 f"cannot {what} the event log {self.url} ({redact(self._secrets, reason)}); "
                 f"{hint}check {SETTING}"
             ) from None
+
+
+def _forbidden(clicks: pa.Table, tombstones: Tombstones) -> BoolArray:
+    """Which clicks of a table with the columns of SCHEMA must not be learned: shape [N]."""
+    if not tombstones.users:
+        return np.zeros(len(clicks), bool)
+    first = np.minimum(clicks["timestamp"].to_numpy(), clicks["arrival"].to_numpy())
+    result: BoolArray = first <= tombstones.newest
+    suspects = clicks["user_id"].filter(pa.array(result)).to_pandas()
+    result[result] = tombstones.forbidden(suspects, first[result])
+    return result
+
+
+def _report(forgotten: int) -> None:
+    """Count clicks that a tombstone forbids."""
+    if forgotten:
+        metrics.FORGOTTEN_CLICKS.inc(forgotten)
+        log.info("%d clicks of forgotten users are left out", forgotten)
 
 
 def offset_name(topic_id: str, partition: int) -> str:

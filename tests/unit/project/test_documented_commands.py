@@ -35,6 +35,7 @@ RUN_BY = {
     "nextclick events compact": INTEGRATION + "cli.py",
     "nextclick events upgrade": INTEGRATION + "cli.py",
     "nextclick explain": INTEGRATION + "cli.py",
+    "nextclick forget": INTEGRATION + "forget.py",
     "nextclick import": INTEGRATION + "tutorial.py",
     "nextclick models list": INTEGRATION + "cli.py",
     "nextclick models prune": INTEGRATION + "cli.py",

@@ -13,9 +13,11 @@ import torch
 from nextclick.shared.errors import Unavailable
 from nextclick.shared.model import BST, BSTConfig, Checkpoint, Scorer, SessionModel
 from nextclick.shared.registry import Pointer, Registry
+from nextclick.trainer.collect import EventLog
 from nextclick.trainer.data import LeftOut, click_log
 from nextclick.trainer.fit.loop import Epoch
 from nextclick.trainer.fit.presets import DEFAULT, Preset, Regularisation, preset
+from nextclick.trainer.main import TRAINED_ON
 from nextclick.trainer.retrain import FitLimits, Outcome, current_champion, fit_candidate, retrain
 from tests.unit.builders import CPU
 
@@ -380,3 +382,52 @@ def test_a_log_without_validation_cases_still_gives_a_version_that_loads(
     assert outcome is not None
     assert outcome.version is not None, outcome.reason
     assert registry.load(outcome.version).metrics["test_hr@10"] > 0.5
+
+
+def bits(checkpoint: Checkpoint) -> tuple[object, ...]:
+    """All that a model serves with."""
+    state = checkpoint.model.state_dict()
+    weights = {name: value.numpy().tobytes() for name, value in state.items()}
+    return weights, checkpoint.vocabulary.item_ids, checkpoint.popularity.tolist()
+
+
+def test_a_retraining_after_forgetting_gives_the_model_of_a_log_that_never_held_the_user(
+    tmp_path: Path, registry: Registry
+) -> None:
+    """Bit for bit, though the champion was trained on the user."""
+    frame = pattern_log(30).assign(event_type="click", arrival=lambda f: f["timestamp"])
+    forgotten = "u0-7"
+    theirs = frame["user_id"] == forgotten
+    frame.loc[theirs & (frame["timestamp"] == 3), "item_id"] = "an item of theirs alone"
+    log, without = EventLog(str(tmp_path / "log")), EventLog(str(tmp_path / "without"))
+    log.import_clicks(frame)
+    without.import_clicks(frame[~theirs])
+
+    def published(log: EventLog, registry: Registry) -> Checkpoint:
+        count = log.tombstones().count
+        outcome = run(log.read(1900, TRAINED_ON), registry, forget_count=count)
+        assert outcome is not None
+        assert outcome.version is not None, outcome.reason
+        return registry.load(outcome.version)
+
+    before = published(log, registry)
+    assert log.forget(forgotten, moment=100).rows == 40
+    after = published(log, registry)
+    clean = published(without, Registry(str(tmp_path / "other")))
+    assert bits(after) == bits(clean)
+    assert bits(before) != bits(clean)
+    assert after.parent is None
+    assert after.training["warm_start"] is False
+    assert after.training["forget_count"] == 1
+    assert "forgotten" in after.training["restarted"]
+    (first, second) = registry.versions()
+    assert registry.trained_before(1) == [first]
+
+    others = pattern_log(33, offset=1).assign(event_type="click")
+    wider = pd.concat([log.read(columns=TRAINED_ON), others], ignore_index=True)
+    third = run(wider, registry, forget_count=1)
+    assert third is not None
+    assert third.version is not None, third.reason
+    child = registry.manifest(third.version)
+    assert (child.parent, child.training["warm_start"]) == (second, True)
+    assert "restarted" not in child.training

@@ -171,5 +171,39 @@ def test_positions_and_reasons_are_parsed() -> None:
 
 
 def test_the_help_names_every_reason() -> None:
-    words = re.findall(r"\w+", str(cli._REASON.help).partition(":")[2])
+    words = re.findall(r"\w+", str(cli.REASON.help).partition(":")[2])
     assert [word for word in words if word != "or"] == list(dead_letters.ALL_REASONS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "users"),
+    [
+        (b"u", b'{"user_id": "v"}', {"u", "v"}),
+        (None, b'{"user_id": 7}', {"7"}),
+        (None, b'\0\0\0\0\1{"user_id": "framed"}', {"framed"}),
+        (b"u", b"no JSON", {"u"}),
+        (b"", b'{"user_id": true}', set()),
+        (None, b'["user_id"]', set()),
+        (None, None, set()),
+    ],
+)
+def test_whose_a_message_may_be(key: bytes | None, value: bytes | None, users: set[str]) -> None:
+    assert dead_letters.user_ids(Message("t", 0, 0, key, value)) == users
+
+
+@pytest.mark.parametrize(
+    ("headers", "timestamp_ms", "skipped"),
+    [
+        ((("time", b"100"),), 200, True),
+        ((("time", b"200"),), 100, True),
+        ((("time", b"101"),), 101, False),
+        ((), None, True),
+    ],
+)
+def test_dead_letters_from_before_their_user_was_forgotten_are_skipped(
+    headers: tuple[tuple[str, bytes], ...], timestamp_ms: int | None, skipped: bool
+) -> None:
+    letter = dead_letters.read(Message("t", 0, 0, b"u", b"x", headers, timestamp_ms))
+    reason = dead_letters.skip_reason(letter, lambda user, at: user == "u" and at <= 100)
+    assert (reason is not None and "forgotten" in reason) is skipped
+    assert dead_letters.skip_reason(letter) is None

@@ -8,7 +8,8 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -460,3 +461,24 @@ def test_a_lock_that_fails_is_a_registry_that_is_away(
     ):
         with pytest.raises(Unavailable, match="cannot lock the registry"):
             action()
+
+
+def test_versions_from_before_a_forgetting_are_removed_but_the_served_one(
+    registry: Registry,
+) -> None:
+    counts = [None, 1, 2, 1]
+    versions = [
+        registry.publish(
+            replace(checkpoint(), training={} if count is None else {"forget_count": count}),
+            datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second),
+        )
+        for second, count in enumerate(counts)
+    ]
+    assert registry.trained_before(0) == []
+    assert registry.trained_before(2) == [versions[0], versions[1], versions[3]]
+    assert registry.remove(registry.trained_before(2)) == versions[:2]
+    pointer = registry.pointer()
+    assert pointer is not None
+    assert (pointer.version, pointer.history) == (versions[3], [versions[2]])
+    assert registry.versions() == versions[2:]
+    assert registry.remove(["no such version"]) == []

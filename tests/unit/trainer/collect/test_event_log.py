@@ -365,6 +365,8 @@ def test_clicks_are_kept_for_so_many_days(log: EventLog, monkeypatch: pytest.Mon
     assert ids(log.read()) == ["e93", "e94", "e100"]
     assert next_offset(log) == 5
     assert log.maintain(7).rows_deleted == 0
+    table = table_of(log)
+    assert len(table.to_pandas(filters=[("user_id", "=", "u")])) == 3
 
 
 def test_the_table_s_own_log_is_cleaned_up(log: EventLog) -> None:
