@@ -13,7 +13,7 @@ OLDEST := build/oldest
 
 .PHONY: help demo test test-long check test-ids test-oldest-client test-containers \
 	test-kafka-3.9 test-redis-7 simulate quality faults soak lint format bench-drift peers bench-peers \
-	bench-replay bench-http fuzz audit bill screenshots generated lock clean
+	bench-replay bench-http fuzz audit bill clients screenshots generated lock clean
 help:            ## list the targets
 	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
@@ -134,6 +134,9 @@ $(AUDIT)/.installed: docs/audit.lock
 audit: $(INSTALLED) $(AUDIT)/.installed ## known holes in what the services load; asks PyPI
 	@$(BIN)/python docs/make_bill.py --pins > $(AUDIT)/pins.txt
 	@$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps -r $(AUDIT)/pins.txt $(ARGS)
+
+clients: $(INSTALLED) ## compile the clients in examples/ and run them; needs go
+	@$(BIN)/pytest tests/clients --long $(ARGS)
 
 bill: $(INSTALLED)   ## write docs/bill-of-materials.md from what is installed
 	@mkdir -p build
