@@ -20,6 +20,7 @@ from nextclick.shared.errors import CheckpointError
 from nextclick.shared.model import Checkpoint, Vocabulary
 from nextclick.shared.registry import Registry
 from nextclick.shared.windows import IntArray
+from nextclick.trainer.collect import LogState
 from nextclick.trainer.compare.baselines.neighbours import VSkNN
 from nextclick.trainer.data import (
     ClickLog,
@@ -85,13 +86,15 @@ def retrain(
     gap_ms: int,
     device: torch.device,
     max_per_minute: int = 0,
+    log_state: LogState | None = None,
     stopped: Callable[[], bool] = lambda: False,
     ranks: ProcessGroup = SINGLE_PROCESS,
 ) -> Outcome | None:
     """Fit a candidate on a log, compare it with the champion, and publish it if the gate agrees.
 
     frame: as from EventLog.read. gap_ms: the session gap. max_per_minute: see
-    `bound_contributions`. Returns None if `stopped` turns true.
+    `bound_contributions`. log_state: that of the event log before it was read, for
+    `last_trained_on`. Returns None if `stopped` turns true.
     Of several ranks, rank 0 calls this; the others call `fit_with_rank_zero`. Raises Unavailable if
     the registry cannot be reached.
     """
@@ -129,7 +132,22 @@ def retrain(
         return outcome(None, decision.reason, decision.refusal)
     candidate.metrics.update(metrics)
     candidate.training["left_out"] = left_out.rate + left_out.share
+    if log_state is not None:
+        candidate.training["event_log"] = log_state._asdict()
     return outcome(registry.publish(candidate), decision.reason)
+
+
+def last_trained_on(registry: Registry) -> tuple[str, LogState] | None:
+    """The version published last, and the state of the event log that it was trained on.
+
+    None if there is none, or if it was published otherwise. Raises Unavailable.
+    """
+    if not (versions := registry.versions()):
+        return None
+    try:
+        return versions[-1], LogState(**registry.manifest(versions[-1]).training["event_log"])
+    except (CheckpointError, KeyError, TypeError):
+        return None
 
 
 def fit_with_rank_zero(

@@ -104,6 +104,27 @@ class Row(NamedTuple):
     kafka_offset: int = NO_PARTITION
 
 
+class LogState(NamedTuple):
+    """What an event log holds, to tell later how many clicks have come since."""
+
+    log_id: str
+    """Of the table; "" if there is none."""
+    clicks: int
+    newest_arrival: int
+    """Epoch ms; -1 without clicks."""
+
+    def new_since(self, earlier: LogState) -> int:
+        """Clicks logged since an earlier state; all, if that is of another log.
+
+        At least 1 if a newer click has arrived, though more may have been deleted meanwhile.
+        """
+        if self.log_id != earlier.log_id:
+            return self.clicks
+        return max(
+            self.clicks - earlier.clicks, int(self.newest_arrival > earlier.newest_arrival), 0
+        )
+
+
 class Maintained(NamedTuple):
     """The outcome of `EventLog.maintain`."""
 
@@ -247,6 +268,18 @@ class EventLog:
         """Number of logged clicks, without reading them. Raises Unavailable."""
         return 0 if self._is_missing() else rows_in(self._current())
 
+    def state(self) -> LogState:
+        """How many clicks there are, and the newest arrival, without reading them.
+
+        Raises Unavailable.
+        """
+        if self._is_missing():
+            return LogState("", 0, -1)
+        table = self._current()
+        files = file_statistics(table)
+        newest = files.newest.max(initial=-1)
+        return LogState(str(table.metadata().id), int(files.rows.sum()), int(newest))
+
     def read(self, newest: int | None = None, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
         """The clicks, or those `newest` that arrived last, by (arrival, partition, offset).
 
@@ -258,20 +291,31 @@ class EventLog:
         if self._is_missing():
             empty: pd.DataFrame = SCHEMA.empty_table().select(list(columns)).to_pandas()
             return empty
-        table, wanted = self._current(), newest
+        table = self._current()
         with self._failing_as(ConfigurationError, "read"):
-            dataset = table.to_pyarrow_dataset(filesystem=self._file_system)
             while True:
-                since = None if wanted is None else arrival_of(wanted, table, dataset)
-                newer = None if since is None else ds.field("arrival") >= since
-                clicks = in_order(dataset.to_table(filter=newer))
-                if since is None or newest is None or len(clicks) >= newest:
+                version = table.version()
+                try:
+                    clicks = self._newest(table, newest)
                     break
-                wanted = 2 * max(wanted or 0, 1)  # some were duplicates: read further back
-            if newest is not None:
-                clicks = clicks.slice(max(0, len(clicks) - newest))
+                except FileNotFoundError:
+                    # Compacted and vacuumed by another process since: a newer version names others.
+                    if (table := self._current()).version() == version:
+                        raise
             frame: pd.DataFrame = clicks.select(list(columns)).to_pandas()
             return frame
+
+    def _newest(self, table: DeltaTable, newest: int | None) -> pa.Table:
+        wanted = newest
+        dataset = table.to_pyarrow_dataset(filesystem=self._file_system)
+        while True:
+            since = None if wanted is None else arrival_of(wanted, table, dataset)
+            newer = None if since is None else ds.field("arrival") >= since
+            clicks = in_order(dataset.to_table(filter=newer))
+            if since is None or newest is None or len(clicks) >= newest:
+                break
+            wanted = 2 * max(wanted or 0, 1)  # some were duplicates: read further back
+        return clicks if newest is None else clicks.slice(max(0, len(clicks) - newest))
 
     def maintain(self, keep_days: int = 0) -> Maintained:
         """Delete what arrived too long ago, merge small files, and remove those out of use.
