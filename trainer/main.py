@@ -16,7 +16,6 @@ from collections.abc import Callable
 import torch
 
 from nextclick.shared.errors import ConfigurationError, NextclickError, Unavailable
-from nextclick.shared.event_types import weights_of
 from nextclick.shared.model import select_device
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime import metrics
@@ -133,7 +132,8 @@ def _run_rank_zero(
         outcome = retrain(
             weighted(
                 event_log.read(trainer.window_clicks, TRAINED_ON),
-                weights_of(settings.clicks.event_weights),
+                settings.clicks.event_weights,
+                settings.clicks.label_weights,
             ),
             registry,
             recipe,

@@ -15,7 +15,6 @@ from nextclick.services.replay.frame import to_frame
 from nextclick.services.replay.log import ReadOptions, load
 from nextclick.services.replay.sources import find_sources
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.event_types import weights_of
 from nextclick.trainer.collect.event_log import is_event_log
 from nextclick.trainer.compare.benchmark import Benchmark, open_benchmark, open_event_log
 from nextclick.trainer.compare.methods import MethodOptions, method_factories
@@ -56,7 +55,7 @@ def open_data(data: str, gap_ms: int, reading: ReadOptions) -> Benchmark:
     if data in WORLDS:
         return WORLDS[data]()
     if is_event_log(data):
-        return open_event_log(data, gap_ms, reading.event_weights)
+        return open_event_log(data, gap_ms, reading.event_weights, reading.label_weights)
     path = Path(data)
     if path.is_dir() and (is_session_folder(path) or parquet_files(path)):
         return open_benchmark(path, gap_ms)
@@ -68,7 +67,8 @@ def open_data(data: str, gap_ms: int, reading: ReadOptions) -> Benchmark:
             "folder with train_sessions.txt and test_sessions.txt, or files as for import"
         ) from None
     clicks = load(data, reading)
-    log = judgeable_log(weighted(to_frame(clicks), weights_of(reading.event_weights)), gap_ms, data)
+    frame = weighted(to_frame(clicks), reading.event_weights, reading.label_weights)
+    log = judgeable_log(frame, gap_ms, data)
     return Benchmark(path.resolve().stem, log, clicks.problems)
 
 

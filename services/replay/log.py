@@ -113,6 +113,8 @@ class ReadOptions:
     """What to do with events without a user: one of GUESTS."""
     event_weights: Mapping[str, float] = field(default_factory=dict)
     """What differs from the default weights of event types."""
+    label_weights: Mapping[str, float] = field(default_factory=dict)
+    """What differs from those as targets; reading does not depend on it."""
     latest_ms: int = LATEST_TIMESTAMP
     """Clicks of a later time (epoch ms) are left out."""
 

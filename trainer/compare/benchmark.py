@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from nextclick.shared.data_problems import Problem
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.event_types import weights_of
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING, IntArray
 from nextclick.trainer.collect import EventLog
@@ -103,15 +102,18 @@ class Benchmark:
 
 
 def open_event_log(
-    url: str, gap_ms: int, event_weights: Mapping[str, float] | None = None
+    url: str,
+    gap_ms: int,
+    event_weights: Mapping[str, float] | None = None,
+    label_weights: Mapping[str, float] | None = None,
 ) -> Benchmark:
     """Open a trainer's event log, in a folder or an object store.
 
-    gap_ms: the session gap. event_weights: what a shop changes about the weights of the event
-    types. Raises ConfigurationError if it has no training or test case.
+    gap_ms: the session gap. event_weights, label_weights: see `weighted`. Raises
+    ConfigurationError if it has no training or test case.
     """
     event_log = EventLog(url, read_only=True)
-    clicks = weighted(event_log.read(), weights_of(event_weights))
+    clicks = weighted(event_log.read(), event_weights, label_weights)
     return Benchmark(Path(url).stem, judgeable_log(clicks, gap_ms, event_log.url))
 
 
