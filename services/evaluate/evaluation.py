@@ -16,14 +16,18 @@ from nextclick.services.replay.log import ReadOptions, load
 from nextclick.services.replay.sources import find_sources
 from nextclick.shared.errors import ConfigurationError
 from nextclick.trainer.collect.event_log import is_event_log
-from nextclick.trainer.compare.benchmark import Benchmark, open_benchmark, open_event_log
+from nextclick.trainer.compare.benchmark import (
+    Benchmark,
+    judgeable_log,
+    open_event_log,
+    open_session_files,
+)
 from nextclick.trainer.compare.methods import MethodOptions, method_factories
 from nextclick.trainer.compare.report import terminal
 from nextclick.trainer.compare.report.compare import compare
 from nextclick.trainer.compare.report.environment import environment
 from nextclick.trainer.compare.report.summary import summarise
 from nextclick.trainer.data import weighted
-from nextclick.trainer.data.parquet_files import judgeable_log, parquet_files
 from nextclick.trainer.data.session_files import is_session_folder
 
 
@@ -57,8 +61,8 @@ def open_data(data: str, gap_ms: int, reading: ReadOptions) -> Benchmark:
     if is_event_log(data):
         return open_event_log(data, gap_ms, reading.event_weights, reading.label_weights)
     path = Path(data)
-    if path.is_dir() and (is_session_folder(path) or parquet_files(path)):
-        return open_benchmark(path, gap_ms)
+    if path.is_dir() and is_session_folder(path):
+        return open_session_files(path)
     try:
         find_sources([data])
     except ConfigurationError as error:

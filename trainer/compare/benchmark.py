@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from nextclick.shared.data_problems import Problem
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING, IntArray
 from nextclick.trainer.collect import EventLog
-from nextclick.trainer.data import ClickLog, Samples, Split, samples, weighted
-from nextclick.trainer.data.parquet_files import judgeable_log, parquet_files, read_clicks
-from nextclick.trainer.data.session_files import is_session_folder, read_sessions
+from nextclick.trainer.data import ClickLog, Samples, Split, click_log, samples, weighted
+from nextclick.trainer.data.session_files import read_sessions
 from nextclick.trainer.evaluate import FloatArray
 
 Oracle = Callable[[Samples, Vocabulary], FloatArray]
@@ -117,25 +117,27 @@ def open_event_log(
     return Benchmark(Path(url).stem, judgeable_log(clicks, gap_ms, event_log.url))
 
 
-def open_benchmark(path: Path, gap_ms: int) -> Benchmark:
-    """Open a folder of session files or of Parquet clicks.
+def open_session_files(folder: Path) -> Benchmark:
+    """Open a folder of session files.
 
-    gap_ms: the session gap for Parquet clicks. Raises ConfigurationError if it is neither, or has
-    no training or test case.
+    Raises ConfigurationError if it has no training or test case.
     """
-    name = path.resolve().stem
-    if not path.exists():
-        raise ConfigurationError(f"{path} does not exist")
-    if is_session_folder(path):
-        log, problems = read_sessions(path)
-    elif parquet_files(path):
-        log, problems = read_clicks(path, gap_ms)
-    else:
-        raise ConfigurationError(
-            f"{path} holds neither an event log (a Delta table), nor train_sessions.txt and "
-            "test_sessions.txt, nor Parquet files"
-        )
-    return Benchmark(name, log, problems)
+    log, problems = read_sessions(folder)
+    return Benchmark(folder.resolve().stem, log, problems)
+
+
+def judgeable_log(frame: pd.DataFrame, gap_ms: int, name: str) -> ClickLog:
+    """The clicks of a frame, sessionised and split by time. name: for errors.
+
+    Raises ConfigurationError if there is nothing to learn from, or nothing to judge by.
+    """
+    log = click_log(frame, gap_ms)
+    learnable = log.keep(log.split != Split.TEST)
+    if len(learnable.cases(Split.TRAIN)) == 0 or len(np.unique(learnable.items)) < 2:
+        raise ConfigurationError(f"{name}: no session with clicks on two items to learn from")
+    if len(log.cases(Split.TEST)) == 0:
+        raise ConfigurationError(f"{name}: too few clicks for a test of the newest tenth")
+    return log
 
 
 def _share(mask: npt.NDArray[np.bool_]) -> float:
