@@ -281,10 +281,9 @@ class _Clicks:
             codes: tuple[int, int, int] | None
             try:
                 codes = users[user], items[item], types[event_type]
-                is_new = min(codes) < 0
             except KeyError:
-                is_new = True
-            if is_new:  # or invalid
+                codes = None
+            if codes is None or min(codes) < 0:  # new or invalid
                 codes = self._codes(name, line, user, item, event_type)
                 if codes is None:
                     continue

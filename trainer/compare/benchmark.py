@@ -17,7 +17,15 @@ from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING, IntArray
 from nextclick.trainer.collect import EventLog
-from nextclick.trainer.data import ClickLog, Samples, Split, click_log, samples, weighted
+from nextclick.trainer.data import (
+    ClickLog,
+    Samples,
+    Split,
+    bound_contributions,
+    click_log,
+    samples,
+    weighted,
+)
 from nextclick.trainer.data.session_files import read_sessions
 from nextclick.trainer.evaluate import FloatArray
 
@@ -106,15 +114,36 @@ def open_event_log(
     gap_ms: int,
     event_weights: Mapping[str, float] | None = None,
     label_weights: Mapping[str, float] | None = None,
+    max_per_minute: int | None = None,
 ) -> Benchmark:
     """Open a trainer's event log, in a folder or an object store.
 
-    gap_ms: the session gap. event_weights, label_weights: see `weighted`. Raises
-    ConfigurationError if it has no training or test case.
+    gap_ms: the session gap. event_weights, label_weights: see `weighted`. max_per_minute: see
+    `bounded`. Raises ConfigurationError if it has no training or test case.
     """
-    event_log = EventLog(url, read_only=True)
-    clicks = weighted(event_log.read(), event_weights, label_weights)
-    return Benchmark(Path(url).stem, judgeable_log(clicks, gap_ms, event_log.url))
+    event_log, name = EventLog(url, read_only=True), Path(url).stem
+    clicks, problems = bounded(
+        weighted(event_log.read(), event_weights, label_weights), max_per_minute, name
+    )
+    return Benchmark(name, judgeable_log(clicks, gap_ms, event_log.url), problems)
+
+
+def bounded(
+    frame: pd.DataFrame, max_per_minute: int | None, name: str
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Leave out the clicks of bots, as a retraining does; returns the others and what is missing.
+
+    max_per_minute: see `bound_contributions`; None: all clicks count. name: of the data.
+    """
+    if max_per_minute is None:
+        return frame, []
+    frame, left_out = bound_contributions(frame, max_per_minute)
+    kinds = (
+        (left_out.rate, f"click beyond {max_per_minute} of one user in a minute"),
+        (left_out.share, f"click beyond the newest {left_out.limit} of one user"),
+    )
+    consequence = "does not count, as in a retraining; see --all-clicks"
+    return frame, [Problem(name, what, consequence, count) for count, what in kinds if count]
 
 
 def open_session_files(folder: Path) -> Benchmark:
