@@ -194,6 +194,46 @@ def worker(
 
 
 @app.command()
+def collector(
+    clicks: Annotated[str, typer.Option(help="Clicks on the topic.")] = "500k",
+    rounds: Annotated[int, typer.Option(help="Times that the topic is read.", min=1)] = 3,
+    json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
+) -> None:
+    """Throughput of one collector on a filled topic, beside a consumer that does nothing else.
+
+    Example: nextclick bench collector --clicks 500k
+    """
+    (wanted,) = parse_sizes("--clicks", clicks)[:1]
+    check_folder(json)
+
+    from nextclick.bench.collector import measure
+    from nextclick.bench.round_trip import warm_servers
+
+    with console.status("warming the broker"), warm_servers() as servers:
+        row = measure(servers, wanted, rounds)
+    table = Table("", "clicks/s", "a second of CPU", "of plain", "of its CPU")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    plain, ours = row.plain, row.collector
+    table.add_row("plain", f"{plain.per_second:,.0f}", f"{plain.per_cpu_second:,.0f}", "", "")
+    table.add_row(
+        "collector",
+        f"{ours.per_second:,.0f}",
+        f"{ours.per_cpu_second:,.0f}",
+        f"{row.ratio:.2f}",
+        f"{row.cpu_ratio:.2f}",
+    )
+    console.print(table)
+    console.print(
+        f"{row.clicks:,} clicks; the collector's {row.files} files hold {row.bytes_per_click:.0f} "
+        "bytes a click. plain: a consumer that polls and does nothing else. CPU: of all threads of "
+        "the process, without the broker's."
+    )
+    if json is not None:
+        write_json(json, [row], None)
+
+
+@app.command()
 def scale(
     users: Annotated[str, typer.Option(help="Sessions in Redis, separated by commas.")] = (
         "10k,100k,1M"

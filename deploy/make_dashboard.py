@@ -63,7 +63,10 @@ ROWS: dict[str, list[Panel]] = {
         Panel(
             "Not ready",
             "short",
-            {'count(up{job=~"worker|trainer|api"} == 0 or nextclick_ready == 0) or vector(0)': ""},
+            {
+                'count(up{job=~"worker|collector|trainer|api"} == 0 or nextclick_ready == 0) '
+                "or vector(0)": ""
+            },
             "checks that fail and processes that do not answer",
             True,
         ),

@@ -70,8 +70,9 @@ def time_anomaly_of(click: Click, message: Message, bounds: TimeBounds) -> str:
     kafka_ms = message.timestamp_ms
     if kafka_ms is None:  # messages from before Kafka 0.10: there is nothing to compare with
         return ""
-    old_on_purpose = any(name in (REPLAYED, REDRIVEN) for name, _ in message.headers)
-    max_age_ms = kafka_ms if old_on_purpose else bounds.max_age_ms
+    max_age_ms = bounds.max_age_ms
+    if message.headers and any(name in (REPLAYED, REDRIVEN) for name, _ in message.headers):
+        max_age_ms = kafka_ms  # old on purpose
     return time_anomaly(click.timestamp, kafka_ms, max_age_ms, bounds.max_ahead_ms)
 
 

@@ -40,6 +40,16 @@ def weights_of(changes: Mapping[str, float] | None = None) -> dict[str, float]:
     return {**DEFAULT_WEIGHTS, **changed}
 
 
+def label_weights_of(
+    weights: Mapping[str, float], changes: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Event type (normalised) → weight as a target: `weights`, and what a shop changes about them.
+
+    A type of weight 0 here and more in `weights` is part of histories, but never predicted.
+    """
+    return {**weights, **{normalised(name): weight for name, weight in (changes or {}).items()}}
+
+
 def weight_of(event_type: str, weights: Mapping[str, float]) -> float:
-    """The weight of an event type, from `weights_of`."""
+    """The weight of an event type, from `weights_of` or `label_weights_of`."""
     return weights.get(normalised(event_type), weights[OTHER])

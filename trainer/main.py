@@ -1,11 +1,12 @@
-"""The trainer process: collects clicks into the event log and retrains when due.
+"""The trainer process: retrains when enough clicks are new in the event log.
 
-One loop in one thread. During a fit, clicks wait on Kafka, and the loop catches up afterwards. The
-consumer's poll interval is long enough for any fit.
+It looks only at the event log. Who writes that is a collector: by default in a thread of this
+process, so that collecting goes on during a fit; with `--no-collect` processes of their own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -15,44 +16,54 @@ from collections.abc import Callable
 import torch
 
 from nextclick.shared.errors import ConfigurationError, NextclickError, Unavailable
-from nextclick.shared.event_types import weights_of
-from nextclick.shared.kafka import ClickConsumer, ensure_topics, retained_offsets
-from nextclick.shared.kafka.schema_registry import framed_reader
 from nextclick.shared.model import select_device
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime import metrics
-from nextclick.shared.runtime.anomalies import click_rules
-from nextclick.shared.runtime.heartbeat import HEARTBEAT
-from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequested
+from nextclick.shared.runtime.heartbeat import HEARTBEAT, Heartbeat
+from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.runtime.settings import RegistrySettings, Settings, TrainerSettings
-from nextclick.shared.schemas import Click
 from nextclick.trainer import health
-from nextclick.trainer.collect import EventLog
-from nextclick.trainer.collect.collector import Collector, catch_up
+from nextclick.trainer.collect import EventLog, LogState
+from nextclick.trainer.collect import main as collecting
+from nextclick.trainer.collect.main import CollectorThread
 from nextclick.trainer.data import LeftOut, weighted
 from nextclick.trainer.fit import distributed
 from nextclick.trainer.fit.distributed import ProcessGroup
 from nextclick.trainer.fit.presets import Preset, preset
-from nextclick.trainer.retrain import FitLimits, Outcome, fit_with_rank_zero, retrain
+from nextclick.trainer.retrain import (
+    FitLimits,
+    Outcome,
+    fit_with_rank_zero,
+    last_trained_on,
+    retrain,
+)
 
 log = logging.getLogger(__name__)
 
 TRAINED_ON = ("user_id", "item_id", "timestamp", "event_type")
 """The columns of the event log that a fit needs."""
+LOOK_SECONDS = 1.0
+"""Time between two looks at the event log."""
 OVERHEAD_SECONDS = 3600.0
 """Longest time of a retraining beside its fit (reading, evaluation, …); after that it is stuck."""
 
 
 def run(
-    settings: Settings, stop: threading.Event, *, once: bool = False, collect: bool = True
+    settings: Settings,
+    stop: threading.Event,
+    *,
+    once: bool = False,
+    collect: bool = True,
+    force: bool = False,
 ) -> Outcome | None:
     """Collect and retrain until `stop` is set; with `once`, catch up, retrain once, and return.
 
-    Without `collect`, which goes with `once`, the event log is taken as it is, and Kafka is not
-    asked. With torchrun, rank 0 does this; the other ranks only take part in the fits. Returns the
-    outcome of the retraining with `once`, else None. Raises ConfigurationError or Unavailable if
-    Kafka, the event log, the registry or the device is not usable at the start; RankLost if another
-    rank dies.
+    Without `collect`, others write the event log, and Kafka is not asked. With `once` nothing is
+    trained if no click is new since the last version, unless `force` is set. With torchrun, rank 0
+    does this; the other ranks only take part in the fits. Returns the outcome of the retraining
+    with `once`, else None. Raises ConfigurationError or Unavailable if Kafka, the event log, the
+    registry or the device is not usable at the start; RankLost if another rank dies; and what ends
+    the collector's thread.
     """
     trainer = settings.trainer
     recipe = preset(trainer.preset)
@@ -77,7 +88,15 @@ def run(
             fit_with_rank_zero(group, recipe, limits, gap_ms=gap_ms, device=device)
             return None
         outcome = _run_rank_zero(
-            settings, stop, recipe, limits, device, group, once=once, collect=collect
+            settings,
+            stop,
+            recipe,
+            limits,
+            device,
+            group,
+            once=once,
+            collect=collect,
+            force=force,
         )
         group.send_end()
         return outcome
@@ -93,26 +112,29 @@ def _run_rank_zero(
     *,
     once: bool,
     collect: bool,
+    force: bool,
 ) -> Outcome | None:
     trainer = settings.trainer
     registry = Registry(settings.registry.url)
     registry.check_writable()
     event_log = EventLog(trainer.event_log)
 
-    def retrain_now() -> Outcome | None:
-        logged = event_log.count()
-        if logged < trainer.min_clicks:
+    def retrain_now(state: LogState, stopped: Callable[[], bool]) -> Outcome | None:
+        if state.clicks < trainer.min_clicks:
             log.info(
-                "%d clicks logged, too few to train on (minimum %d)", logged, trainer.min_clicks
+                "%d clicks logged, too few to train on (minimum %d)",
+                state.clicks,
+                trainer.min_clicks,
             )
             return None
         HEARTBEAT.beat(within=trainer.max_fit_seconds + OVERHEAD_SECONDS)
-        log.info("retraining on %d clicks", min(logged, trainer.window_clicks))
+        log.info("retraining on %d clicks", min(state.clicks, trainer.window_clicks))
         tombstones = event_log.tombstones()  # before the clicks: it may know fewer, never more
         outcome = retrain(
             weighted(
                 event_log.read(trainer.window_clicks, TRAINED_ON),
-                weights_of(settings.clicks.event_weights),
+                settings.clicks.event_weights,
+                settings.clicks.label_weights,
             ),
             registry,
             recipe,
@@ -121,65 +143,106 @@ def _run_rank_zero(
             device=device,
             max_per_minute=settings.clicks.max_per_minute,
             forget_count=tombstones.count,
-            stopped=stop.is_set,
+            log_state=state,
+            stopped=stopped,
             ranks=group,
         )
         if outcome is not None:
-            _report_left_out(outcome.left_out)
-            published = outcome.version is not None
-            metrics.RETRAINS.labels("published" if published else "refused").inc()
-            if published:
-                _prune(registry, settings.registry, tombstones.models)
-            else:
-                metrics.GATE_REFUSALS.labels(outcome.refusal).inc()
-                _note_refusal(registry, outcome.reason)
-            verdict = f"published {outcome.version}" if published else "refused the candidate"
-            fields = {
-                "outcome": "published" if published else "refused",
-                "model_version": outcome.version,
-                "reason": outcome.refusal or None,
-                "seconds": round(outcome.seconds, 1),
-            }
-            log.info("%s after %.1f s: %s", verdict, outcome.seconds, outcome.reason, extra=fields)
+            _report(outcome, registry, settings.registry, tombstones.models)
         return outcome
 
-    if not collect:
-        return retrain_now()
-    kafka, topic = settings.kafka, settings.kafka.clicks_topic
-    until_available = RetryUntilAvailable(stop, log)
-    read_framed = framed_reader(settings.schema_registry, Click, until_available)
-    ensure_topics(kafka, [topic])
-    consumer = ClickConsumer(
-        kafka,
-        topic,
-        trainer.group_id,
-        seek=lambda partitions: collector.starts(
-            lambda: retained_offsets(kafka, topic), partitions
-        ),
-        instance_id=trainer.instance_id,
-        bulk=True,
-    )
-    collector = Collector(
-        consumer,
-        event_log,
-        until_available,
-        trainer.flush_seconds,
-        trainer.keep_days,
-        click_rules(settings.clicks, read_framed),
-    )
-    try:
-        with health.health_server(settings, event_log, registry, consumer):
-            if once:
-                catch_up(collector, stop)
-                collector.maintain()
-                return None if stop.is_set() else retrain_now()
-            _collect_and_retrain(collector, trainer, retrain_now, stop)
-            collector.flush()
-    except ShutdownRequested:
-        log.info("stopped while waiting for a server; unlogged clicks will be read again")
-    finally:
-        consumer.close()
+    if once:
+        if collect:
+            collecting.collect_once(settings, stop)
+        with health.health_server(settings, event_log, registry, None):
+            if stop.is_set():
+                return None
+            state, last = event_log.state(), last_trained_on(registry)
+            if last is not None and not force and state.new_since(last[1]) == 0:
+                log.info(
+                    "nothing to do: no click was logged since version %s was trained; "
+                    "--force trains nevertheless",
+                    last[0],
+                )
+                return None
+            return retrain_now(state, stop.is_set)
+    with contextlib.ExitStack() as stack:
+        collector: CollectorThread | None = None
+        if collect:
+            made = collecting.make_collector(settings, stop, Heartbeat())
+            collector = stack.enter_context(CollectorThread(made, stop))
+        stack.enter_context(
+            health.health_server(
+                settings, event_log, registry, collector.collector if collector else None
+            )
+        )
+        last = last_trained_on(registry)
+        _retrain_when_due(
+            event_log, last[1] if last else None, trainer, retrain_now, stop, collector
+        )
     return None
+
+
+def _retrain_when_due(
+    event_log: EventLog,
+    trained_on: LogState | None,
+    trainer: TrainerSettings,
+    retrain_now: Callable[[LogState, Callable[[], bool]], Outcome | None],
+    stop: threading.Event,
+    collector: CollectorThread | None,
+) -> None:
+    """Look at the event log until `stop` is set; retrain when enough clicks are new, or time is up.
+
+    trained_on: the state of the log at the last retraining. Raises what has ended the collector.
+    """
+    warnings = RateLimit()
+    state = trained_on or LogState("", 0, -1)
+    last = time.monotonic()
+
+    def stopped() -> bool:
+        return stop.is_set() or (collector is not None and collector.has_failed)
+
+    while not stop.wait(LOOK_SECONDS):
+        HEARTBEAT.beat()
+        if collector is not None:
+            collector.check()
+        try:
+            now = event_log.state()
+        except Unavailable as error:
+            if warnings.allow():
+                log.warning("waiting: %s", error)
+            continue
+        new = now.new_since(state)
+        waited = time.monotonic() - last >= trainer.every_seconds and new > 0
+        if waited or new >= trainer.every_clicks:
+            try:
+                retrain_now(now, stopped)
+            except Unavailable as error:  # of the registry; the next retraining tries again
+                log.error("this retraining is lost: %s", error, extra={"outcome": "lost"})
+                metrics.RETRAINS.labels("lost").inc()
+            state, last = now, time.monotonic()
+
+
+def _report(
+    outcome: Outcome, registry: Registry, limits: RegistrySettings, forget_count: int
+) -> None:
+    """Log, count and record an outcome; after a publication remove old versions."""
+    _report_left_out(outcome.left_out)
+    published = outcome.version is not None
+    metrics.RETRAINS.labels("published" if published else "refused").inc()
+    if published:
+        _prune(registry, limits, forget_count)
+    else:
+        metrics.GATE_REFUSALS.labels(outcome.refusal).inc()
+        _note_refusal(registry, outcome.reason)
+    verdict = f"published {outcome.version}" if published else "refused the candidate"
+    fields = {
+        "outcome": "published" if published else "refused",
+        "model_version": outcome.version,
+        "reason": outcome.refusal or None,
+        "seconds": round(outcome.seconds, 1),
+    }
+    log.info("%s after %.1f s: %s", verdict, outcome.seconds, outcome.reason, extra=fields)
 
 
 def _report_left_out(left_out: LeftOut) -> None:
@@ -206,24 +269,3 @@ def _prune(registry: Registry, limits: RegistrySettings, forget_count: int) -> N
         return
     if removed:
         log.info("removed %d versions from the registry: %s", len(removed), ", ".join(removed))
-
-
-def _collect_and_retrain(
-    collector: Collector,
-    trainer: TrainerSettings,
-    retrain_now: Callable[[], Outcome | None],
-    stop: threading.Event,
-) -> None:
-    last = time.monotonic()
-    while not stop.is_set():
-        collector.step()
-        waited = time.monotonic() - last >= trainer.every_seconds and collector.new_clicks > 0
-        if waited or collector.new_clicks >= trainer.every_clicks:
-            collector.flush()
-            collector.new_clicks = 0
-            try:
-                retrain_now()
-            except Unavailable as error:  # of the registry; the next retraining tries again
-                log.error("this retraining is lost: %s", error, extra={"outcome": "lost"})
-                metrics.RETRAINS.labels("lost").inc()
-            last = time.monotonic()

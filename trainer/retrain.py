@@ -20,6 +20,7 @@ from nextclick.shared.errors import CheckpointError
 from nextclick.shared.model import Checkpoint, Vocabulary
 from nextclick.shared.registry import Registry
 from nextclick.shared.windows import IntArray
+from nextclick.trainer.collect import LogState
 from nextclick.trainer.compare.baselines.neighbours import VSkNN
 from nextclick.trainer.data import (
     ClickLog,
@@ -86,6 +87,7 @@ def retrain(
     device: torch.device,
     max_per_minute: int = 0,
     forget_count: int = 0,
+    log_state: LogState | None = None,
     stopped: Callable[[], bool] = lambda: False,
     ranks: ProcessGroup = SINGLE_PROCESS,
 ) -> Outcome | None:
@@ -94,7 +96,8 @@ def retrain(
     frame: as from EventLog.read. gap_ms: the session gap. max_per_minute: see
     `bound_contributions`. forget_count: see `Tombstones.count`, from before the log was read; from
     a champion that was trained at another count nothing is taken over, and it is not compared with.
-    Returns None if `stopped` turns true.
+    log_state: that of the event log before it was read, for `last_trained_on`. Returns None if
+    `stopped` turns true.
     Of several ranks, rank 0 calls this; the others call `fit_with_rank_zero`. Raises Unavailable if
     the registry cannot be reached.
     """
@@ -140,7 +143,22 @@ def retrain(
     candidate.training["forget_count"] = forget_count
     if restarted:
         candidate.training["restarted"] = restarted
+    if log_state is not None:
+        candidate.training["event_log"] = log_state._asdict()
     return outcome(registry.publish(candidate), decision.reason)
+
+
+def last_trained_on(registry: Registry) -> tuple[str, LogState] | None:
+    """The version published last, and the state of the event log that it was trained on.
+
+    None if there is none, or if it was published otherwise. Raises Unavailable.
+    """
+    if not (versions := registry.versions()):
+        return None
+    try:
+        return versions[-1], LogState(**registry.manifest(versions[-1]).training["event_log"])
+    except (CheckpointError, KeyError, TypeError):
+        return None
 
 
 def fit_with_rank_zero(

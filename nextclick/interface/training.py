@@ -10,12 +10,18 @@ import pandas as pd
 from nextclick.interface.clicks import checked
 from nextclick.interface.recommender import Recommender, positive
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.event_types import weights_of
 from nextclick.shared.model import select_device
-from nextclick.shared.runtime.settings import SessionSettings, TrainerSettings
+from nextclick.shared.runtime.settings import ClickSettings, SessionSettings, TrainerSettings
 from nextclick.trainer.compare.benchmark import Benchmark
 from nextclick.trainer.compare.methods import MethodOptions, method_factories
-from nextclick.trainer.data import ClickLog, Split, click_log, samples, weighted
+from nextclick.trainer.data import (
+    ClickLog,
+    Split,
+    bound_contributions,
+    click_log,
+    samples,
+    weighted,
+)
 from nextclick.trainer.evaluate import Evaluation, evaluate_model
 from nextclick.trainer.evaluate import evaluate as rank_cases
 from nextclick.trainer.fit.presets import preset as preset_named
@@ -35,18 +41,27 @@ def fit(
     max_seconds: float = _MAX_SECONDS,
     device: str = "auto",
     event_weights: Mapping[str, float] | None = None,
+    label_weights: Mapping[str, float] | None = None,
+    bound_users: bool = False,
 ) -> Recommender:
     """Fit a model from scratch, as the trainer does, with a progress bar on a terminal.
+
+    All clicks count, unless `bound_users` is set: then those of bots do not, as in a retraining
+    (docs/models.md). Public data sets are compared with all their clicks.
 
     clicks: columns user_id, item_id, timestamp, and event_type if there are several, as from
     `read_clicks`; rows in order of time, at least within each user. Each user's newest tenth of the
     clicks is left out, for `evaluate`; the tenth before is used for early stopping. gap_seconds:
     pause that ends a session; 0: sessions never end. max_epochs: 0: as in the preset.
-    event_weights: event type → weight as a target, on top of the defaults (docs/messages.md); 0: no
-    click. Raises ConfigurationError for an unknown preset or device, and if no session has two
+    event_weights: event type → weight, on top of the defaults (docs/messages.md); 0: no click.
+    label_weights: the same as a target, where that is another one; 0: in histories, but never
+    predicted. Raises ConfigurationError for an unknown preset or device, and if no session has two
     clicks or there are fewer than two items.
     """
-    recipe, log = preset_named(preset), _log(clicks, gap_seconds, event_weights)
+    recipe, log = (
+        preset_named(preset),
+        _log(clicks, gap_seconds, event_weights, label_weights, bound_users),
+    )
     limits = FitLimits(seed, max_epochs, max_seconds)
     checkpoint = fit_candidate(log, None, None, recipe, limits, device=select_device(device))
     return Recommender(checkpoint, device=device)
@@ -62,20 +77,24 @@ def evaluate(
     max_seconds: float | None = None,
     device: str = "auto",
     event_weights: Mapping[str, float] | None = None,
+    label_weights: Mapping[str, float] | None = None,
+    bound_users: bool = False,
 ) -> pd.DataFrame:
     """Evaluate methods on the clicks that `fit` leaves out: each user's newest tenth.
 
     methods: a Recommender, the name of a method of `nextclick evaluate` ("popularity", "vsknn",
     "bst", …; "all"), or several of both. A Recommender is evaluated as it is; the others are fitted
-    first, on all other clicks, each for at most `max_seconds`. clicks, gap_seconds, event_weights:
-    as given to `fit`, or newer clicks; a Recommender must not have been trained on the newest
-    tenth.
+    first, on all other clicks, each for at most `max_seconds`. clicks, gap_seconds, event_weights,
+    label_weights, bound_users: as given to `fit`, or newer clicks; a Recommender must not have been
+    trained on the newest tenth.
 
     Returns one row per method with columns hr@k, mrr@k, ndcg@k for each k (0 to 1, over the full
     catalogue, ties count against the method), cases, and seconds (fit and ranking). Raises
     ConfigurationError for an unknown name, and for clicks without a test case.
     """
-    benchmark = Benchmark("clicks", _log(clicks, gap_seconds, event_weights))
+    benchmark = Benchmark(
+        "clicks", _log(clicks, gap_seconds, event_weights, label_weights, bound_users)
+    )
     if len(benchmark.cases) == 0:
         raise ConfigurationError("too few clicks for a test of the newest tenth")
     used = select_device(device)
@@ -107,9 +126,16 @@ def _row(evaluation: Evaluation, ks: Sequence[int], began: float) -> dict[str, f
 
 
 def _log(
-    clicks: pd.DataFrame, gap_seconds: float, event_weights: Mapping[str, float] | None
+    clicks: pd.DataFrame,
+    gap_seconds: float,
+    event_weights: Mapping[str, float] | None,
+    label_weights: Mapping[str, float] | None,
+    bound_users: bool,
 ) -> ClickLog:
-    log = click_log(weighted(checked(clicks), weights_of(event_weights)), int(gap_seconds * 1000))
+    frame = weighted(checked(clicks), event_weights, label_weights)
+    if bound_users:
+        frame, _ = bound_contributions(frame, ClickSettings().max_per_minute)
+    log = click_log(frame, int(gap_seconds * 1000))
     if reason := nothing_to_learn(log):
         raise ConfigurationError(reason)
     return log

@@ -155,10 +155,14 @@ def trainer(
         bool,
         typer.Option(
             "--collect/--no-collect",
-            help="With --once: read the topic first, or train on the event log as it is, for "
-            "which no Kafka is needed.",
+            help="Write the event log, too, or leave that to `nextclick collector`; then no "
+            "Kafka is needed.",
         ),
     ] = True,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="With --once: retrain even if no click is new."),
+    ] = False,
 ) -> None:
     """Collect clicks into the event log and retrain; publish what passes the gate.
 
@@ -166,7 +170,21 @@ def trainer(
     """
     from nextclick.trainer import main as trainer_main
 
-    if not collect and not once:
-        raise ConfigurationError("--no-collect goes with --once")
+    if force and not once:
+        raise ConfigurationError("--force goes with --once")
     settings, stop = start("trainer")
-    trainer_main.run(settings, stop, once=once, collect=collect)
+    trainer_main.run(settings, stop, once=once, collect=collect, force=force)
+
+
+@app.command()
+def collector() -> None:
+    """Collect clicks into the event log, for a `nextclick trainer --no-collect`.
+
+    Several share the topic. The settings are the trainer's.
+
+    Example: NEXTCLICK_TRAINER__EVENT_LOG=s3://bucket/event_log nextclick collector
+    """
+    from nextclick.trainer.collect import main as collector_main
+
+    settings, stop = start("collector")
+    collector_main.run(settings, stop)

@@ -142,6 +142,15 @@ def evaluate(
     time_format: Annotated[str, _TIME_FORMAT] = "",
     guests: Annotated[str, _GUESTS] = "drop",
     encoding: Annotated[str, _ENCODING] = "utf-8",
+    bound_users: Annotated[
+        bool | None,
+        typer.Option(
+            "--bound-users/--all-clicks",
+            help="Leave out the clicks of bots, as a retraining does (docs/models.md), or count "
+            "all; default: of an event log, and no others.",
+            show_default=False,
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 = all cores.", min=0)] = 0,
 ) -> None:
     """Compare recommenders on one data set: quality, noise, coverage, time.
@@ -170,6 +179,8 @@ def evaluate(
         max_seconds,
         json,
         html,
+        bound_users,
+        settings.clicks.max_per_minute,
     )
     gap_ms = int(settings.session.gap_seconds * 1000)
     evaluation.run(options, select_device(settings.device), gap_ms, console)

@@ -15,16 +15,20 @@ from nextclick.services.replay.frame import to_frame
 from nextclick.services.replay.log import ReadOptions, load
 from nextclick.services.replay.sources import find_sources
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.event_types import weights_of
 from nextclick.trainer.collect.event_log import is_event_log
-from nextclick.trainer.compare.benchmark import Benchmark, open_benchmark, open_event_log
+from nextclick.trainer.compare.benchmark import (
+    Benchmark,
+    bounded,
+    judgeable_log,
+    open_event_log,
+    open_session_files,
+)
 from nextclick.trainer.compare.methods import MethodOptions, method_factories
 from nextclick.trainer.compare.report import terminal
 from nextclick.trainer.compare.report.compare import compare
 from nextclick.trainer.compare.report.environment import environment
 from nextclick.trainer.compare.report.summary import summarise
 from nextclick.trainer.data import weighted
-from nextclick.trainer.data.parquet_files import judgeable_log, parquet_files
 from nextclick.trainer.data.session_files import is_session_folder
 
 
@@ -40,6 +44,10 @@ class Options:
     max_seconds: float
     json: Path | None
     html: Path | None
+    bound_users: bool | None = None
+    """Whether clicks of bots do not count, as in a retraining; None: in an event log."""
+    max_per_minute: int = 0
+    """What of one user and minute counts then; 0: all."""
 
 
 def names(listed: str) -> list[str]:
@@ -47,19 +55,30 @@ def names(listed: str) -> list[str]:
     return [name for name in (part.strip() for part in listed.split(",")) if name]
 
 
-def open_data(data: str, gap_ms: int, reading: ReadOptions) -> Benchmark:
+def open_data(
+    data: str,
+    gap_ms: int,
+    reading: ReadOptions,
+    *,
+    bound_users: bool | None = None,
+    max_per_minute: int = 0,
+) -> Benchmark:
     """Open a world by name, an event log, a folder of session files, or whatever `load` reads.
 
     gap_ms: the pause after which a new session starts. reading: how to read files of clicks.
-    Raises ConfigurationError if there is none of this.
+    bound_users, max_per_minute: see Options. Raises ConfigurationError if there is none of this.
     """
+    path = Path(data)
+    has_no_users = data in WORLDS or (path.is_dir() and is_session_folder(path))
+    if bound_users and has_no_users:
+        raise ConfigurationError("--bound-users goes with an event log or files of clicks")
     if data in WORLDS:
         return WORLDS[data]()
     if is_event_log(data):
-        return open_event_log(data, gap_ms, reading.event_weights)
-    path = Path(data)
-    if path.is_dir() and (is_session_folder(path) or parquet_files(path)):
-        return open_benchmark(path, gap_ms)
+        bound = None if bound_users is False else max_per_minute
+        return open_event_log(data, gap_ms, reading.event_weights, reading.label_weights, bound)
+    if has_no_users:
+        return open_session_files(path)
     try:
         find_sources([data])
     except ConfigurationError as error:
@@ -68,8 +87,10 @@ def open_data(data: str, gap_ms: int, reading: ReadOptions) -> Benchmark:
             "folder with train_sessions.txt and test_sessions.txt, or files as for import"
         ) from None
     clicks = load(data, reading)
-    log = judgeable_log(weighted(to_frame(clicks), weights_of(reading.event_weights)), gap_ms, data)
-    return Benchmark(path.resolve().stem, log, clicks.problems)
+    frame = weighted(to_frame(clicks), reading.event_weights, reading.label_weights)
+    name = path.resolve().stem
+    frame, left_out = bounded(frame, max_per_minute if bound_users else None, name)
+    return Benchmark(name, judgeable_log(frame, gap_ms, data), [*clicks.problems, *left_out])
 
 
 def run(options: Options, device: torch.device, gap_ms: int, console: Console) -> None:
@@ -81,7 +102,13 @@ def run(options: Options, device: torch.device, gap_ms: int, console: Console) -
         raise ConfigurationError("--html needs matplotlib: pip install 'nextclick[report]'")
     if not options.methods or not options.presets:
         raise ConfigurationError("--methods and --preset need at least one name each")
-    benchmark = open_data(options.data, gap_ms, options.reading)
+    benchmark = open_data(
+        options.data,
+        gap_ms,
+        options.reading,
+        bound_users=options.bound_users,
+        max_per_minute=options.max_per_minute,
+    )
     chosen = method_factories(
         options.methods,
         benchmark,

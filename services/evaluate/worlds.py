@@ -10,7 +10,6 @@ import numpy as np
 from nextclick.services.simulator.missions import MissionWorld
 from nextclick.services.simulator.publish import click_frame
 from nextclick.services.simulator.world import World
-from nextclick.shared.event_types import weights_of
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import IntArray
 from nextclick.trainer.compare.benchmark import Benchmark, Oracle
@@ -57,7 +56,7 @@ def purchases() -> Benchmark:
     world = MissionWorld()
     clicks = world.clicks(CLICKS, _SEED)
     frame = click_frame(clicks, _LAST_CLICK, rate=1, seed=0)
-    frame = weighted(frame.assign(event_type=world.event_types(clicks, _SEED)), weights_of())
+    frame = weighted(frame.assign(event_type=world.event_types(clicks, _SEED)))
     return Benchmark("missions-purchases", click_log(frame, _GAP_MS))
 
 

@@ -88,6 +88,7 @@ def read_options(
         guests=guests,
         encoding=encoding,
         event_weights=settings.clicks.event_weights,
+        label_weights=settings.clicks.label_weights,
         latest_ms=int((time.time() + settings.clicks.max_ahead_seconds) * 1000),
     )
 

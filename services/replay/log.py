@@ -113,6 +113,8 @@ class ReadOptions:
     """What to do with events without a user: one of GUESTS."""
     event_weights: Mapping[str, float] = field(default_factory=dict)
     """What differs from the default weights of event types."""
+    label_weights: Mapping[str, float] = field(default_factory=dict)
+    """What differs from those as targets; reading does not depend on it."""
     latest_ms: int = LATEST_TIMESTAMP
     """Clicks of a later time (epoch ms) are left out."""
 
@@ -244,15 +246,21 @@ class _Clicks:
         to_millis = self._to_millis
         if to_millis is None and time_unit != "auto":
             to_millis = times.to_millis(time_unit)
+        # Local names and few calls: this loop reads millions of rows.
+        weights, type_counts = self._weight_of_type, self._type_counts
+        users, items, types = self._users.codes, self._items.codes, self._types.codes
+        add_user, add_item, add_time, add_type = (column.append for column in self._columns)
+        add_line, add_hash = self._lines.append, self._id_hashes.append
+        keeps_guests, latest_ms = options.guests == "keep", options.latest_ms
         for line, user, item, time, event_type, event_id in rows:
             self._read += 1
             event_type = event_type or CLICK
-            if event_type not in self._weight_of_type:
-                self._weight_of_type[event_type] = weight_of(event_type, self._weights)
-            self._type_counts[event_type] += 1
-            if self._weight_of_type[event_type] == 0:
+            if event_type not in weights:
+                weights[event_type] = weight_of(event_type, self._weights)
+            type_counts[event_type] += 1
+            if weights[event_type] == 0:
                 continue
-            if options.guests != "keep" and user.strip().casefold() in NO_USER:
+            if not keeps_guests and user.strip().casefold() in NO_USER:
                 consequence = "left out; see --guests" if options.guests == "drop" else "one by one"
                 problems.add(name, "click of a guest, without a user", consequence, line)
                 if options.guests == "drop":
@@ -267,16 +275,24 @@ class _Clicks:
                 hint = "left out; see --time-unit and --time-format"
                 problems.add(name, "click without a readable time", hint, line)
                 continue
-            if moment > options.latest_ms:
+            if moment > latest_ms:
                 problems.add(name, "click of a time to come", "left out; see --time-unit", line)
                 continue
-            codes = self._codes(name, line, user, item, event_type)
-            if codes is not None:
-                values = codes[0], codes[1], moment, codes[2]
-                for column, value in zip(self._columns, values, strict=True):
-                    column.append(value)
-                self._lines.append(line)
-                self._id_hashes.append(hash(event_id) if event_id else 0)
+            codes: tuple[int, int, int] | None
+            try:
+                codes = users[user], items[item], types[event_type]
+            except KeyError:
+                codes = None
+            if codes is None or min(codes) < 0:  # new or invalid
+                codes = self._codes(name, line, user, item, event_type)
+                if codes is None:
+                    continue
+            add_user(codes[0])
+            add_item(codes[1])
+            add_time(moment)
+            add_type(codes[2])
+            add_line(line)
+            add_hash(hash(event_id) if event_id else 0)
         self._time_units[options.time_format or time_unit] = None
 
     def _codes(
@@ -349,12 +365,12 @@ class _Ids:
 
     def __init__(self, role: str) -> None:
         self.role = role
-        self._codes: dict[str, int] = {}
+        self.codes: dict[str, int] = {}
         self.ids: list[str] = []
         self.flaws: dict[int, str] = {}
 
     def code(self, text: str) -> int:
-        code = self._codes.get(text)
+        code = self.codes.get(text)
         if code is None:
             flaw = invalid_item_id_reason(text)
             if flaw is None:
@@ -363,7 +379,7 @@ class _Ids:
             else:
                 code = -1 - len(self.flaws)
                 self.flaws[code] = flaw.replace("item id", f"{self.role} id")
-            self._codes[text] = code
+            self.codes[text] = code
         return code
 
 

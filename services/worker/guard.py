@@ -51,16 +51,19 @@ class Guard:
         clicks: int = 0,
         roll_back: Callable[[ServedModel, ServedModel], None] = lambda bad, good: None,
         *,
+        judged: Callable[[str], bool] = lambda event_type: True,
         users: int = USERS,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """clicks: judged clicks for which a new version is on trial; 0: no trial.
 
-        roll_back(bad, good) is called when `good` serves again instead of `bad`. users: last lists
-        kept. clock: seconds.
+        roll_back(bad, good) is called when `good` serves again instead of `bad`.
+        judged(event_type): whether a click of the type says if the list before it was a hit.
+        users: last lists kept. clock: seconds.
         """
         self._clicks = clicks
         self._roll_back = roll_back
+        self._judged = judged
         self._users = users
         self._clock = clock
         self._current: _Served | None = None
@@ -133,7 +136,7 @@ class Guard:
         for (click, _), ranking in zip(requests, rankings, strict=True):
             user = click.user_id
             last = lists.pop(user, None)
-            if last is not None:
+            if last is not None and self._judged(click.event_type):
                 last[0].judge(user, click.item_id in last[1])
             lists[user] = (stats, tuple([item.item_id for item in ranking.items[:_HIT_RATE_K]]))
         while len(lists) > self._users:

@@ -7,6 +7,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import torch
 
@@ -18,6 +19,7 @@ from nextclick.services.worker.guarantee import Guarantee
 from nextclick.services.worker.guard import Guard
 from nextclick.services.worker.loop import Worker
 from nextclick.services.worker.traces import TraceBatch, forward
+from nextclick.shared.event_types import label_weights_of, weight_of, weights_of
 from nextclick.shared.kafka import (
     ClickConsumer,
     Publisher,
@@ -33,7 +35,7 @@ from nextclick.shared.runtime.anomalies import click_rules
 from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.heartbeat import HEARTBEAT
 from nextclick.shared.runtime.retry import RetryUntilAvailable
-from nextclick.shared.runtime.settings import Settings
+from nextclick.shared.runtime.settings import ClickSettings, Settings
 from nextclick.shared.schemas import Click
 
 log = logging.getLogger(__name__)
@@ -86,10 +88,23 @@ def build(
         encode=encode,
         max_batch=worker_settings.max_batch,
         stop=stop,
-        guard=Guard(worker_settings.guard_clicks, slot.roll_back),
+        guard=Guard(
+            worker_settings.guard_clicks, slot.roll_back, judged=_judged_types(settings.clicks)
+        ),
         trace=trace,
         on_step=on_step,
     )
+
+
+def _judged_types(clicks: ClickSettings) -> Callable[[str], bool]:
+    """Whether clicks of a type are predicted, so that they judge the list before them."""
+    labels = label_weights_of(weights_of(clicks.event_weights), clicks.label_weights)
+
+    @lru_cache(1000)  # producers may send any number of types
+    def judged(event_type: str) -> bool:
+        return weight_of(event_type, labels) > 0
+
+    return judged
 
 
 def run(

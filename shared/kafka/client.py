@@ -49,9 +49,8 @@ BULK = {
     "queued.min.messages": 1,
     "fetch.queue.backoff.ms": 500,
     "fetch.min.bytes": 65_536,
-    "max.poll.interval.ms": 86_400_000,
 }
-"""Consumer settings for collecting: half a second of delay, and hours between polls, are fine."""
+"""Consumer settings for collecting: half a second of delay is fine."""
 
 MISCONFIGURED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,

@@ -93,7 +93,7 @@ class ClickConsumer:
         With an `instance_id` the membership is static (KIP-345): whoever joins under it next,
         say after a crash, takes the partitions over at once; without one the group waits
         SESSION_TIMEOUT_MS for the dead.
-        `bulk`: read in few large pieces, and allow for hours between two polls.
+        `bulk`: read in few large pieces.
         `make_client` and `background` make the client and its calls, `describe_group` asks for the
         members of the group; a simulation has its own.
         """

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 from nextclick.shared.kafka import ClickConsumer, LagMonitor
 from nextclick.shared.kafka.lag import LagWatch
 from nextclick.shared.runtime.health import Check, HealthServer
-from nextclick.shared.runtime.heartbeat import HEARTBEAT
+from nextclick.shared.runtime.heartbeat import HEARTBEAT, Heartbeat
 from nextclick.shared.runtime.settings import KafkaSettings
 
 
@@ -20,17 +21,19 @@ def health_server(
     group_id: str,
     consumer: ClickConsumer,
     ready: Callable[[LagMonitor], dict[str, Check]],
+    loops: Mapping[str, Heartbeat] = MappingProxyType({"loop": HEARTBEAT}),
 ) -> Iterator[None]:
     """Serve /metrics, /healthz and /readyz, and measure the lag, within the context.
 
-    port 0: do nothing. ready: makes the readiness checks, given a monitor of the group. Raises
-    ConfigurationError that names `setting` if the port cannot be bound.
+    port 0: do nothing. ready: makes the readiness checks, given a monitor of the group. loops: all
+    of them must beat. Raises ConfigurationError that names `setting` if the port cannot be bound.
     """
     if port == 0:
         yield
         return
     monitor = LagMonitor(kafka, kafka.clicks_topic, group_id)
-    server = HealthServer(port, setting, alive={"loop": HEARTBEAT.check}, ready=ready(monitor))
+    alive = {name: heartbeat.check for name, heartbeat in loops.items()}
+    server = HealthServer(port, setting, alive=alive, ready=ready(monitor))
     lag = LagWatch(monitor, lambda: set(consumer.assignment))
     lag.start()
     try:

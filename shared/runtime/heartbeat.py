@@ -1,4 +1,4 @@
-"""Liveness of the process's main loop: it beats after every step, and /healthz checks the beat."""
+"""Liveness of a loop: it beats after every step, and /healthz checks the beat."""
 
 from __future__ import annotations
 
@@ -35,4 +35,4 @@ class Heartbeat:
 
 
 HEARTBEAT = Heartbeat()
-"""The heartbeat of this process. A loop that waits for a server beats, too."""
+"""That of the process's main loop. A loop that waits for a server beats, too."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from nextclick.shared.errors import Unavailable
-from nextclick.shared.runtime.heartbeat import HEARTBEAT
+from nextclick.shared.runtime.heartbeat import HEARTBEAT, Heartbeat
 from nextclick.shared.runtime.rate_limit import RateLimit
 
 P = ParamSpec("P")
@@ -31,8 +31,10 @@ class RetryUntilAvailable:
         stop: threading.Event,
         log: logging.Logger,
         clock: Callable[[], float] = time.monotonic,
+        heartbeat: Heartbeat = HEARTBEAT,
     ) -> None:
         self._stop = stop
+        self._heartbeat = heartbeat
         self._log = log
         self._clock = clock
 
@@ -48,7 +50,7 @@ class RetryUntilAvailable:
             try:
                 result = action(*args, **kwargs)
             except Unavailable as error:
-                HEARTBEAT.beat()  # waiting for a server is not being stuck
+                self._heartbeat.beat()  # waiting for a server is not being stuck
                 waited = True
                 if warnings.allow():
                     self._log.warning("waiting: %s", error)

@@ -18,7 +18,11 @@ from nextclick.shared.runtime.environment import API_KEY, CLIENT_CONFIG, URLS
 
 PREFIX = "NEXTCLICK_"
 NESTING = "__"
-JSON_SETTINGS = (CLIENT_CONFIG, "NEXTCLICK_CLICKS__EVENT_WEIGHTS")
+JSON_SETTINGS = (
+    CLIENT_CONFIG,
+    "NEXTCLICK_CLICKS__EVENT_WEIGHTS",
+    "NEXTCLICK_CLICKS__LABEL_WEIGHTS",
+)
 """The settings that are JSON objects."""
 
 
@@ -110,6 +114,11 @@ class ClickSettings(_Section):
         description="JSON object event type → weight in training, on top of the defaults "
         '(docs/messages.md); 0 = not a click; "*" = every other type',
     )
+    label_weights: dict[str, Annotated[float, Field(ge=0, le=1000)]] = Field(
+        default_factory=dict,
+        description="JSON object event type → weight as what is predicted, where it is not that "
+        "of EVENT_WEIGHTS; 0 = in histories, but never predicted",
+    )
     max_age_seconds: float = Field(
         86_400,
         ge=0,
@@ -178,7 +187,7 @@ class WorkerSettings(_Section):
 
 
 class TrainerSettings(_Section):
-    """When and how the model is retrained."""
+    """Collecting clicks, by the trainer or `nextclick collector`, and when and how to retrain."""
 
     group_id: str = Field("nextclick-trainer", min_length=1, description="Kafka consumer group")
     instance_id: str = Field(

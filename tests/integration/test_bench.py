@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nextclick.bench import latency, round_trip, scale, worker
+from nextclick.bench import collector, latency, round_trip, scale, worker
 from nextclick.bench.contestants import ECHO, Contestant
 from nextclick.bench.latency import Floor
 from nextclick.bench.round_trip import Servers, warm_servers
@@ -98,6 +98,15 @@ def test_a_worker_is_measured_step_by_step(servers: Servers) -> None:
     assert sum(row.stage_us.values()) < 1.5e6 / row.clicks_per_second
     assert row.queue_us > 0
     assert row.share_of_possible > 0
+
+
+@pytest.mark.long
+def test_a_collector_is_measured_beside_plain_consuming(servers: Servers) -> None:
+    row = collector.measure(servers, clicks=3000, rounds=1)
+    assert row.files >= 1
+    assert row.ratio > 0
+    assert 0 < row.cpu_ratio < 1
+    assert row.plain.per_cpu_second > row.collector.per_cpu_second > 0
 
 
 @pytest.mark.long

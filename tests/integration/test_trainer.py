@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -93,11 +94,46 @@ def test_an_imported_log_is_trained_on_without_kafka(
         click_frame(source_clicks(World(), 12_000, 1), 1_700_000_000_000, rate=200, seed=1)
     )
     away = {f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}
-    assert launch("trainer", "--no-collect", **QUICK, **away).wait(60) == 2
-    assert "--no-collect goes with --once" in logs("trainer")
     trainer = launch("trainer", "--once", "--no-collect", **QUICK, **away)
     assert trainer.wait(120) == 0, logs("trainer")
-    assert len(Registry(str(tmp_path / "registry")).versions()) == 1, logs("trainer")
+    (version,) = Registry(str(tmp_path / "registry")).versions()
+
+    # Again: there is nothing new to learn.
+    assert launch("trainer", "--once", "--no-collect", **QUICK, **away).wait(60) == 0
+    assert f"no click was logged since version {version} was trained" in logs("trainer")
+    forced = launch("trainer", "--once", "--no-collect", "--force", **QUICK, **away)
+    assert forced.wait(120) == 0
+    assert logs("trainer").count("retraining on 2530 clicks") == 2
+
+
+def test_a_collector_and_a_trainer_are_two_processes(
+    shop: Shop, event_log: EventLog, launch: Launch, logs: Callable[[str], str], tmp_path: Path
+) -> None:
+    port = str(free_port())
+    collector = launch("collector", **QUICK, **{f"{PREFIX}TRAINER__METRICS_PORT": port})
+    clicks = world_clicks(6_000, seed=8)
+    shop.send(clicks)
+    until(lambda: event_log.count() == len(clicks), "every click in the log")
+    with urllib.request.urlopen(f"http://localhost:{port}/readyz") as answer:
+        assert json.load(answer) == {"kafka": "ok", "event_log": "ok"}
+    trainer_port = str(free_port())
+    trainer = launch(
+        "trainer",
+        "--no-collect",
+        **QUICK,
+        **{
+            f"{PREFIX}TRAINER__METRICS_PORT": trainer_port,
+            f"{PREFIX}TRAINER__EVERY_CLICKS": "5000",
+            f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
+        },
+    )
+    registry = Registry(str(tmp_path / "registry"))
+    until(lambda: registry.pointer() is not None, "a version is published")
+    with urllib.request.urlopen(f"http://localhost:{trainer_port}/readyz") as answer:
+        assert json.load(answer) == {"event_log": "ok", "registry": "ok"}
+    for process in (collector, trainer):
+        process.terminate()
+    assert [collector.wait(30), trainer.wait(30)] == [0, 0], logs("trainer")
 
 
 def test_once_ends_although_a_partition_ends_in_a_transaction_marker(

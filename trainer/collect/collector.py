@@ -18,7 +18,7 @@ from nextclick.shared.errors import (
 from nextclick.shared.kafka import ClickConsumer
 from nextclick.shared.messages import Message, offsets_after
 from nextclick.shared.runtime import metrics
-from nextclick.shared.runtime.heartbeat import HEARTBEAT
+from nextclick.shared.runtime.heartbeat import HEARTBEAT, Heartbeat
 from nextclick.shared.runtime.retry import RetryUntilAvailable
 from nextclick.trainer.collect.event_log import EventLog, Row
 
@@ -48,8 +48,7 @@ class Collector:
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
     """Seconds since the epoch: no click has arrived later."""
-    new_clicks: int = 0
-    """Clicks logged since the last retraining."""
+    heartbeat: Heartbeat = HEARTBEAT
     _unlogged: list[Message] = field(default_factory=list)
     _flushed_at: float | None = None
     _maintained_at: float | None = None
@@ -66,7 +65,7 @@ class Collector:
         self._unlogged += messages  # not sooner: the poll may replace the list
         if self._flushed_at is None or self._maintained_at is None:
             self._flushed_at = self._maintained_at = self.clock()
-        HEARTBEAT.beat()
+        self.heartbeat.beat()
         due = self.clock() - self._flushed_at >= self.flush_seconds
         if due or len(self._unlogged) >= FLUSH_MESSAGES:
             self.flush()
@@ -76,7 +75,7 @@ class Collector:
     def maintain(self) -> None:
         """Retention and compaction of the log. Not essential: an error is only logged."""
         self._maintained_at = self.clock()
-        HEARTBEAT.beat(within=_LONGEST_MAINTENANCE_SECONDS)
+        self.heartbeat.beat(within=_LONGEST_MAINTENANCE_SECONDS)
         try:
             done = self.event_log.maintain(self.keep_days)
         except NextclickError as error:
@@ -97,9 +96,7 @@ class Collector:
         rows = [row for m in self._unlogged if (row := self._row(m, now_ms)) is not None]
         if self._unlogged:
             ends = offsets_after(self._unlogged)
-            logged: int = self.until_available(self.event_log.append, rows, ends)
-            self.new_clicks += logged
-            metrics.LOGGED_CLICKS.inc(logged)
+            metrics.LOGGED_CLICKS.inc(self.until_available(self.event_log.append, rows, ends))
             try:
                 self.until_available(self.consumer.commit_now, ends)
             except CommitRefused as refused:  # harmless: reading resumes after the log

@@ -112,6 +112,32 @@ class Row(NamedTuple):
     kafka_offset: int = NO_PARTITION
 
 
+class LogState(NamedTuple):
+    """What an event log holds, to tell later how many clicks have come since."""
+
+    log_id: str
+    """Of the table; "" if there is none."""
+    clicks: int
+    newest_arrival: int
+    """Epoch ms; -1 without clicks."""
+    forget_count: int = 0
+    """See `Tombstones.count`."""
+
+    def new_since(self, earlier: LogState) -> int:
+        """Clicks logged since an earlier state; all, if that is of another log.
+
+        At least 1 if a newer click has arrived, though more may have been deleted meanwhile; and if
+        somebody was forgotten, whom a model may know.
+        """
+        if self.log_id != earlier.log_id:
+            return self.clicks
+        changed = (
+            self.newest_arrival > earlier.newest_arrival
+            or self.forget_count != earlier.forget_count
+        )
+        return max(self.clicks - earlier.clicks, int(changed))
+
+
 class Maintained(NamedTuple):
     """The outcome of `EventLog.maintain`."""
 
@@ -301,6 +327,19 @@ class EventLog:
         """Number of logged clicks, without reading them. Raises Unavailable."""
         return 0 if self._is_missing() else rows_in(self._current())
 
+    def state(self) -> LogState:
+        """How many clicks there are, and the newest arrival, without reading them.
+
+        Raises Unavailable.
+        """
+        if self._is_missing():
+            return LogState("", 0, -1)
+        table = self._current()
+        files = file_statistics(table)
+        newest = files.newest.max(initial=-1)
+        count = self._tombstones_of(table).count
+        return LogState(str(table.metadata().id), int(files.rows.sum()), int(newest), count)
+
     def read(self, newest: int | None = None, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
         """The clicks, or those `newest` that arrived last, by (arrival, partition, offset).
 
@@ -313,21 +352,24 @@ class EventLog:
         if self._is_missing():
             empty: pd.DataFrame = SCHEMA.empty_table().select(list(columns)).to_pandas()
             return empty
+        table = self._current()
         with self._failing_as(ConfigurationError, "read"):
             while True:
-                table = self._current()
                 version = table.version()
                 try:
                     clicks = self._newest(table, newest)
                     break
-                except FileNotFoundError:  # somebody was forgotten, and files with them
-                    if self._current().version() == version:
+                except FileNotFoundError:
+                    # Compacted and vacuumed by another process, or somebody was forgotten, and
+                    # files with them: a newer version names others.
+                    if (table := self._current()).version() == version:
                         raise
             frame: pd.DataFrame = clicks.select(list(columns)).to_pandas()
             return frame
 
     def _newest(self, table: DeltaTable, newest: int | None) -> pa.Table:
-        dataset, wanted = table.to_pyarrow_dataset(filesystem=self._file_system), newest
+        wanted = newest
+        dataset = table.to_pyarrow_dataset(filesystem=self._file_system)
         tombstones = self._tombstones_of(table)
         while True:
             since = None if wanted is None else arrival_of(wanted, table, dataset)
@@ -337,7 +379,7 @@ class EventLog:
                 clicks = clicks.filter(pa.array(~forbidden))
             if since is None or newest is None or len(clicks) >= newest:
                 break
-            wanted = 2 * max(wanted or 0, 1)  # some were left out: read further back
+            wanted = 2 * max(wanted or 0, 1)  # some were left out, or duplicates: read on
         return clicks if newest is None else clicks.slice(max(0, len(clicks) - newest))
 
     def tombstones(self) -> Tombstones:

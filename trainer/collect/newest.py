@@ -25,17 +25,23 @@ class Files(NamedTuple):
     bytes: IntArray
     oldest: npt.NDArray[np.float64]
     """Oldest arrival, epoch ms; -inf if another program wrote the file without statistics."""
+    newest: npt.NDArray[np.float64]
+    """Newest arrival; -inf as above."""
 
 
 def file_statistics(table: DeltaTable) -> Files:
     """What the table's log says about its files."""
     files = pa.table(table.get_add_actions(flatten=True))
     rows = files["num_records"].to_pandas().fillna(0).to_numpy(np.int64)
-    oldest = np.full(len(rows), -np.inf)
-    if "min.arrival" in files.column_names:
-        known = files["min.arrival"].to_pandas().astype(np.float64)
-        oldest = known.fillna(-np.inf).to_numpy(np.float64)
-    return Files(rows, files["size_bytes"].to_numpy(), oldest)
+
+    def arrivals(statistic: str) -> npt.NDArray[np.float64]:
+        if f"{statistic}.arrival" not in files.column_names:
+            return np.full(len(rows), -np.inf)
+        known = files[f"{statistic}.arrival"].to_pandas().astype(np.float64)
+        filled: npt.NDArray[np.float64] = known.fillna(-np.inf).to_numpy(np.float64)
+        return filled
+
+    return Files(rows, files["size_bytes"].to_numpy(), arrivals("min"), arrivals("max"))
 
 
 def rows_in(table: DeltaTable) -> int:
@@ -45,7 +51,7 @@ def rows_in(table: DeltaTable) -> int:
 
 def arrival_of(newest: int, table: DeltaTable, dataset: ds.Dataset) -> int | None:
     """When the first of the `newest` clicks arrived (epoch ms); None: read all."""
-    rows, _, oldest = file_statistics(table)
+    rows, _, oldest, _ = file_statistics(table)
     order = np.argsort(-oldest, kind="stable")
     enough = np.flatnonzero(np.cumsum(rows[order]) >= newest)
     if newest == 0 or len(enough) == 0:

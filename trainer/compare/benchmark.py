@@ -10,16 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from nextclick.shared.data_problems import Problem
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.event_types import weights_of
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING, IntArray
 from nextclick.trainer.collect import EventLog
-from nextclick.trainer.data import ClickLog, Samples, Split, samples, weighted
-from nextclick.trainer.data.parquet_files import judgeable_log, parquet_files, read_clicks
-from nextclick.trainer.data.session_files import is_session_folder, read_sessions
+from nextclick.trainer.data import (
+    ClickLog,
+    Samples,
+    Split,
+    bound_contributions,
+    click_log,
+    samples,
+    weighted,
+)
+from nextclick.trainer.data.session_files import read_sessions
 from nextclick.trainer.evaluate import FloatArray
 
 Oracle = Callable[[Samples, Vocabulary], FloatArray]
@@ -103,37 +110,63 @@ class Benchmark:
 
 
 def open_event_log(
-    url: str, gap_ms: int, event_weights: Mapping[str, float] | None = None
+    url: str,
+    gap_ms: int,
+    event_weights: Mapping[str, float] | None = None,
+    label_weights: Mapping[str, float] | None = None,
+    max_per_minute: int | None = None,
 ) -> Benchmark:
     """Open a trainer's event log, in a folder or an object store.
 
-    gap_ms: the session gap. event_weights: what a shop changes about the weights of the event
-    types. Raises ConfigurationError if it has no training or test case.
+    gap_ms: the session gap. event_weights, label_weights: see `weighted`. max_per_minute: see
+    `bounded`. Raises ConfigurationError if it has no training or test case.
     """
-    event_log = EventLog(url, read_only=True)
-    clicks = weighted(event_log.read(), weights_of(event_weights))
-    return Benchmark(Path(url).stem, judgeable_log(clicks, gap_ms, event_log.url))
+    event_log, name = EventLog(url, read_only=True), Path(url).stem
+    clicks, problems = bounded(
+        weighted(event_log.read(), event_weights, label_weights), max_per_minute, name
+    )
+    return Benchmark(name, judgeable_log(clicks, gap_ms, event_log.url), problems)
 
 
-def open_benchmark(path: Path, gap_ms: int) -> Benchmark:
-    """Open a folder of session files or of Parquet clicks.
+def bounded(
+    frame: pd.DataFrame, max_per_minute: int | None, name: str
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Leave out the clicks of bots, as a retraining does; returns the others and what is missing.
 
-    gap_ms: the session gap for Parquet clicks. Raises ConfigurationError if it is neither, or has
-    no training or test case.
+    max_per_minute: see `bound_contributions`; None: all clicks count. name: of the data.
     """
-    name = path.resolve().stem
-    if not path.exists():
-        raise ConfigurationError(f"{path} does not exist")
-    if is_session_folder(path):
-        log, problems = read_sessions(path)
-    elif parquet_files(path):
-        log, problems = read_clicks(path, gap_ms)
-    else:
-        raise ConfigurationError(
-            f"{path} holds neither an event log (a Delta table), nor train_sessions.txt and "
-            "test_sessions.txt, nor Parquet files"
-        )
-    return Benchmark(name, log, problems)
+    if max_per_minute is None:
+        return frame, []
+    frame, left_out = bound_contributions(frame, max_per_minute)
+    kinds = (
+        (left_out.rate, f"click beyond {max_per_minute} of one user in a minute"),
+        (left_out.share, f"click beyond the newest {left_out.limit} of one user"),
+    )
+    consequence = "does not count, as in a retraining; see --all-clicks"
+    return frame, [Problem(name, what, consequence, count) for count, what in kinds if count]
+
+
+def open_session_files(folder: Path) -> Benchmark:
+    """Open a folder of session files.
+
+    Raises ConfigurationError if it has no training or test case.
+    """
+    log, problems = read_sessions(folder)
+    return Benchmark(folder.resolve().stem, log, problems)
+
+
+def judgeable_log(frame: pd.DataFrame, gap_ms: int, name: str) -> ClickLog:
+    """The clicks of a frame, sessionised and split by time. name: for errors.
+
+    Raises ConfigurationError if there is nothing to learn from, or nothing to judge by.
+    """
+    log = click_log(frame, gap_ms)
+    learnable = log.keep(log.split != Split.TEST)
+    if len(learnable.cases(Split.TRAIN)) == 0 or len(np.unique(learnable.items)) < 2:
+        raise ConfigurationError(f"{name}: no session with clicks on two items to learn from")
+    if len(log.cases(Split.TEST)) == 0:
+        raise ConfigurationError(f"{name}: too few clicks for a test of the newest tenth")
+    return log
 
 
 def _share(mask: npt.NDArray[np.bool_]) -> float:

@@ -14,7 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from nextclick.shared.event_types import normalised, weight_of
+from nextclick.shared.event_types import (
+    label_weights_of,
+    normalised,
+    weight_of,
+    weights_of,
+)
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import PADDING, IntArray, session_starts, windows
 
@@ -53,7 +58,7 @@ class ClickLog:
     order: IntArray | None = None
     """Position of each click in the stream of all users; None: the arrays are in stream order."""
     weights: Weights | None = None
-    """Shape [N]: how much each click counts as a training target; None: 1 each."""
+    """Shape [N]: how much each click counts as a target, 0: it is none; None: 1 each."""
     event_types: npt.NDArray[np.object_] | None = None
     """Shape [N]: the type of each click, if it is known."""
 
@@ -64,10 +69,13 @@ class ClickLog:
         return [self.item_ids[i] for i in used[first]]
 
     def cases(self, split: Split) -> IntArray:
-        """Indices [M] of the clicks in a split that have an earlier click in their session."""
+        """Indices [M] of the targets in a split that have an earlier click in their session."""
         index = np.arange(len(self.items))
-        chosen: IntArray = index[(self.split == split) & (index > self.starts)]
-        return chosen
+        chosen = (self.split == split) & (index > self.starts)
+        if self.weights is not None:
+            chosen &= self.weights > 0
+        cases: IntArray = index[chosen]
+        return cases
 
     def types_of_cases(self, split: Split) -> npt.NDArray[np.object_]:
         """The event type (normalised) of each click in `cases`: shape [M]; "" if not known."""
@@ -163,17 +171,25 @@ def click_log(
     )
 
 
-def weighted(frame: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFrame:
+def weighted(
+    frame: pd.DataFrame,
+    event_weights: Mapping[str, float] | None = None,
+    label_weights: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
     """Weigh clicks by their event types.
 
-    frame: as from EventLog.read. weights: see `event_types.weights_of`. Returns the frame without
-    the events of weight 0, and with a column `weight` unless all clicks weigh the same.
+    frame: as from EventLog.read. event_weights, label_weights: what a shop changes about the
+    weights of event types (see `weights_of`, `label_weights_of`). Returns the frame without the
+    events whose event weight is 0, and with a column `weight`, the label weight, unless all clicks
+    weigh the same.
     """
-    of_type = {name: weight_of(name, weights) for name in frame["event_type"].unique()}
-    weight = frame["event_type"].map(of_type).astype(np.float32)
-    if weight.nunique() <= 1 and not (weight == 0).any():
+    events = weights_of(event_weights)
+    labels = label_weights_of(events, label_weights)
+    types, of_row = frame["event_type"].unique(), frame["event_type"]
+    kept = of_row.map({name: weight_of(name, events) for name in types}) > 0
+    weight = of_row.map({name: weight_of(name, labels) for name in types}).astype(np.float32)
+    if kept.all() and weight.nunique() <= 1 and not (weight == 0).any():
         return frame
-    kept = weight > 0
     return frame[kept].assign(weight=weight[kept]).reset_index(drop=True)
 
 

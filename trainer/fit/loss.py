@@ -40,8 +40,8 @@ class CatalogueCrossEntropy:
 
         catalogue: [items, d], unit vectors; targets: [N], columns 0 … items-1. weights: [items],
         the number of items that each one represents, 1 for every target and clicked item (see
-        `negative_samples`); None: 1 for all. importance: [N], > 0, the weight of each target in
-        the mean; None: 1 for all.
+        `negative_samples`); None: 1 for all. importance: [N], the weight of each target in the
+        mean; None: 1 for all. The loss is 0 if all are 0.
         """
         shape = (_ROWS, len(catalogue))
         if self._buffers is None or self._buffers[0].shape != shape:
@@ -104,7 +104,7 @@ class _Function(torch.autograd.Function):
             catalogue_gradients.addmm_(gradient.T, query)
             bonus_gradients[rows] = gradient.gather(1, column)
         ctx.save_for_backward(query_gradients, catalogue_gradients, bonus_gradients)
-        ctx.total = len(queries) if importance is None else float(importance.sum())
+        ctx.total = len(queries) if importance is None else float(importance.sum()) or 1.0
         mean: Tensor = loss / ctx.total
         return mean
 

@@ -153,6 +153,15 @@ def test_events_weigh_by_their_type(
     )
 
 
+def test_the_clicks_of_bots_count_unless_users_are_bounded(clicks: pd.DataFrame) -> None:
+    bot = clicks.head(300).assign(user_id="bot", timestamp=int(clicks["timestamp"].max()))
+    bot["event_id"] = "b" + bot["event_id"]
+    both = pd.concat([clicks, bot])
+    for bound_users, fewer in ((False, 0), (True, 250)):  # 50 count
+        fitted = nextclick.fit(both, max_epochs=1, device="cpu", bound_users=bound_users)
+        assert fitted.checkpoint.training["clicks"] == len(both) - fewer
+
+
 def test_times_may_be_datetimes_and_ids_integers(
     clicks: pd.DataFrame, fitted: nextclick.Recommender
 ) -> None:

@@ -20,12 +20,14 @@ for log in ("CHANGELOG.md", "docs/experiments.md"):  # what was done, not what t
 INTEGRATION = "tests/integration/test_"
 RUN_BY = {
     "nextclick api": INTEGRATION + "tutorial.py",
+    "nextclick bench collector": INTEGRATION + "bench.py",
     "nextclick bench latency": INTEGRATION + "bench.py",
     "nextclick bench peers": INTEGRATION + "peers.py",
     "nextclick bench scale": INTEGRATION + "bench.py",
     "nextclick bench scorer": "tests/unit/bench/test_bench.py",
     "nextclick bench train": "tests/unit/bench/test_bench.py",
     "nextclick bench worker": INTEGRATION + "bench.py",
+    "nextclick collector": INTEGRATION + "trainer.py",
     "nextclick demo": INTEGRATION + "demo.py",
     "nextclick dlq list": INTEGRATION + "dlq.py",
     "nextclick dlq redrive": INTEGRATION + "dlq.py",

@@ -188,7 +188,7 @@ def test_a_pods_settings_are_settings(name: str) -> None:
 
 
 def test_probes_ask_where_the_process_answers() -> None:
-    for name in ("Deployment/nextclick-worker", "Deployment/nextclick-api"):
+    for name in (f"Deployment/nextclick-{part}" for part in ("worker", "collector", "api")):
         (container,) = PODS[name]["spec"]["containers"]
         ports = {port["name"]: str(port["containerPort"]) for port in container["ports"]}
         settings = {entry["name"]: entry["value"] for entry in container["env"]}
@@ -230,8 +230,12 @@ def test_selectors_select() -> None:
                 assert f"PersistentVolumeClaim/{claim}" in claims
 
 
-def test_the_trainer_runs_alone_and_once() -> None:
+def test_the_trainer_runs_alone_and_once_on_what_the_collector_logs() -> None:
     (cron,) = [thing["spec"] for thing in OBJECTS if thing["kind"] == "CronJob"]
     assert cron["concurrencyPolicy"] == "Forbid"
     (container,) = PODS["CronJob/nextclick-trainer"]["spec"]["containers"]
-    assert container["args"] == ["trainer", "--once"]
+    assert container["args"] == ["trainer", "--once", "--no-collect"]
+    (collector,) = PODS["Deployment/nextclick-collector"]["spec"]["containers"]
+    mount = {"name": "event-log", "mountPath": "/data/event_log"}
+    assert mount in container["volumeMounts"]
+    assert mount in collector["volumeMounts"]

@@ -254,6 +254,18 @@ def test_a_users_lists_are_judged_one_by_one_within_a_batch() -> None:
     assert list(share.users) == [(2, 3)]
 
 
+def test_what_is_no_label_judges_no_list() -> None:
+    shop = Shop()
+    shop.guard = Guard(0, judged=lambda event_type: event_type != "view")
+    shop.swap("v1", Model(), on_trial=False)
+    assert shop.model is not None
+    for event_type, judged in (("click", 0), ("view", 0), ("click", 1)):
+        click = shop.click(users=1).model_copy(update={"event_type": event_type})
+        shop.guard.recommend(shop.model, [(click, ["1"])])
+        assert shop.guard._current is not None
+        assert shop.guard._current.stats.judged == judged
+
+
 def test_the_live_hits_of_two_versions_are_shown() -> None:
     shop = Shop()
     for version in ("a", "b", "c", "b"):

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -356,6 +357,68 @@ def test_while_one_compacts_others_do_not_and_its_death_is_waited_for(
     assert other.maintain() == (3, 1, 0)
 
 
+def test_a_reading_goes_on_while_others_compact_and_delete(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its two passes the files of its snapshot are replaced; they stay for a day."""
+    for i in range(10):
+        put(log, 0, i, rows(i))
+    other = EventLog(str(log.folder))
+    first_pass, done = event_log.arrival_of, []
+
+    def others_come_between(*arguments: Any) -> int | None:
+        since = first_pass(*arguments)
+        put(other, 0, 10, rows(10))
+        done.append(other.maintain(keep_days=1))
+        return since
+
+    monkeypatch.setattr(event_log, "arrival_of", others_come_between)
+    assert ids(log.read(newest=4)) == ["e6", "e7", "e8", "e9"]
+    (maintained,) = done
+    assert maintained.rows_deleted == 11
+
+
+def test_a_reading_starts_again_where_its_files_are_vacuumed_at_once(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(10):
+        put(log, 0, i, rows(i))
+    first_pass, passes = event_log.arrival_of, []
+
+    def vacuumed_between(*arguments: Any) -> int | None:
+        since = first_pass(*arguments)
+        if not passes:
+            table = table_of(log)
+            table.optimize.compact()
+            assert table.vacuum(0, dry_run=False, enforce_retention_duration=False)
+        passes.append(since)
+        return since
+
+    monkeypatch.setattr(event_log, "arrival_of", vacuumed_between)
+    assert ids(log.read(newest=4)) == ["e6", "e7", "e8", "e9"]
+    assert len(passes) == 2
+    for file in Path(str(log.folder)).glob("*.parquet"):
+        file.unlink()
+    with pytest.raises(ConfigurationError, match="read the event log"):
+        log.read()
+
+
+def test_a_state_says_how_many_clicks_are_new(log: EventLog, tmp_path: Path) -> None:
+    empty = log.state()
+    assert empty[1:] == (0, -1)
+    put(log, 0, 0, rows(1, 2))
+    two = log.state()
+    assert two.new_since(empty) == 2
+    log.import_clicks(frame_of(0))  # of the past
+    assert log.state().new_since(two) == 1
+    assert two.new_since(two) == 0
+    assert two._replace(clicks=1).new_since(two) == 0  # deleted
+    assert two._replace(clicks=1, newest_arrival=3).new_since(two) == 1  # and one arrived
+    assert EventLog(str(log.folder)).state() == log.state()
+    assert two.new_since(EventLog(str(tmp_path / "other")).state()) == 2
+    assert EventLog(str(tmp_path / "none"), read_only=True).state() == ("", 0, -1)
+
+
 def test_clicks_are_kept_for_so_many_days(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_log.time, "time", lambda: 100.5 * 86_400)
     days = [90, 92, 93, 94, 100]
@@ -380,6 +443,28 @@ def test_the_table_s_own_log_is_cleaned_up(log: EventLog) -> None:
     assert list((log.folder / "_delta_log").glob("*.checkpoint.parquet"))
     again = EventLog(str(log.folder))
     assert (again.count(), next_offset(again)) == (101, 101)
+
+
+@pytest.mark.long
+def test_months_of_small_flushes_do_not_pile_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is kept for a time is kept for no time here, so that its number is certain."""
+    kept = {"delta.logRetentionDuration", "delta.deletedFileRetentionDuration"}
+    now = dict.fromkeys(kept, "interval 0 seconds")
+    monkeypatch.setattr(event_log, "_CONFIGURATION", event_log._CONFIGURATION | now)
+    log = EventLog(str(tmp_path / "log"))
+    for i in range(600):
+        put(log, i % 8, i // 8, rows(i))
+        if i % 20 == 19:  # ten minutes of a flush every 30 s
+            log.maintain()
+    of_table = tmp_path / "log" / "_delta_log"
+    assert len(list(of_table.glob("*.json"))) <= 200
+    assert len(list(of_table.glob("*.checkpoint.parquet"))) <= 2
+    assert len(list((tmp_path / "log").glob("*.parquet"))) <= 2
+    again = EventLog(str(log.folder))
+    assert again.count() == len(again.read()) == 600
+    assert again.next_offsets(range(8)) == dict.fromkeys(range(8), 75)
 
 
 def test_offsets_of_a_topic_that_was_made_anew_are_not_those_of_the_former(log: EventLog) -> None:

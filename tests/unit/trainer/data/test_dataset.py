@@ -64,6 +64,19 @@ def test_clicks_weigh_by_their_types_and_weight_nothing_go() -> None:
     assert click_log(alike, gap_ms=0).weights is None
 
 
+def test_what_is_no_label_stays_in_histories_and_is_no_case() -> None:
+    clicks = frame(*[("a", str(i), i) for i in range(5)])
+    types = ["view", "view", "purchase", "impression", "view"]
+    made = weighted(clicks.assign(event_type=types), {"cart": 5}, {"View": 0, "impression": 9})
+    assert made["item_id"].tolist() == ["0", "1", "2", "4"]
+    assert made["weight"].tolist() == [0, 0, 3, 0]
+    log = click_log(made, 0, 0.0, 1.0)
+    assert log.cases(Split.TEST).tolist() == [2]
+    assert log.types_of_cases(Split.TEST).tolist() == ["purchase"]
+    vocabulary = Vocabulary(log.item_ids)
+    assert samples(log, Split.TEST, vocabulary).histories[0, -2:].tolist() == [1, 2]
+
+
 def test_each_users_newest_clicks_are_held_out() -> None:
     clicks = [(user, str(i), i) for i in range(20) for user in ("a", "b")]
     log = click_log(frame(*clicks), gap_ms=0, validation=0.1, test=0.1)

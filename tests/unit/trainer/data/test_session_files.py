@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.model import Vocabulary
-from nextclick.trainer.compare.benchmark import open_benchmark
+from nextclick.trainer.compare.benchmark import open_session_files
 from nextclick.trainer.data import Split
 from nextclick.trainer.data.session_files import TEST, TRAIN, read_sessions
 
@@ -30,7 +30,9 @@ def found(path: Path) -> dict[tuple[str, str], tuple[int, list[int]]]:
 
 def test_every_next_click_of_a_test_session_is_a_case(tmp_path: Path) -> None:
     long = " ".join(str(i) for i in range(15))
-    benchmark = open_benchmark(folder(tmp_path, f"{long}\n9 8\n".encode(), f"{long}\n".encode()), 0)
+    benchmark = open_session_files(
+        folder(tmp_path, f"{long}\n9 8\n".encode(), f"{long}\n".encode())
+    )
     cases = benchmark.cases
     ids = ["", *benchmark.vocabulary.item_ids]
     assert [ids[t] for t in cases.targets] == [str(i) for i in range(1, 15)]
@@ -75,7 +77,7 @@ def test_only_the_first_few_lines_are_named(tmp_path: Path) -> None:
 
 
 def test_invalid_and_unknown_test_clicks_are_misses_and_stay_cases(tmp_path: Path) -> None:
-    benchmark = open_benchmark(folder(tmp_path, GOOD, b"a \xff b new c\n"), 0)
+    benchmark = open_session_files(folder(tmp_path, GOOD, b"a \xff b new c\n"))
     ids = ["", *benchmark.vocabulary.item_ids]
     assert [ids[t] for t in benchmark.cases.targets] == ["", "b", "", "c"]
     assert [ids[h] for h in benchmark.cases.histories[3][-3:]] == ["", "a", "b"]

@@ -43,13 +43,13 @@ def test_loss_and_gradients_are_those_of_the_textbook(
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_a_target_of_weight_two_counts_as_two(
+def test_a_target_of_weight_two_counts_as_two_and_one_of_zero_as_none(
     smoothing: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nextclick.trainer.fit.loss, "_ROWS", 8)
     sessions, catalogue, targets = inputs(20, items=13)
     leaves = (sessions.queries, sessions.bonus, catalogue)
-    importance = 1.0 + (torch.arange(20) % 3)
+    importance = torch.arange(20.0) % 3
     twice = torch.repeat_interleave(torch.arange(20), importance.long())
     repeated = Sessions(*(part[twice] for part in sessions))
     loss = CatalogueCrossEntropy(smoothing)
@@ -60,6 +60,9 @@ def test_a_target_of_weight_two_counts_as_two(
         torch.autograd.grad(weighed, leaves), torch.autograd.grad(expected, leaves), strict=True
     ):
         assert torch.allclose(got, wanted, atol=1e-5)
+    nothing = loss(sessions, catalogue, targets, importance=torch.zeros(20))
+    assert nothing.item() == 0
+    assert all(not gradient.any() for gradient in torch.autograd.grad(nothing, leaves))
 
 
 def test_one_loss_serves_catalogues_of_any_size_in_turn() -> None:
