@@ -128,6 +128,7 @@ def retrain(
     if not decision.publish:
         return outcome(None, decision.reason, decision.refusal)
     candidate.metrics.update(metrics)
+    candidate.training["gate"] = decision.reason
     candidate.training["left_out"] = left_out.rate + left_out.share
     return outcome(registry.publish(candidate), decision.reason)
 

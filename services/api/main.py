@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ import uvicorn
 from nextclick.services.api.app import Components, create_app
 from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.click_publisher import ClickPublisher
-from nextclick.services.api.page import view
+from nextclick.services.api.page import routes
 from nextclick.services.api.page.feed import Feed
 from nextclick.services.api.recommender import NoModel, Recommender
 from nextclick.services.api.rule_book import RuleBook
@@ -31,6 +32,7 @@ from nextclick.shared.runtime.health import WAIT_SECONDS, Probes
 from nextclick.shared.runtime.settings import Settings
 from nextclick.shared.schemas import Recommendation
 from nextclick.shared.stream_metrics import K, TopItems
+from nextclick.shared.windows import PADDING
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +55,16 @@ def run(settings: Settings, ceiling: TopItems | None = None) -> None:
         baselines = {"popularity": most_popular(components.slot)}
         if ceiling is not None:
             baselines["ceiling"] = ceiling
-        feed = Feed(settings.kafka, settings.worker.group_id, components.registry, baselines)
+        feed = Feed(
+            settings.kafka,
+            settings.worker.group_id,
+            baselines,
+            settings.clicks,
+            lambda items: unknown_items(components.slot, items),
+        )
+        page = None
         if api.page:
-            view.install(app, components, feed, api.key.get_secret_value())
+            page = routes.install(app, components, feed, key_check(api.key.get_secret_value()))
         config = uvicorn.Config(
             app,
             log_config=None,  # logs go through our handlers
@@ -67,10 +76,15 @@ def run(settings: Settings, ceiling: TopItems | None = None) -> None:
         host, port = listening.getsockname()[:2]
         log.info("listening on http://%s:%d", host, port)
         freeze_garbage_collector()
+        server = uvicorn.Server(config)
+        if page is not None:
+            page.events.stopping = lambda: server.should_exit
         try:
-            uvicorn.Server(config).run([listening])
+            server.run([listening])
         finally:
             feed.stop()
+            if page is not None:
+                page.stop()
 
 
 def most_popular(slot: ModelSlot) -> TopItems:
@@ -82,6 +96,19 @@ def most_popular(slot: ModelSlot) -> TopItems:
         return [{item.item_id for item in items}] * len(answers)
 
     return top
+
+
+def unknown_items(slot: ModelSlot, items: Sequence[str]) -> int:
+    """How many of some items the served model does not know; 0 without a model."""
+    model = slot.model
+    return int((model.scorer.vocabulary.rows(list(items)) == PADDING).sum()) if model else 0
+
+
+def key_check(key: str) -> Callable[[str], bool] | None:
+    """A comparison with the API key, in constant time; None if no key is set."""
+    if not key:
+        return None
+    return lambda given: hmac.compare_digest(given.encode(), key.encode())
 
 
 @contextlib.contextmanager
