@@ -47,6 +47,7 @@ def browser() -> Iterator[Browser]:
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
     if path is None:
         pytest.skip("no Chromium here: Debian's package is called chromium")
+    expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield started
@@ -63,7 +64,10 @@ def api(
     launch: Launch, versions: list[str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> Child:
     (tmp_path / "catalogue.csv").write_text(CATALOGUE)
-    settings = {f"{PREFIX}API__PORT": "0", f"{PREFIX}API__CATALOGUE": str(tmp_path / "catalogue.csv")}
+    settings = {
+        f"{PREFIX}API__PORT": "0",
+        f"{PREFIX}API__CATALOGUE": str(tmp_path / "catalogue.csv"),
+    }
     return launch("api", **settings, **getattr(request, "param", {}))
 
 
@@ -144,7 +148,9 @@ def test_be_the_shopper_watch_one_and_go_back_to_the_model_before(
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.locator("#history li")).to_have_text(["Puppy Food", first])
-    expect(page.locator("#shopper-news")).to_have_text(re.compile(rf"You clicked {first}\. List in"))
+    expect(page.locator("#shopper-news")).to_have_text(
+        re.compile(rf"You clicked {first}\. List in")
+    )
     expect(page.locator("#before-version")).to_have_text(versions[0])
     before = best(registry, versions[0], ["7", listed[0]])
     expect(page.locator("#before .name")).to_have_text([names.get(i, i) for i in before])
@@ -153,8 +159,10 @@ def test_be_the_shopper_watch_one_and_go_back_to_the_model_before(
     # A click of one's own goes through Kafka and the worker, and one sees it there.
     page.get_by_label("User id of my clicks").fill("me")
     page.get_by_label("send my clicks").check()
-    page.locator("#list .pick").first.click()
-    (own,) = [a for a in answers.wait_for_user("me") if a.user_id == "me"]
+    with page.expect_response("**/page/clicks") as accepted:
+        page.locator("#list .pick").first.click()
+    event_id = accepted.value.json()["event_id"]
+    (own,) = [a for a in answers.wait_for({event_id}) if a.event_id == event_id]
     expect(page.locator("#live-news")).to_have_text(re.compile("^me: "))
     expect(page.locator("#live-history li")).to_have_text([names.get(i, i) for i in own.history])
     predicted = own.items[0].item_id

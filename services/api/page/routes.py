@@ -30,7 +30,6 @@ from nextclick.services.api.page.shopper import ModelBefore, Suggestions, list_o
 from nextclick.services.api.page.sign_in import SignIn
 from nextclick.services.api.page.state import State
 from nextclick.services.api.problems import Rejected
-from nextclick.services.api.recommender import NoModel
 from nextclick.shared.registry import ServedModel
 
 STATIC = Path(__file__).parent / "static"
@@ -151,18 +150,20 @@ class Page:
     async def _items(self, request: Request) -> Response:
         text = request.query_params.get("q", "")[:128]
         titles = self._components.rules.rules.catalogue.titles
-        model = self._served()
-        found = await self._lists.submit(lambda: self._suggestions.find(model, titles, text))
+        model = self._components.slot.model
+        found: list[str] = []
+        if model is not None:
+            found = await self._lists.submit(lambda: self._suggestions.find(model, titles, text))
         return _json({"items": found, "titles": self._state.titles(found)})
 
     async def _list(self, request: Request) -> Response:
         body = await _body(request, ListBody)
-        model = await self._before.get() if body.before else self._served()
-        if model is None:
-            return _json({"version": None, "history": body.history, "items": [], "titles": {}})
+        model = await self._before.get() if body.before else self._components.slot.model
         return _json(await self._list_of(model, body.history))
 
-    async def _list_of(self, model: ServedModel, history: list[str]) -> dict[str, Any]:
+    async def _list_of(self, model: ServedModel | None, history: list[str]) -> dict[str, Any]:
+        if model is None:
+            return {"version": None, "history": history, "items": [], "titles": {}}
         began = time.perf_counter()
         answer: dict[str, Any] = await self._lists.submit(lambda: list_of(model, history))
         shown = [*answer["history"], *(item["id"] for item in answer["items"])]
@@ -178,7 +179,7 @@ class Page:
             return _json(live)
         sessions = self._components.sessions
         (found,) = await self._lists.submit(lambda: sessions.read([user_id]))
-        answer = await self._list_of(self._served(), found.history)
+        answer = await self._list_of(self._components.slot.model, found.history)
         return _json(answer | {"user_id": user_id, "clicks": 0})
 
     async def _click(self, request: Request) -> Response:
@@ -198,12 +199,6 @@ class Page:
 
         await self._lists.submit(move)
         return Response(status_code=204)
-
-    def _served(self) -> ServedModel:
-        model = self._components.slot.model
-        if model is None:
-            raise NoModel
-        return model
 
 
 def install(

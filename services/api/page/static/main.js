@@ -10,7 +10,7 @@ import { beTheShopper } from "./shopper.js";
 let charts = null;
 let shopper = null;
 let live = null;
-let serving = null;
+let serving; // undefined until the first event
 let current = null;
 
 function showError(text) {
@@ -62,7 +62,6 @@ function openPage() {
   charts ??= makeCharts(METHODS);
   live ??= watchShoppers(showError);
   shopper ??= beTheShopper({ onError: showError, onPublished: (user) => live.watch(user) });
-  shopper.show();
   follow({ onState: showState, onStatus: showStatus, onSignedOut: askForKey });
 }
 

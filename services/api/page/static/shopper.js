@@ -42,6 +42,7 @@ export function beTheShopper({ onError, onPublished }) {
       const now = await ask("page/list", { history });
       if (mine !== newest) return false;
       learnTitles(now.titles);
+      if (!now.version) throw new Error("there is no model yet; the trainer publishes the first");
       const most = history.length ? "" : "Nothing clicked yet: these are the most clicked items. ";
       $("shopper-news").textContent = `${news}${most}List in ${now.milliseconds} ms.`;
       $("list-version").textContent = now.version;

@@ -89,7 +89,10 @@ def test_all_of_the_state_comes_first_then_what_is_new() -> None:
 
 def test_an_event_is_made_once_for_all() -> None:
     async def run() -> None:
-        broadcaster, readers = Broadcaster(Content(), tick_seconds=0.05), [Reader() for _ in range(50)]
+        broadcaster, readers = (
+            Broadcaster(Content(), tick_seconds=0.05),
+            [Reader() for _ in range(50)],
+        )
         streams = [open_stream(broadcaster, reader) for reader in readers]
         for reader in readers:
             await reader.has(4)
@@ -123,11 +126,17 @@ def test_more_streams_than_allowed_are_refused() -> None:
         stream = open_stream(broadcaster, first)
         await first.has(1)
         await open_stream(broadcaster, second)
-        assert (second.status, second.headers[b"content-type"]) == (503, b"application/problem+json")
+        assert (second.status, second.headers[b"content-type"]) == (
+            503,
+            b"application/problem+json",
+        )
         assert second.headers[b"retry-after"]
         first.leave.set()
         await asyncio.wait_for(stream, LONG)
-        assert broadcaster.respond(Request({"type": "http", "headers": []}), lambda: True).status_code == 200
+        assert (
+            broadcaster.respond(Request({"type": "http", "headers": []}), lambda: True).status_code
+            == 200
+        )
 
     asyncio.run(run())
 
