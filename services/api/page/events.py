@@ -78,8 +78,8 @@ class Broadcaster:
                 event = following.result() if following.done() else b""
             await send({"type": "http.response.body", "body": b""})
         except TimeoutError:
-            log.info("a page was too slow, its stream ends")
-            raise  # the server closes the connection
+            # The response stays incomplete, so the server closes the connection.
+            log.info("a page took no event for %g s, its stream ends", self._send_seconds)
         finally:
             gone.cancel()
             self.streams -= 1

@@ -16,6 +16,7 @@ export function watchShoppers(onError) {
     try {
       const found = await ask(`page/shopper?user_id=${encodeURIComponent(asked)}`);
       if (asked === user) draw(found);
+      onError("");
     } catch (error) {
       onError(error.message);
     } finally {

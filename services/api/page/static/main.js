@@ -13,9 +13,15 @@ let live = null;
 let serving; // undefined until the first event
 let current = null;
 
-function showError(text) {
-  $("error").hidden = !text;
-  $("error").textContent = $("error").title = text;
+const errors = { server: "", shopper: "", live: "", models: "" };
+
+/** Show what is wrong with one part of the page, in one line; an empty text takes it back. */
+function showError(part, text) {
+  errors[part] = text;
+  const line = Object.values(errors).find(Boolean) ?? "";
+  if ($("error").textContent === line) return;
+  $("error").hidden = !line;
+  $("error").textContent = $("error").title = line;
 }
 
 function showStatus(state, text) {
@@ -26,7 +32,7 @@ function showStatus(state, text) {
 
 function showState(state) {
   learnTitles(state.titles);
-  showError(state.error);
+  showError("server", state.error);
   showHeadline(state);
   showStream(state);
   showHealth(state);
@@ -51,8 +57,9 @@ async function move(action, version, question, verb) {
   if ($("confirm").returnValue !== "yes") return;
   try {
     await ask("page/model", { action, version });
+    showError("models", "");
   } catch (error) {
-    showError(error.message);
+    showError("models", error.message);
   }
 }
 
@@ -60,8 +67,11 @@ function openPage() {
   $("sign-in").hidden = true;
   $("content").hidden = false;
   charts ??= makeCharts(METHODS);
-  live ??= watchShoppers(showError);
-  shopper ??= beTheShopper({ onError: showError, onPublished: (user) => live.watch(user) });
+  live ??= watchShoppers((text) => showError("live", text));
+  shopper ??= beTheShopper({
+    onError: (text) => showError("shopper", text),
+    onPublished: (user) => live.watch(user),
+  });
   follow({ onState: showState, onStatus: showStatus, onSignedOut: askForKey });
 }
 
@@ -108,12 +118,13 @@ showTheme();
 async function begin() {
   try {
     const { needs_key: needsKey, signed_in: signedIn } = await ask("page/session");
+    showError("server", "");
     $("sign-out").hidden = !(needsKey && signedIn);
     if (signedIn) openPage();
     else askForKey();
   } catch (error) {
     showStatus("disconnected", "disconnected");
-    showError(error.message);
+    showError("server", error.message);
     setTimeout(begin, 2000);
   }
 }
