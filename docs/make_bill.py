@@ -62,10 +62,17 @@ def licence(package: Distribution) -> str:
     return ", ".join(classified) or first_line[:60] or "not stated"
 
 
-def swagger_ui() -> str:
-    """The version of the files that the page /docs is made of."""
-    folder = Path(__file__).parents[1] / "services" / "api" / "swagger_ui"
-    return (folder / "README.md").read_text().split("\n")[0].split()[-1]
+VENDORED = (
+    ("swagger-ui-dist", "services/api/swagger_ui", "Apache-2.0"),
+    ("uplot", "services/api/page/static/uPlot", "MIT"),
+)
+"""npm packages whose files are in this repository: name, folder, licence."""
+
+
+def version_in(folder: str) -> str:
+    """The version of the files in a folder; its README names it in the title."""
+    readme = Path(__file__).parents[1] / folder / "README.md"
+    return readme.read_text().split("\n")[0].split()[-1]
 
 
 def main() -> None:
@@ -80,7 +87,8 @@ def main() -> None:
         else:
             print(f"| {name} | {version} | {licence(package).replace('|', '/')} |")
     if not pins:
-        print(f"| swagger-ui-dist (npm, services/api/swagger_ui) | {swagger_ui()} | Apache-2.0 |")
+        for name, folder, terms in VENDORED:
+            print(f"| {name} (npm, {folder}) | {version_in(folder)} | {terms} |")
 
 
 if __name__ == "__main__":

@@ -139,6 +139,7 @@ def retrain(
     if not decision.publish:
         return outcome(None, decision.reason, decision.refusal)
     candidate.metrics.update(metrics)
+    candidate.training["gate"] = decision.reason
     candidate.training["left_out"] = left_out.rate + left_out.share
     candidate.training["forget_count"] = forget_count
     if restarted:

@@ -163,6 +163,10 @@ class Access:
         """Whether there are keys."""
         return bool(self._keys)
 
+    def accepts(self, key: str) -> bool:
+        """Whether this is one of the keys. Counts nothing: for keys that were right once."""
+        return self._keys.name_of(key) is not None
+
     def check(self, scope: Scope) -> None:
         """Raise Rejected unless an HTTP or WebSocket request may be handled."""
         if scope["path"] in PROBES:

@@ -126,7 +126,7 @@ def create_app(
         exclude_seen: bool | None,
         category: str | None,
     ) -> ListRequest:
-        known = components.rules.rules.categories
+        known = components.rules.rules.catalogue.categories
         if category is not None and category not in known:
             detail = f"there is no category {category!r}" if known else "there are no categories"
             raise Rejected(HTTPStatus.NOT_FOUND, f"{detail}: see NEXTCLICK_API__CATALOGUE")

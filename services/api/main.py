@@ -18,7 +18,7 @@ from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.click_publisher import ClickPublisher
 from nextclick.services.api.explainer import MAX_WAITING, Explainer
 from nextclick.services.api.http_protocol import ConnectionLimits, limited_protocol
-from nextclick.services.api.page import view
+from nextclick.services.api.page import routes
 from nextclick.services.api.page.feed import Feed
 from nextclick.services.api.published_clicks import PublishedClicks
 from nextclick.services.api.recommender import NoModel, Recommender
@@ -26,7 +26,6 @@ from nextclick.services.api.rule_book import RuleBook
 from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka import LagMonitor
-from nextclick.shared.kafka.schema_registry import framed_reader
 from nextclick.shared.model import Scorer, select_device
 from nextclick.shared.redis import session_store
 from nextclick.shared.redis.deny_list import deny_list
@@ -38,6 +37,7 @@ from nextclick.shared.runtime.health import WAIT_SECONDS, HealthServer
 from nextclick.shared.runtime.settings import Settings
 from nextclick.shared.schemas import Recommendation
 from nextclick.shared.stream_metrics import K, TopItems
+from nextclick.shared.windows import PADDING
 
 log = logging.getLogger(__name__)
 
@@ -68,20 +68,17 @@ def run(settings: Settings, ceiling: TopItems | None = None, forget: Forget | No
         feed = Feed(
             settings.kafka,
             settings.worker.group_id,
-            components.registry,
             baselines,
-            framed_reader(settings.schema_registry, Recommendation),
+            settings.clicks,
+            lambda items: unknown_items(components.slot, items),
+            settings.schema_registry,
         )
-        page = api.page and not allowed.needs_key
-        if page:
-            view.install(app, components, feed)
-        elif api.page:
-            log.info("the live page is left out: it cannot ask for the key yet")
+        page = routes.install(app, components, feed, allowed) if api.page else None
         limits = ConnectionLimits(api.max_header_bytes, api.request_seconds, api.max_connections)
         config = uvicorn.Config(
             app,
             http=limited_protocol(limits),
-            ws="auto" if page else "none",
+            ws="none",
             timeout_keep_alive=api.idle_seconds,  # type: ignore[arg-type]
             log_config=None,  # logs go through our handlers
             access_log=False,  # /metrics counts requests
@@ -93,11 +90,16 @@ def run(settings: Settings, ceiling: TopItems | None = None, forget: Forget | No
         host, port = listening.getsockname()[:2]
         log.info("listening on http://%s:%d", host, port)
         freeze_garbage_collector()
+        server = uvicorn.Server(config)
+        if page is not None:
+            page.events.stopping = lambda: server.should_exit
         with _metrics_port(api.metrics_port, components):
             try:
-                uvicorn.Server(config).run([listening])
+                server.run([listening])
             finally:
                 feed.stop()
+                if page is not None:
+                    page.stop()
 
 
 def most_popular(slot: ModelSlot) -> TopItems:
@@ -109,6 +111,12 @@ def most_popular(slot: ModelSlot) -> TopItems:
         return [{item.item_id for item in items}] * len(answers)
 
     return top
+
+
+def unknown_items(slot: ModelSlot, items: Sequence[str]) -> int:
+    """How many of some items the served model does not know; 0 without a model."""
+    model = slot.model
+    return int((model.scorer.vocabulary.rows(list(items)) == PADDING).sum()) if model else 0
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ class RequestLimit:
         async def send_uncounting_streams(message: Message) -> None:
             nonlocal counted
             starts = counted and message["type"] == "http.response.start"
-            if starts and any(v.startswith(b"text/event-stream") for _, v in message["headers"]):
+            if starts and _is_event_stream(message):
                 counted = False
                 self._in_progress -= 1
             await send(message)
@@ -146,12 +146,14 @@ class RequestMetrics:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        status = 500
+        status, seconds = 500, None
 
         async def send_recorded(message: Message) -> None:
-            nonlocal status
+            nonlocal status, seconds
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if _is_event_stream(message):  # which may be open for hours
+                    seconds = time.perf_counter() - began
             await send(message)
 
         try:
@@ -160,4 +162,10 @@ class RequestMetrics:
             # The route's template, not the path: paths would make too many label values.
             route = getattr(scope.get("route"), "path", "other")
             metrics.HTTP_REQUESTS.labels(route, str(status)).inc()
-            metrics.HTTP_SECONDS.labels(route).observe(time.perf_counter() - began)
+            if seconds is None:
+                seconds = time.perf_counter() - began
+            metrics.HTTP_SECONDS.labels(route).observe(seconds)
+
+
+def _is_event_stream(start: Message) -> bool:
+    return any(value.startswith(b"text/event-stream") for _, value in start["headers"])

@@ -10,7 +10,7 @@ import logging
 import threading
 from pathlib import Path
 
-from nextclick.services.api.catalogue import read_categories
+from nextclick.services.api.catalogue import Catalogue, read_catalogue
 from nextclick.services.api.rules import Rules
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.redis.deny_list import DenyList
@@ -31,7 +31,7 @@ class RuleBook:
         self._version: int | None = None
         self._modified = _modified(catalogue)
         self._warnings = RateLimit()
-        self.rules = Rules(categories=read_categories(catalogue) if catalogue else {})
+        self.rules = Rules(catalogue=read_catalogue(catalogue) if catalogue else Catalogue())
         """The current rules, immutable; read this once per request."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="rules", daemon=True)
@@ -67,7 +67,7 @@ class RuleBook:
                     denied = self._deny_list.items()
                     self._version = version
                     if denied != self.rules.denied:
-                        self.rules = Rules(denied, self.rules.categories)
+                        self.rules = Rules(denied, self.rules.catalogue)
                         log.info("%d items are denied", len(denied))
             except NextclickError as error:
                 if self._warnings.allow():
@@ -80,12 +80,12 @@ class RuleBook:
             return
         self._modified = modified
         try:
-            categories = read_categories(self._catalogue)
+            read = read_catalogue(self._catalogue)
         except NextclickError as error:
             log.warning("the catalogue stays as it was: %s", error)
             return
-        self.rules = Rules(self.rules.denied, categories)
-        log.info("%s was reloaded: %d categories", self._catalogue, len(categories))
+        self.rules = Rules(self.rules.denied, read)
+        log.info("%s was reloaded: %d categories", self._catalogue, len(read.categories))
 
     def _watch(self) -> None:
         while not self._stop.wait(self._poll_seconds):

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from nextclick.services.api.catalogue import Categories
+from nextclick.services.api.catalogue import Catalogue
 from nextclick.shared.model import Constraints, Scorer
 
 _MASK_BYTES = 64_000_000
@@ -20,7 +20,7 @@ class Rules:
     """An immutable snapshot of the rules."""
 
     denied: frozenset[str] = frozenset()
-    categories: Categories = field(default_factory=dict)
+    catalogue: Catalogue = field(default_factory=Catalogue)
 
     def constraints(
         self, scorer: Scorer, k: int, without_history: bool, category: str | None
@@ -42,7 +42,7 @@ class Rules:
         mask = torch.zeros(len(scorer.vocabulary), dtype=torch.bool)
         if category is not None:
             mask[:] = True
-            mask[_columns(scorer, self.categories.get(category, frozenset()))] = False
+            mask[_columns(scorer, self.catalogue.categories.get(category, frozenset()))] = False
         mask[_columns(scorer, self.denied)] = True
         return mask.to(scorer.device)
 

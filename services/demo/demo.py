@@ -129,7 +129,7 @@ def _run(options: Options, console: Console, folder: Path, environ: dict[str, st
 
 def _start_page(services: Processes, options: Options) -> str:
     """Start the HTTP service; returns its address, or how to install it."""
-    if importlib.util.find_spec("nicegui") is None:
+    if importlib.util.find_spec("fastapi") is None:
         return "pip install 'nextclick[api]'"
     arguments = ["api", "--world", options.world, "--world-seed", str(options.seed)]
     services.start("api", arguments, {f"{PREFIX}API__PORT": "0"})

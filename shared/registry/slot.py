@@ -82,6 +82,10 @@ class ModelSlot:
         if self._thread.is_alive():
             self._thread.join()
 
+    def load(self, version: str) -> ServedModel:
+        """Load a version beside the served one. Raises CheckpointError, Unavailable."""
+        return ServedModel(version, self._make_scorer(self._registry.load(version)))
+
     def roll_back(self, bad: ServedModel, good: ServedModel) -> None:
         """Serve `good` instead of `bad` at once; the next poll moves the registry's pointer.
 

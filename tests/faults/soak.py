@@ -27,7 +27,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from nextclick.services.api.page.feed import Feed
 from nextclick.shared.embedded import KafkaCluster, Server, free_port
 from nextclick.shared.kafka.lag import EVERY_SECONDS
-from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX
 from nextclick.shared.schemas import Click
 from tests.faults.stand import Stand, go_on, memory_mb, open_files, pause
@@ -110,8 +109,7 @@ class Soak:
             }
         )
         self._threads: list[threading.Thread] = []
-        registry = Registry(str(self.stand.registry))
-        self._feed = Feed(self.stand.kafka, self.stand.group, registry, baselines={})
+        self._feed = Feed(self.stand.kafka, self.stand.group, baselines={})
         self._workers = [_worker(number, free_port()) for number in (1, 2)]
         self._api = _api(free_port())
         self.services = [*self._workers, _trainer(free_port(), self.stand.folder), self._api]

@@ -160,7 +160,7 @@ def post_clicks(settings: Settings, guarded: Guarded) -> None:
 
 
 def look_at_the_page(settings: Settings, guarded: Guarded) -> None:
-    feed = Feed(settings.kafka, settings.worker.group_id, Registry(settings.registry.url), {})
+    feed = Feed(settings.kafka, settings.worker.group_id, {})
     stream = feed.watch()
     try:
         until(lambda: feed.error or stream.points, "the page shows something", 20)

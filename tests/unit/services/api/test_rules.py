@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nextclick.services.api.catalogue import read_categories
+from nextclick.services.api.catalogue import Catalogue, read_catalogue
 from nextclick.services.api.rules import Rules
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.model import Scorer
@@ -30,7 +30,7 @@ def test_denied_items_are_excluded_whether_the_model_knows_them_or_not() -> None
 
 
 def test_a_category_excludes_all_others_and_what_is_denied() -> None:
-    rules = Rules(frozenset({"2"}), {"a": frozenset({"1", "2", "99"})})
+    rules = Rules(frozenset({"2"}), Catalogue({"a": frozenset({"1", "2", "99"})}))
     assert excluded(rules, "a") == {"2", "3", "4", "5", "6"}
 
 
@@ -59,7 +59,9 @@ def csv(tmp_path: Path, content: bytes) -> Path:
 
 def test_a_catalogue_may_have_other_columns_and_items_on_several_lines(tmp_path: Path) -> None:
     path = csv(tmp_path, '\ufefftitle,item_id,category\nA,1,x\n"B, c",2,ü\nA,1,ü\n'.encode())
-    assert read_categories(path) == {"x": {"1"}, "ü": {"1", "2"}}
+    catalogue = read_catalogue(path)
+    assert catalogue.categories == {"x": {"1"}, "ü": {"1", "2"}}
+    assert catalogue.titles == {"1": "A", "2": "B, c"}
 
 
 @pytest.mark.parametrize(
@@ -79,9 +81,9 @@ def test_a_broken_catalogue_is_refused_with_its_line(
     tmp_path: Path, content: bytes, complaint: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
-        read_categories(csv(tmp_path, content))
+        read_catalogue(csv(tmp_path, content))
 
 
 def test_a_missing_catalogue_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file"):
-        read_categories(tmp_path / "none.csv")
+        read_catalogue(tmp_path / "none.csv")

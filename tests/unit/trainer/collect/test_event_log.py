@@ -405,7 +405,7 @@ def test_a_reading_starts_again_where_its_files_are_vacuumed_at_once(
 
 def test_a_state_says_how_many_clicks_are_new(log: EventLog, tmp_path: Path) -> None:
     empty = log.state()
-    assert empty[1:] == (0, -1)
+    assert empty[1:] == (0, -1, 0)
     put(log, 0, 0, rows(1, 2))
     two = log.state()
     assert two.new_since(empty) == 2

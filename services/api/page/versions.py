@@ -1,0 +1,107 @@
+"""The versions over time: what the registry says, and nothing that was only guessed."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from nextclick.shared.errors import CheckpointError
+from nextclick.shared.model.checkpoint import Manifest
+from nextclick.shared.registry import ModelSlot, Registry
+from nextclick.shared.registry.registry import Pointer
+
+SHOWN = 12
+"""Newest versions, and newest refusals, that are shown."""
+METRICS = {
+    "model": "test_hr@10",
+    "V-SkNN": "test_v-sknn_hr@10",
+    "popularity": "test_popularity_hr@10",
+}
+"""What the gate measured: name → key in the manifest."""
+
+
+class Versions:
+    """Reads the registry. Used by one thread at a time."""
+
+    def __init__(
+        self, registry: Registry, slot: ModelSlot, now: Callable[[], float] = time.time
+    ) -> None:
+        self._registry = registry
+        self._slot = slot
+        self._now = now
+        self._manifests: dict[str, Manifest | None] = {}
+        self._pointer: Pointer | None = None
+        self._moves: deque[dict[str, Any]] = deque(maxlen=SHOWN)
+
+    def read(self) -> dict[str, Any]:
+        """The state as JSON. Raises Unavailable if the registry cannot be reached."""
+        try:
+            pointer = self._registry.pointer()
+        except CheckpointError:  # invalid pointer: the versions can still be listed
+            pointer = None
+        self._note_move(pointer)
+        names = self._registry.versions()[-SHOWN:]
+        self._manifests = {name: self._manifest(name) for name in names}
+        serving = self._slot.model
+        return {
+            "current": pointer.version if pointer else None,
+            "serving": serving.version if serving else None,
+            "versions": [self._row(name, pointer) for name in reversed(names)],
+            "refusals": [
+                {"at": _ms(refusal.at), "reason": refusal.reason}
+                for refusal in reversed(self._registry.refusals()[-SHOWN:])
+            ],
+            "moves": list(reversed(self._moves)),
+        }
+
+    def _note_move(self, pointer: Pointer | None) -> None:
+        """Note if the pointer went back since it was read last, as a guard or a person moves it."""
+        old, self._pointer = self._pointer, pointer or self._pointer
+        if old is None or pointer is None or pointer.version == old.version:
+            return
+        if pointer.version in old.history and old.version not in pointer.history:
+            self._moves.append(
+                {"at": self._now() * 1000, "from": old.version, "to": pointer.version}
+            )
+
+    def _manifest(self, name: str) -> Manifest | None:
+        """A manifest never changes, so it is read once; None if it is unreadable."""
+        if self._manifests.get(name) is not None:
+            return self._manifests[name]
+        try:
+            return self._registry.manifest(name)
+        except CheckpointError:
+            return None
+
+    def _row(self, name: str, pointer: Pointer | None) -> dict[str, Any]:
+        manifest = self._manifests[name]
+        if manifest is None:
+            return {"version": name, "state": "unreadable", "metrics": {}}
+        return {
+            "version": name,
+            "at": _ms(datetime.fromisoformat(manifest.created_at)),
+            "state": _state(name, pointer),
+            "clicks": manifest.training.get("clicks"),
+            "verdict": manifest.training.get("gate", ""),
+            "metrics": {
+                label: manifest.metrics[key]
+                for label, key in METRICS.items()
+                if key in manifest.metrics
+            },
+        }
+
+
+def _state(name: str, pointer: Pointer | None) -> str:
+    """current, before: it served once; taken_back: it served, and the pointer went back."""
+    if pointer is None:
+        return "unknown"
+    if name == pointer.version:
+        return "current"
+    return "before" if name in pointer.history else "taken_back"
+
+
+def _ms(at: datetime) -> float:
+    return at.timestamp() * 1000

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from nextclick.services.api.page.versions import Versions
+from nextclick.shared.registry import ModelSlot, Registry
+from tests.integration.traffic import publish_model
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(str(tmp_path))
+
+
+@pytest.fixture
+def versions(registry: Registry) -> Versions:
+    return Versions(registry, cast(ModelSlot, SimpleNamespace(model=None)), now=lambda: 7.0)
+
+
+def states(read: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(row["version"], row["state"]) for row in read["versions"]]
+
+
+def test_only_a_pointer_that_went_back_is_a_move_back(
+    registry: Registry, versions: Versions, tmp_path: Path
+) -> None:
+    assert versions.read()["versions"] == []
+    first, second = publish_model(tmp_path, 1), publish_model(tmp_path, 2)
+    assert states(versions.read()) == [(second, "current"), (first, "before")]
+    registry.rollback()
+    read = versions.read()
+    assert states(read) == [(second, "taken_back"), (first, "current")]
+    assert read["moves"] == [{"at": 7000.0, "from": second, "to": first}]
+    registry.promote(second)
+    read = versions.read()
+    assert states(read) == [(second, "current"), (first, "before")]
+    assert len(read["moves"]) == 1
+
+
+def test_refusals_come_with_their_numbers_and_broken_versions_are_named(
+    registry: Registry, versions: Versions, tmp_path: Path
+) -> None:
+    version = publish_model(tmp_path, 1)
+    registry.note_refusal("worse: HR@10 candidate 0.1")
+    (tmp_path / version / "manifest.json").write_text("{")
+    read = versions.read()
+    assert [refusal["reason"] for refusal in read["refusals"]] == ["worse: HR@10 candidate 0.1"]
+    assert states(read) == [(version, "unreadable")]
