@@ -17,7 +17,7 @@ def import_file(clicks: ClickFile, url: str) -> str:
     imported = event_log.import_clicks(to_frame(clicks), fingerprint(clicks))
     if not imported:
         return (
-            f"{event_log.url} holds this file's {len(clicks):,} clicks already; "
-            "nothing was imported"
+            f"{event_log.url} holds this file's {len(clicks):,} clicks already, or their users "
+            "were forgotten; nothing was imported"
         )
     return f"{imported:,} clicks imported into {event_log.url}"
