@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ import pytest
 from nextclick.shared.registry import Pointer, Registry, registry
 from nextclick.shared.runtime.settings import PREFIX
 from nextclick.shared.schemas import Click
+from nextclick.trainer import main
 from nextclick.trainer.collect import EventLog
+from nextclick.trainer.collect.collector import Collector
 from nextclick.trainer.evaluate import gate
 from tests.faults import dying
 from tests.faults.collecting import held, judge_log, leftovers
@@ -159,6 +162,45 @@ def test_two_trainers_in_one_group_with_one_log_and_one_registry(
     assert sorted([*pointer.history, pointer.version]) == shop.registry.versions()
     read = EventLog(str(shop.log)).read()["event_id"].tolist()
     report("two trainers", judge_log(shop.sent, read), watch.seconds())
+
+
+def fitting_until(end: Path) -> None:
+    """A retraining takes until the file is there."""
+
+    def retrain(*_: object, stopped: Callable[[], bool], **__: object) -> None:
+        while not end.exists() and not stopped():
+            time.sleep(0.01)
+
+    main.retrain = retrain  # type: ignore[assignment]
+
+
+def test_clicks_are_collected_while_a_fit_runs(shop: Shop, report: Report) -> None:
+    trainer = shop.trainer(partial(fitting_until, shop.stand.folder / "end"))
+    shop.send(400)
+    until(lambda: "retraining on" in shop.stand.log(trainer), "a fit runs")
+    watch = Stopwatch()
+    shop.send(2000)
+    until(shop.all_logged, "every click in the log")
+    assert shop.stand.log(trainer).count("retraining on") == 1
+    verdict = judge_log(shop.sent, held(shop.log))
+    report("trainer, in the middle of a fit", verdict, watch.seconds())
+    trainer.terminate()
+    trainer.join(60)
+    assert trainer.exitcode == 0
+
+
+def dying_collector() -> None:
+    def flush(self: Collector) -> None:
+        raise ZeroDivisionError
+
+    Collector.flush = flush  # type: ignore[method-assign]
+
+
+def test_a_trainer_whose_collector_dies_ends(shop: Shop) -> None:
+    trainer = shop.trainer(dying_collector)
+    trainer.join(60)
+    assert trainer.exitcode == 1
+    assert "ZeroDivisionError" in shop.stand.log(trainer)
 
 
 def jumping_clock() -> None:
