@@ -12,6 +12,7 @@ import pytest
 import redis
 from fastapi.testclient import TestClient
 
+from nextclick.services.api.access import access
 from nextclick.services.api.app import create_app
 from nextclick.services.cli.forgetting import forget_by_http
 from nextclick.services.worker import decide
@@ -170,6 +171,7 @@ def test_by_http(settings: Settings, kafka: KafkaSettings) -> None:
         None,  # type: ignore[arg-type]
         settings.api,
         10,
+        access(settings.api),
         forget=lambda user_id: forget_by_http(settings, user_id),
     )
     client = TestClient(app)

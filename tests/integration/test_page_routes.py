@@ -93,11 +93,7 @@ def test_nothing_with_data_is_told_without_the_key_and_nothing_to_other_sites(
             refused(client.request(method, path, json={"x": 1}, headers=key), 422)
     refused(client.post("/page/session", json={"key": KEY}, headers=OTHER_SITE), 403)
     refused(client.post("/page/session", content=b'{"key": "\\ud800"}', headers=JSON), 422)
-    for path in (
-        "/page/static/nothing.js",
-        "/page/static/../routes.py",
-        "/page/static/%2e%2e/routes.py",
-    ):
+    for path in ("/page/static/nothing.js", "/page/static/%2e%2e/routes.py"):
         refused(client.get(path), 404)
     for path in ("/", "/page/static/main.js", "/page/session"):
         answer = client.get(path)

@@ -414,9 +414,10 @@ def test_a_state_says_how_many_clicks_are_new(log: EventLog, tmp_path: Path) -> 
     assert two.new_since(two) == 0
     assert two._replace(clicks=1).new_since(two) == 0  # deleted
     assert two._replace(clicks=1, newest_arrival=3).new_since(two) == 1  # and one arrived
+    assert two._replace(clicks=1, forget_count=1).new_since(two) == 1  # models know who is gone
     assert EventLog(str(log.folder)).state() == log.state()
     assert two.new_since(EventLog(str(tmp_path / "other")).state()) == 2
-    assert EventLog(str(tmp_path / "none"), read_only=True).state() == ("", 0, -1)
+    assert EventLog(str(tmp_path / "none"), read_only=True).state() == ("", 0, -1, 0)
 
 
 def test_clicks_are_kept_for_so_many_days(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
