@@ -110,14 +110,14 @@ _TRACEPARENT = re.compile(
 _MAX_TRACESTATE_BYTES = 512
 
 
-def trace_context(message: Message) -> Headers:
-    """The trace context of a message, for the message that answers it; () if it has no valid one.
+def trace_context(headers: Iterable[tuple[str, bytes | None]]) -> Headers:
+    """The trace context among headers, for the message that follows; () if there is no valid one.
 
     Bounded: a header that is too long would make the answer too large for its topic.
     https://www.w3.org/TR/trace-context/
     """
-    headers = dict(message.headers)
-    parent, state = headers.get(TRACEPARENT), headers.get(TRACESTATE)
+    found = dict(headers)
+    parent, state = found.get(TRACEPARENT), found.get(TRACESTATE)
     if parent is None or not _TRACEPARENT.fullmatch(parent):
         return ()
     if not state or not state.isascii() or len(state) > _MAX_TRACESTATE_BYTES:

@@ -46,6 +46,7 @@ from nextclick.services.api.problems import Rejected, responses
 from nextclick.services.api.recommender import ListAnswer, ListRequest
 from nextclick.services.api.rule_book import RuleBook
 from nextclick.shared.errors import NextclickError
+from nextclick.shared.messages import Headers, trace_context
 from nextclick.shared.redis import SessionStore
 from nextclick.shared.registry import ModelSlot, Registry
 from nextclick.shared.runtime import metrics
@@ -70,7 +71,7 @@ class Components:
     """The components that the routes use."""
 
     recommend: MicroBatcher[ListRequest, ListAnswer]
-    publish: MicroBatcher[Click, Click]
+    publish: MicroBatcher[tuple[Click, Headers], Click]
     explain: MicroBatcher[ExplanationRequest, ExplanationResponse]
     sessions: SessionStore
     slot: ModelSlot
@@ -204,6 +205,7 @@ def create_app(
         dependencies=[Depends(require_json)],
     )
     async def publish_click(
+        request: Request,
         body: ClickRequest,
         recommend: Annotated[
             bool, Query(description="answer with the list for the history that this click ends")
@@ -219,7 +221,8 @@ def create_app(
         """
         click = click_of(body)
         wanted = list_request(click.user_id, [], k, exclude_seen, category)
-        await components.publish.submit(click)
+        headers = ((name.decode("latin-1"), value) for name, value in request.headers.raw)
+        await components.publish.submit((click, trace_context(headers)))
         if not recommend:
             return ClickAccepted(event_id=click.event_id)
         try:

@@ -10,7 +10,7 @@ from nextclick.services.api.messages import ClickRequest
 from nextclick.services.api.published_clicks import PublishedClicks
 from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.kafka import Publisher, ensure_topics
-from nextclick.shared.messages import of_user
+from nextclick.shared.messages import Headers, of_user
 from nextclick.shared.runtime.settings import KafkaSettings
 from nextclick.shared.schemas import Click, uuid7
 
@@ -51,8 +51,8 @@ class ClickPublisher:
         self._publisher.connect()
         self._connected = True
 
-    def publish(self, clicks: list[Click]) -> Sequence[Click]:
-        """Publish clicks and wait until Kafka acknowledges them; returns them.
+    def publish(self, requests: list[tuple[Click, Headers]]) -> Sequence[Click]:
+        """Publish clicks with headers, and wait until Kafka acknowledges them; returns the clicks.
 
         Raises Unavailable if Kafka does not acknowledge in time. The clicks are then still queued
         and may arrive later, so the sender should retry with the same event_id; until they are
@@ -66,7 +66,7 @@ class ClickPublisher:
                 # If this raises, the new clicks have not been sent.
                 self._publisher.wait_acknowledged(_KAFKA_SECONDS)
             self._unacknowledged = True
-            self._publisher.send(of_user(self._topic, click) for click in clicks)
+            self._publisher.send(of_user(self._topic, *request) for request in requests)
             self._publisher.wait_acknowledged(_KAFKA_SECONDS)
         except Unavailable:
             self._connected = False  # the topic may have been deleted
@@ -76,5 +76,6 @@ class ClickPublisher:
             self._connected = self._unacknowledged = False
             raise
         self._unacknowledged = False
+        clicks = [click for click, _ in requests]
         self._published.add(clicks)
         return clicks

@@ -158,5 +158,5 @@ def dead_letter(
         headers["original_bytes"] = str(len(value))
         value = value[:max_bytes]
     encoded = tuple((name, text.encode("utf-8", "replace")) for name, text in headers.items())
-    context = schema_headers(message) + trace_context(message)
+    context = schema_headers(message) + trace_context(message.headers)
     return OutMessage(topic, key, value, encoded + context)

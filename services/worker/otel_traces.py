@@ -40,7 +40,7 @@ class ClickTracer:
         """See TraceBatch."""
         headers, spans = [], []
         for message in messages:
-            context = trace_context(message)
+            context = trace_context(message.headers)
             opened = self._open(message, context, done_at) if context else None
             spans.append(opened)
             headers.append(_headers(opened[1]) if opened else context)

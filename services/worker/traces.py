@@ -51,4 +51,4 @@ class Forwarded:
 
 def forward(messages: Sequence[Message], done_at: Mapping[str, float]) -> Forwarded:
     """Hand on the trace contexts of clicks; a TraceBatch."""
-    return Forwarded([trace_context(message) for message in messages])
+    return Forwarded([trace_context(message.headers) for message in messages])

@@ -262,7 +262,8 @@ def test_a_click_is_on_the_topic_when_it_is_accepted(
     ensure_topics(kafka, [kafka.clicks_topic])
     reader = TopicReader(kafka, [kafka.clicks_topic])
     sent = {"user_id": 7, "item_id": "ü", "event_id": "e1", "timestamp": 5, "more": 1}
-    answer = client.post("/clicks", json=sent)
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    answer = client.post("/clicks", json=sent, headers={"Traceparent": parent, "X": "1"})
     assert (answer.status_code, answer.json()) == (202, {"event_id": "e1"})
     named = client.post("/clicks", json={"user_id": "7", "item_id": "8"})
     messages = reader.poll(10, timeout=10)
@@ -273,6 +274,7 @@ def test_a_click_is_on_the_topic_when_it_is_accepted(
     assert first == Click(event_id="e1", user_id="7", item_id="ü", timestamp=5)
     assert second.event_id == named.json()["event_id"]
     assert {m.key for m in messages} == {b"7"}
+    assert [m.headers for m in messages] == [(("traceparent", parent.encode()),), ()]
 
 
 def test_explanations(client: TestClient, settings: Settings) -> None:

@@ -154,7 +154,7 @@ def publish_clicks(settings: Settings, guarded: Guarded) -> None:
 
 
 def post_clicks(settings: Settings, guarded: Guarded) -> None:
-    ClickPublisher(settings.kafka).publish([Click.model_validate_json(click("1"))])
+    ClickPublisher(settings.kafka).publish([(Click.model_validate_json(click("1")), ())])
     with closing(LagMonitor(settings.kafka, "clicks", settings.worker.group_id)) as monitor:
         monitor.ping(5.0)  # /readyz
 

@@ -179,7 +179,7 @@ class Page:
 
     async def _click(self, request: Request) -> Response:
         body = await _body(request, ClickRequest)
-        accepted = await self._components.publish.submit(click_of(body))
+        accepted = await self._components.publish.submit((click_of(body), ()))
         return _json({"event_id": accepted.event_id}, 202)
 
     async def _move_pointer(self, request: Request) -> Response:
