@@ -22,6 +22,7 @@ import redis
 import nextclick
 from nextclick.services.api.click_publisher import ClickPublisher
 from nextclick.services.api.page.feed import Feed
+from nextclick.services.api.published_clicks import PublishedClicks
 from nextclick.services.cli.explain import find_answer
 from nextclick.services.dlq import dead_letters, redrive
 from nextclick.services.forget import topics as forgetting
@@ -29,6 +30,7 @@ from nextclick.services.topics import check
 from nextclick.services.worker import main as worker_main
 from nextclick.services.worker import rebuild
 from nextclick.shared import embedded
+from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.kafka import (
     ClickConsumer,
@@ -154,7 +156,9 @@ def publish_clicks(settings: Settings, guarded: Guarded) -> None:
 
 
 def post_clicks(settings: Settings, guarded: Guarded) -> None:
-    ClickPublisher(settings.kafka).publish([(Click.model_validate_json(click("1")), ())])
+    ClickPublisher(settings.kafka, PublishedClicks(ClickRules())).publish(
+        [(Click.model_validate_json(click("1")), ())]
+    )
     with closing(LagMonitor(settings.kafka, "clicks", settings.worker.group_id)) as monitor:
         monitor.ping(5.0)  # /readyz
 
