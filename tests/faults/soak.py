@@ -156,7 +156,10 @@ class Soak:
             thread.join(60)
 
     def close(self) -> None:
-        """End the threads. The stand ends the processes."""
+        """End the threads, and with them the brokers that they have started again.
+
+        The stand ends the other processes.
+        """
         self._end_threads()
         self._group.close()
         self._feed.stop()
@@ -316,7 +319,8 @@ class Soak:
         def repair() -> None:
             for broker in brokers:
                 heal(broker)
-            self._broken, self._kafka_changed_at = set(), self._now()
+                self._broken.discard(broker)  # with two of three all partitions have leaders
+                self._kafka_changed_at = self._now()
 
         self._later(seconds, f"brokers {numbers} back", repair)
 

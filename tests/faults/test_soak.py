@@ -39,13 +39,14 @@ def test_soak(
         ours.wait_for_all(120)
         seconds = watch.seconds()
         until(lambda: log.count() >= ours.sent, "the trainer has logged every click", 60)
+        verdict = ours.verdict()
     finally:
         soak.close()
         print("\n".join([*soak.history, *soak.trouble]))
         print(soak.judged)
     logged = Counter(log.read()["event_id"])
     what = f"soak of {soak_minutes:g} minutes, seed {soak_seed}, {guarantee}"
-    report(what, ours.verdict(), seconds)
+    report(what, verdict, seconds)
     assert not soak.trouble, "\n".join(soak.trouble)
     assert set(logged.values()) == {1}
     assert len(logged) == ours.sent
