@@ -128,6 +128,9 @@ func ask(ctx context.Context, url string, history []string) error {
 		return err
 	}
 	request.Header.Set("Content-Type", "application/json")
+	if key := os.Getenv("NEXTCLICK_API__KEY"); key != "" {
+		request.Header.Set("X-API-Key", key)
+	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return err
