@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,7 +106,7 @@ def test_from_the_first_click_to_the_last_certificate(
     assert len(counted[kafka.dlq_topic]["positions"]) == 1
     assert all(topic["gone_by"] for topic in counted.values())
     models = certificate["models"]
-    assert models["trained_on_user"] == versions
+    assert models["trained_on_user"] == sorted(versions)
     assert (models["removed"], models["served"]) == ([versions[0]], versions[1])
     assert registry.versions() == [versions[1]]
     with redis.Redis.from_url(backend.redis_url) as client:
@@ -168,7 +169,7 @@ def test_by_http(settings: Settings, kafka: KafkaSettings) -> None:
     ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
     log = EventLog(settings.trainer.event_log)
     app = create_app(
-        None,  # type: ignore[arg-type]
+        SimpleNamespace(alive={}, ready={}),  # type: ignore[arg-type]
         settings.api,
         10,
         access(settings.api),

@@ -98,7 +98,7 @@ def test_a_trainer_is_ready_while_log_and_registry_are_there(
     launch("trainer", **{f"{PREFIX}TRAINER__METRICS_PORT": str(port)})
     until(lambda: ask(port, "/readyz")[0] == 200, "the trainer is ready")
     assert set(ask(port, "/readyz")[1]) == {"kafka", "event_log", "registry"}
-    assert ask(port, "/healthz") == (200, {"loop": "ok"})
+    assert ask(port, "/healthz") == (200, {"loop": "ok", "collector": "ok"})
     shutil.rmtree(tmp_path / "event_log")
     until(lambda: ask(port, "/readyz")[0] == 503, "the event log is missed")
     assert "NEXTCLICK_TRAINER__EVENT_LOG" in ask(port, "/readyz")[1]["event_log"]
@@ -123,4 +123,4 @@ def test_a_trainer_that_misses_kafka_is_alive_and_not_ready(
     body = ask(port, "/readyz")[1]
     assert body.pop("kafka") != "ok"
     assert set(body.values()) == {"ok"}
-    assert ask(port, "/healthz") == (200, {"loop": "ok"})
+    assert ask(port, "/healthz") == (200, {"loop": "ok", "collector": "ok"})

@@ -141,6 +141,8 @@ def test_a_wheel_holds_one_package(wheel: Path) -> None:
     code = {str(path.relative_to(ROOT)) for f in FOLDERS for path in (ROOT / f).rglob("*.py")}
     ours = (ROOT / "nextclick").glob("*.py"), (ROOT / "nextclick" / "interface").glob("*.py")
     code |= {str(path.relative_to(ROOT / "nextclick")) for path in itertools.chain(*ours)} | {*DATA}
+    static = (ROOT / "services" / "api" / "page" / "static").rglob("*")
+    code |= {str(path.relative_to(ROOT)) for path in static if path.is_file()}
     assert {f"nextclick/{name}" for name in code} == {n for n in names if "dist-info" not in n}
 
 
