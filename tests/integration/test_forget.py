@@ -175,7 +175,7 @@ def test_by_http(settings: Settings, kafka: KafkaSettings) -> None:
         access(settings.api),
         forget=lambda user_id: forget_by_http(settings, user_id),
     )
-    client = TestClient(app)
+    client = TestClient(app, base_url="http://localhost")
     answer = client.delete("/users/a%2Fb%20%C3%BC")
     assert answer.status_code == 200, answer.text
     assert answer.json()["complete"] is True

@@ -229,7 +229,9 @@ class EventLog:
 
         Raises Unavailable.
         """
-        return self._next_offsets(self._current(), partitions)
+        table = self._current()
+        with self._failing_as(Unavailable, "read"):
+            return self._next_offsets(table, partitions)
 
     def append(self, rows: Sequence[Row], next_offsets: Mapping[int, int]) -> int:
         """Add the clicks of some partitions, at once; returns how many were not there before.
@@ -325,7 +327,11 @@ class EventLog:
 
     def count(self) -> int:
         """Number of logged clicks, without reading them. Raises Unavailable."""
-        return 0 if self._is_missing() else rows_in(self._current())
+        if self._is_missing():
+            return 0
+        table = self._current()
+        with self._failing_as(Unavailable, "read"):
+            return rows_in(table)
 
     def state(self) -> LogState:
         """How many clicks there are, and the newest arrival, without reading them.
@@ -335,10 +341,11 @@ class EventLog:
         if self._is_missing():
             return LogState("", 0, -1)
         table = self._current()
-        files = file_statistics(table)
-        newest = files.newest.max(initial=-1)
-        count = self._tombstones_of(table).count
-        return LogState(str(table.metadata().id), int(files.rows.sum()), int(newest), count)
+        with self._failing_as(Unavailable, "read"):
+            files = file_statistics(table)
+            newest = files.newest.max(initial=-1)
+            count = self._tombstones_of(table).count
+            return LogState(str(table.metadata().id), int(files.rows.sum()), int(newest), count)
 
     def read(self, newest: int | None = None, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
         """The clicks, or those `newest` that arrived last, by (arrival, partition, offset).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -569,3 +570,15 @@ def test_the_table_is_what_the_docs_say(log: EventLog) -> None:
         if "txn" in action
     }
     assert transactions == {"nextclick/offset//3": 8, "nextclick/arrival/3": 1}
+
+
+def test_a_log_that_goes_away_in_the_middle_is_unavailable(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(log, 0, 0, rows(1, 2))
+    table = log._current()
+    assert log.folder is not None
+    shutil.rmtree(log.folder)
+    monkeypatch.setattr(log, "_current", lambda: table)
+    with pytest.raises(Unavailable, match="read the event log"):
+        log.next_offsets([0, 1])
