@@ -41,6 +41,8 @@ _REFUSALS_KEPT = 50
 _MAX_ATTEMPTS = 20
 """Most attempts to move the pointer while other processes move it."""
 _TIME = "%Y%m%dT%H%M%S"
+_BETWEEN_NAMES = timedelta(microseconds=16)
+"""More than a 65,536th of a second."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ class Registry:
     def publish(self, checkpoint: Checkpoint, now: datetime | None = None) -> str:
         """Write a new version and point to it; returns its name.
 
-        Names sort by time and end in four random hex digits; a name is never used twice. Raises
-        Unavailable if the registry cannot be written.
+        Names sort by time: a second, and of it the 65,536ths in hex. A name is never used twice.
+        Raises Unavailable if the registry cannot be written.
         """
         now = now or datetime.now(UTC)
         with self._translated("write"):
@@ -353,9 +355,10 @@ class Registry:
 
     def _free_name(self, now: datetime) -> str:
         while True:
-            version = f"{now:{_TIME}}-{secrets.token_hex(2)}"
+            version = f"{now:{_TIME}}-{(now.microsecond << 16) // 1_000_000:04x}"
             if not self._fs.exists(self._path(version)):
                 return version
+            now += _BETWEEN_NAMES
 
     @contextlib.contextmanager
     def _exclusive_lock(self) -> Iterator[bool]:

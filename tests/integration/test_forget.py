@@ -106,7 +106,7 @@ def test_from_the_first_click_to_the_last_certificate(
     assert len(counted[kafka.dlq_topic]["positions"]) == 1
     assert all(topic["gone_by"] for topic in counted.values())
     models = certificate["models"]
-    assert models["trained_on_user"] == sorted(versions)
+    assert models["trained_on_user"] == versions
     assert (models["removed"], models["served"]) == ([versions[0]], versions[1])
     assert registry.versions() == [versions[1]]
     with redis.Redis.from_url(backend.redis_url) as client:

@@ -3,10 +3,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import shutil
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -393,17 +391,14 @@ def test_nothing_is_taken_for_a_leftover_while_it_is_written(
     assert locked == [True, True, True]
 
 
-def test_a_name_that_is_taken_is_not_given_again(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The clock was set back, and chance repeats itself."""
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    digits: Iterator[str] = iter(["aaaa", "aaaa", "bbbb"])
-    real = secrets.token_hex
-    monkeypatch.setattr(secrets, "token_hex", lambda n: next(digits) if n == 2 else real(n))
-    made = [registry.publish(checkpoint(seed=i), now) for i in (1, 2)]
-    assert made == ["20260101T000000-aaaa", "20260101T000000-bbbb"]
-    assert registry.pointer() == Pointer(made[1], [made[0]])
+def test_names_sort_by_time_and_one_that_is_taken_is_not_given_again(registry: Registry) -> None:
+    """Twice at one moment, then the clock is set back."""
+    now = datetime(2026, 1, 1, 12, microsecond=500_000, tzinfo=UTC)
+    earlier = now - timedelta(milliseconds=1)
+    made = [registry.publish(checkpoint(seed=i), at) for i, at in enumerate([now, now, earlier])]
+    assert made == ["20260101T120000-8000", "20260101T120000-8001", "20260101T120000-7fbe"]
+    assert registry.versions() == sorted(made)
+    assert registry.pointer() == Pointer(made[2], made[:2])
 
 
 def test_a_pointer_that_cannot_be_written_leaves_nothing_behind(
