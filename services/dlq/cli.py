@@ -25,10 +25,7 @@ REASON = typer.Option(
 def list_dead_letters(
     reason: Annotated[str | None, REASON] = None,
     limit: Annotated[int, typer.Option(help="Show this many of the newest.", min=1)] = 20,
-    json: Annotated[
-        Path | None,
-        _JSON,
-    ] = None,
+    json: Annotated[Path | None, _JSON] = None,
 ) -> None:
     """List dead letters, newest last, and count them by reason.
 
