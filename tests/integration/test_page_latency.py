@@ -81,5 +81,6 @@ def test_the_mean_is_that_of_the_workers_histogram(
     until(lambda: seconds_and_count(port)[1] == count + CLICKS, "the worker has counted all")
     own = (seconds_and_count(port)[0] - seconds) / CLICKS * 1000
     seen = [ms for step in (*stream._latencies, stream._step_latencies) for ms in step]
-    # 2 ms: on a busy machine the worker, or this process, gets the processor so much later.
-    assert sum(seen) / len(seen) == pytest.approx(own, rel=0.1, abs=2)
+    # A reader that is late shows many times the worker's figure. A quarter, or 10 ms: the broker
+    # tells the worker and this reader at once, and a busy machine runs one of them that much later.
+    assert sum(seen) / len(seen) == pytest.approx(own, rel=0.25, abs=10)
