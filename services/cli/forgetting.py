@@ -127,8 +127,7 @@ def _is_forgotten(url: str) -> IsForgotten:
 
     if find_spec("deltalake") is None:
         return of_nobody
-    from nextclick.trainer.collect import EventLog
-    from nextclick.trainer.collect.event_log import is_event_log
+    from nextclick.trainer.collect import EventLog, is_event_log
 
     if "://" not in url and not is_event_log(url):
         typer.echo(f"who was forgotten is not known here: no event log at {masked_url(url)}")

@@ -15,7 +15,7 @@ from nextclick.services.replay.frame import to_frame
 from nextclick.services.replay.log import ReadOptions, load
 from nextclick.services.replay.sources import find_sources
 from nextclick.shared.errors import ConfigurationError
-from nextclick.trainer.collect.event_log import is_event_log
+from nextclick.trainer.collect import is_event_log
 from nextclick.trainer.compare.benchmark import (
     Benchmark,
     bounded,

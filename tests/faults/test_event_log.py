@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nextclick.trainer.collect import EventLog, event_log
+from nextclick.trainer.collect import EventLog
 from tests.faults import children, dying
 from tests.faults.collecting import (
     CLICKS,
@@ -174,7 +174,7 @@ def test_killed_in_the_middle_of_a_compaction(
         return children.call(partial(_compact, folder / "log", prepare), folder / "output")
 
     now = time.time()
-    monkeypatch.setattr(event_log.time, "time", lambda: now + 3700)  # its lease has run out
+    monkeypatch.setattr("time.time", lambda: now + 3700)  # its lease has run out
     for number in dying.deaths(begin):
         folder = tmp_path / str(number)
         assert held(folder / "log") == IN_ORDER

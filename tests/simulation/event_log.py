@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from nextclick.shared.errors import Unavailable
 from nextclick.trainer.collect import Row
-from nextclick.trainer.collect.event_log import Maintained
+from nextclick.trainer.collect.maintenance import Maintained
 
 URL = "log"
 

@@ -20,7 +20,8 @@ from nextclick.shared.messages import Message, offsets_after
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.heartbeat import HEARTBEAT, Heartbeat
 from nextclick.shared.runtime.retry import RetryUntilAvailable
-from nextclick.trainer.collect.event_log import EventLog, Row
+from nextclick.trainer.collect.click_table import Row
+from nextclick.trainer.collect.event_log import EventLog
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,10 @@
-"""Removes a user's clicks from the table of an event log, so that no file of it has them."""
+"""Forgets a user: removes their clicks from the table of an event log, and from all its files."""
 
 from __future__ import annotations
 
+import secrets
 import time
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -11,15 +12,31 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, WriterProperties, write_deltalake
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
-from nextclick.trainer.collect.tombstones import Tombstones
+from nextclick.shared.errors import Unavailable
+from nextclick.trainer.collect.click_table import ATTEMPTS, ClickTable, former_files
+from nextclick.trainer.collect.maintenance import DAY_MS, lease_seconds, remove_half_written
+from nextclick.trainer.collect.tombstones import NEVER, Tombstones
 
-_WRITE_SECONDS = 60.0
-"""A data file is written in less; one that is older and half written has lost its writer."""
+
+class Erased(NamedTuple):
+    """The outcome of `EventLog.forget`."""
+
+    user_hash: str
+    rows: int
+    files: int
+    version_before: int
+    """Of the table."""
+    version_after: int
+    models: int
+    """Models trained at a lower forget count may know the user; 0: none does."""
+    unfinished: tuple[str, ...] = ()
+    """What may still hold the user, and what to do about it."""
 
 
-class Held(NamedTuple):
+class _Held(NamedTuple):
     """The clicks of a user that a table holds."""
 
     rows: int
@@ -28,24 +45,90 @@ class Held(NamedTuple):
     newest: int
 
 
-def held(dataset: ds.Dataset, user_id: str) -> Held:
+def forget(
+    clicks: ClickTable,
+    user_id: str,
+    moment: int,
+    *,
+    keep_days: int,
+    wait_seconds: float,
+    on_step: Callable[[str], None],
+) -> Erased:
+    """See `EventLog.forget`."""
+    before = clicks.current()
+    version, previous = before.version(), clicks.tombstones(before).get(user_id)
+    since = NEVER if previous is None else previous.moment
+    may_have_expired = keep_days > 0 and since <= moment - keep_days * DAY_MS
+    key, unfinished = secrets.token_hex(16), []
+    set_properties(clicks, lambda tombstones: tombstones.adding(user_id, moment, key))
+    on_step("tombstone")
+    table = clicks.current()
+    with clicks.failing_as(Unavailable, "search"):
+        found = _held(clicks.dataset(table), user_id)
+    if found.rows or may_have_expired:
+        set_properties(clicks, lambda tombstones: tombstones.counting(user_id))
+    on_step("count")
+    if found.rows:
+        clicks.change(
+            lambda table: clicks.delete(
+                table, _condition_for(clicks.tombstones(table), user_id, found)
+            )
+        )
+    on_step("rows")
+    if not _await_maintenance(clicks, wait_seconds):
+        unfinished.append(
+            f"the event log {clicks.url} is being compacted, or somebody died doing so: files of "
+            "that may hold the user for a day; run the command again in an hour"
+        )
+    files = 0 if clicks.folder is None else remove_half_written(clicks.folder)
+    files += _remove_files(clicks, user_id, moment)
+    on_step("files")
+    if former := former_files(clicks.folder):
+        unfinished.append(
+            f"{len(former)} files clicks-….parquet of the former format are in {clicks.url} and "
+            "may hold the user; delete them"
+        )
+    after = clicks.current()
+    tombstones = clicks.tombstones(after)
+    return Erased(
+        tombstones.hash_of(user_id),
+        found.rows,
+        files,
+        version,
+        after.version(),
+        tombstones.users[tombstones.hash_of(user_id)].forget_count,
+        tuple(unfinished),
+    )
+
+
+def set_properties(clicks: ClickTable, change: Callable[[Tombstones], Mapping[str, str]]) -> None:
+    """Change properties of the table by what its tombstones are now. Raises Unavailable."""
+
+    def attempt(table: DeltaTable) -> None:
+        properties = dict(change(clicks.tombstones(table)))
+        table.alter.set_table_properties(properties, raise_if_not_exists=False)
+
+    clicks.change(attempt)
+
+
+def _await_maintenance(clicks: ClickTable, seconds: float) -> bool:
+    """Wait until nobody compacts; returns whether that is so."""
+    deadline = time.monotonic() + seconds
+    while lease_seconds(clicks.current()) > 0:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _held(dataset: ds.Dataset, user_id: str) -> _Held:
     """Search all files of a table for a user."""
     found = dataset.to_table(columns=["arrival"], filter=ds.field("user_id") == user_id)
     bounds = pc.min_max(found["arrival"]).as_py()
-    return Held(found.num_rows, bounds["min"] or 0, bounds["max"] or 0)
+    return _Held(found.num_rows, bounds["min"] or 0, bounds["max"] or 0)
 
 
-def delete_where(table: DeltaTable, condition: str, writer: WriterProperties) -> None:
-    """Delete the rows for which some SQL is true. Raises CommitFailedError.
-
-    An overwrite with nothing: `DeltaTable.delete` writes files whose texts are views, and pyarrow
-    cannot filter these (deltalake 1.6, pyarrow 26).
-    """
-    nothing = pa.schema(table.schema().to_arrow()).empty_table()
-    write_deltalake(table, nothing, mode="overwrite", predicate=condition, writer_properties=writer)
-
-
-def condition_for(tombstones: Tombstones, user_id: str, found: Held) -> str:
+def _condition_for(tombstones: Tombstones, user_id: str, found: _Held) -> str:
     """SQL that is true for the clicks that were found.
 
     The bounds of their arrivals leave out files by their statistics, both from the work and from
@@ -55,7 +138,18 @@ def condition_for(tombstones: Tombstones, user_id: str, found: Held) -> str:
     return f"{between} AND {tombstones.condition(user_id)}"
 
 
-def remove_files(table: DeltaTable, user_id: str, moment: int) -> int:
+def _remove_files(clicks: ClickTable, user_id: str, moment: int) -> int:
+    with clicks.failing_as(Unavailable, "clean up"):
+        for attempt in range(ATTEMPTS):
+            try:
+                return _remove_files_of(clicks.current(), user_id, moment)
+            except (DeltaError, FileNotFoundError):  # others remove the same files
+                if attempt == ATTEMPTS - 1:
+                    raise
+    raise AssertionError
+
+
+def _remove_files_of(table: DeltaTable, user_id: str, moment: int) -> int:
     """Remove the files that were replaced, and those with the user that no commit names.
 
     The latter are left by crashes and conflicts. One that is just being written is not touched: its
@@ -80,16 +174,3 @@ def _holds(file_system: fs.FileSystem, path: str, user_id: str, moment: int) -> 
         return False
     first = rows[["timestamp", "arrival"]].min(axis=1)
     return bool(((rows["user_id"] == user_id) & (first <= moment)).any())
-
-
-def remove_half_written(folder: Path, older_than: float = _WRITE_SECONDS) -> int:
-    """Remove files of a folder whose writer died in the middle; returns how many.
-
-    The table's library writes `….parquet#1`, and renames it when it is whole.
-    """
-    removed = 0
-    for path in folder.glob("*.parquet#*"):
-        if time.time() - path.stat().st_mtime > older_than:
-            path.unlink(missing_ok=True)
-            removed += 1
-    return removed

@@ -23,15 +23,14 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from nextclick.shared.errors import ConfigurationError
-from nextclick.trainer.collect.event_log import (
-    COLUMNS,
+from nextclick.trainer.collect.click_table import (
     NO_PARTITION,
     SCHEMA,
+    ClickTable,
     Commit,
-    EventLog,
     former_files,
-    offset_name,
 )
+from nextclick.trainer.collect.event_log import COLUMNS, offset_name
 
 _NAME = re.compile(r"clicks-(?:g(\d{4})-)?p(\d{5})-(\d{18})-(\d{18})\.parquet")
 _DONE = "nextclick/upgrade"
@@ -54,10 +53,10 @@ def upgrade(url: str) -> int:
     The files stay. Raises ConfigurationError if there are none or one is broken, Unavailable if
     the table cannot be written.
     """
-    event_log = EventLog(url, upgrading=True)
-    files = _files(former_files(event_log.folder))
+    clicks = ClickTable(url)
+    files = _files(former_files(clicks.folder))
     if not files:
-        raise ConfigurationError(f"{event_log.url} holds no clicks-….parquet: nothing to upgrade")
+        raise ConfigurationError(f"{clicks.url} holds no clicks-….parquet: nothing to upgrade")
 
     def prepare(table: DeltaTable) -> Commit | None:
         if table.transaction_version(_DONE) is not None:
@@ -67,7 +66,9 @@ def upgrade(url: str) -> int:
             **_next_offsets(files),
         }
 
-    return event_log.commit(prepare)
+    if not clicks.open():
+        clicks.create()
+    return clicks.append(prepare)
 
 
 def _files(paths: Sequence[Path]) -> list[_File]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
-from nextclick.trainer.collect import EventLog, Row, event_log
-from nextclick.trainer.collect.event_log import COLUMNS, SCHEMA
+from nextclick.trainer.collect import EventLog, Row, click_table, event_log
+from nextclick.trainer.collect.click_table import SCHEMA
+from nextclick.trainer.collect.event_log import COLUMNS
 
 DAY_MS = 86_400_000
 
@@ -119,11 +122,11 @@ def test_a_conflict_is_tried_again_with_the_offsets_of_then(
     other, write = EventLog(str(log.folder)), write_deltalake
 
     def they_were_faster(*arguments: object, **options: object) -> None:
-        monkeypatch.setattr(event_log, "write_deltalake", write)
+        monkeypatch.setattr(click_table, "write_deltalake", write)
         put(other, 0, 0, rows(1, 2, 3))
         write(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(event_log, "write_deltalake", they_were_faster)
+    monkeypatch.setattr(click_table, "write_deltalake", they_were_faster)
     assert put(log, 0, 0, rows(1, 2, 3, 4)) == 1
     assert ids(log.read()) == ["e1", "e2", "e3", "e4"]
     assert log.count() == 4
@@ -140,13 +143,13 @@ def test_another_partition_or_a_compaction_is_no_conflict(
     def they_were_faster(*arguments: object, **options: object) -> None:
         writes.append(1)
         if len(writes) == 1:
-            monkeypatch.setattr(event_log, "write_deltalake", write)
+            monkeypatch.setattr(click_table, "write_deltalake", write)
             put(other, 1, 0, rows(100))
             other.maintain()
-            monkeypatch.setattr(event_log, "write_deltalake", they_were_faster)
+            monkeypatch.setattr(click_table, "write_deltalake", they_were_faster)
         write(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(event_log, "write_deltalake", they_were_faster)
+    monkeypatch.setattr(click_table, "write_deltalake", they_were_faster)
     put(log, 0, 5, rows(5))
     assert len(writes) == 1
     assert log.count() == 7
@@ -332,11 +335,11 @@ def test_of_two_compactions_at_once_one_is_made(
     write = write_deltalake
 
     def the_other_comes_first(*arguments: object, **options: object) -> None:
-        monkeypatch.setattr(event_log, "write_deltalake", write)
+        monkeypatch.setattr(click_table, "write_deltalake", write)
         assert other.maintain().files_after == 1
         write(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(event_log, "write_deltalake", the_other_comes_first)
+    monkeypatch.setattr(click_table, "write_deltalake", the_other_comes_first)
     log.maintain()
     assert log.count() == 10
     assert ids(log.read()) == [f"e{i}" for i in range(10)]
@@ -353,8 +356,8 @@ def test_while_one_compacts_others_do_not_and_its_death_is_waited_for(
         with pytest.raises(ZeroDivisionError):
             log.maintain()
     assert other.maintain() == (3, 3, 0)
-    now = event_log.time.time()
-    monkeypatch.setattr(event_log.time, "time", lambda: now + 3601)
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 3601)
     assert other.maintain() == (3, 1, 0)
 
 
@@ -422,7 +425,7 @@ def test_a_state_says_how_many_clicks_are_new(log: EventLog, tmp_path: Path) -> 
 
 
 def test_clicks_are_kept_for_so_many_days(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_log.time, "time", lambda: 100.5 * 86_400)
+    monkeypatch.setattr("time.time", lambda: 100.5 * 86_400)
     days = [90, 92, 93, 94, 100]
     put(log, 0, 0, [Row(f"e{d}", "u", "i", 1, "click", d * DAY_MS + 1) for d in days])
     assert log.maintain(0).rows_deleted == 0
@@ -454,7 +457,7 @@ def test_months_of_small_flushes_do_not_pile_up(
     """All that is kept for a time is kept for no time here, so that its number is certain."""
     kept = {"delta.logRetentionDuration", "delta.deletedFileRetentionDuration"}
     now = dict.fromkeys(kept, "interval 0 seconds")
-    monkeypatch.setattr(event_log, "_CONFIGURATION", event_log._CONFIGURATION | now)
+    monkeypatch.setattr(click_table, "_CONFIGURATION", click_table._CONFIGURATION | now)
     log = EventLog(str(tmp_path / "log"))
     for i in range(600):
         put(log, i % 8, i // 8, rows(i))
@@ -534,13 +537,13 @@ def test_a_folder_that_goes_away_is_waited_for_and_leaves_no_debris(log: EventLo
 
 def test_a_commit_is_flushed_to_the_disk(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[str] = []
-    fsync = event_log.os.fsync
+    fsync = os.fsync
 
     def noted(descriptor: int) -> None:
         flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
         fsync(descriptor)
 
-    monkeypatch.setattr(event_log.os, "fsync", noted)
+    monkeypatch.setattr("os.fsync", noted)
     put(log, 0, 0, rows(1))
     assert log.folder is not None
     (data,) = (path.name for path in log.folder.glob("*.parquet"))
@@ -576,9 +579,9 @@ def test_a_log_that_goes_away_in_the_middle_is_unavailable(
     log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(log, 0, 0, rows(1, 2))
-    table = log._current()
+    table = log._clicks.current()
     assert log.folder is not None
     shutil.rmtree(log.folder)
-    monkeypatch.setattr(log, "_current", lambda: table)
+    monkeypatch.setattr(log._clicks, "current", lambda: table)
     with pytest.raises(Unavailable, match="read the event log"):
         log.next_offsets([0, 1])

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from nextclick.shared.runtime import metrics
 from nextclick.trainer.collect import EventLog, Row, event_log
+from nextclick.trainer.collect.maintenance import take_lease
 from nextclick.trainer.collect.tombstones import Tombstones
 from tests.unit.trainer.collect.test_event_log import DAY_MS, frame_of, ids, put
 
@@ -130,19 +131,18 @@ def test_an_append_that_began_before_the_tombstone_looks_again(log: EventLog) ->
     """Each of the table's commits is one of two in a row: the second sees the first."""
     late = [*clicks_of(USER, 50), *clicks_of("other", 51)]
     stale = EventLog(str(log.folder))
-    stale_table = stale._current
-    stale._current()
+    clicks = stale._clicks
+    current, before = clicks.current, clicks.current()
 
     def current_of_before() -> DeltaTable:
         """The version that it has; the next call brings it up to date."""
-        stale._current = stale_table  # type: ignore[method-assign]
-        assert stale._table is not None
-        return stale._table
+        clicks.current = current  # type: ignore[method-assign]
+        return before
 
     log.forget(USER, moment=100)
-    stale._current = current_of_before  # type: ignore[method-assign]
+    clicks.current = current_of_before  # type: ignore[method-assign]
     assert put(stale, 0, 10, late) == 1
-    assert stale._current is not current_of_before
+    assert clicks.current is not current_of_before
     assert set(log.read()["user_id"]) == {"other"}
     (left,) = files_with(log, USER)
     assert log.forget(USER, moment=200).files >= 1, "what its first attempt has left"
@@ -236,12 +236,12 @@ def test_a_read_that_loses_its_files_reads_the_next_version(
 
 
 def test_a_compaction_is_waited_for(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert log._lease(log._current())
+    assert take_lease(log._clicks, log._clicks.current())
     erased = log.forget(USER, moment=100, wait_seconds=0.2)
     assert erased.rows == 6
     assert "is being compacted" in erased.unfinished[0]
     now = time.time()
-    monkeypatch.setattr(event_log.time, "time", lambda: now + 3700)  # its lease has run out
+    monkeypatch.setattr("time.time", lambda: now + 3700)  # its lease has run out
     assert log.forget(USER, moment=100).unfinished == ()
 
 
