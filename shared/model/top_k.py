@@ -7,7 +7,7 @@ from torch import Tensor
 
 _BLOCK = 16
 """Columns in a block."""
-_MIN_SCORES = 20_000
+_MIN_SCORES = 12_000
 """Below this many scores torch.topk is faster."""
 
 
