@@ -198,7 +198,9 @@ def models_rollback() -> None:
 
     Example: nextclick models rollback
     """
-    console.print(f"current: {open_registry().rollback().version}")
+    console.print(
+        f"current: {open_registry().rollback(reason='by a person, with the command').version}"
+    )
 
 
 @models_app.command("prune")

@@ -49,7 +49,7 @@ class Guard:
     def __init__(
         self,
         clicks: int = 0,
-        roll_back: Callable[[ServedModel, ServedModel], None] = lambda bad, good: None,
+        roll_back: Callable[[ServedModel, ServedModel, str], None] = lambda bad, good, reason: None,
         *,
         judged: Callable[[str], bool] = lambda event_type: True,
         users: int = USERS,
@@ -57,7 +57,7 @@ class Guard:
     ) -> None:
         """clicks: judged clicks for which a new version is on trial; 0: no trial.
 
-        roll_back(bad, good) is called when `good` serves again instead of `bad`.
+        roll_back(bad, good, reason) is called when `good` serves again instead of `bad`.
         judged(event_type): whether a click of the type says if the list before it was a hit.
         users: last lists kept. clock: seconds.
         """
@@ -195,7 +195,7 @@ class Guard:
             },
         )
         metrics.ROLLBACKS.labels(verdict.reason).inc()
-        self._roll_back(bad.model, good.model)
+        self._roll_back(bad.model, good.model, f"by the guard, {verdict.reason}: {verdict.text}")
         self._rejected = weakref.ref(bad.model)
         self._current, self._previous, self._trial = good, None, None
         return good

@@ -18,9 +18,10 @@ import contextlib
 import json
 import secrets
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -38,6 +39,7 @@ _PROBE = ".probe-"
 _HISTORY_KEPT = 50
 REFUSED = "refused.json"
 _REFUSALS_KEPT = 50
+_ROLLBACKS_KEPT = 20
 _MAX_ATTEMPTS = 20
 """Most attempts to move the pointer while other processes move it."""
 _TIME = "%Y%m%dT%H%M%S"
@@ -46,11 +48,23 @@ _BETWEEN_NAMES = timedelta(microseconds=16)
 
 
 @dataclass(frozen=True)
+class Rollback:
+    """When the registry went back from a version, and why."""
+
+    at: datetime
+    version: str
+    """That no longer serves."""
+    reason: str
+
+
+@dataclass(frozen=True)
 class Pointer:
     """The served version, and the versions served before it, newest last."""
 
     version: str
     history: list[str]
+    rollbacks: list[Rollback] = field(default_factory=list, compare=False)
+    """The newest ones, newest last."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +155,7 @@ class Registry:
         try:
             with self._translated("read"):
                 content = json.loads(self._fs.cat_file(self._path(POINTER)))
-                return Pointer(str(content["version"]), [str(v) for v in content["history"]])
+                return _pointer_of(content)
         except FileNotFoundError:
             return None
         except NotADirectoryError as error:
@@ -271,17 +285,24 @@ class Registry:
             if old is not None and old.version == version:
                 return None
             history = [] if old is None else [*old.history, old.version][-_HISTORY_KEPT:]
-            return Pointer(version, history)
+            return Pointer(version, history, [] if old is None else old.rollbacks)
 
         self._move_pointer(to_version, replace_invalid=True)
 
-    def rollback(self, only_if: str | None = None) -> Pointer:
+    def rollback(
+        self,
+        only_if: str | None = None,
+        *,
+        reason: str = "by hand",
+        now: datetime | None = None,
+    ) -> Pointer:
         """Point to the version that was served before; returns the resulting pointer.
 
-        With `only_if`, nothing is changed unless that version is the current one. Raises
-        CheckpointError if there is no earlier version or it does not load, Unavailable if the
-        registry cannot be reached.
+        With `only_if`, nothing is changed unless that version is the current one. The pointer keeps
+        the reasons of the newest rollbacks. Raises CheckpointError if there is no earlier version
+        or it does not load, Unavailable if the registry cannot be reached.
         """
+        now = now or datetime.now(UTC)
 
         def to_previous(old: Pointer | None) -> Pointer | None:
             if old is not None and only_if not in (None, old.version):
@@ -292,7 +313,8 @@ class Registry:
                 )
             *history, version = old.history
             self.load(version)
-            return Pointer(version, history)
+            rollbacks = [*old.rollbacks, Rollback(now, old.version, reason)]
+            return Pointer(version, history, rollbacks[-_ROLLBACKS_KEPT:])
 
         pointer = self._move_pointer(to_previous)
         assert pointer is not None
@@ -379,6 +401,10 @@ class Registry:
             {
                 "version": pointer.version,
                 "history": pointer.history,
+                "rollbacks": [
+                    {"at": one.at.isoformat(), "version": one.version, "reason": one.reason}
+                    for one in pointer.rollbacks
+                ],
                 "changed_at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         ).encode()
@@ -417,6 +443,15 @@ class Registry:
         return (
             f"cannot {verb} the registry {self.url} ({reason}); check NEXTCLICK_REGISTRY__URL{keys}"
         )
+
+
+def _pointer_of(content: dict[str, Any]) -> Pointer:
+    version, history = str(content["version"]), [str(v) for v in content["history"]]
+    rollbacks = [
+        Rollback(datetime.fromisoformat(one["at"]), str(one["version"]), str(one["reason"]))
+        for one in content.get("rollbacks", ())  # not written by earlier versions of nextclick
+    ]
+    return Pointer(version, history, rollbacks)
 
 
 def _is_name(version: str) -> bool:

@@ -50,7 +50,8 @@ class ModelSlot:
         self._poll_seconds = poll_seconds
         self._model: ServedModel | None = None
         self._rejected: str | None = None
-        self._rolled_back: str | None = None
+        self._rolled_back: tuple[str, str] | None = None
+        """A version and why; the registry's pointer is yet to be moved."""
         self._swapping = threading.Lock()
         self._warnings = RateLimit(clock)
         self._crash: BaseException | None = None
@@ -86,13 +87,14 @@ class ModelSlot:
         """Load a version beside the served one. Raises CheckpointError, Unavailable."""
         return ServedModel(version, self._make_scorer(self._registry.load(version)))
 
-    def roll_back(self, bad: ServedModel, good: ServedModel) -> None:
+    def roll_back(self, bad: ServedModel, good: ServedModel, reason: str) -> None:
         """Serve `good` instead of `bad` at once; the next poll moves the registry's pointer.
 
         `bad` is not loaded again unless it is promoted again. Called by the serving thread.
         """
         with self._swapping:
-            self._rejected = self._rolled_back = bad.version
+            self._rejected = bad.version
+            self._rolled_back = bad.version, reason
             if self._model is bad:  # else a newer model serves already, and stays
                 self._model = good
                 _set_metrics(good.version)
@@ -108,7 +110,7 @@ class ModelSlot:
                 )
                 return
             if self._rolled_back is not None:
-                pointer = self._move_pointer(pointer)
+                pointer = self._move_pointer(pointer, *self._rolled_back)
             served = self._model.version if self._model else None
             if pointer.version != self._rejected:
                 self._rejected = None  # if it is promoted again, it is tried again
@@ -122,12 +124,11 @@ class ModelSlot:
         except CheckpointError as error:  # the pointer itself is invalid
             self._warn(str(error))
 
-    def _move_pointer(self, pointer: Pointer) -> Pointer:
+    def _move_pointer(self, pointer: Pointer, bad: str, reason: str) -> Pointer:
         """Roll the registry back if its pointer still names the version that was rolled back."""
-        bad = self._rolled_back
         try:
             if bad == pointer.version:
-                pointer = self._registry.rollback(only_if=bad)
+                pointer = self._registry.rollback(only_if=bad, reason=reason)
                 log.info(
                     "the registry now names model %s, not %s",
                     pointer.version,

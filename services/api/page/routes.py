@@ -190,7 +190,7 @@ class Page:
             if body.action == "promote":
                 registry.promote(body.version)
             else:
-                registry.rollback(only_if=body.version)
+                registry.rollback(only_if=body.version, reason="by a person, on the page")
 
         await self._lists.submit(move)
         return Response(status_code=204)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -26,15 +23,10 @@ METRICS = {
 class Versions:
     """Reads the registry. Used by one thread at a time."""
 
-    def __init__(
-        self, registry: Registry, slot: ModelSlot, now: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, registry: Registry, slot: ModelSlot) -> None:
         self._registry = registry
         self._slot = slot
-        self._now = now
         self._manifests: dict[str, Manifest | None] = {}
-        self._pointer: Pointer | None = None
-        self._moves: deque[dict[str, Any]] = deque(maxlen=SHOWN)
 
     def read(self) -> dict[str, Any]:
         """The state as JSON. Raises Unavailable if the registry cannot be reached."""
@@ -42,7 +34,6 @@ class Versions:
             pointer = self._registry.pointer()
         except CheckpointError:  # invalid pointer: the versions can still be listed
             pointer = None
-        self._note_move(pointer)
         names = self._registry.versions()[-SHOWN:]
         self._manifests = {name: self._manifest(name) for name in names}
         serving = self._slot.model
@@ -54,18 +45,11 @@ class Versions:
                 {"at": _ms(refusal.at), "reason": refusal.reason}
                 for refusal in reversed(self._registry.refusals()[-SHOWN:])
             ],
-            "moves": list(reversed(self._moves)),
+            "rollbacks": [
+                {"at": _ms(one.at), "version": one.version, "reason": one.reason}
+                for one in reversed(pointer.rollbacks if pointer else [])
+            ],
         }
-
-    def _note_move(self, pointer: Pointer | None) -> None:
-        """Note if the pointer went back since it was read last, as a guard or a person moves it."""
-        old, self._pointer = self._pointer, pointer or self._pointer
-        if old is None or pointer is None or pointer.version == old.version:
-            return
-        if pointer.version in old.history and old.version not in pointer.history:
-            self._moves.append(
-                {"at": self._now() * 1000, "from": old.version, "to": pointer.version}
-            )
 
     def _manifest(self, name: str) -> Manifest | None:
         """A manifest never changes, so it is read once; None if it is unreadable."""

@@ -95,14 +95,14 @@ export function showHealth({ anomalies, bots, max_per_minute: most, clicks, dead
 
 const STATES = { current: "current", before: "served before", taken_back: "taken back", unreadable: "cannot be read" };
 
-/** The timeline of versions, refusals and moves back. onPromote(version) is asked by a button. */
+/** The timeline of versions, refusals and rollbacks. onPromote(version) is asked by a button. */
 export function showModels({ models, first_answers: answered }, onPromote) {
   if (!models.versions) return;
   const live = new Map(answered.map((one) => [one.version, one]));
   const entries = [
     ...models.versions.map((one) => ({ ...one, kind: "version", live: live.get(one.version) })),
     ...models.refusals.map((one) => ({ ...one, kind: "refusal" })),
-    ...models.moves.map((one) => ({ ...one, kind: "move" })),
+    ...models.rollbacks.map((one) => ({ ...one, kind: "rollback" })),
   ].sort((a, b) => (b.at ?? 0) - (a.at ?? 0));
   $("model").textContent = models.serving ? `model ${models.serving}` : "no model yet";
   fill($("timeline"), [entries.slice(0, 16), models.serving], ([shown]) =>
@@ -135,12 +135,12 @@ function versionRow(entry, { serving }, onPromote) {
 }
 
 function eventRow(entry) {
-  const text = entry.kind === "refusal" ? "The gate refused a candidate" : `The registry went back to ${entry.to}`;
+  const text = entry.kind === "refusal" ? "The gate refused a candidate" : `Rolled back from ${entry.version}`;
   return h(
     "li",
     {},
     h("span", {}, text),
     h("time", { class: "time" }, timeOf(entry.at)),
-    h("span", { class: "detail" }, entry.reason ?? `from ${entry.from}, by the guard or by a person`),
+    h("span", { class: "detail" }, entry.reason),
   );
 }

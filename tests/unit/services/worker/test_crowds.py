@@ -47,7 +47,7 @@ class Shop:
         self.guard = Guard(2000, self._went_back)
         self.rolled_back = False
 
-    def _went_back(self, bad: ServedModel, good: ServedModel) -> None:
+    def _went_back(self, bad: ServedModel, good: ServedModel, reason: str) -> None:
         self.rolled_back = True
         self.model = good
 

@@ -59,7 +59,8 @@ class Shop:
         self.model: ServedModel | None = None
         self.count = 0
 
-    def _went_back(self, bad: ServedModel, good: ServedModel) -> None:
+    def _went_back(self, bad: ServedModel, good: ServedModel, reason: str) -> None:
+        assert reason.startswith("by the guard, ")
         self.back.append((bad.version, good.version))
         if self.model is bad:
             self.model = good

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import uuid
@@ -14,7 +15,7 @@ import pytest
 
 from nextclick.shared.errors import CheckpointError, ConfigurationError, Unavailable
 from nextclick.shared.registry import Pointer, Registry
-from nextclick.shared.registry.registry import POINTER
+from nextclick.shared.registry.registry import POINTER, Rollback
 from tests.unit.builders import checkpoint
 
 
@@ -54,6 +55,26 @@ def test_versions_sort_by_time_and_roll_back_step_by_step(registry: Registry) ->
     assert registry.pointer() == Pointer(made[2], [made[0]])
     registry.promote(made[2])  # again changes nothing
     assert registry.pointer() == Pointer(made[2], [made[0]])
+
+
+def test_the_pointer_keeps_why_it_went_back(registry: Registry) -> None:
+    first, second = (registry.publish(checkpoint(seed=i)) for i in (1, 2))
+    at = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    registry.rollback(reason="worse", now=at)
+    registry.promote(second)
+    registry.rollback(only_if=first, reason="nothing happens")
+    pointer = registry.pointer()
+    assert pointer is not None
+    assert pointer.rollbacks == [Rollback(at, second, "worse")]
+
+
+def test_a_pointer_of_an_earlier_version_has_no_rollbacks(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path))
+    version = registry.publish(checkpoint())
+    (tmp_path / "current.json").write_text(json.dumps({"version": version, "history": []}))
+    pointer = registry.pointer()
+    assert pointer is not None
+    assert pointer.rollbacks == []
 
 
 @pytest.mark.parametrize("name", ["nowhere", "", ".", "..", "../x", "a/b", "/etc"])

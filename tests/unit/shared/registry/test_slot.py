@@ -24,6 +24,7 @@ class FakeRegistry:
         self.broken: set[str] = set()
         self.loads: list[str] = []
         self.history: list[str] = []
+        self.reasons: list[str] = []
         self.read_only = False
 
     def pointer(self) -> Pointer | None:
@@ -33,12 +34,13 @@ class FakeRegistry:
             raise CheckpointError("pointer unreadable")
         return Pointer(self.current, self.history) if self.current else None
 
-    def rollback(self, only_if: str) -> Pointer:
+    def rollback(self, only_if: str, reason: str = "by hand") -> Pointer:
         if self.read_only:
             raise Unavailable("read-only")
         if not self.history:
             raise CheckpointError("no earlier version")
         if self.current == only_if:
+            self.reasons.append(reason)
             *self.history, self.current = self.history
         return Pointer(self.current or "", self.history)
 
@@ -284,7 +286,7 @@ def rolled_back(registry: FakeRegistry, slot: ModelSlot) -> Callable[[], None]:
         assert slot.model is not None
         models.append(slot.model)
     good, bad = models
-    return lambda: slot.roll_back(bad, good)
+    return lambda: slot.roll_back(bad, good, "worse")
 
 
 def test_a_version_that_was_published_is_on_trial(registry: FakeRegistry, slot: ModelSlot) -> None:
@@ -320,6 +322,7 @@ def test_after_a_rollback_the_old_model_serves_at_once_and_the_pointer_follows(
     slot.check()
     slot.check()
     assert (served(slot), registry.current) == ("v1", "v1")
+    assert registry.reasons == ["worse"]
     assert registry.loads == ["v1", "v2"], "what is in memory is not loaded again"
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,27 +19,27 @@ def registry(tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def versions(registry: Registry) -> Versions:
-    return Versions(registry, cast(ModelSlot, SimpleNamespace(model=None)), now=lambda: 7.0)
+    return Versions(registry, cast(ModelSlot, SimpleNamespace(model=None)))
 
 
 def states(read: dict[str, Any]) -> list[tuple[str, str]]:
     return [(row["version"], row["state"]) for row in read["versions"]]
 
 
-def test_only_a_pointer_that_went_back_is_a_move_back(
+def test_a_rollback_is_shown_with_its_time_and_reason(
     registry: Registry, versions: Versions, tmp_path: Path
 ) -> None:
     assert versions.read()["versions"] == []
     first, second = publish_model(tmp_path, 1), publish_model(tmp_path, 2)
     assert states(versions.read()) == [(second, "current"), (first, "before")]
-    registry.rollback()
+    registry.rollback(reason="worse", now=datetime.fromtimestamp(7, UTC))
     read = versions.read()
     assert states(read) == [(second, "taken_back"), (first, "current")]
-    assert read["moves"] == [{"at": 7000.0, "from": second, "to": first}]
+    assert read["rollbacks"] == [{"at": 7000.0, "version": second, "reason": "worse"}]
     registry.promote(second)
     read = versions.read()
     assert states(read) == [(second, "current"), (first, "before")]
-    assert len(read["moves"]) == 1
+    assert len(read["rollbacks"]) == 1
 
 
 def test_refusals_come_with_their_numbers_and_broken_versions_are_named(
