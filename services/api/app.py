@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Path, Query, Request, Response
+from fastapi import FastAPI, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse
 
@@ -18,13 +18,14 @@ from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.click_publisher import click_of
 from nextclick.services.api.entity_tags import NOT_MODIFIED, unless_known
 from nextclick.services.api.explainer import ExplanationRequest
-from nextclick.services.api.json_route import DirectRoutes, JsonRoute, require_json
+from nextclick.services.api.json_route import DirectRoutes, JsonRoute
 from nextclick.services.api.messages import (
     MAX_HISTORY,
     MAX_K,
     BatchRequest,
     BatchResponse,
     ClickAccepted,
+    ClickQuery,
     ClickRequest,
     Denied,
     ExplanationResponse,
@@ -144,28 +145,29 @@ def create_app(
             fallback=answer.fallback,
         )
 
-    def json_route(path: str) -> Callable[[Any], Any]:
+    def json_route(path: str, tag: str, **options: Any) -> Callable[[Any], Any]:
         def add(function: Any) -> Any:
             app.router.add_api_route(
                 path,
                 function,
                 methods=["POST"],
-                tags=["lists"],
+                tags=[tag],
                 responses=responses(404),
                 route_class_override=JsonRoute,
+                **options,
             )
             return function
 
         return add
 
-    @json_route("/recommendations")
+    @json_route("/recommendations", "lists")
     async def recommend_for_history(body: HistoryRequest) -> Recommendations:
         """The items that are likely to be clicked after a history, for visitors without an id."""
         return await recommendations(
             list_request(None, body.history, body.k, body.exclude_seen, body.category)
         )
 
-    @json_route("/recommendations/batch")
+    @json_route("/recommendations/batch", "lists")
     async def recommend_batch(body: BatchRequest) -> BatchResponse:
         """Several lists at once, in the order of the requests."""
         requests = [
@@ -196,23 +198,9 @@ def create_app(
         wanted = list_request(user_id, [], k, exclude_seen, category)
         return unless_known(request, await recommendations(wanted))
 
-    @app.post(
-        "/clicks",
-        status_code=202,
-        tags=["clicks"],
-        responses=responses(404),
-        response_model_exclude_unset=True,
-        dependencies=[Depends(require_json)],
-    )
+    @json_route("/clicks", "clicks", status_code=202, response_model_exclude_unset=True)
     async def publish_click(
-        request: Request,
-        body: ClickRequest,
-        recommend: Annotated[
-            bool, Query(description="answer with the list for the history that this click ends")
-        ] = False,
-        k: ItemsWanted = default_k,
-        exclude_seen: bool | None = None,
-        category: Category = None,
+        request: Request, body: ClickRequest, query: Annotated[ClickQuery, Query()]
     ) -> ClickAccepted:
         """Publish a click. The response is sent after Kafka has acknowledged it.
 
@@ -220,10 +208,10 @@ def create_app(
         is not waited for: it is the one that the worker's model gives for the same history.
         """
         click = click_of(body)
-        wanted = list_request(click.user_id, [], k, exclude_seen, category)
+        wanted = list_request(click.user_id, [], query.k, query.exclude_seen, query.category)
         headers = ((name.decode("latin-1"), value) for name, value in request.headers.raw)
         await components.publish.submit((click, trace_context(headers)))
-        if not recommend:
+        if not query.recommend:
             return ClickAccepted(event_id=click.event_id)
         try:
             answer = await recommendations(replace(wanted, click=click))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator
 from http import HTTPStatus
 from typing import Any, cast, get_type_hints
 
@@ -19,29 +20,46 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class JsonRoute(APIRoute):
-    """A route whose function takes `body`, a model, and nothing else, and returns a model.
+    """A route whose function returns a model, and takes `body` and maybe `query`, which are models.
 
-    The OpenAPI document is made from the function, as for every route. But pydantic reads the bytes
-    of the request and writes those of the response itself, without Python objects in between.
+    It may also take the `request`. The OpenAPI document is made from the function, as for every
+    route. But pydantic reads the bytes of the request and writes those of the response itself,
+    without Python objects in between.
     """
 
     def get_route_handler(self) -> Handler:
         """What answers a request."""
-        model: type[BaseModel] = get_type_hints(self.endpoint)["body"]
+        types = get_type_hints(self.endpoint)
+        body: type[BaseModel] = types["body"]
+        query: type[BaseModel] | None = types.get("query")
+        status = self.status_code or HTTPStatus.OK
 
         async def handle(request: Request) -> Response:
             require_json(request)
-            try:
-                body = model.model_validate_json(await request.body())
-            except ValidationError as error:
-                raise RequestValidationError(
-                    [{**wrong, "loc": ("body", *wrong["loc"])} for wrong in error.errors()]
-                ) from None
-            answer: BaseModel = await self.endpoint(body=body)
-            content = answer.__pydantic_serializer__.to_json(answer)
-            return Response(content, media_type="application/json")
+            arguments: dict[str, object] = {"request": request} if "request" in types else {}
+            with _wrong_in("body"):
+                arguments["body"] = body.model_validate_json(await request.body())
+            if query is not None:
+                with _wrong_in("query"):
+                    arguments["query"] = query.model_validate_strings(dict(request.query_params))
+            answer: BaseModel = await self.endpoint(**arguments)
+            content = answer.__pydantic_serializer__.to_json(
+                answer, exclude_unset=self.response_model_exclude_unset
+            )
+            return Response(content, status, media_type="application/json")
 
         return handle
+
+
+@contextlib.contextmanager
+def _wrong_in(place: str) -> Iterator[None]:
+    """Raise errors of a model as those of this part of the request."""
+    try:
+        yield
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**wrong, "loc": (place, *wrong["loc"])} for wrong in error.errors()]
+        ) from None
 
 
 class DirectRoutes:

@@ -134,6 +134,21 @@ class BatchResponse(BaseModel):
     lists: list[Recommendations]
 
 
+class ClickQuery(BaseModel):
+    """What to answer a click with."""
+
+    recommend: bool = Field(
+        False, description="answer with the list for the history that this click ends"
+    )
+    k: int | None = Field(
+        None, ge=1, le=MAX_K, description="length of the list; shorter if there are fewer items"
+    )
+    exclude_seen: bool | None = None
+    category: Annotated[Text, Field(min_length=1, max_length=MAX_ID_LENGTH)] | None = Field(
+        None, description="only items of this category"
+    )
+
+
 class ClickAccepted(BaseModel):
     """The click is on the topic."""
 

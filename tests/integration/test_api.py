@@ -316,7 +316,7 @@ WRONG = [
     ("POST", "/recommendations", b'{"history": [], "kk": 1}', 422, "body.kk"),
     ("POST", "/recommendations", json.dumps({"history": ["1"] * 101}), 422, "body.history"),
     ("POST", "/clicks", b'{"user_id": "u"}', 422, "body.item_id"),
-    ("POST", "/clicks", b'{"user_id": "\\ud800", "item_id": "1"}', 422, "body.user_id"),
+    ("POST", "/clicks", b'{"user_id": "\\ud800", "item_id": "1"}', 422, "JSON"),
     ("POST", "/clicks?k=0", b'{"user_id": "u", "item_id": "1"}', 422, "query.k"),
     ("POST", "/clicks?category=x", b'{"user_id": "u", "item_id": "1"}', 404, "no category 'x'"),
     ("POST", "/recommendations", b'{"history": ["\\ud800"]}', 422, "JSON"),
