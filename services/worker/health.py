@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -10,6 +11,9 @@ from nextclick.shared.errors import Unavailable
 from nextclick.shared.kafka import LagMonitor, health
 from nextclick.shared.runtime.health import WAIT_SECONDS, Check
 from nextclick.shared.runtime.settings import Settings
+
+ACKNOWLEDGED_SECONDS = 5.0
+"""Kafka acknowledges answers within so long; a leader that lost the others answers reads only."""
 
 
 def health_server(settings: Settings, worker: Worker) -> AbstractContextManager[None]:
@@ -37,9 +41,18 @@ def checks(worker: Worker, monitor: LagMonitor) -> dict[str, Check]:
                 "the group has not assigned partitions yet; the worker joins after the first model"
             )
 
+    def kafka() -> None:
+        monitor.ping(WAIT_SECONDS)
+        since = worker.open_since
+        if since is not None and time.monotonic() - since > ACKNOWLEDGED_SECONDS:
+            raise Unavailable(
+                f"Kafka has acknowledged no answer for {time.monotonic() - since:.0f} s: too few "
+                "brokers may be there for min.insync.replicas"
+            )
+
     return {
         "model": model,
         "partitions": partitions,
         "redis": worker.sessions.ping,
-        "kafka": lambda: monitor.ping(WAIT_SECONDS),
+        "kafka": kafka,
     }

@@ -79,6 +79,8 @@ class Worker:
     now: Callable[[], float] = time.time
     on_step: Callable[[str], None] = lambda step: None
     """Called with the name of each step when it is done; tests crash there."""
+    open_since: float | None = None
+    """Since when answers wait for Kafka and none has become committed, monotonic seconds."""
     _done_at: dict[str, float] = field(default_factory=dict)
     """When each step of the newest batch was done, epoch seconds."""
     _waiting: deque[decide.DecodedMessage] = field(default_factory=deque)
@@ -196,6 +198,7 @@ class Worker:
         clicks, messages = decide.clicks(batch)
         metrics.CLICKS.inc(len(clicks))
         places = [message.place for message in messages]
+        self.open_since = None  # while this waits for Redis, nobody looks what Kafka has done
         histories = self._until_available(self.sessions.append, clicks, places)
         requests = [(c, h) for c, h in zip(clicks, histories, strict=True) if h]
         metrics.ANSWERED_BEFORE.inc(len(clicks) - len(requests))
@@ -203,7 +206,12 @@ class Worker:
 
     def _advance(self) -> None:
         """Advance the guarantee, and subtract committed clicks from `_uncommitted`."""
-        for batch in self._until_available(self.guarantee.advance):
+        committed = self._until_available(self.guarantee.advance)
+        if not self.guarantee.is_open:
+            self.open_since = None
+        elif committed or self.open_since is None:
+            self.open_since = time.monotonic()
+        for batch in committed:
             batch.traces.committed(self.now())
             for user, clicks in batch.users.items():
                 left = self._uncommitted[user] - clicks

@@ -29,9 +29,9 @@ BROKERS_SESSION_TIMEOUT_MS = 45_000
 """The default of Kafka, which goes for KIP-848 (group.consumer.session.timeout.ms)."""
 
 NAME_TAKEN_SESSIONS = 1.5
-"""A member of our `instance_id` that is still there after so many session time-outs is another
-process: one that we left behind ourselves sends no heartbeats, and the group has dropped it by
-then."""
+"""A member of our `instance_id` that is in a stable group after so many session time-outs is
+another process: one that we left behind ourselves sends no heartbeats, and the group has dropped it
+by then."""
 
 CLOSE_SECONDS = 10.0
 """A client that has not closed after so long never does: librdkafka's own thread may be in an
@@ -123,15 +123,23 @@ class Membership:
         """Return unless another process is a member under our `instance_id`.
 
         After an outage Kafka may take two requests of one client for two clients, and shut out the
-        one that waits for an answer. Its twin is in the group then, until its session is over. A
-        process that has our name stays. Raises Fenced if it does, Unavailable while that is open.
+        one that waits for an answer. Its twin is in the group then, until its session is over,
+        which in a rebalance begins when that is complete. A process that has our name stays. Raises
+        Fenced if it does, Unavailable while that is open.
         """
         if self.is_abandoned:  # the other member of our name is the client that we abandon
             return
-        if not self._instance_id or self._instance_id not in self._instance_ids():
+        if not self._instance_id:
+            return
+        group = self._describe_group(self._settings, self._group_id, self._topic)
+        if self._instance_id not in {member.instance_id for member in group.members}:
             return
         session_ms = int(self.config.get("session.timeout.ms", BROKERS_SESSION_TIMEOUT_MS))
         if self._clock() - self._shut_out_at > NAME_TAKEN_SESSIONS * session_ms / 1000:
+            if not group.is_stable:
+                # It waits for members that joined and do not go on. A process would have gone on;
+                # and if one did, it will find us to have its name, and the group to be stable.
+                return
             why = self._shut_out.str() if self._shut_out is not None else ""
             raise Fenced(
                 f"somebody else is in the group {self._group_id} in our name "
@@ -142,14 +150,6 @@ class Membership:
             f"there is a member {self._instance_id} in the group {self._group_id} besides us: "
             "another process of this name, or what an outage left of us"
         )
-
-    def _instance_ids(self) -> set[str]:
-        """The `group.instance.id` of each static member of the group (KIP-345).
-
-        Raises Unavailable if Kafka does not answer, ConfigurationError if we may not ask.
-        """
-        group = self._describe_group(self._settings, self._group_id, self._topic)
-        return {member.instance_id for member in group.members if member.instance_id}
 
     def renew(self) -> None:
         """Take a new client in the place of one that was shut out or abandoned.

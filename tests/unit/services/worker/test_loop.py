@@ -479,3 +479,32 @@ def test_exactly_once_whatever_becomes_of_a_transaction(
         [Click.model_validate_json(message.value or b"") for message in SOME]
     )
     assert stage.reconnected == (reconnects if number * batch <= len(SOME) else 0)
+
+
+def test_since_when_kafka_is_waited_for_is_known() -> None:
+    stage = Stage([click(1), click(2, "other")])
+    stage.acknowledges = False
+    ours = worker(stage)
+    ours.step()
+    since = ours.open_since
+    assert since is not None
+    ours.step()
+    assert ours.open_since == since, "nothing was committed"
+    stage.acknowledge()
+    until_all_is_committed(ours)
+    assert ours.open_since is None
+
+
+def test_waiting_for_redis_is_not_waiting_for_kafka() -> None:
+    stage = Stage([click(1)])
+    ours, seen = worker(stage), list[float | None]()
+    ours.open_since = 1.0
+    append = ours.sessions.append
+
+    def away(*clicks: object) -> object:
+        seen.append(ours.open_since)
+        return append(*clicks)  # type: ignore[arg-type]
+
+    ours.sessions.append = away  # type: ignore[method-assign, assignment]
+    ours.step()
+    assert seen == [None]
