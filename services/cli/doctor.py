@@ -38,7 +38,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     found = [*_guarded("Kafka", partial(_clicks, settings))]
     yield from found
     if found[0].level == "ok":
-        for topic in (kafka.recommendations_topic, kafka.dlq_topic):
+        for topic in kafka.topics[1:]:
             yield from _guarded(f"topic {topic}", partial(_topic, settings, topic))
         groups = {"workers": settings.worker.group_id, "trainer": settings.trainer.group_id}
         for who, group_id in groups.items():
