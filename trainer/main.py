@@ -125,6 +125,7 @@ def _run_rank_zero(
     event_log = EventLog(trainer.event_log)
 
     def retrain_now(state: LogState, stopped: Callable[[], bool]) -> Outcome | None:
+        retired = read_items(settings.kafka).states.retired if items else frozenset()
         if state.clicks < trainer.min_clicks:
             log.info(
                 "%d clicks logged, too few to train on (minimum %d)",
@@ -148,7 +149,7 @@ def _run_rank_zero(
             device=device,
             max_per_minute=settings.clicks.max_per_minute,
             forget_count=tombstones.count,
-            retired=read_items(settings.kafka).states.retired if items else (),
+            retired=retired,
             log_state=state,
             stopped=stopped,
             ranks=group,

@@ -17,6 +17,7 @@ from nextclick.shared.kafka.topics import (
     ensure_topics,
     existing_topics,
     max_message_bytes,
+    new_topic_config,
     topic_config,
 )
 from nextclick.shared.kafka.transactions import TransactionalPublisher
@@ -32,6 +33,7 @@ __all__ = [
     "ensure_topics",
     "existing_topics",
     "max_message_bytes",
+    "new_topic_config",
     "read_items",
     "read_offsets",
     "retained_offsets",

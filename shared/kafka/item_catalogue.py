@@ -152,11 +152,12 @@ class ItemCatalogue:
                     log.warning("the topic %s was made anew: it is read again", self._topic)
                     return
                 self._apply(table, messages)
-                if reader.ends_reached and table is not self._table:
+                first = reader.ends_reached and table is not self._table
+                if first:
                     self._table = table
                     self._report()
                     self._complete.set()
-                if messages:
+                if first or messages:
                     with self._changed:
                         self._changed.notify_all()
 

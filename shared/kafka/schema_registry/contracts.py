@@ -140,7 +140,8 @@ def json_schema(
 
     def without_titles(part: Any) -> Any:
         if isinstance(part, dict):
-            return {k: without_titles(v) for k, v in part.items() if k != "title"}
+            named = {k: v for k, v in part.items() if not (k == "title" and isinstance(v, str))}
+            return {k: without_titles(v) for k, v in named.items()}
         return part
 
     return {"$schema": DRAFT, "title": schema["title"], **without_titles(schema)}
