@@ -33,6 +33,7 @@ def answer(click: dict[str, Any]) -> bytes:
         "click_timestamp": click["timestamp"],
         "scored_at": click["timestamp"],
         "fallback": None,
+        "items_offset": 0,
         "schema_version": 1,
     }
     return json.dumps(recommendation, separators=(",", ":")).encode()

@@ -49,7 +49,7 @@ def main() -> None:
 def _run(clicks: ClickFile, cut: int, speed: str, folder: Path, environ: dict[str, str]) -> None:
     environ[f"{PREFIX}WORKER__TOP_K"] = str(K)
     kafka = KafkaSettings(bootstrap_servers=environ[f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"])
-    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    ensure_topics(kafka, kafka.topics)
     past = _part(clicks, range(cut), folder / "past.csv")
     rest = _part(clicks, range(cut, len(clicks)), folder / "rest.csv")
 

@@ -148,7 +148,7 @@ def round_trip(
     lead_in, count = int(LEAD_IN_SECONDS * rate), int((LEAD_IN_SECONDS + seconds) * rate)
     settings = {**servers.environ, **own_names(name)}
     kafka = servers.kafka(name)
-    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    ensure_topics(kafka, kafka.topics)
     output = servers.folder / f"{name}.arrivals"
     processes = Processes(servers.folder, settings)
     reader, sender = f"{name}-arrivals", f"{name}-load"

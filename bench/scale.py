@@ -115,7 +115,7 @@ def measure_workers(servers: Servers, workers: int, clicks: int) -> Workers:
     environ = {**servers.environ, **own_names(name)}
     environ[f"{PREFIX}REGISTRY__URL"] = str(servers.folder / f"{name}-registry")
     kafka = servers.kafka(name)
-    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    ensure_topics(kafka, kafka.topics)
     Registry(environ[f"{PREFIX}REGISTRY__URL"]).publish(random_checkpoint(_ITEMS))
     processes = Processes(servers.folder, environ)
     answers = TopicReader(kafka, [kafka.recommendations_topic])

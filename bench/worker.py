@@ -27,6 +27,7 @@ from nextclick.bench.timing import in_turns
 from nextclick.bench.traffic import traffic
 from nextclick.services.simulator.publish import publish_live
 from nextclick.services.worker.main import build
+from nextclick.shared.items import ItemStates
 from nextclick.shared.kafka import Publisher, ensure_topics
 from nextclick.shared.model import Constraints, Ranking, Scorer
 from nextclick.shared.registry import ModelSlot, Registry
@@ -55,7 +56,10 @@ class Floor(Scorer):
     """A scorer that costs nothing: it returns the popular items for every history."""
 
     def recommend(
-        self, histories: list[list[str]], constraints: Sequence[Constraints] | None = None
+        self,
+        histories: list[list[str]],
+        constraints: Sequence[Constraints] | None = None,
+        withheld: frozenset[str] = frozenset(),
     ) -> list[Ranking]:
         """Rank as for empty histories."""
         return super().recommend([[] for _ in histories])
@@ -97,7 +101,7 @@ def measure(servers: Servers, items: int, clicks: int, rounds: int, device: torc
     """Measure one catalogue with one worker, on `device`, with default settings otherwise."""
     name = f"worker-{items}"
     kafka = servers.kafka(name)
-    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    ensure_topics(kafka, kafka.topics)
     publisher = Publisher(kafka)
     publisher.connect()
     began = time.perf_counter()
@@ -176,7 +180,7 @@ def _answer_all(
         update={"kafka": kafka, "redis": redis, "worker": worker_settings}
     )
     slot.check()
-    worker = build(settings, slot, threading.Event())
+    worker = build(settings, slot, ItemStates, threading.Event())
     try:
         answered = _count()
         while _count() == answered:  # the time to join the group is not measured

@@ -183,6 +183,14 @@ ROWS: dict[str, list[Panel]] = {
             },
         ),
         Panel(
+            "Items",
+            "short",
+            {
+                "max by (job) (nextclick_items_withheld)": "{{job}}: in no list",
+                increase("nextclick_bad_items_total", "job"): "{{job}}: messages refused",
+            },
+        ),
+        Panel(
             "Checks that fail",
             "short",
             {"count by (job, check) (nextclick_ready == 0)": "{{job}}: {{check}}"},

@@ -16,9 +16,10 @@ from typing import Any, cast
 from nextclick.services.api.access import access
 from nextclick.services.api.app import Components, create_app
 from nextclick.shared.kafka.schema_registry import contracts
+from nextclick.shared.kafka.topics import new_topic_config
 from nextclick.shared.messages import REDRIVEN
 from nextclick.shared.runtime.settings import ApiSettings, KafkaSettings, WorkerSettings
-from nextclick.shared.schemas import REASONS, Click, Recommendation, ScoredItem
+from nextclick.shared.schemas import REASONS, Click, Item, Recommendation, ScoredItem
 
 FOLDER = Path(__file__).parent
 DIGITS = "^[0-9]+$"
@@ -38,6 +39,7 @@ RECOMMENDATION = Recommendation(
     click_timestamp=CLICK.timestamp,
     scored_at=1_795_516_001_073,
 )
+ITEM = Item(item_id="45", title="Food Bowl", categories=["dogs"], price=12.5, color="blue")
 
 DEAD_LETTER_HEADERS: dict[str, Any] = {
     "$schema": contracts.DRAFT,
@@ -77,12 +79,13 @@ def schemas() -> dict[str, dict[str, Any]]:
     return {
         "click.json": contracts.json_schema(Click, "validation"),
         "recommendation.json": contracts.json_schema(Recommendation, "serialization"),
+        "item.json": contracts.json_schema(Item, "validation"),
         "dead-letter-headers.json": DEAD_LETTER_HEADERS,
     }
 
 
 def asyncapi() -> dict[str, Any]:
-    """The three topics, their messages, and what nextclick does with them."""
+    """The four topics, their messages, and what nextclick does with them."""
     kafka = KafkaSettings()
     return {
         "asyncapi": "3.0.0",
@@ -90,7 +93,7 @@ def asyncapi() -> dict[str, Any]:
             "title": "nextclick",
             "version": version("nextclick"),
             "description": "Clicks in, recommendations out. Topic names are the defaults of "
-            "NEXTCLICK_KAFKA__CLICKS_TOPIC, …RECOMMENDATIONS_TOPIC and …DLQ_TOPIC.",
+            "NEXTCLICK_KAFKA__CLICKS_TOPIC, …RECOMMENDATIONS_TOPIC, …DLQ_TOPIC and …ITEMS_TOPIC.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
@@ -105,6 +108,7 @@ def asyncapi() -> dict[str, Any]:
             "clicks": _channel(kafka.clicks_topic, "click"),
             "recommendations": _channel(kafka.recommendations_topic, "recommendation"),
             "deadLetters": _channel(kafka.dlq_topic, "deadLetter"),
+            "items": _channel(kafka.items_topic, "item"),
         },
         "operations": {
             "receiveClick": _operation("receive", "clicks", "click", "The shop sends clicks."),
@@ -116,6 +120,12 @@ def asyncapi() -> dict[str, Any]:
             ),
             "sendDeadLetter": _operation(
                 "send", "deadLetters", "deadLetter", "What lay on the clicks topic and is no click."
+            ),
+            "receiveItem": _operation(
+                "receive",
+                "items",
+                "item",
+                "The newest message of an item counts, as a whole; one without a value retires it.",
             ),
         },
         "components": {
@@ -130,6 +140,11 @@ def asyncapi() -> dict[str, Any]:
                     "payload": {"description": "the bytes as they came", "type": "string"},
                     "bindings": _key("as it came"),
                 },
+                "item": {
+                    "payload": {"$ref": "./schemas/item.json"},
+                    "bindings": _key("the item_id"),
+                    "examples": [{"name": "bowl", "payload": ITEM.model_dump(exclude_unset=True)}],
+                },
             }
         },
     }
@@ -137,18 +152,23 @@ def asyncapi() -> dict[str, Any]:
 
 def _channel(topic: str, message: str) -> dict[str, Any]:
     kafka = KafkaSettings()
+    config = {name: _number(text) for name, text in new_topic_config(kafka, topic).items()}
     return {
         "address": topic,
         "messages": {message: {"$ref": f"#/components/messages/{message}"}},
         "bindings": {
             "kafka": {
-                "partitions": kafka.partitions,
+                "partitions": kafka.partitions_of(topic),
                 "replicas": kafka.replication_factor,
-                "topicConfiguration": {"retention.ms": int(kafka.retention_hours * 3_600_000)},
+                "topicConfiguration": config,
                 "bindingVersion": "0.5.0",
             }
         },
     }
+
+
+def _number(text: str) -> int | list[str]:
+    return int(text) if text.isdigit() else [text]  # cleanup.policy
 
 
 def _operation(action: str, channel: str, message: str, summary: str) -> dict[str, Any]:

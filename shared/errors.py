@@ -8,6 +8,7 @@
     ├── RankLost              another process of a distributed fit has died: stop
     ├── CheckpointError       this model version cannot be served: keep the old one
     ├── BadRecommendation     this message is not a recommendation: skip it
+    ├── BadItem               this message says nothing valid about an item: count it and go on
     └── BadClick              this message is not a click: dead-letter it and go on
 
 Anything else is a bug: it crashes the process, the supervisor restarts it, and nothing is lost,
@@ -47,6 +48,10 @@ class CheckpointError(NextclickError):
 
 class BadRecommendation(NextclickError):
     """A message on the recommendations topic is not a recommendation, or cannot be read."""
+
+
+class BadItem(NextclickError):
+    """A message on the items topic is not an item, or not under the item's key."""
 
 
 class BadClick(NextclickError):

@@ -16,13 +16,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     StrictInt,
     ValidationError,
     WithJsonSchema,
 )
 from pydantic_core import from_json
 
-from nextclick.shared.errors import BadClick, BadRecommendation
+from nextclick.shared.errors import BadClick, BadItem, BadRecommendation
 
 MAX_CLICK_BYTES = 65_536
 """Longest click; usual ones have a few hundred bytes. A longer one is a mistake or an attack."""
@@ -85,6 +86,36 @@ class Click(_Message):
     schema_version: Annotated[Literal[1], BeforeValidator(_no_bool)] = 1
 
 
+MAX_ITEM_BYTES = 16_384
+"""Longest message about an item."""
+MAX_NAMES = 100
+Name = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
+Names = Annotated[list[Name], Field(max_length=MAX_NAMES)]
+
+
+class ItemAttributes(_Message):
+    """What a shop says about an item. Other attributes are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    title: str | None = Field(None, max_length=500)
+    """Its name for people."""
+    categories: Names = []
+    tags: Names = []
+    price: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
+    available: StrictBool = True
+    """false: it is in no list for now. Models still learn it."""
+
+
+class Item(ItemAttributes):
+    """One item: a message on the topic `items` (key = item_id).
+
+    The newest message counts, as a whole. One without a value (a tombstone) retires the item.
+    """
+
+    item_id: Identifier
+
+
 @dataclass(slots=True)
 class ScoredItem:
     """One item of a recommendation. Not a pydantic model, for speed: ten are made per click."""
@@ -111,6 +142,8 @@ class Recommendation(_Message):
     """Wall time of the worker, epoch milliseconds."""
     fallback: Literal["cold_start", "unknown_items", "not_finite"] | None = None
     """None, or why popularity answered instead of the model."""
+    items_offset: int = 0
+    """Messages on the items topic before this offset say what the list does not hold."""
     schema_version: Literal[1] = 1
 
 
@@ -164,6 +197,30 @@ def decode_recommendation(
         raise BadRecommendation(_reason_and_text(error)[1]) from None
     except BadClick as error:
         raise BadRecommendation(str(error)) from None
+
+
+def decode_item(key: bytes | None, value: bytes | None) -> tuple[str, Item | None]:
+    """Decode a message of the items topic: the item's id, and None if it is a tombstone.
+
+    Raises BadItem.
+    """
+    try:
+        item_id = (key or b"").decode()
+    except UnicodeDecodeError:
+        raise BadItem("the key is not UTF-8; it must be the item_id") from None
+    if not 1 <= len(item_id) <= MAX_ID_LENGTH:
+        raise BadItem(f"a key of {len(item_id)} characters; it must be the item_id, 1 to 128")
+    if value is None:
+        return item_id, None
+    if len(value) > MAX_ITEM_BYTES:
+        raise BadItem(f"{len(value)} bytes; an item has at most {MAX_ITEM_BYTES}")
+    try:
+        item = Item.model_validate_json(value)
+    except ValidationError as error:
+        raise BadItem(_reason_and_text(error)[1]) from None
+    if item.item_id != item_id:
+        raise BadItem("the key is not the item_id")
+    return item_id, item
 
 
 def _decoded(model: type[_M], value: bytes, headers: Headers, read_framed: ReadFramed | None) -> _M:

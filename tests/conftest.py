@@ -163,6 +163,7 @@ def kafka(backend: Backend, name: str) -> Iterator[KafkaSettings]:
         clicks_topic=f"clicks-{name}",
         recommendations_topic=f"recommendations-{name}",
         dlq_topic=f"clicks.dlq-{name}",
+        items_topic=f"items-{name}",
         partitions=4,
     )
     yield settings
@@ -175,7 +176,7 @@ def kafka(backend: Backend, name: str) -> Iterator[KafkaSettings]:
 @pytest.fixture
 def answers(kafka: KafkaSettings) -> Iterator[Answers]:
     """Reads what is answered, on topics that are there already."""
-    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    ensure_topics(kafka, kafka.topics)
     reader = Answers(kafka)
     yield reader
     reader.close()
@@ -205,6 +206,7 @@ def environ(
         f"{PREFIX}KAFKA__CLICKS_TOPIC": kafka.clicks_topic,
         f"{PREFIX}KAFKA__RECOMMENDATIONS_TOPIC": kafka.recommendations_topic,
         f"{PREFIX}KAFKA__DLQ_TOPIC": kafka.dlq_topic,
+        f"{PREFIX}KAFKA__ITEMS_TOPIC": kafka.items_topic,
         f"{PREFIX}KAFKA__PARTITIONS": str(kafka.partitions),
         f"{PREFIX}REDIS__URL": backend.redis_url,
         f"{PREFIX}REDIS__KEY_PREFIX": key_prefix,

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import torch
 
 from nextclick.shared.errors import ConfigurationError, NextclickError, Unavailable
+from nextclick.shared.kafka import read_items
 from nextclick.shared.model import select_device
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime import metrics
@@ -54,11 +55,13 @@ def run(
     *,
     once: bool = False,
     collect: bool = True,
+    items: bool | None = None,
     force: bool = False,
 ) -> Outcome | None:
     """Collect and retrain until `stop` is set; with `once`, catch up, retrain once, and return.
 
-    Without `collect`, others write the event log, and Kafka is not asked. With `once` nothing is
+    Without `collect`, others write the event log. With `items` (None: as `collect`) items that are
+    retired on their topic are left out. With neither, Kafka is not asked. With `once` nothing is
     trained if no click is new since the last version, unless `force` is set. With torchrun, rank 0
     does this; the other ranks only take part in the fits. Returns the outcome of the retraining
     with `once`, else None. Raises ConfigurationError or Unavailable if Kafka, the event log, the
@@ -96,6 +99,7 @@ def run(
             group,
             once=once,
             collect=collect,
+            items=collect if items is None else items,
             force=force,
         )
         group.send_end()
@@ -112,6 +116,7 @@ def _run_rank_zero(
     *,
     once: bool,
     collect: bool,
+    items: bool,
     force: bool,
 ) -> Outcome | None:
     trainer = settings.trainer
@@ -120,6 +125,7 @@ def _run_rank_zero(
     event_log = EventLog(trainer.event_log)
 
     def retrain_now(state: LogState, stopped: Callable[[], bool]) -> Outcome | None:
+        retired = read_items(settings.kafka).states.retired if items else frozenset()
         if state.clicks < trainer.min_clicks:
             log.info(
                 "%d clicks logged, too few to train on (minimum %d)",
@@ -143,6 +149,7 @@ def _run_rank_zero(
             device=device,
             max_per_minute=settings.clicks.max_per_minute,
             forget_count=tombstones.count,
+            retired=retired,
             log_state=state,
             stopped=stopped,
             ranks=group,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -87,6 +87,7 @@ def retrain(
     device: torch.device,
     max_per_minute: int = 0,
     forget_count: int = 0,
+    retired: Collection[str] = (),
     log_state: LogState | None = None,
     stopped: Callable[[], bool] = lambda: False,
     ranks: ProcessGroup = SINGLE_PROCESS,
@@ -96,12 +97,15 @@ def retrain(
     frame: as from EventLog.read. gap_ms: the session gap. max_per_minute: see
     `bound_contributions`. forget_count: see `Tombstones.count`, from before the log was read; from
     a champion that was trained at another count nothing is taken over, and it is not compared with.
+    retired: items on which clicks do not count, so that the candidate does not know them.
     log_state: that of the event log before it was read, for `last_trained_on`. Returns None if
     `stopped` turns true.
     Of several ranks, rank 0 calls this; the others call `fit_with_rank_zero`. Raises Unavailable if
     the registry cannot be reached.
     """
     began = time.monotonic()
+    if retired:
+        frame = frame[~frame["item_id"].isin(list(retired))].reset_index(drop=True)
     frame, left_out = bound_contributions(frame, max_per_minute)
     data = click_log(frame, gap_ms)
 

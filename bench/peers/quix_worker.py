@@ -44,6 +44,7 @@ def application(settings: Settings, scorer: Scorer, version: str) -> Application
             "click_timestamp": click["timestamp"],
             "scored_at": int(time.time() * 1000),
             "fallback": ranking.fallback,
+            "items_offset": 0,
             "schema_version": 1,
         }
 

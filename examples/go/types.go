@@ -44,6 +44,9 @@ type Recommendation struct {
 	// Best first.
 	Items []ScoredItem `json:"items"`
 
+	// Messages on the items topic before this offset say what the list does not hold.
+	ItemsOffset int `json:"items_offset"`
+
 	// ModelVersion corresponds to the JSON schema field "model_version".
 	ModelVersion string `json:"model_version"`
 

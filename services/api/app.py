@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse
 
@@ -18,7 +19,8 @@ from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.click_publisher import click_of
 from nextclick.services.api.entity_tags import NOT_MODIFIED, unless_known
 from nextclick.services.api.explainer import ExplanationRequest
-from nextclick.services.api.json_route import DirectRoutes, JsonRoute
+from nextclick.services.api.item_editor import Change, set_available
+from nextclick.services.api.json_route import DirectRoutes, JsonRoute, require_json
 from nextclick.services.api.messages import (
     MAX_HISTORY,
     MAX_K,
@@ -30,6 +32,7 @@ from nextclick.services.api.messages import (
     Denied,
     ExplanationResponse,
     HistoryRequest,
+    ItemsRequest,
     ModelsResponse,
     Problem,
     Recommendations,
@@ -47,13 +50,15 @@ from nextclick.services.api.problems import Rejected, responses
 from nextclick.services.api.recommender import ListAnswer, ListRequest
 from nextclick.services.api.rule_book import RuleBook
 from nextclick.shared.errors import NextclickError
+from nextclick.shared.items import known_item
+from nextclick.shared.kafka import ItemCatalogue
 from nextclick.shared.messages import Headers, trace_context
 from nextclick.shared.redis import SessionStore
 from nextclick.shared.registry import ModelSlot, Registry
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.health import Check, Probes
 from nextclick.shared.runtime.settings import ApiSettings
-from nextclick.shared.schemas import MAX_ID_LENGTH, Click
+from nextclick.shared.schemas import MAX_ID_LENGTH, Click, Item, ItemAttributes
 
 UserId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
 ItemId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
@@ -78,9 +83,16 @@ class Components:
     slot: ModelSlot
     registry: Registry
     rules: RuleBook
+    items: ItemCatalogue
+    edit: MicroBatcher[Change, None]
     alive: Mapping[str, Check]
     ready: Mapping[str, Check]
-    """Only the check `model` decides readiness; lists can be served without Redis and Kafka."""
+    """`model` and `items` decide readiness; lists can be served without Redis and Kafka."""
+
+    @property
+    def titles(self) -> Mapping[str, str]:
+        """Item id → its name for people: from the items topic, else from the catalogue."""
+        return ChainMap(self.items.table.titles, self.rules.rules.catalogue.titles)
 
 
 Forget = Callable[[str], dict[str, Any]]
@@ -240,25 +252,64 @@ def create_app(
         """The versions in the registry, and the one that this process serves."""
         return unless_known(request, registry_summary(components.registry, components.slot))
 
-    @app.get("/denied", tags=["rules"])
-    def list_denied() -> Denied:
-        """The deny list, as this process knows it."""
-        return Denied(items=sorted(components.rules.rules.denied))
-
-    @app.put("/denied/{item_id:path}", status_code=204, tags=["rules"])
-    def deny_item(item_id: ItemId) -> None:
-        """Stop recommending an item: this process at once, others within a second."""
-        components.rules.deny(item_id)
-
-    @app.delete("/denied/{item_id:path}", status_code=204, tags=["rules"])
-    def allow_item(item_id: ItemId) -> None:
-        """Recommend an item again."""
-        components.rules.allow(item_id)
-
+    _add_items(app, components)
     if forget is not None:
         _add_forget(app, forget)
     _add_operation(app, components)
     return app
+
+
+def _add_items(app: FastAPI, components: Components) -> None:
+    """Add what reads and writes the items topic."""
+
+    def change(said: dict[str, Item | None]) -> Change:
+        return lambda table: said
+
+    @app.post("/items", status_code=204, tags=["items"], dependencies=[Depends(require_json)])
+    async def put_items(body: ItemsRequest) -> None:
+        """Say what several items are; each is replaced as a whole."""
+        await components.edit.submit(change({item.item_id: item for item in body.items}))
+
+    @app.get("/items/{item_id:path}", tags=["items"], responses=responses(404, 410))
+    def read_item(item_id: ItemId) -> Item:
+        """What the items topic says about an item."""
+        item = known_item(components.items.table, item_id)
+        if item is not None:
+            return item
+        if item_id in components.items.states.retired:
+            raise Rejected(HTTPStatus.GONE, f"the item {item_id} is retired")
+        raise Rejected(HTTPStatus.NOT_FOUND, f"the items topic says nothing about {item_id}")
+
+    @app.put(
+        "/items/{item_id:path}",
+        status_code=204,
+        tags=["items"],
+        dependencies=[Depends(require_json)],
+    )
+    async def put_item(item_id: ItemId, body: ItemAttributes) -> None:
+        """Say what an item is: the whole of it. A retired item comes back by it."""
+        item = Item(**body.model_dump(exclude_unset=True) | {"item_id": item_id})
+        await components.edit.submit(change({item_id: item}))
+
+    @app.delete("/items/{item_id:path}", status_code=204, tags=["items"])
+    async def retire_item(item_id: ItemId) -> None:
+        """Retire an item: it is in no list within seconds, and not in the next model."""
+        await components.edit.submit(change({item_id: None}))
+
+    @app.get("/denied", tags=["items"])
+    def list_denied() -> Denied:
+        """The items that no list holds: those that are not available, and the retired."""
+        return Denied(items=sorted(components.items.states.withheld))
+
+    @app.put("/denied/{item_id:path}", status_code=204, tags=["items"])
+    async def deny_item(item_id: ItemId) -> None:
+        """Stop recommending an item for now: `available` becomes false, all else stays."""
+        await components.edit.submit(set_available(item_id, False))
+
+    @app.delete("/denied/{item_id:path}", status_code=204, tags=["items"])
+    async def allow_item(item_id: ItemId) -> None:
+        """Recommend an item again, also one that was retired."""
+        await components.edit.submit(set_available(item_id, True))
 
 
 def _add_forget(app: FastAPI, forget: Forget) -> None:
@@ -289,7 +340,7 @@ def _add_operation(app: FastAPI, components: Components) -> None:
 
     async def readyz(_: Any) -> Response:
         results = await asyncio.to_thread(ready.results)
-        return JSONResponse(results, 200 if results["model"] == "ok" else 503)
+        return JSONResponse(results, 200 if results["model"] == results["items"] == "ok" else 503)
 
     async def prometheus_metrics(_: Any) -> Response:
         results = await asyncio.to_thread(ready.results)

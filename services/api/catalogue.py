@@ -24,7 +24,7 @@ class Catalogue:
     """What a catalogue says."""
 
     categories: Categories = field(default_factory=dict)
-    titles: Mapping[str, str] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
     """Item id → its name for people; only items that have one."""
 
 

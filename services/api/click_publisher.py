@@ -8,14 +8,10 @@ from collections.abc import Sequence
 
 from nextclick.services.api.messages import ClickRequest
 from nextclick.services.api.published_clicks import PublishedClicks
-from nextclick.shared.errors import ConfigurationError, Unavailable
-from nextclick.shared.kafka import Publisher, ensure_topics
+from nextclick.services.api.topic_publisher import TopicPublisher
 from nextclick.shared.messages import Headers, of_user
 from nextclick.shared.runtime.settings import KafkaSettings
 from nextclick.shared.schemas import Click, uuid7
-
-_KAFKA_SECONDS = 2.0
-"""About the longest that a request waits for Kafka."""
 
 
 def click_of(request: ClickRequest) -> Click:
@@ -39,43 +35,16 @@ class ClickPublisher:
         `published` is told of every click that Kafka has acknowledged.
         """
         self._published = published
-        self._kafka = kafka
-        self._publisher = Publisher(kafka)
         self._topic = kafka.clicks_topic
-        self._connected = False
-        self._unacknowledged = False
-
-    def connect(self) -> None:
-        """Create missing topics and connect; takes half a second. Raises Unavailable."""
-        ensure_topics(self._kafka, [self._topic])
-        self._publisher.connect()
-        self._connected = True
+        self._publisher = TopicPublisher(kafka, self._topic)
+        self.connect = self._publisher.connect
 
     def publish(self, requests: list[tuple[Click, Headers]]) -> Sequence[Click]:
         """Publish clicks with headers, and wait until Kafka acknowledges them; returns the clicks.
 
-        Raises Unavailable if Kafka does not acknowledge in time. The clicks are then still queued
-        and may arrive later, so the sender should retry with the same event_id; until they are
-        acknowledged, no other clicks are sent. Raises ConfigurationError if Kafka rejects them; the
-        next call makes a new client, in case the cause has been fixed.
+        Raises as TopicPublisher.publish; a sender should retry with the same event_id.
         """
-        if not self._connected:
-            self.connect()
-        try:
-            if self._unacknowledged:
-                # If this raises, the new clicks have not been sent.
-                self._publisher.wait_acknowledged(_KAFKA_SECONDS)
-            self._unacknowledged = True
-            self._publisher.send(of_user(self._topic, *request) for request in requests)
-            self._publisher.wait_acknowledged(_KAFKA_SECONDS)
-        except Unavailable:
-            self._connected = False  # the topic may have been deleted
-            raise
-        except ConfigurationError:
-            self._publisher = Publisher(self._kafka)
-            self._connected = self._unacknowledged = False
-            raise
-        self._unacknowledged = False
+        self._publisher.publish(of_user(self._topic, *request) for request in requests)
         clicks = [click for click, _ in requests]
         self._published.add(clicks)
         return clicks

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nextclick.services.api.messages import Contribution, ExplanationResponse
 from nextclick.services.api.recommender import NoModel
+from nextclick.shared.items import ItemStates
 from nextclick.shared.model.explain import explain
 from nextclick.shared.redis import SessionStore
 from nextclick.shared.registry import ModelSlot
@@ -26,8 +27,11 @@ class ExplanationRequest:
 class Explainer:
     """Explains the lists of the served model. Used by one thread."""
 
-    def __init__(self, slot: ModelSlot, sessions: SessionStore) -> None:
+    def __init__(
+        self, slot: ModelSlot, sessions: SessionStore, items: Callable[[], ItemStates] = ItemStates
+    ) -> None:
         self._slot = slot
+        self._items = items
         self._sessions = sessions
 
     def answer(self, requests: Sequence[ExplanationRequest]) -> list[ExplanationResponse]:
@@ -41,7 +45,7 @@ class Explainer:
         history = request.history
         if request.user_id is not None and not history:
             history = self._sessions.read([request.user_id])[0].history
-        explained = explain(model.scorer, history)
+        explained = explain(model.scorer, history, withheld=self._items().withheld)
         return ExplanationResponse(
             model_version=model.version,
             history=explained.history,

@@ -18,6 +18,7 @@ from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.click_publisher import ClickPublisher
 from nextclick.services.api.explainer import MAX_WAITING, Explainer
 from nextclick.services.api.http_protocol import ConnectionLimits, limited_protocol
+from nextclick.services.api.item_editor import ItemEditor
 from nextclick.services.api.page import routes
 from nextclick.services.api.page.feed import Feed
 from nextclick.services.api.published_clicks import PublishedClicks
@@ -25,10 +26,10 @@ from nextclick.services.api.recommender import NoModel, Recommender
 from nextclick.services.api.rule_book import RuleBook
 from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.kafka import LagMonitor
+from nextclick.shared.items import ItemStates
+from nextclick.shared.kafka import ItemCatalogue, LagMonitor
 from nextclick.shared.model import Scorer, select_device
 from nextclick.shared.redis import session_store
-from nextclick.shared.redis.deny_list import deny_list
 from nextclick.shared.registry import ModelSlot, Registry
 from nextclick.shared.runtime.anomalies import time_bounds
 from nextclick.shared.runtime.environment import secrets
@@ -133,13 +134,17 @@ def open_components(settings: Settings) -> Iterator[Components]:
     )
     redis = settings.redis.model_copy(update={"timeout_seconds": api.redis_timeout_seconds})
     sessions = session_store(settings.model_copy(update={"redis": redis}))
-    denied = deny_list(settings)
-    rules = RuleBook(denied, Path(api.catalogue) if api.catalogue else None, api.rules_poll_seconds)
+    rules = RuleBook(Path(api.catalogue) if api.catalogue else None, api.rules_poll_seconds)
+    items = ItemCatalogue(kafka, keep_values=True)
+
+    def states() -> ItemStates:
+        return items.states
+
     # The worker counts what is unusual about a click.
     read_as_worker = ClickRules(settings.clicks.event_weights, time_bounds(settings.clicks))
     published = PublishedClicks(read_as_worker)
     click_publisher = ClickPublisher(kafka, published)
-    recommender = Recommender(slot, sessions, rules, published)
+    recommender = Recommender(slot, sessions, rules, published, states)
     recommend = MicroBatcher(
         "recommend",
         recommender.answer,
@@ -155,9 +160,12 @@ def open_components(settings: Settings) -> Iterator[Components]:
     )
     explain = MicroBatcher(
         "explain",
-        Explainer(slot, sessions).answer,
+        Explainer(slot, sessions, states).answer,
         max_batch=1,
         max_waiting=MAX_WAITING,
+    )
+    edit = MicroBatcher(
+        "items", ItemEditor(kafka, items).apply, max_batch=1, max_waiting=api.max_waiting
     )
     monitor = LagMonitor(kafka, kafka.clicks_topic, settings.worker.group_id)
 
@@ -165,7 +173,7 @@ def open_components(settings: Settings) -> Iterator[Components]:
         if slot.model is None:
             raise NoModel
 
-    threads = (slot, rules, recommend, publish, explain)
+    threads = (slot, rules, items, recommend, publish, explain, edit)
     for thread in threads:
         thread.start()
     try:
@@ -177,9 +185,12 @@ def open_components(settings: Settings) -> Iterator[Components]:
             slot=slot,
             registry=registry,
             rules=rules,
-            alive={t.name: t.check for t in (recommend, publish, explain)},
+            items=items,
+            edit=edit,
+            alive={t.name: t.check for t in (recommend, publish, explain, edit)},
             ready={
                 "model": model,
+                "items": items.check,
                 "redis": sessions.ping,
                 "kafka": lambda: monitor.ping(WAIT_SECONDS),
             },
@@ -188,7 +199,6 @@ def open_components(settings: Settings) -> Iterator[Components]:
         for thread in reversed(threads):
             thread.stop()
         monitor.close()
-        denied.close()
         sessions.close()
 
 

@@ -13,7 +13,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from nextclick.shared.schemas import MAX_ID_LENGTH, EpochMillis, Identifier, ScoredItem
+from nextclick.shared.schemas import MAX_ID_LENGTH, EpochMillis, Identifier, Item, ScoredItem
 
 MAX_HISTORY = 100
 """Longest history in a request; the model uses the newest ten items."""
@@ -23,6 +23,9 @@ MAX_K = 100
 
 MAX_BATCH = 64
 """Most lists in one request."""
+
+MAX_ITEMS = 1000
+"""Most items in one request."""
 
 _ID_SCHEMA = {
     "anyOf": [
@@ -205,8 +208,14 @@ class ExplanationResponse(BaseModel):
     items: list[Contribution]
 
 
+class ItemsRequest(_Body):
+    """Several items."""
+
+    items: list[Item] = Field(min_length=1, max_length=MAX_ITEMS)
+
+
 class Denied(BaseModel):
-    """The deny list."""
+    """The items that are in no list."""
 
     items: list[str]
 

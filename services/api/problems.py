@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from nextclick.services.api.messages import Problem
-from nextclick.shared.errors import NextclickError, Unavailable
+from nextclick.shared.errors import BadItem, NextclickError, Unavailable
 from nextclick.shared.runtime.masking import redact
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ def install(app: FastAPI, secrets: Collection[str]) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Rejected, _rejected)
     app.add_exception_handler(NextclickError, unavailable)
+    app.add_exception_handler(BadItem, lambda _, error: problem(422, f"the item: {error}"))
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _client_left)
     app.add_exception_handler(Exception, _internal_error)

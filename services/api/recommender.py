@@ -12,6 +12,7 @@ from nextclick.services.api.messages import ListFallback
 from nextclick.services.api.published_clicks import PublishedClicks
 from nextclick.services.api.rule_book import RuleBook
 from nextclick.shared.errors import NextclickError, Unavailable
+from nextclick.shared.items import ItemStates
 from nextclick.shared.model import Constraints
 from nextclick.shared.redis import SessionStore
 from nextclick.shared.registry import ModelSlot, ServedModel
@@ -66,12 +67,14 @@ class Recommender:
         sessions: SessionStore,
         rules: RuleBook,
         published: PublishedClicks,
+        items: Callable[[], ItemStates] = ItemStates,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._slot = slot
         self._sessions = sessions
         self._rules = rules
         self._published = published
+        self._items = items
         self._clock = clock
         self._retry_at = -math.inf
         self._warnings = RateLimit(clock)
@@ -85,7 +88,9 @@ class Recommender:
         if model is None:
             raise NoModel
         histories, without_redis = self._histories(requests)
-        rankings = model.scorer.recommend(histories, self._constraints(model, requests))
+        rankings = model.scorer.recommend(
+            histories, self._constraints(model, requests), self._items().withheld
+        )
         answers = []
         for history, ranking, missing in zip(histories, rankings, without_redis, strict=True):
             answer = ListAnswer(ranking.items, model.version, history, ranking.fallback)

@@ -1,4 +1,4 @@
-"""Business rules as masks over a model's catalogue. Pure."""
+"""The categories of the catalogue as masks over a model's items. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ _MASK_BYTES = 64_000_000
 class Rules:
     """An immutable snapshot of the rules."""
 
-    denied: frozenset[str] = frozenset()
     catalogue: Catalogue = field(default_factory=Catalogue)
 
     def constraints(
@@ -29,7 +28,7 @@ class Rules:
         return Constraints(k, self._excluded(scorer, category), without_history)
 
     def _excluded(self, scorer: Scorer, category: str | None) -> Tensor | None:
-        if category is None and not self.denied:
+        if category is None:
             return None
         masks = self._masks.setdefault(scorer, {})
         if category not in masks:
@@ -38,20 +37,14 @@ class Rules:
             masks[category] = self._mask(scorer, category)
         return masks[category]
 
-    def _mask(self, scorer: Scorer, category: str | None) -> Tensor:
-        mask = torch.zeros(len(scorer.vocabulary), dtype=torch.bool)
-        if category is not None:
-            mask[:] = True
-            mask[_columns(scorer, self.catalogue.categories.get(category, frozenset()))] = False
-        mask[_columns(scorer, self.denied)] = True
+    def _mask(self, scorer: Scorer, category: str) -> Tensor:
+        mask = torch.ones(len(scorer.vocabulary), dtype=torch.bool)
+        items = self.catalogue.categories.get(category, frozenset())
+        rows = torch.from_numpy(scorer.vocabulary.rows(sorted(items)))
+        mask[rows[rows > 0] - 1] = False
         return mask.to(scorer.device)
 
-    _masks: WeakKeyDictionary[Scorer, dict[str | None, Tensor]] = field(
+    _masks: WeakKeyDictionary[Scorer, dict[str, Tensor]] = field(
         default_factory=WeakKeyDictionary, compare=False, repr=False
     )
     """Scorer → category → mask. Masks are computed on first use and dropped with the model."""
-
-
-def _columns(scorer: Scorer, items: frozenset[str]) -> Tensor:
-    rows = torch.from_numpy(scorer.vocabulary.rows(sorted(items)))
-    return rows[rows > 0] - 1

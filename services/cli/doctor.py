@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 from nextclick.shared.errors import ConfigurationError, NextclickError
-from nextclick.shared.kafka import LagMonitor, retained_offsets
+from nextclick.shared.kafka import LagMonitor, new_topic_config, retained_offsets, topic_config
 from nextclick.shared.kafka.schema_registry import answer_encoder
 from nextclick.shared.model import select_device
 from nextclick.shared.redis import session_store
@@ -38,7 +38,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     found = [*_guarded("Kafka", partial(_clicks, settings))]
     yield from found
     if found[0].level == "ok":
-        for topic in (kafka.recommendations_topic, kafka.dlq_topic):
+        for topic in kafka.topics[1:]:
             yield from _guarded(f"topic {topic}", partial(_topic, settings, topic))
         groups = {"workers": settings.worker.group_id, "trainer": settings.trainer.group_id}
         for who, group_id in groups.items():
@@ -77,8 +77,31 @@ def _clicks(settings: Settings) -> Iterator[Finding]:
 def _topic(settings: Settings, topic: str) -> Iterator[Finding]:
     held = retained_offsets(settings.kafka, topic)
     text = _contents(held)
-    if topic == settings.kafka.dlq_topic and any(held.values()):
+    if topic == settings.kafka.items_topic:
+        yield from _items_topic(settings, held, text)
+    elif topic == settings.kafka.dlq_topic and any(held.values()):
         yield Finding("warning", f"topic {topic}", f"{text}: see nextclick dlq list")
+    else:
+        yield _ok(f"topic {topic}", text)
+
+
+def _items_topic(settings: Settings, held: dict[int, range], text: str) -> Iterator[Finding]:
+    """docs/items.md has why."""
+    topic = settings.kafka.items_topic
+    if len(held) != 1:
+        yield Finding("error", f"topic {topic}", f"{text}: it must have one partition")
+        return
+    try:
+        config = topic_config(settings.kafka, topic)
+    except ConfigurationError:  # without DescribeConfigs
+        yield _ok(f"topic {topic}", text)
+        return
+    wanted = new_topic_config(settings.kafka, topic)
+    wrong = [name for name in ("cleanup.policy", "delete.retention.ms", "min.compaction.lag.ms")
+             if config[name] != wanted[name]]  # fmt: skip
+    if wrong:
+        should = ", ".join(f"{name}={wanted[name]}" for name in wrong)
+        yield Finding("warning", f"topic {topic}", f"{text}: set {should} (docs/items.md)")
     else:
         yield _ok(f"topic {topic}", text)
 

@@ -159,6 +159,13 @@ def trainer(
             "Kafka is needed.",
         ),
     ] = True,
+    items: Annotated[
+        bool | None,
+        typer.Option(
+            "--items/--no-items",
+            help="Leave retired items out of the model; needs Kafka. Default: as --collect.",
+        ),
+    ] = None,
     force: Annotated[
         bool,
         typer.Option("--force", help="With --once: retrain even if no click is new."),
@@ -173,7 +180,7 @@ def trainer(
     if force and not once:
         raise ConfigurationError("--force goes with --once")
     settings, stop = start("trainer")
-    trainer_main.run(settings, stop, once=once, collect=collect, force=force)
+    trainer_main.run(settings, stop, once=once, collect=collect, items=items, force=force)
 
 
 @app.command()

@@ -83,9 +83,8 @@ def topics_create() -> None:
     from nextclick.shared.kafka import ensure_topics
 
     kafka = read_settings().kafka
-    wanted = [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic]
-    created = ensure_topics(kafka, wanted)
-    for topic in wanted:
+    created = ensure_topics(kafka, kafka.topics)
+    for topic in kafka.topics:
         console.print(f"{topic}: {'created' if topic in created else 'exists, left as it is'}")
 
 

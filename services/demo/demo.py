@@ -82,7 +82,7 @@ def run(options: Options, console: Console) -> None:
 def _run(options: Options, console: Console, folder: Path, environ: dict[str, str]) -> None:
     shop = worlds.world(options.world, options.seed)
     kafka = KafkaSettings(bootstrap_servers=environ[f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"])
-    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    ensure_topics(kafka, kafka.topics)
     past = worlds.historic_clicks(shop, BOOTSTRAP_INTERACTIONS[options.world], options.seed)
     popularity = _bootstrap(past, options, console, folder)
 

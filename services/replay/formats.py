@@ -160,7 +160,7 @@ def csv_rows(
     columns: Sequence[str] = (),
 ) -> Iterator[Row]:
     """Read a table with a header, or without one if the names of its columns are given."""
-    rows = _cells(lines, file, problems)
+    rows = split_lines(lines, file, problems)
     names = list(columns)
     if not names:
         header = next(rows, None)
@@ -178,7 +178,7 @@ def jsonl_rows(
 
     mapping: `a.b` is the key b of the object a; `a|b` is a, or b where a is missing or null.
     """
-    objects = _objects(lines, file, problems)
+    objects = json_objects(lines, file, problems)
     first = list(itertools.islice(objects, LINES_THAT_DECIDE))
     paths = [_paths(role, [found for _, found in first], mapping) for role in ROLES]
     for role, of_role in zip(_NEEDED, paths, strict=False):
@@ -238,7 +238,7 @@ def session_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterat
 
 def rsc15_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
     """Read the original file, or the table that GRU4Rec's tools write."""
-    rows = _cells(lines, file, problems)
+    rows = split_lines(lines, file, problems)
     first = next(rows, None)
     if first is None:
         return
@@ -252,7 +252,7 @@ def rsc15_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator
 
 def retailrocket_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
     """Read the events: views, carts and transactions."""
-    rows = _cells(lines, file, problems)
+    rows = split_lines(lines, file, problems)
     header = next(rows, None)
     if header is None:
         return
@@ -263,7 +263,7 @@ def retailrocket_rows(lines: Iterable[Line], file: str, problems: Problems) -> I
 
 def diginetica_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
     """Read item views; `timeframe` is ms since the session's first query, `eventdate` its day."""
-    rows = _cells(lines, file, problems)
+    rows = split_lines(lines, file, problems)
     header = next(rows, None)
     if header is None:
         return
@@ -281,7 +281,7 @@ def diginetica_rows(lines: Iterable[Line], file: str, problems: Problems) -> Ite
 
 def otto_rows(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[Row]:
     """Read the events: clicks, carts and orders."""
-    for line, found in _objects(lines, file, problems):
+    for line, found in json_objects(lines, file, problems):
         try:
             for event in found["events"]:
                 session, item, time = found["session"], event["aid"], event["ts"]
@@ -350,7 +350,9 @@ def _is_time(text: str) -> bool:
     return True
 
 
-def _cells(lines: Iterable[Line], file: str, problems: Problems) -> Iterator[tuple[int, list[str]]]:
+def split_lines(
+    lines: Iterable[Line], file: str, problems: Problems
+) -> Iterator[tuple[int, list[str]]]:
     """Split lines at the delimiter of the first line; a line break within a cell is a problem."""
     delimiter = None
     for line in lines:
@@ -378,9 +380,10 @@ def _rows_of_columns(
         yield Row(line, *("" if place is None else cells[place].strip() for place in places))
 
 
-def _objects(
+def json_objects(
     lines: Iterable[Line], file: str, problems: Problems
 ) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read lines as JSON objects, with their line numbers."""
     for line in lines:
         try:
             found = json.loads(line.text)

@@ -93,7 +93,12 @@ def take_batch(
 
 
 def recommendation(
-    click: Click, history: list[str], ranking: Ranking, model_version: str, now_ms: int
+    click: Click,
+    history: list[str],
+    ranking: Ranking,
+    model_version: str,
+    now_ms: int,
+    items_offset: int = 0,
 ) -> Recommendation:
     """Make the recommendation that answers a click."""
     return Recommendation.model_construct(
@@ -105,6 +110,7 @@ def recommendation(
         click_timestamp=click.timestamp,
         scored_at=now_ms,
         fallback=ranking.fallback,
+        items_offset=items_offset,
     )
 
 

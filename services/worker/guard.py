@@ -76,23 +76,26 @@ class Guard:
         self._lists: OrderedDict[str, tuple[VersionStats, tuple[str, ...]]] = OrderedDict()
 
     def recommend(
-        self, model: ServedModel, requests: Sequence[tuple[Click, list[str]]]
+        self,
+        model: ServedModel,
+        requests: Sequence[tuple[Click, list[str]]],
+        withheld: frozenset[str] = frozenset(),
     ) -> tuple[ServedModel, list[Ranking]]:
         """Rank for clicks and their histories; returns the model that answered, and the rankings.
 
-        model: the model in the slot. An error of a model is raised, unless it is on trial: then the
-        previous model answers.
+        model: the model in the slot. withheld: items that no list may hold. An error of a model is
+        raised, unless it is on trial: then the previous model answers.
         """
         now = self._current
         if now is None or model is not now.model:
             now = self._switch_to(model)
         histories = [history for _, history in requests]
         began = self._clock()
-        rankings, broken = self._rank(now.model, histories)
+        rankings, broken = self._rank(now.model, histories, withheld)
         seconds = self._clock() - began
         if broken is not None and self._previous is not None:
             now = self._reject(broken)
-            rankings, broken = self._rank(now.model, histories)
+            rankings, broken = self._rank(now.model, histories, withheld)
         if broken is not None:
             if self._error_logged_for is not now.model:
                 log.error(
@@ -102,7 +105,7 @@ class Guard:
                     extra={"model_version": now.model.version, "reason": broken.reason},
                 )
                 self._error_logged_for = now.model
-            rankings = _replace_not_finite(now.model, rankings)
+            rankings = _replace_not_finite(now.model, rankings, withheld)
         self._judge(requests, rankings, now.stats)
         if requests and broken is None:
             now.stats.scored(len(requests), seconds)
@@ -111,10 +114,10 @@ class Guard:
         return now.model, rankings
 
     def _rank(
-        self, model: ServedModel, histories: list[list[str]]
+        self, model: ServedModel, histories: list[list[str]], withheld: frozenset[str]
     ) -> tuple[list[Ranking], Verdict | None]:
         try:
-            rankings = model.scorer.recommend(histories)
+            rankings = model.scorer.recommend(histories, withheld=withheld)
         except Exception as error:
             if self._previous is None:
                 raise
@@ -205,7 +208,9 @@ def _is_finite(ranking: Ranking) -> bool:
     return isfinite(sum([item.score for item in ranking.items]))
 
 
-def _replace_not_finite(model: ServedModel, rankings: list[Ranking]) -> list[Ranking]:
-    (popular,) = model.scorer.recommend([[]])
+def _replace_not_finite(
+    model: ServedModel, rankings: list[Ranking], withheld: frozenset[str]
+) -> list[Ranking]:
+    (popular,) = model.scorer.recommend([[]], withheld=withheld)
     instead = Ranking(popular.items, "not_finite")
     return [ranking if _is_finite(ranking) else instead for ranking in rankings]

@@ -16,7 +16,7 @@ ACKNOWLEDGED_SECONDS = 5.0
 """Kafka acknowledges answers within so long; a leader that lost the others answers reads only."""
 
 
-def health_server(settings: Settings, worker: Worker) -> AbstractContextManager[None]:
+def health_server(settings: Settings, worker: Worker, items: Check) -> AbstractContextManager[None]:
     """Serve the metrics port; see nextclick.shared.kafka.health.health_server."""
     return health.health_server(
         settings.worker.metrics_port,
@@ -24,11 +24,11 @@ def health_server(settings: Settings, worker: Worker) -> AbstractContextManager[
         settings.kafka,
         settings.worker.group_id,
         worker.consumer,
-        partial(checks, worker),
+        partial(checks, worker, items),
     )
 
 
-def checks(worker: Worker, monitor: LagMonitor) -> dict[str, Check]:
+def checks(worker: Worker, items: Check, monitor: LagMonitor) -> dict[str, Check]:
     """The readiness checks: what a worker needs to answer clicks."""
 
     def model() -> None:
@@ -53,6 +53,7 @@ def checks(worker: Worker, monitor: LagMonitor) -> dict[str, Check]:
     return {
         "model": model,
         "partitions": partitions,
+        "items": items,
         "redis": worker.sessions.ping,
         "kafka": kafka,
     }

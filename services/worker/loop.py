@@ -37,6 +37,7 @@ from nextclick.services.worker.guard import Guard
 from nextclick.services.worker.traces import TraceBatch, forward
 from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick, CommitRefused
+from nextclick.shared.items import ItemStates
 from nextclick.shared.kafka import ClickConsumer
 from nextclick.shared.messages import (
     EncodeRecommendation,
@@ -75,6 +76,8 @@ class Worker:
     encode: EncodeRecommendation = as_json
     max_dead_letter_bytes: int = decide.MAX_DEAD_LETTER_BYTES
     guard: Guard = field(default_factory=Guard)
+    items: Callable[[], ItemStates] = ItemStates
+    """What the items topic says now."""
     trace: TraceBatch = forward
     now: Callable[[], float] = time.time
     on_step: Callable[[str], None] = lambda step: None
@@ -158,12 +161,13 @@ class Worker:
             requests, messages = self._append(batch)  # 3
         self._done("appended")
         with _timed("score"):
-            model, rankings = self.guard.recommend(model, requests)  # 4
+            items = self.items()
+            model, rankings = self.guard.recommend(model, requests, items.withheld)  # 4
         self._done("scored")
         with _timed("encode"):
             now_ms = int(self.now() * 1000)
             answers = [
-                decide.recommendation(click, history, ranking, model.version, now_ms)
+                decide.recommendation(click, history, ranking, model.version, now_ms, items.offset)
                 for (click, history), ranking in zip(requests, rankings, strict=True)
             ]
             traces = self.trace(messages, self._done_at)

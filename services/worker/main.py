@@ -20,8 +20,10 @@ from nextclick.services.worker.guard import Guard
 from nextclick.services.worker.loop import Worker
 from nextclick.services.worker.traces import TraceBatch, forward
 from nextclick.shared.event_types import label_weights_of, weight_of, weights_of
+from nextclick.shared.items import ItemStates
 from nextclick.shared.kafka import (
     ClickConsumer,
+    ItemCatalogue,
     Publisher,
     TransactionalPublisher,
     ensure_topics,
@@ -44,20 +46,22 @@ log = logging.getLogger(__name__)
 def build(
     settings: Settings,
     slot: ModelSlot,
+    items: Callable[[], ItemStates],
     stop: threading.Event,
     on_step: Callable[[str], None] = lambda step: None,
     trace: TraceBatch = forward,
 ) -> Worker:
     """Make a worker and connect it to Redis and Kafka; its first poll joins the group.
 
-    on_step: called with the name of each step, for tests. trace: makes the traces. Raises
-    ConfigurationError or Unavailable if Redis, Kafka or the schema registry is not usable.
+    items: what the items topic says now. on_step: called with the name of each step, for tests.
+    trace: makes the traces. Raises ConfigurationError or Unavailable if Redis, Kafka or the schema
+    registry is not usable.
     """
     kafka, worker_settings = settings.kafka, settings.worker
     sessions = session_store(settings)
     sessions.ping()
     sessions.warn_of_evictions()
-    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    ensure_topics(kafka, kafka.topics)
     encode = answer_encoder(settings.schema_registry, kafka.recommendations_topic)
     consumer = ClickConsumer(
         kafka, kafka.clicks_topic, worker_settings.group_id, instance_id=worker_settings.instance_id
@@ -91,6 +95,7 @@ def build(
         guard=Guard(
             worker_settings.guard_clicks, slot.roll_back, judged=_judged_types(settings.clicks)
         ),
+        items=items,
         trace=trace,
         on_step=on_step,
     )
@@ -126,12 +131,13 @@ def run(
         lambda checkpoint: scorer(checkpoint, device, settings.worker.top_k),
         settings.registry.poll_seconds,
     )
+    items = ItemCatalogue(settings.kafka)
     with _tracing(settings) as trace:
-        worker = build(settings, slot, stop, on_step, trace)
+        worker = build(settings, slot, lambda: items.states, stop, on_step, trace)
         try:
-            with health.health_server(settings, worker):
+            with health.health_server(settings, worker, items.check), items:
                 slot.start()
-                while not stop.is_set() and not slot.wait(0.2):
+                while not stop.is_set() and not (items.wait(0.2) and slot.wait(0.2)):
                     HEARTBEAT.beat()
                 if stop.is_set():
                     return

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from typing import cast
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from nextclick.shared.errors import Unavailable
 from nextclick.shared.kafka.client import (
@@ -44,9 +45,15 @@ class TopicReader:
         *,
         bulk: bool = False,
         at_end: bool = False,
+        note_ends: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start at the beginning of the topics, or with `at_end` at their present ends."""
+        """Start at the beginning of the topics, or with `at_end` at their present ends.
+
+        note_ends: keep `ends_reached`.
+        """
+        self.ends_reached: set[int] = set()
+        """Partitions whose end was reached at least once, for a reader of one topic."""
         self._settings = settings
         self._topics = topics
         self._clock = clock
@@ -56,6 +63,7 @@ class TopicReader:
             {
                 **WITHOUT_GROUP,
                 "auto.offset.reset": "earliest",
+                "enable.partition.eof": note_ends,
                 **(BULK if bulk else LOW_LATENCY),
                 **client_config(settings),
             },
@@ -111,7 +119,9 @@ class TopicReader:
             raws = poll_raw(self._consumer, max_messages, max(0.0, deadline - self._clock()))
             for raw in raws:
                 error = raw.error()
-                if error is not None and error.code() in MISCONFIGURED_WITHOUT_GROUP:
+                if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                    self.ends_reached.add(cast(int, raw.partition()))
+                elif error is not None and error.code() in MISCONFIGURED_WITHOUT_GROUP:
                     topic = raw.topic() or " and ".join(self._topics)
                     raise failed(self._settings, error, Permission("Read", "topic", topic))
             messages = [read_message(raw) for raw in raws if raw.error() is None]

@@ -27,6 +27,11 @@ from nextclick.shared.kafka.client import (
 )
 from nextclick.shared.runtime.settings import KafkaSettings
 
+_DAY_MS = 86_400_000
+_TOMBSTONES_MS = 100 * 365 * _DAY_MS
+"""Compaction keeps the tombstones of items for a hundred years: who reads the topic from its
+beginning must learn what is retired, however long ago that was."""
+
 
 def ensure_topics(settings: KafkaSettings, topics: Iterable[str]) -> list[str]:
     """Create missing topics; returns their names. Existing topics are not altered.
@@ -41,9 +46,9 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[str]) -> list[str]:
     new = [
         NewTopic(
             topic,
-            num_partitions=settings.partitions,
+            num_partitions=settings.partitions_of(topic),
             replication_factor=settings.replication_factor,
-            config=_config(settings),
+            config=new_topic_config(settings, topic),
         )
         for topic in topics
         if topic not in existing
@@ -92,8 +97,16 @@ def _is_hidden(admin: AdminClient, topic: str) -> bool:
     return False
 
 
-def _config(settings: KafkaSettings) -> dict[str, str]:
-    config = {"retention.ms": str(int(settings.retention_hours * 3_600_000))}
+def new_topic_config(settings: KafkaSettings, topic: str) -> dict[str, str]:
+    """The configuration of a topic that is created."""
+    retention_ms = int(settings.retention_hours * 3_600_000)
+    config = {"retention.ms": str(retention_ms)}
+    if topic == settings.items_topic:
+        config = {
+            "cleanup.policy": "compact",
+            "delete.retention.ms": str(_TOMBSTONES_MS),
+            "min.compaction.lag.ms": str(retention_ms + _DAY_MS),
+        }
     if settings.min_insync_replicas:
         config["min.insync.replicas"] = str(settings.min_insync_replicas)
     return config

@@ -30,15 +30,20 @@ class Explanation:
     probability, −0.69 halves it. 0 for a click on an item that the model does not know."""
 
 
-def explain(scorer: Scorer, history: list[str], k: int | None = None) -> Explanation:
+def explain(
+    scorer: Scorer,
+    history: list[str],
+    k: int | None = None,
+    withheld: frozenset[str] = frozenset(),
+) -> Explanation:
     """Recommend for a history (item ids, oldest first) with the contribution of each click.
 
     If the model knows no item of the history, the list is by popularity and all contributions are
     0. The contribution of a single known click is measured against popularity. `k`: how many
-    items; None: the scorer's top_k.
+    items; None: the scorer's top_k. withheld: items that the list does not hold.
     """
     history = history[-HISTORY_LENGTH:]
-    (ranking,) = scorer.recommend([history], None if k is None else [Constraints(k)])
+    (ranking,) = scorer.recommend([history], None if k is None else [Constraints(k)], withheld)
     rows = scorer.vocabulary.rows(history)
     known = np.flatnonzero(rows != PADDING)
     contributions = np.zeros((len(ranking.items), len(history)))

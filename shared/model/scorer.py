@@ -1,9 +1,9 @@
 """Histories in, ranked items out: the one scoring path of worker, trainer and tests.
 
-A recommendation is a function of (model version, history), up to rounding: kernels add in another
-order on another processor, with other thread counts or batch sizes. Scores agree to a relative 1e-4
-(or an absolute 1e-12), and lists hold the same items in the same order, except for items whose
-scores are that close.
+A recommendation is a function of (model version, history, withheld items), up to rounding: kernels
+add in another order on another processor, with other thread counts or batch sizes. Scores agree to
+a relative 1e-4 (or an absolute 1e-12), and lists hold the same items in the same order, except for
+items whose scores are that close.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ import torch
 from nextclick.shared.errors import CheckpointError
 from nextclick.shared.model.bst import BST
 from nextclick.shared.model.checkpoint import Checkpoint
-from nextclick.shared.model.constraints import Constraints, apply_constraints, most_popular
+from nextclick.shared.model.constraints import (
+    Constraints,
+    Withheld,
+    apply_constraints,
+    most_popular,
+)
 from nextclick.shared.model.shortlist import MAX_ITEMS, Shortlist
 from nextclick.shared.model.top_k import top_k
 from nextclick.shared.schemas import ScoredItem
@@ -81,7 +86,8 @@ class Scorer:
         """Shape [items]: log P(next click) if no item of the session is known."""
         self._popularity = checkpoint.popularity / max(1, int(checkpoint.popularity.sum()))
         self._by_popularity: IntArray = np.argsort(-checkpoint.popularity, kind="stable")
-        self._popular = self._most_popular(Constraints(self.top_k))
+        self._withheld = Withheld.nothing(len(self.vocabulary), device)
+        self._popular = self._most_popular(Constraints(self.top_k), self._withheld)
         self._smoke_test()
 
     @property
@@ -93,30 +99,39 @@ class Scorer:
         return sum(table.nbytes for table in tables)
 
     def recommend(
-        self, histories: list[list[str]], constraints: Sequence[Constraints] | None = None
+        self,
+        histories: list[list[str]],
+        constraints: Sequence[Constraints] | None = None,
+        withheld: frozenset[str] = frozenset(),
     ) -> list[Ranking]:
         """Rank the catalogue for each history (item ids, oldest first), best first.
 
         One forward pass for all. A history that is empty, or holds only unknown items, gets the
         popular items, and its Ranking says why in `fallback`. With `constraints`, one per history,
         a list holds the best k items that they allow, else the top_k of the whole catalogue.
+        No list holds an item of `withheld`, which is quickest if it is the same object as before.
         """
         if not histories:
             return []
+        never = self._withheld_columns(withheld)
         rows = self.vocabulary.rows([item for history in histories for item in history])
         lengths = np.array([len(history) for history in histories])
         ends = lengths.cumsum()
         batch = windows(rows, ends - lengths, ends)
         known = batch[:, -1].nonzero()[0]
         kept = None if constraints is None else [constraints[i] for i in known.tolist()]
-        ranked = dict(zip(known.tolist(), self._top(batch[known], kept), strict=True))
+        ranked = dict(zip(known.tolist(), self._top(batch[known], kept, never), strict=True))
         rankings = []
         for i, history in enumerate(histories):
             if i in ranked:
                 rankings.append(Ranking(ranked[i], None))
             else:
                 popular = (
-                    self._popular if constraints is None else self._most_popular(constraints[i])
+                    self._most_popular(constraints[i], never)
+                    if constraints is not None
+                    else self._most_popular(Constraints(self.top_k), never)
+                    if never.any
+                    else self._popular
                 )
                 rankings.append(Ranking(popular, "unknown_items" if history else "cold_start"))
         return rankings
@@ -129,17 +144,25 @@ class Scorer:
         (whole,) = self._in_blocks(batch, len(batch))
         return whole
 
+    def _withheld_columns(self, item_ids: frozenset[str]) -> Withheld:
+        """The columns of withheld items: what has changed since the last call is looked up."""
+        now = self._withheld  # read once: several threads may use a scorer
+        if item_ids is not now.item_ids:
+            now = now.changed_to(item_ids, self.vocabulary)
+            self._withheld = now
+        return now
+
     def _top(
-        self, batch: IntArray, constraints: Sequence[Constraints] | None
+        self, batch: IntArray, constraints: Sequence[Constraints] | None, withheld: Withheld
     ) -> list[list[ScoredItem]]:
         if len(batch) == 0:
             return []
         if constraints is not None:
-            best = list(self._top_constrained(batch, constraints))
+            best = list(self._top_constrained(batch, constraints, withheld))
         elif self.shortlist is not None:
-            best = list(self._top_of_shortlists(batch, self.shortlist))
+            best = list(self._top_of_shortlists(batch, self.shortlist, withheld))
         else:
-            best = [top_k(scores, self.top_k) for scores in self._in_blocks(batch)]
+            best = [top_k(withheld.apply(scores), self.top_k) for scores in self._in_blocks(batch)]
         values = torch.cat([values for values, _ in best]).cpu().numpy().astype(np.float64)
         columns = torch.cat([columns for _, columns in best]).tolist()
         scores = round_to_six_digits(np.exp(values)).tolist()
@@ -148,30 +171,31 @@ class Scorer:
             [ScoredItem(ids[column], score) for score, column in zip(*row, strict=True)]
             for row in zip(scores, columns, strict=True)
         ]
-        if constraints is not None:
-            allowed = np.isfinite(values).sum(axis=1).tolist()
-            ranked = [
-                r[: min(n, c.k)] for r, n, c in zip(ranked, allowed, constraints, strict=True)
-            ]
+        if constraints is not None or withheld.any:
+            # Not NaN: whoever asks must see that a model is broken.
+            allowed = (values != -np.inf).sum(axis=1).tolist()
+            most = [c.k for c in constraints] if constraints is not None else allowed
+            ranked = [r[: min(n, k)] for r, n, k in zip(ranked, allowed, most, strict=True)]
         return ranked
 
     def _top_constrained(
-        self, batch: IntArray, constraints: Sequence[Constraints]
+        self, batch: IntArray, constraints: Sequence[Constraints], withheld: Withheld
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Rank all items: the rules could leave too few of a shortlist."""
         k = min(len(self.vocabulary), max(constraint.k for constraint in constraints))
         start = 0
         for scores in self._in_blocks(batch):
             part = slice(start, start + len(scores))
-            yield top_k(apply_constraints(scores, batch[part], constraints[part]), k)
+            allowed = apply_constraints(withheld.apply(scores), batch[part], constraints[part])
+            yield top_k(allowed, k)
             start += len(scores)
 
     def _top_of_shortlists(
-        self, batch: IntArray, shortlist: Shortlist
+        self, batch: IntArray, shortlist: Shortlist, withheld: Withheld
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         with torch.inference_mode():
             for histories in torch.split(self._histories(batch), _SHORTLIST_WINDOWS):
-                yield shortlist.top(histories, self.top_k)
+                yield shortlist.top(histories, self.top_k, withheld.mask if withheld.any else None)
 
     def _histories(self, batch: IntArray) -> torch.Tensor:
         """Windows on the device, without the columns that are padding in all of them."""
@@ -189,8 +213,8 @@ class Scorer:
                 logits = self._model.score(tuple(t[part] for t in encoded), self._catalogue)
                 yield self._model.log_probabilities(logits, histories[part])
 
-    def _most_popular(self, constraint: Constraints) -> list[ScoredItem]:
-        columns = most_popular(self._by_popularity, constraint)
+    def _most_popular(self, constraint: Constraints, withheld: Withheld) -> list[ScoredItem]:
+        columns = most_popular(self._by_popularity, constraint, withheld)
         shares = round_to_six_digits(self._popularity[columns]).tolist()
         ids = self.vocabulary.item_ids
         return [ScoredItem(ids[i], share) for i, share in zip(columns, shares, strict=True)]

@@ -43,15 +43,19 @@ class Shortlist:
         has_bfloat16 = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
         self.rough = catalogue.bfloat16() if has_bfloat16 else catalogue
 
-    def top(self, histories: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def top(
+        self, histories: Tensor, k: int, withheld: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """log P and columns, both [B, k], of the best k ≤ MAX_ITEMS items for windows [B, L].
+
+        withheld: bool [items], True for items that are not ranked; −inf stands for them.
 
         The items of the session and their neighbours are always scored exactly too. The total
         probability of all other items comes from the scan: they are many and each is small, so
         their rounding errors average out.
         """
         sessions = Sessions(*self._encode(histories))
-        maxima, sums = self._scan(sessions.queries)
+        maxima, sums = self._scan(sessions.queries, withheld)
         kept = maxima.topk(_BLOCKS_KEPT, dim=1).indices
         others = sums.scatter(1, kept, -torch.inf).logsumexp(dim=1, keepdim=True)
         voted, votes = self._neighbours.sparse_votes(histories)
@@ -75,14 +79,19 @@ class Shortlist:
         rest = (others - max_logit).exp() - double_counted.sum(dim=1, keepdim=True)
         total = max_logit + (rest.clamp_(min=0.0) + exact).log()
         scores = self._neighbours.mix_columns(logits - total, sum_by_column(voted, votes))
+        if withheld is not None:
+            duplicate |= withheld[columns]
         best = scores.masked_fill_(duplicate, -torch.inf).topk(k, dim=1)
         return best.values, columns.gather(1, best.indices)
 
-    def _scan(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """The largest score of every block and the logsumexp of its scores, both [B, blocks]."""
+    def _scan(self, queries: Tensor, withheld: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The largest score of every block and the logsumexp of its scores, both [B, blocks].
+
+        The largest is that of an item that is not withheld, the logsumexp is over all.
+        """
         rough = queries.to(self.rough.dtype)
         maxima, sums = [], []
-        for chunk in torch.split(self.rough, _CHUNK):
+        for number, chunk in enumerate(torch.split(self.rough, _CHUNK)):
             scores = (rough @ chunk.T).float()
             if len(chunk) < _CHUNK:
                 scores = functional.pad(scores, (0, _CHUNK - len(chunk)), value=_LOWEST)
@@ -90,6 +99,12 @@ class Shortlist:
             highest = scores.amax(dim=1)
             chunk_max = highest.amax(dim=1, keepdim=True)
             # exp2 takes a third of the time that exp does.
+            if withheld is not None:
+                here = withheld[number * _CHUNK : number * _CHUNK + len(chunk)]
+                if here.any():
+                    here = functional.pad(here, (0, _CHUNK - len(chunk)), value=False)
+                    allowed = scores.masked_fill(here.view(_BLOCK, _STRIDE), _LOWEST)
+                    highest = allowed.amax(dim=1)
             powers = scores.sub_(chunk_max.unsqueeze(1)).mul_(_LOG2_E).exp2_()
             maxima.append(highest)
             sums.append(powers.sum(dim=1).log_().add_(chunk_max))

@@ -1,4 +1,4 @@
-"""Session state and deny list in Redis. The only package that imports redis."""
+"""Session state in Redis. The only package that imports redis."""
 
 from nextclick.shared.redis.sessions import (
     ENTRIES_KEPT,

@@ -52,6 +52,10 @@ LEFT_OUT = Gauge(
     "Clicks of the last retraining's window that did not count",
     ["reason"],
 )
+BAD_ITEMS = Counter("nextclick_bad_items", "Messages on the items topic that were refused")
+ITEMS_WITHHELD = Gauge(
+    "nextclick_items_withheld", "Items that are in no list: retired, or not available"
+)
 REMOVED_UNREAD = Counter(
     "nextclick_clicks_removed_unread",
     "Messages that Kafka removed before this process read them: retention, or deleted records",

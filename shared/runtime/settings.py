@@ -51,6 +51,9 @@ class KafkaSettings(_Section):
     clicks_topic: str = Field("clicks", description="clicks in")
     recommendations_topic: str = Field("recommendations", description="recommendations out")
     dlq_topic: str = Field("clicks.dlq", description="messages that are not clicks")
+    items_topic: str = Field(
+        "items", description="items: attributes, and which of them are in no list"
+    )
     partitions: int = Field(8, ge=1, description="partitions of topics that nextclick creates")
     replication_factor: int = Field(
         -1,
@@ -66,6 +69,15 @@ class KafkaSettings(_Section):
     retention_hours: float = Field(
         168, gt=0, description="retention of topics that nextclick creates"
     )
+
+    @property
+    def topics(self) -> list[str]:
+        """All topics."""
+        return [self.clicks_topic, self.recommendations_topic, self.dlq_topic, self.items_topic]
+
+    def partitions_of(self, topic: str) -> int:
+        """Partitions of a topic that is created. Items have one: an offset is a version of all."""
+        return 1 if topic == self.items_topic else self.partitions
 
 
 class SchemaRegistrySettings(_Section):
@@ -255,11 +267,8 @@ class ApiSettings(_Section):
         description="leave out the items of the history, unless the request says otherwise",
     )
     catalogue: str = Field("", description="CSV file item_id,category, for the category filter")
-    deny_key: str = Field(
-        "nextclick:denied", min_length=1, description="Redis key of the items never to recommend"
-    )
     rules_poll_seconds: float = Field(
-        0.25, gt=0, le=1, description="how often the deny list and the catalogue are read"
+        0.25, gt=0, le=1, description="how often the catalogue is read"
     )
     page: bool = Field(True, description="serve the live page at /")
     metrics_port: int = Field(

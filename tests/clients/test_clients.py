@@ -71,7 +71,7 @@ def test_a_client_gets_lists_for_its_clicks(
     for build in client.builds:
         subprocess.run(build.split(), cwd=folder, check=True, timeout=BUILD_SECONDS)
     publish_model(tmp_path / "registry", seed=1)
-    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    ensure_topics(kafka, kafka.topics)
     key = {f"{PREFIX}API__KEY": API_KEY}
     launch("worker")
     launch("api", **{f"{PREFIX}API__PORT": "0"}, **key)

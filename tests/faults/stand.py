@@ -54,15 +54,11 @@ class Stand:
             clicks_topic=f"clicks-{suffix}",
             recommendations_topic=f"recommendations-{suffix}",
             dlq_topic=f"clicks-dlq-{suffix}",
+            items_topic=f"items-{suffix}",
             partitions=4,
             replication_factor=replication_factor,
         )
-        self._topics = [
-            self.kafka.clicks_topic,
-            self.kafka.recommendations_topic,
-            self.kafka.dlq_topic,
-        ]
-        ensure_topics(self.kafka, self._topics)
+        ensure_topics(self.kafka, self.kafka.topics)
         self.environ = {
             **os.environ,
             f"{PREFIX}DEVICE": "cpu",
@@ -71,6 +67,7 @@ class Stand:
             f"{PREFIX}KAFKA__CLICKS_TOPIC": self.kafka.clicks_topic,
             f"{PREFIX}KAFKA__RECOMMENDATIONS_TOPIC": self.kafka.recommendations_topic,
             f"{PREFIX}KAFKA__DLQ_TOPIC": self.kafka.dlq_topic,
+            f"{PREFIX}KAFKA__ITEMS_TOPIC": self.kafka.items_topic,
             f"{PREFIX}REDIS__URL": f"redis://{self.redis.address}/0",
             f"{PREFIX}REDIS__TIMEOUT_SECONDS": "2",
             f"{PREFIX}REGISTRY__URL": str(self.registry),
@@ -191,7 +188,7 @@ class Stand:
     def delete_topics(self) -> None:
         """Leave nothing on a Kafka that others use."""
         admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers})
-        for future in admin.delete_topics(self._topics).values():
+        for future in admin.delete_topics(self.kafka.topics).values():
             future.result()
 
     def close(self) -> None:

@@ -38,7 +38,7 @@ def _forget(environ: dict[str, str], fatal_step: str) -> None:
 def test_killed_after_any_step(
     environ: dict[str, str], kafka: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    ensure_topics(kafka, kafka.topics)
     log = EventLog(str(tmp_path / "event_log"))
     put(log, 0, 0, [*clicks_of(USER, 10, 11), *clicks_of("other", 12)])
     with monkeypatch.context() as patch:

@@ -15,7 +15,6 @@ from typing import Any
 import httpx2 as httpx
 import hypothesis
 import pytest
-import redis
 import schemathesis
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -23,11 +22,9 @@ from fastapi.testclient import TestClient
 from nextclick.services.api.access import access
 from nextclick.services.api.app import Components, create_app
 from nextclick.services.api.main import open_components
-from nextclick.services.api.rule_book import RuleBook
 from nextclick.shared import embedded
-from nextclick.shared.kafka import TopicReader, ensure_topics
+from nextclick.shared.kafka import ItemCatalogue, TopicReader, ensure_topics
 from nextclick.shared.redis import session_store
-from nextclick.shared.redis.deny_list import deny_list
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings, Settings
 from nextclick.shared.schemas import Click, Recommendation
 from tests.conftest import Launch
@@ -43,7 +40,6 @@ def settings(
 ) -> Settings:
     (tmp_path / "catalogue.csv").write_text(CATALOGUE)
     ours = {
-        f"{PREFIX}API__DENY_KEY": f"test:{name}:denied",
         f"{PREFIX}API__CATALOGUE": str(tmp_path / "catalogue.csv"),
         f"{PREFIX}API__RULES_POLL_SECONDS": "0.05",
         f"{PREFIX}API__PORT": "0",
@@ -62,10 +58,8 @@ def components(
     publish_model(Path(settings.registry.url), seed=1)
     with open_components(settings) as made:
         assert made.slot.wait(30)
+        assert made.items.wait(30)
         yield made
-    client = redis.Redis.from_url(settings.redis.url.get_secret_value())
-    client.delete(f"test:{name}:denied")
-    client.close()
 
 
 HERE = "http://127.0.0.1"
@@ -357,7 +351,7 @@ def test_every_operation_keeps_what_the_document_promises(
     app = create_app(components, any_host, settings.worker.top_k, access(any_host))
     document = schemathesis.openapi.from_asgi("/openapi.json", app)
     operations = [found.ok() for found in document.get_all_operations()]
-    assert len(operations) == 10
+    assert len(operations) == 14
     for operation in operations:
 
         @hypothesis.settings(
@@ -385,7 +379,7 @@ def test_without_redis_popular_items_answer_until_it_is_back(
             by_history = client.post("/recommendations", json={"history": ["4"]})
             assert by_history.json()["fallback"] is None
             assert "REDIS__URL" in refused(client.get("/users/u/session"), 503)["detail"]
-            assert "REDIS__URL" in refused(client.put("/denied/1"), 503)["detail"]
+            assert client.put("/denied/1").status_code == 204
             ready = client.get("/readyz")
             assert ready.is_success
             assert ready.json()["redis"] != "ok"
@@ -428,14 +422,69 @@ def serving(settings: Settings) -> Iterator[TestClient]:
 def test_a_change_of_the_deny_list_reaches_other_processes(
     client: TestClient, settings: Settings
 ) -> None:
-    other = RuleBook(deny_list(settings), None, settings.api.rules_poll_seconds)
-    other.start()
-    client.put("/denied/7")
-    until(lambda: other.rules.denied == {"7"}, "the other sees it")
-    client.delete("/denied/7")
-    until(lambda: not other.rules.denied, "the other sees that, too")
-    other.stop()
-    other._deny_list.close()
+    with ItemCatalogue(settings.kafka) as other:
+        client.put("/denied/7")
+        until(lambda: other.states.withheld == {"7"}, "the other sees it")
+        client.delete("/denied/7")
+        until(lambda: not other.states.withheld, "the other sees that, too")
+
+
+def test_items_are_said_read_retired_and_restored(client: TestClient) -> None:
+    bowl = {"title": "Bowl", "categories": ["dogs"], "price": 12.5, "color": "blue"}
+    assert client.put("/items/a/b ü", json=bowl).status_code == 204
+    assert client.get("/items/a/b ü").json() == {
+        "item_id": "a/b ü",
+        "tags": [],
+        "available": True,
+        **bowl,
+    }
+    several = {"items": [{"item_id": "1", "title": "One"}, {"item_id": 2, "available": False}]}
+    assert client.post("/items", json=several).status_code == 204
+    assert client.get("/denied").json() == {"items": ["2"]}
+    client.put("/denied/1")
+    assert client.get("/items/1").json()["title"] == "One"  # all else stays
+    assert client.get("/items/1").json()["available"] is False
+    best = ids(client.post("/recommendations", json={"history": ["3"]}))
+    assert not {"1", "2"} & set(best)
+    assert client.delete(f"/items/{best[0]}").status_code == 204
+    refused(client.get(f"/items/{best[0]}"), 410)
+    assert client.get("/denied").json() == {"items": sorted(["1", "2", best[0]])}
+    after = ids(client.post("/recommendations", json={"history": ["3"]}))
+    assert after[:-1] == best[1:]
+    assert client.delete(f"/denied/{best[0]}").status_code == 204
+    assert ids(client.post("/recommendations", json={"history": ["3"]})) == best
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/items/unheard-of", None, 404),
+        ("PUT", "/items/1", {"price": "12"}, 422),
+        ("PUT", "/items/1", {"text": "t" * 20_000}, 422),
+        ("PUT", "/items/1", {"item_id": "2"}, 204),  # the address says which
+        ("PUT", f"/items/{'i' * 129}", {}, 422),
+        ("POST", "/items", {"items": []}, 422),
+        ("POST", "/items", {"items": [{"title": "no id"}]}, 422),
+        ("POST", "/items", {"items": [{"item_id": "1", "x": "t" * 20_000}]}, 422),
+        ("DELETE", f"/items/{'i' * 129}", None, 422),
+    ],
+)
+def test_what_is_no_item_is_refused(
+    client: TestClient, method: str, path: str, body: Any, status: int
+) -> None:
+    answer = client.request(method, path, json=body)
+    if status == 204:
+        assert answer.status_code == 204
+        assert client.get(path).json()["item_id"] == "1"
+    else:
+        refused(answer, status)
+
+
+def test_half_a_surrogate_pair_is_no_item(client: TestClient) -> None:
+    for field in (b"title", b"note"):
+        body = b'{"' + field + b'": "\\ud800"}'
+        answer = client.put("/items/1", content=body, headers={"content-type": "application/json"})
+        refused(answer, 422)
 
 
 def test_with_a_key_nothing_is_told_without_it(components: Components, settings: Settings) -> None:
@@ -483,7 +532,7 @@ def test_a_process_serves_swaps_and_ends_well(
         assert refused(client.get("/recommendations/u"), 503)["detail"].startswith("there is no")
         assert client.get("/readyz").status_code == 503
         assert client.get("/healthz").json() == dict.fromkeys(
-            ("recommend", "publish", "explain"), "ok"
+            ("recommend", "publish", "explain", "items"), "ok"
         )
         first = publish_model(tmp_path / "registry", seed=1)
         until(lambda: client.get("/readyz").status_code == 200, "it is ready")

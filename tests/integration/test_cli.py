@@ -41,6 +41,10 @@ from tests.integration.traffic import publish_model
         ["models", "rollback"],
         ["models", "prune"],
         ["events", "compact"],
+        ["items", "load"],
+        ["items", "retire"],
+        ["items", "restore"],
+        ["items", "list"],
         ["dlq", "list"],
         ["dlq", "show"],
         ["dlq", "redrive"],
@@ -136,9 +140,9 @@ def test_topics_are_created_once_and_then_left(
     environ: dict[str, str], kafka: KafkaSettings
 ) -> None:
     first = nextclick(environ, "topics", "create")
-    assert first.stdout.count("created") == 3, first
+    assert first.stdout.count("created") == 4, first
     again = nextclick(environ, "topics", "create")
-    assert again.stdout.count("left as it is") == 3, again
+    assert again.stdout.count("left as it is") == 4, again
     assert kafka.clicks_topic in again.stdout
 
 
@@ -155,7 +159,7 @@ def test_the_doctor_finds_all_well(
     publish_model(tmp_path / "registry", seed=1)
     result = nextclick(environ, "doctor", "--json", str(tmp_path / "found.json"))
     assert result.returncode == 0, result
-    topics = (kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic)
+    topics = kafka.topics
     others = ("Kafka", "workers", "trainer", "Redis", "model", "event log", "device", "API")
     assert levels(result) == dict.fromkeys((*others, *(f"topic {name}" for name in topics)), "ok")
     written = json.loads((tmp_path / "found.json").read_text())

@@ -26,7 +26,7 @@ SPOOF = b"\x1b[2J\x1b]0;owned\x07\xc2\x9b31m\r"
 
 @pytest.fixture(autouse=True)
 def topics(kafka: KafkaSettings) -> None:
-    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    ensure_topics(kafka, kafka.topics)
 
 
 def put(kafka: KafkaSettings, messages: Sequence[tuple[Message, str]]) -> None:

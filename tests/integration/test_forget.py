@@ -166,7 +166,7 @@ def test_what_is_no_user_id_is_one_line(environ: dict[str, str], tmp_path: Path)
 
 
 def test_by_http(settings: Settings, kafka: KafkaSettings) -> None:
-    ensure_topics(kafka, [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic])
+    ensure_topics(kafka, kafka.topics)
     log = EventLog(settings.trainer.event_log)
     app = create_app(
         SimpleNamespace(alive={}, ready={}),  # type: ignore[arg-type]

@@ -21,23 +21,28 @@ import redis
 
 import nextclick
 from nextclick.services.api.click_publisher import ClickPublisher
+from nextclick.services.api.item_editor import ItemEditor, set_available
 from nextclick.services.api.page.feed import Feed
 from nextclick.services.api.published_clicks import PublishedClicks
 from nextclick.services.cli.explain import find_answer
 from nextclick.services.dlq import dead_letters, redrive
 from nextclick.services.forget import topics as forgetting
+from nextclick.services.items.publish import publish as publish_items
 from nextclick.services.topics import check
 from nextclick.services.worker import main as worker_main
 from nextclick.services.worker import rebuild
 from nextclick.shared import embedded
 from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.items import with_availability
 from nextclick.shared.kafka import (
     ClickConsumer,
+    ItemCatalogue,
     LagMonitor,
     Publisher,
     TopicReader,
     ensure_topics,
+    read_items,
     read_offsets,
     retained_offsets,
 )
@@ -126,20 +131,35 @@ def answer_clicks(settings: Settings, guarded: Guarded) -> None:
         lambda checkpoint: Scorer(checkpoint, select_device("cpu"), 10),
         0.1,
     )
+    items = ItemCatalogue(settings.kafka)
     worker = worker_main.build(
-        settings, slot, stop, lambda step: stop.set() if step == "committed" else None
+        settings,
+        slot,
+        lambda: items.states,
+        stop,
+        lambda step: stop.set() if step == "committed" else None,
     )
     guarded.send(("clicks", b"no click"), ("clicks", click(uuid.uuid4().hex)))
     slot.start()
+    items.start()
     try:
         assert slot.wait(30)
+        await_items(items)
         limit = threading.Timer(30, stop.set)
         limit.start()
         worker.run()
         limit.cancel()
     finally:
         worker.close()
+        items.stop()
         slot.stop()
+
+
+def await_items(items: ItemCatalogue) -> None:
+    """As the worker does, which ends by what is raised."""
+    while not items.wait(1.0):
+        pass
+    items.check()
 
 
 def answer_clicks_exactly_once(settings: Settings, guarded: Guarded) -> None:
@@ -161,6 +181,18 @@ def post_clicks(settings: Settings, guarded: Guarded) -> None:
     )
     with closing(LagMonitor(settings.kafka, "clicks", settings.worker.group_id)) as monitor:
         monitor.ping(5.0)  # /readyz
+    with ItemCatalogue(settings.kafka) as items:
+        await_items(items)
+        ItemEditor(settings.kafka, items).apply([set_available("1", False)])
+        assert items.states.withheld == {"1"}
+        ItemEditor(settings.kafka, items).apply([set_available("1", True)])
+
+
+def change_items(settings: Settings, guarded: Guarded) -> None:
+    publish_items(settings.kafka, {"2": None})
+    table = read_items(settings.kafka)
+    assert "2" in table.states.retired
+    publish_items(settings.kafka, {"2": with_availability(table, "2", True)})
 
 
 def look_at_the_page(settings: Settings, guarded: Guarded) -> None:
@@ -209,7 +241,7 @@ def forget_user(settings: Settings, guarded: Guarded) -> None:
 
 def create_topics(settings: Settings, guarded: Guarded) -> None:
     kafka = settings.kafka
-    wanted = [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic]
+    wanted = kafka.topics
     assert ensure_topics(kafka, wanted) == wanted
     assert ensure_topics(kafka, wanted) == []
 
@@ -235,7 +267,7 @@ class Case:
 
 
 def _for_the_page(rule: Rule) -> bool:
-    return rule.operation != "Write"
+    return rule.operation != "Write" and rule.name != "items"
 
 
 CASES = {
@@ -251,6 +283,7 @@ CASES = {
     "redrive": Case("redrive", redrive_letters),
     "rebuild": Case("rebuild", rebuild_sessions),
     "forget": Case("forget", forget_user),
+    "items": Case("items", change_items),
     "topics": Case("topics", create_topics),
     "check": Case("check", check_topics),
 }
@@ -271,7 +304,7 @@ def serve(
             kafka = kafka.model_copy(
                 update={
                     f"{topic}_topic": f"{getattr(kafka, f'{topic}_topic')}.{_suffix}"
-                    for topic in ("clicks", "recommendations", "dlq")
+                    for topic in ("clicks", "recommendations", "dlq", "items")
                 }
             )
         settings = Settings.from_environment().model_copy(update={"kafka": kafka})

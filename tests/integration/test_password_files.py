@@ -24,7 +24,6 @@ from nextclick.shared.kafka import (
 )
 from nextclick.shared.messages import Message, OutMessage
 from nextclick.shared.redis import RedisSessions
-from nextclick.shared.redis.deny_list import DenyList
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from nextclick.shared.schemas import Click
 from tests.faults import children
@@ -99,20 +98,6 @@ def test_redis(server: embedded.Server, file: Path) -> None:
     with redis.Redis(port=server.port) as admin:
         try_a_change(opened, file, lambda password: change(admin, password))
         opened.close()
-        denied = DenyList(
-            f"redis://u@{server.address}",
-            key="denied",
-            timeout_seconds=5,
-            cluster=False,
-            password_file=str(file),
-        )
-        denied.add(["a"])
-        change(admin, FORMER)
-        with pytest.raises(Unavailable, match=r"trying again .*PASSWORD_FILE"):
-            denied.version()
-        file.write_text(FORMER)
-        assert denied.items() == {"a"}
-        denied.close()
 
 
 def test_redis_with_one_password_for_all(tmp_path: Path, file: Path) -> None:

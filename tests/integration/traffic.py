@@ -19,8 +19,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from nextclick.bench.agreement import lists_agree
 from nextclick.shared.errors import Unavailable
+from nextclick.shared.items import ItemTable
 from nextclick.shared.kafka import Publisher, TopicReader
-from nextclick.shared.messages import AS_REPLAYED, OutMessage, of_user
+from nextclick.shared.messages import AS_REPLAYED, Message, OutMessage, of_user
 from nextclick.shared.model import BST, BSTConfig, Checkpoint, Ranking, Scorer, Vocabulary
 from nextclick.shared.redis import MemorySessions
 from nextclick.shared.registry import Registry
@@ -169,26 +170,43 @@ def expected_histories(clicks: Sequence[Click]) -> dict[str, list[str]]:
     return {c.event_id: history for c, history in zip(clicks, histories, strict=True)}
 
 
-def recommended(registry: Path, version: str, histories: list[list[str]]) -> list[Ranking]:
+def recommended(
+    registry: Path,
+    version: str,
+    histories: list[list[str]],
+    withheld: frozenset[str] = frozenset(),
+) -> list[Ranking]:
     """What a model version recommends, computed anew: all at once, so in other batches than a
     worker's, which must not matter."""
     scorer = Scorer(Registry(str(registry)).load(version), torch.device("cpu"), top_k=10)
-    return scorer.recommend(histories)
+    return scorer.recommend(histories, withheld=withheld)
 
 
 def check(clicks: Sequence[Click], answers: Sequence[Recommendation], registry: Path) -> None:
     """Check every answer: to a click that was sent, from the right history, recomputable."""
     by_id = {c.event_id: c for c in clicks}
     histories = expected_histories(clicks)
-    by_version: dict[str, list[Recommendation]] = defaultdict(list)
     for answer in answers:
         asked = by_id[answer.event_id]
         assert answer.user_id == asked.user_id
         assert answer.click_timestamp == asked.timestamp
         assert answer.history == histories[answer.event_id]
-        by_version[answer.model_version].append(answer)
-    for version, theirs in by_version.items():
-        rankings = recommended(registry, version, [answer.history for answer in theirs])
+    check_lists(answers, registry, ())
+
+
+def check_lists(
+    answers: Sequence[Recommendation], registry: Path, items: Sequence[Message]
+) -> None:
+    """Compute every list again from its message. items: all messages of the items topic."""
+    alike: dict[tuple[str, int], list[Recommendation]] = defaultdict(list)
+    for answer in answers:
+        alike[answer.model_version, answer.items_offset].append(answer)
+    for (version, offset), theirs in alike.items():
+        then = ItemTable()
+        then.apply(message for message in items if message.offset < offset)
+        assert then.states.offset == offset
+        histories = [answer.history for answer in theirs]
+        rankings = recommended(registry, version, histories, then.states.withheld)
         for answer, again in zip(theirs, rankings, strict=True):
             assert lists_agree(answer.items, again.items)
             assert answer.fallback == again.fallback

@@ -347,7 +347,7 @@ def swap_within_a_batch(patch: pytest.MonkeyPatch) -> None:
         self.guard.__dict__["slot"] = self.slot
         answer(self, batch)
 
-    def recommend_with_both(self: Guard, model: Any, requests: Any) -> Any:
+    def recommend_with_both(self: Guard, model: Any, requests: Any, *_: Any) -> Any:
         _, first = recommend(self, model, requests[:1])
         model, rest = recommend(self, self.__dict__["slot"].model, requests[1:])
         return model, first + rest

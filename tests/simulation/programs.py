@@ -70,7 +70,9 @@ class _Scorer:
         self._version = version
         self._wait = wait
 
-    def recommend(self, histories: Sequence[Sequence[str]]) -> list[Ranking]:
+    def recommend(
+        self, histories: Sequence[Sequence[str]], withheld: frozenset[str] = frozenset()
+    ) -> list[Ranking]:
         self._wait()
         return [
             Ranking([ScoredItem(item, 0.5) for item in items_of(self._version, history)], None)

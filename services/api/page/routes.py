@@ -144,7 +144,7 @@ class Page:
 
     async def _items(self, request: Request) -> Response:
         text = request.query_params.get("q", "")[:128]
-        titles = self._components.rules.rules.catalogue.titles
+        titles = self._components.titles
         model = self._components.slot.model
         found: list[str] = []
         if model is not None:
@@ -160,7 +160,8 @@ class Page:
         if model is None:
             return {"version": None, "history": history, "items": [], "titles": {}}
         began = time.perf_counter()
-        answer: dict[str, Any] = await self._lists.submit(lambda: list_of(model, history))
+        withheld = self._components.items.states.withheld
+        answer: dict[str, Any] = await self._lists.submit(lambda: list_of(model, history, withheld))
         shown = [*answer["history"], *(item["id"] for item in answer["items"])]
         answer["titles"] = self._state.titles(shown)
         answer["milliseconds"] = round((time.perf_counter() - began) * 1000, 1)

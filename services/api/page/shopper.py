@@ -13,9 +13,9 @@ from nextclick.shared.registry import ModelSlot, Registry, ServedModel
 SUGGESTIONS = 8
 
 
-def list_of(model: ServedModel, history: list[str]) -> dict[str, Any]:
+def list_of(model: ServedModel, history: list[str], withheld: frozenset[str]) -> dict[str, Any]:
     """The list for a history, with the reasons: per item the contribution of each click, nats."""
-    explained = explain(model.scorer, history, 10)
+    explained = explain(model.scorer, history, 10, withheld)
     return {
         "version": model.version,
         "history": explained.history,
@@ -58,17 +58,18 @@ class Suggestions:
     """Finds items by a part of their id or title, the most clicked first. For one thread."""
 
     def __init__(self) -> None:
-        self._version = ""
+        self._made_for = ("", 0)
         self._items: list[tuple[str, str]] = []
 
     def find(self, model: ServedModel, titles: Mapping[str, str], text: str) -> list[str]:
         """Ids of the items that hold a text; those that begin with it come first."""
-        if model.version != self._version:
+        made_for = (model.version, len(titles))
+        if made_for != self._made_for:
             scorer = model.scorer
             best = (-scorer.log_popularity).argsort(kind="stable")
             ids = [scorer.vocabulary.item_ids[row] for row in best]
             self._items = [(f"{titles.get(i, '')} {i}".strip().casefold(), i) for i in ids]
-            self._version = model.version
+            self._made_for = made_for
         wanted = text.strip().casefold()
         begin: list[str] = []
         inside: list[str] = []

@@ -74,7 +74,7 @@ class State:
 
     def titles(self, item_ids: Iterable[str]) -> dict[str, str]:
         """The titles of those items that have one."""
-        known = self._components.rules.rules.catalogue.titles
+        known = self._components.titles
         return {item: known[item] for item in item_ids if item in known}
 
     def _read_registry(self) -> None:

@@ -60,6 +60,7 @@ AVRO_RECOMMENDATION: dict[str, Any] = {
         {"name": "scored_at", "type": _MILLIS},
         {"name": "fallback", "type": ["null", "string"], "default": None},
         {"name": "schema_version", "type": "int", "default": 1},
+        {"name": "items_offset", "type": "long", "default": 0},
     ],
 }
 
@@ -96,6 +97,7 @@ def protobuf_recommendation() -> FileDescriptorProto:
     fallback.proto3_optional, fallback.oneof_index = True, 0
     answer.oneof_decl.add(name="_fallback")
     _add(answer, "schema_version", _INT32)
+    _add(answer, "items_offset", _INT64)
     item = file.message_type.add(name="ScoredItem")
     _add(item, "item_id", _STRING)
     _add(item, "score", _DOUBLE)
@@ -138,7 +140,8 @@ def json_schema(
 
     def without_titles(part: Any) -> Any:
         if isinstance(part, dict):
-            return {k: without_titles(v) for k, v in part.items() if k != "title"}
+            named = {k: v for k, v in part.items() if not (k == "title" and isinstance(v, str))}
+            return {k: without_titles(v) for k, v in named.items()}
         return part
 
     return {"$schema": DRAFT, "title": schema["title"], **without_titles(schema)}

@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextclick.services.worker import decide
-from nextclick.shared.errors import BadClick
+from nextclick.shared.errors import BadClick, BadItem
 from nextclick.shared.messages import REDRIVEN, Message, of_user
 from nextclick.shared.model import Ranking
 from nextclick.shared.runtime.settings import KafkaSettings
-from nextclick.shared.schemas import Recommendation, decode_click
+from nextclick.shared.schemas import Recommendation, decode_click, decode_item
 
 DOCS = Path(__file__).parents[3] / "docs"
 _spec = importlib.util.spec_from_file_location("make_contracts", DOCS / "make_contracts.py")
@@ -43,6 +43,7 @@ def validator(name: str) -> jsonschema.Draft202012Validator:
 CLICK = validator("click.json")
 RECOMMENDATION = validator("recommendation.json")
 HEADERS = validator("dead-letter-headers.json")
+ITEM = validator("item.json")
 
 
 @pytest.mark.parametrize("path", make_contracts.texts(), ids=lambda path: path.name)
@@ -178,6 +179,22 @@ def test_the_examples_are_messages() -> None:
         assert Recommendation.model_validate(example["payload"]) == make_contracts.RECOMMENDATION
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"price": 12}, {"price": -1}, {"price": "12"}, {"available": 0}, {"tags": "t"},
+     {"tags": [""]}, {"title": "t" * 501}, {"color": ["blue"]}, {"item_id": 17}, {"item_id": ""}],
+)  # fmt: skip
+def test_an_item_is_one_by_the_schema_as_by_the_code(extra: dict[str, Any]) -> None:
+    item = make_contracts.ITEM.model_dump(mode="json", exclude_unset=True) | extra
+    key = str(item["item_id"]).encode()
+    try:
+        decode_item(key, json.dumps(item).encode())
+    except BadItem:
+        assert not ITEM.is_valid(item)
+    else:
+        ITEM.validate(item)
+
+
 def references(part: Any) -> Iterator[str]:
     if isinstance(part, dict):
         if isinstance(part.get("$ref"), str):
@@ -201,10 +218,14 @@ def test_a_reference_leads_somewhere(reference: str) -> None:
 def test_the_document_names_our_topics_and_keys() -> None:
     kafka = KafkaSettings()
     addresses = {channel["address"] for channel in ASYNCAPI["channels"].values()}
-    assert addresses == {kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic}
+    assert addresses == {*kafka.topics}
     actions = {name: one["action"] for name, one in ASYNCAPI["operations"].items()}
     assert actions == {
         "receiveClick": "receive",
         "sendRecommendation": "send",
         "sendDeadLetter": "send",
+        "receiveItem": "receive",
     }
+    config = ASYNCAPI["channels"]["items"]["bindings"]["kafka"]
+    assert config["partitions"] == 1
+    assert config["topicConfiguration"]["cleanup.policy"] == ["compact"]

@@ -234,7 +234,7 @@ def test_the_trainer_runs_alone_and_once_on_what_the_collector_logs() -> None:
     (cron,) = [thing["spec"] for thing in OBJECTS if thing["kind"] == "CronJob"]
     assert cron["concurrencyPolicy"] == "Forbid"
     (container,) = PODS["CronJob/nextclick-trainer"]["spec"]["containers"]
-    assert container["args"] == ["trainer", "--once", "--no-collect"]
+    assert container["args"] == ["trainer", "--once", "--no-collect", "--items"]
     (collector,) = PODS["Deployment/nextclick-collector"]["spec"]["containers"]
     mount = {"name": "event-log", "mountPath": "/data/event_log"}
     assert mount in container["volumeMounts"]

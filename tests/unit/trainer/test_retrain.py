@@ -384,6 +384,17 @@ def test_a_log_without_validation_cases_still_gives_a_version_that_loads(
     assert registry.load(outcome.version).metrics["test_hr@10"] > 0.5
 
 
+def test_a_retired_item_is_not_learned_and_the_rest_is(registry: Registry) -> None:
+    first = run(pattern_log(30), registry)
+    assert first is not None
+    second = run(pattern_log(30), registry, retired=frozenset({"item3", "unheard-of"}))
+    assert second is not None
+    assert second.version is not None, second.reason
+    vocabulary = registry.load(second.version).vocabulary.item_ids
+    assert sorted(vocabulary) == sorted(f"item{i}" for i in range(30) if i != 3)
+    assert registry.manifest(second.version).training["retired_items"] == 1
+
+
 def bits(checkpoint: Checkpoint) -> tuple[object, ...]:
     """All that a model serves with."""
     state = checkpoint.model.state_dict()

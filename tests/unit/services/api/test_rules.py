@@ -24,14 +24,9 @@ def test_no_rule_is_no_mask() -> None:
     assert Rules().constraints(SCORER, 3, False, None).excluded is None
 
 
-def test_denied_items_are_excluded_whether_the_model_knows_them_or_not() -> None:
-    assert excluded(Rules(frozenset({"2", "no such item"}))) == {"2"}
-    assert excluded(Rules(frozenset({"no such item"}))) == set()
-
-
-def test_a_category_excludes_all_others_and_what_is_denied() -> None:
-    rules = Rules(frozenset({"2"}), Catalogue({"a": frozenset({"1", "2", "99"})}))
-    assert excluded(rules, "a") == {"2", "3", "4", "5", "6"}
+def test_a_category_excludes_all_others() -> None:
+    rules = Rules(Catalogue({"a": frozenset({"1", "2", "99"})}))
+    assert excluded(rules, "a") == {"3", "4", "5", "6"}
 
 
 def test_a_category_that_is_gone_meanwhile_holds_nothing() -> None:
@@ -39,13 +34,14 @@ def test_a_category_that_is_gone_meanwhile_holds_nothing() -> None:
 
 
 def test_masks_are_made_once_per_model_and_forgotten_with_it() -> None:
-    rules = Rules(frozenset({"2"}))
+    rules = Rules(Catalogue({"a": frozenset({"1", "3"})}))
     scorer = Scorer(checkpoint(3), CPU, top_k=3)
     assert (
-        rules.constraints(scorer, 1, False, None).excluded
-        is rules.constraints(scorer, 2, True, None).excluded
+        rules.constraints(scorer, 1, False, "a").excluded
+        is rules.constraints(scorer, 2, True, "a").excluded
     )
-    assert excluded(rules, scorer=scorer) == excluded(rules) == {"2"}
+    assert excluded(rules, "a", scorer) == {"2"}
+    assert excluded(rules, "a") == {"2", "4", "5", "6"}
     assert len(rules._masks) == 2
     del scorer
     assert len(rules._masks) == 1

@@ -27,7 +27,9 @@ class Listing:
             None,
         )
 
-    def recommend(self, histories: list[list[str]]) -> list[Ranking]:
+    def recommend(
+        self, histories: list[list[str]], withheld: frozenset[str] = frozenset()
+    ) -> list[Ranking]:
         return [self._ranking] * len(histories)
 
 

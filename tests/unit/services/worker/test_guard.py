@@ -34,7 +34,9 @@ class Model:
         self.asked = 0
         self.tick: Callable[[float], None] = lambda seconds: None
 
-    def recommend(self, histories: list[list[str]]) -> list[Ranking]:
+    def recommend(
+        self, histories: list[list[str]], withheld: frozenset[str] = frozenset()
+    ) -> list[Ranking]:
         self.tick(self.seconds)
         if self.error is not None:
             raise self.error
@@ -301,7 +303,9 @@ def test_the_lists_of_the_last_users_are_kept() -> None:
 
 def test_it_costs_microseconds(shop: Shop) -> None:
     class Ready(Model):
-        def recommend(self, histories: list[list[str]]) -> list[Ranking]:
+        def recommend(
+            self, histories: list[list[str]], withheld: frozenset[str] = frozenset()
+        ) -> list[Ranking]:
             return ready[: len(histories)]
 
     ready = Model().recommend([["1"]] * 256)

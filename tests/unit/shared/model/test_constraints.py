@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,6 +41,73 @@ def test_a_list_is_the_whole_ranking_without_what_the_constraints_exclude(
         assert ranking.fallback == full.fallback
         allowed = [item for item in full.items if item.item_id not in never]
         assert lists_agree(ranking.items, allowed[:k])
+
+
+withheld_ids = st.frozensets(st.integers(1, ITEMS + 2).map(str))
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(histories, min_size=1, max_size=20),
+    st.lists(withheld_ids, min_size=1, max_size=3),
+    constraints,
+)
+def test_a_list_is_the_whole_ranking_without_what_is_withheld(
+    asked: list[list[str]],
+    one_after_the_other: list[frozenset[str]],
+    constraint: tuple[int, set[int] | None, bool],
+) -> None:
+    """With constraints and without, and whatever was withheld before."""
+    whole = WHOLE.recommend(asked)
+    k, columns, without = constraint
+    never_of_rules = {str(column + 1) for column in columns or ()}
+    for withheld in one_after_the_other:
+        for ranking, full in zip(SCORER.recommend(asked, withheld=withheld), whole, strict=True):
+            allowed = [item for item in full.items if item.item_id not in withheld]
+            assert ranking.fallback == full.fallback
+            assert lists_agree(ranking.items, allowed[:10])
+        ruled = SCORER.recommend(
+            asked, [Constraints(k, mask(columns), without)] * len(asked), withheld
+        )
+        for history, ranking, full in zip(asked, ruled, whole, strict=True):
+            never = withheld | never_of_rules
+            if without and full.fallback is None:
+                never |= set(history[-10:])
+            allowed = [item for item in full.items if item.item_id not in never]
+            assert lists_agree(ranking.items, allowed[:k])
+
+
+def test_what_is_withheld_is_in_no_shortlist_and_changes_no_score() -> None:
+    scorer = Scorer(checkpoint(2000), CPU, top_k=5, shortlist_from=1)
+    exact = Scorer(checkpoint(2000), CPU, top_k=2000)
+    assert scorer.shortlist is not None
+    asked = [["7"], ["7", "8"], ["1999"]]
+    withheld: frozenset[str] = frozenset()
+    for _ in range(3):  # each time the best of the time before, in all blocks of the scan
+        lists = scorer.recommend(asked, withheld=withheld)
+        for ranking, full in zip(lists, exact.recommend(asked, withheld=withheld), strict=True):
+            best = full.items[:5]
+            assert [i.item_id for i in ranking.items] == [i.item_id for i in best]
+            assert [i.score for i in ranking.items] == pytest.approx(
+                [i.score for i in best], rel=2e-3
+            )
+        withheld |= {item.item_id for ranking in lists for item in ranking.items}
+    assert len(withheld) >= 15
+
+
+def test_a_broken_model_is_seen_though_items_are_withheld() -> None:
+    scorer = Scorer(checkpoint(ITEMS), CPU, top_k=10)
+    scorer._catalogue = torch.full_like(scorer._catalogue, torch.nan)
+    (ranking,) = scorer.recommend([["1"]], withheld=frozenset({"2"}))
+    assert any(item.score != item.score for item in ranking.items)
+
+
+def test_all_withheld_is_an_empty_list() -> None:
+    everything = frozenset(map(str, range(1, ITEMS + 1)))
+    assert SCORER.recommend([["1"], []], withheld=everything) == [
+        Ranking([], None),
+        Ranking([], "cold_start"),
+    ]
 
 
 def test_without_constraints_nothing_changes() -> None:

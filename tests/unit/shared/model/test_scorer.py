@@ -73,13 +73,22 @@ class Promise:
         self.scorer = Scorer(ours, CPU, top_k=10, shortlist_from=shortlist_from)
         windows = random_windows(MOST_AT_ONCE, items=SHORTLISTED).tolist()
         self.histories = [[str(row) for row in window if row] for window in windows]
-        self.expected = self.scorer.recommend(self.histories)
+        whole = self.scorer.recommend(self.histories)
+        best = frozenset(item.item_id for ranking in whole for item in ranking.items[:3])
+        self.expected = {
+            frozenset[str](): whole,
+            best: self.scorer.recommend(self.histories, withheld=best),
+        }
+        """Which items are withheld → what is recommended."""
 
-    def check(self, first: int, size: int) -> None:
+    def check(self, first: int, size: int, withheld: frozenset[str] = frozenset()) -> None:
         part = slice(first, first + size)
         for got, expected in zip(
-            self.scorer.recommend(self.histories[part]), self.expected[part], strict=True
+            self.scorer.recommend(self.histories[part], withheld=withheld),
+            self.expected[withheld][part],
+            strict=True,
         ):
+            assert not withheld & {item.item_id for item in got.items}
             assert got.fallback == expected.fallback
             assert lists_agree(got.items, expected.items), (got.items, expected.items)
 
@@ -100,11 +109,13 @@ def test_the_promise_holds_for_batches_of_every_size(promise: Promise, threads: 
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         size = data.draw(st.integers(1, MOST_AT_ONCE))
-        promise.check(data.draw(st.integers(0, MOST_AT_ONCE - size)), size)
+        withheld = data.draw(st.sampled_from([*promise.expected]))
+        promise.check(data.draw(st.integers(0, MOST_AT_ONCE - size)), size, withheld)
 
     check()
     for first in range(8):
-        promise.check(first, 1)
+        for withheld in promise.expected:
+            promise.check(first, 1, withheld)
 
 
 def test_the_promise_holds_for_a_model_that_is_sure_of_itself() -> None:

@@ -1,0 +1,1 @@
+"""`nextclick items`: files of items onto the items topic (shared/items.py says what it is)."""
