@@ -137,13 +137,15 @@ def asyncapi() -> dict[str, Any]:
 
 def _channel(topic: str, message: str) -> dict[str, Any]:
     kafka = KafkaSettings()
+    # -1 means the broker's own number, which AsyncAPI has no word for.
+    replicas = {"replicas": kafka.replication_factor} if kafka.replication_factor > 0 else {}
     return {
         "address": topic,
         "messages": {message: {"$ref": f"#/components/messages/{message}"}},
         "bindings": {
             "kafka": {
                 "partitions": kafka.partitions,
-                "replicas": kafka.replication_factor,
+                **replicas,
                 "topicConfiguration": {"retention.ms": int(kafka.retention_hours * 3_600_000)},
                 "bindingVersion": "0.5.0",
             }
