@@ -37,7 +37,11 @@ def check(dashboard: Path) -> subprocess.CompletedProcess[str]:
 def test_our_dashboard_fits() -> None:
     checked = check(DASHBOARD)
     assert checked.returncode == 0, checked.stderr
-    assert checked.stdout == f"{len(json.loads(DASHBOARD.read_text())['panels'])} panels\n"
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    assert checked.stdout == f"{len(panels)} panels\n"
+    assert {panel["type"] for panel in panels} == {"row", "stat", "timeseries"}, (
+        "main.go knows them"
+    )
 
 
 @pytest.mark.parametrize(
