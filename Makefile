@@ -135,7 +135,7 @@ audit: $(INSTALLED) $(AUDIT)/.installed ## known holes in what the services load
 	@$(BIN)/python docs/make_bill.py --pins > $(AUDIT)/pins.txt
 	@$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps -r $(AUDIT)/pins.txt $(ARGS)
 
-clients: $(INSTALLED) ## compile the clients in examples/ and run them; needs go
+clients: $(INSTALLED) ## the clients in examples/; AsyncAPI's parser, Grafana's schema; JDK 17, Maven, Go, Node
 	@$(BIN)/pytest tests/clients --long $(ARGS)
 
 bill: $(INSTALLED)   ## write docs/bill-of-materials.md from what is installed

@@ -235,7 +235,7 @@ def dashboard() -> dict[str, Any]:
     y = 0
     for title, row in ROWS.items():
         panels.append(_at(len(panels) + 1, 0, y, COLUMNS, 1) | {"type": "row", "title": title})
-        panels[-1]["panels"] = []
+        panels[-1] |= {"collapsed": False, "panels": []}
         y += 1
         across = len(row) if row[0].stat else min(len(row), 3)
         height = 4 if row[0].stat else HEIGHT

@@ -153,13 +153,15 @@ def asyncapi() -> dict[str, Any]:
 def _channel(topic: str, message: str) -> dict[str, Any]:
     kafka = KafkaSettings()
     config = {name: _number(text) for name, text in new_topic_config(kafka, topic).items()}
+    # -1 means the broker's own number, which AsyncAPI has no word for.
+    replicas = {"replicas": kafka.replication_factor} if kafka.replication_factor > 0 else {}
     return {
         "address": topic,
         "messages": {message: {"$ref": f"#/components/messages/{message}"}},
         "bindings": {
             "kafka": {
                 "partitions": kafka.partitions_of(topic),
-                "replicas": kafka.replication_factor,
+                **replicas,
                 "topicConfiguration": config,
                 "bindingVersion": "0.5.0",
             }

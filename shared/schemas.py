@@ -116,9 +116,9 @@ class Item(ItemAttributes):
     item_id: Identifier
 
 
-@dataclass(slots=True)
+@dataclass(slots=True)  # no pydantic model, for speed: ten are made per click
 class ScoredItem:
-    """One item of a recommendation. Not a pydantic model, for speed: ten are made per click."""
+    """One item of a recommendation."""
 
     item_id: str
     score: float

@@ -1,5 +1,5 @@
-// Sends clicks of one user, and prints the recommendation that answers each of them; then asks the
-// HTTP service for a list.
+// Sends clicks of one user, and prints the recommendation that answers each of them; then does the
+// same over HTTP, and asks for the list of a history.
 //
 //	go run . -brokers localhost:9092 -user alice 1 2 3
 package main
@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -39,7 +40,8 @@ func main() {
 		// Idempotent, acks=all and murmur2 of the key are franz-go's defaults.
 		kgo.DefaultProduceTopic(*clicks),
 		kgo.ConsumeTopics(*answers),
-		kgo.ConsumeStartOffset(kgo.NewOffset().AfterMilli(time.Now().UnixMilli())),
+		// A minute earlier: the worker's clock may be behind ours.
+		kgo.ConsumeStartOffset(kgo.NewOffset().AfterMilli(time.Now().Add(-time.Minute).UnixMilli())),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 	)
 	if err != nil {
@@ -55,6 +57,9 @@ func main() {
 		log.Fatal(err)
 	}
 	if *api != "" {
+		if err := clickOverHTTP(ctx, *api, *user, flag.Arg(flag.NArg()-1)); err != nil {
+			log.Fatal(err)
+		}
 		if err := ask(ctx, *api, flag.Args()); err != nil {
 			log.Fatal(err)
 		}
@@ -64,17 +69,21 @@ func main() {
 // answerKey is what an answer is known by: a second one with the same key is a repetition.
 type answerKey struct{ userID, eventID string }
 
+func newClick(user, item string) Click {
+	return Click{
+		EventId:   rand.Text(), // keep it for a retry of your own: a click counts once by it
+		UserId:    user,
+		ItemId:    item,
+		Timestamp: int(time.Now().UnixMilli()),
+		EventType: "click",
+	}
+}
+
 // send produces a click on each item, and returns when Kafka has them all.
 func send(ctx context.Context, client *kgo.Client, user string, items []string) (map[answerKey]string, error) {
 	sent := make(map[answerKey]string)
 	for _, item := range items {
-		click := Click{
-			EventId:   rand.Text(), // keep it for a retry of your own: a click counts once by it
-			UserId:    user,
-			ItemId:    item,
-			Timestamp: int(time.Now().UnixMilli()),
-			EventType: "click",
-		}
+		click := newClick(user, item)
 		value, err := json.Marshal(click)
 		if err != nil {
 			return nil, err
@@ -117,13 +126,42 @@ func readAnswers(ctx context.Context, client *kgo.Client, open map[answerKey]str
 	return nil
 }
 
+type recommendations struct {
+	Items []ScoredItem `json:"items"`
+}
+
+// clickOverHTTP publishes a click, and prints the list for the history that it ends.
+func clickOverHTTP(ctx context.Context, api, user, item string) error {
+	var accepted struct {
+		Recommendations *recommendations `json:"recommendations"`
+	}
+	if err := post(ctx, api+"/clicks?recommend=true&k=3", newClick(user, item), &accepted); err != nil {
+		return err
+	}
+	if accepted.Recommendations == nil {
+		return errors.New("the click is published, but there is no list now")
+	}
+	fmt.Printf("after %s over HTTP: %s\n", item, ids(accepted.Recommendations.Items))
+	return nil
+}
+
 // ask prints the list for a history that comes with the request.
-func ask(ctx context.Context, url string, history []string) error {
-	body, err := json.Marshal(map[string]any{"history": history, "k": 3})
+func ask(ctx context.Context, api string, history []string) error {
+	var list recommendations
+	if err := post(ctx, api+"/recommendations", map[string]any{"history": history, "k": 3}, &list); err != nil {
+		return err
+	}
+	fmt.Printf("for the history: %s\n", ids(list.Items))
+	return nil
+}
+
+// post sends body as JSON, and decodes what is answered.
+func post(ctx context.Context, url string, body, answer any) error {
+	sent, err := json.Marshal(body)
 	if err != nil {
 		return err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/recommendations", bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(sent))
 	if err != nil {
 		return err
 	}
@@ -136,17 +174,10 @@ func ask(ctx context.Context, url string, history []string) error {
 		return err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
+	if response.StatusCode/100 != 2 {
 		return fmt.Errorf("%s answers %s", url, response.Status)
 	}
-	var list struct {
-		Items []ScoredItem `json:"items"`
-	}
-	if err := json.NewDecoder(response.Body).Decode(&list); err != nil {
-		return err
-	}
-	fmt.Printf("over HTTP: %s\n", ids(list.Items))
-	return nil
+	return json.NewDecoder(response.Body).Decode(answer)
 }
 
 func ids(items []ScoredItem) []string {

@@ -66,8 +66,7 @@ const RecommendationFallback_0_ColdStart RecommendationFallback_0 = "cold_start"
 const RecommendationFallback_0_NotFinite RecommendationFallback_0 = "not_finite"
 const RecommendationFallback_0_UnknownItems RecommendationFallback_0 = "unknown_items"
 
-// One item of a recommendation. Not a pydantic model, for speed: ten are made per
-// click.
+// One item of a recommendation.
 type ScoredItem struct {
 	// ItemId corresponds to the JSON schema field "item_id".
 	ItemId string `json:"item_id"`

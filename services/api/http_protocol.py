@@ -37,6 +37,7 @@ class LimitedProtocol(HttpToolsProtocol):
     _timer: TimerHandle | None = None
     _head_bytes = 0
     _in_body = False
+    _parser_is_new = False
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Start the time for the first request; with too many connections close another one."""
@@ -67,24 +68,55 @@ class LimitedProtocol(HttpToolsProtocol):
             self._start_timer()
         if not self._in_body:
             self._head_bytes += len(data)
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            if self._should_upgrade():
-                self._stop_timer()
-                self.idle.pop(self, None)
-                self.handle_websocket_upgrade()
-            elif not self._has_open_request():
-                self._refuse(HTTPStatus.BAD_REQUEST, "the connection cannot be upgraded")
-            return
-        except httptools.HttpParserError:
-            self._refuse(HTTPStatus.BAD_REQUEST, "the request is no valid HTTP")
-            return
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._read_on_without_upgrade()
+                continue
+            except httptools.HttpParserError:
+                self._refuse(HTTPStatus.BAD_REQUEST, "the request is no valid HTTP")
+                return
+            break
         if not self._in_body and self._head_bytes > self.limits.max_header_bytes:
             self._refuse_head()
 
+    def _read_on_without_upgrade(self) -> None:
+        """Read the body of a request that asks for an upgrade, and the requests behind it.
+
+        Java's HTTP client asks for HTTP/2 in each first request. A server may leave it at HTTP/1.1
+        (RFC 9110, 7.8), but the parser takes all that follows such a head for the other protocol:
+        the body was lost, or read as a request. So another parser goes on behind a head that
+        announces the same body.
+        """
+        framing = (b"content-length", b"transfer-encoding")
+        announced = [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in framing]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._parser_is_new = True
+        self.parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *announced, b"\r\n"]))
+
+    def on_message_begin(self) -> None:
+        """See HttpToolsProtocol, as for the next two."""
+        if not self._parser_is_new:
+            super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the target."""
+        if not self._parser_is_new:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of the head."""
+        if not self._parser_is_new:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Refuse a head that is too long, or names no host; else let uvicorn handle the request."""
+        if self._parser_is_new:
+            self._parser_is_new = False
+            return
         length = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if length > self.limits.max_header_bytes:
             self._refuse_head()
@@ -104,7 +136,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole: it is in time."""
-        if self._in_body:
+        if self._in_body and not self.parser.should_upgrade():
             self._stop_timer()
             self._in_body = False
             self._head_bytes = 0

@@ -1,14 +1,14 @@
-"""docs/schemas and docs/asyncapi.json say what the code does.
+"""docs/schemas, docs/asyncapi.json and docs/openapi.json say what the code does, and are valid.
 
-docs/asyncapi.json was parsed by @asyncapi/parser and fits AsyncAPI's own JSON Schema of 3.0.0; both
-are npm packages, so here only what can break by our own hand is checked.
+docs/asyncapi.json is parsed by AsyncAPI's own parser in tests/clients, since that is JavaScript.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from nextclick.services.worker import decide
 from nextclick.shared.errors import BadClick, BadItem
@@ -32,6 +33,7 @@ make_contracts = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(make_contracts)
 
 ASYNCAPI = json.loads((DOCS / "asyncapi.json").read_text())
+OPENAPI = json.loads((DOCS / "openapi.json").read_text())
 
 
 def validator(name: str) -> jsonschema.Draft202012Validator:
@@ -229,3 +231,22 @@ def test_the_document_names_our_topics_and_keys() -> None:
     config = ASYNCAPI["channels"]["items"]["bindings"]["kafka"]
     assert config["partitions"] == 1
     assert config["topicConfiguration"]["cleanup.policy"] == ["compact"]
+
+
+def test_the_openapi_document_is_valid() -> None:
+    assert [error.message for error in OpenAPIV31SpecValidator(OPENAPI).iter_errors()] == []
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda paths: paths["/models"]["get"]["responses"].update({"200": {}}),
+        lambda paths: paths["/denied/{item_id}"]["put"].pop("parameters"),
+        lambda paths: paths["/clicks"]["post"].update(operationId="list_models"),
+    ],
+    ids=["a response without a description", "no parameter of the path", "an operation id twice"],
+)
+def test_an_error_of_the_openapi_document_is_found(spoil: Callable[[Any], Any]) -> None:
+    wrong = copy.deepcopy(OPENAPI)
+    spoil(wrong["paths"])
+    assert list(OpenAPIV31SpecValidator(wrong).iter_errors())

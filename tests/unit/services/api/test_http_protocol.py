@@ -152,6 +152,41 @@ def test_an_upgrade_is_not_made(address: tuple[str, int]) -> None:
     assert answer(address, upgrade).startswith(b"HTTP/1.1 200 OK")
 
 
+@pytest.mark.parametrize("pieces", [1, 2, 30], ids=lambda pieces: f"{pieces} pieces")
+@pytest.mark.parametrize("framing", ["content-length", "chunked", "none"])
+def test_a_request_that_asks_for_an_upgrade_keeps_its_body(
+    address: tuple[str, int], framing: str, pieces: int
+) -> None:
+    """Java's HTTP client asks so for HTTP/2. What it sends as body is no request of its own."""
+    body = b"DELETE / HTTP/1.1\r\nhost: x\r\n\r\n"
+    head, sent, returned = {
+        "content-length": (b"content-length: %d\r\n" % len(body), body, body),
+        "chunked": (
+            b"transfer-encoding: chunked\r\n",
+            b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),
+            body,
+        ),
+        "none": (b"", b"", b""),
+    }[framing]
+    upgrade = (
+        b"POST / HTTP/1.1\r\nhost: x\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n"
+    )
+    asked = upgrade + b"http2-settings: AAEAAEAAAAIAAAAB\r\n" + head + b"\r\n" + sent
+    last = b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 4\r\n\r\nlast"
+    whole = asked * 3 + last
+    size = -(-len(whole) // pieces)
+    with connected(address) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start in range(0, len(whole), size):
+            connection.sendall(whole[start : start + size])
+        found = all_of(connection)
+    assert [bytes(part.partition(b"\r\n\r\n")[2]) for part in found.split(b"HTTP/1.1 200 OK")] == [
+        b"",
+        *[returned] * 3,
+        b"last",
+    ]
+
+
 def test_a_long_head_is_refused(address: tuple[str, int]) -> None:
     for head in (
         b"GET /" + b"a" * 2000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
