@@ -15,7 +15,8 @@ from nextclick.shared.errors import Unavailable
 def kafka_check(open_since: float | None) -> None:
     sessions = SimpleNamespace(ping=lambda: None)
     worker = cast(Any, SimpleNamespace(open_since=open_since, sessions=sessions))
-    checks(worker, cast(Any, SimpleNamespace(ping=lambda timeout: None)))["kafka"]()
+    monitor = cast(Any, SimpleNamespace(ping=lambda timeout: None))
+    checks(worker, lambda: None, monitor)["kafka"]()
 
 
 def test_kafka_is_there_if_its_leaders_answer_and_no_answer_is_overdue() -> None:
