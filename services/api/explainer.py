@@ -43,7 +43,7 @@ class Explainer:
             history = self._sessions.read([request.user_id])[0].history
         explained = explain(model.scorer, history)
         return ExplanationResponse(
-            model_version=model.version,
+            model_version=model.name,
             history=explained.history,
             items=[
                 Contribution(item_id=item.item_id, score=item.score, contributions=row)

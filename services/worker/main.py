@@ -125,6 +125,7 @@ def run(
         Registry(settings.registry.url),
         lambda checkpoint: scorer(checkpoint, device, settings.worker.top_k),
         settings.registry.poll_seconds,
+        deltas=settings.registry.deltas,
     )
     with _tracing(settings) as trace:
         worker = build(settings, slot, stop, on_step, trace)

@@ -17,7 +17,7 @@ def list_of(model: ServedModel, history: list[str]) -> dict[str, Any]:
     """The list for a history, with the reasons: per item the contribution of each click, nats."""
     explained = explain(model.scorer, history, 10)
     return {
-        "version": model.version,
+        "version": model.name,
         "history": explained.history,
         "items": [
             {"id": item.item_id, "score": item.score, "why": [round(nats, 3) for nats in row]}
@@ -63,12 +63,12 @@ class Suggestions:
 
     def find(self, model: ServedModel, titles: Mapping[str, str], text: str) -> list[str]:
         """Ids of the items that hold a text; those that begin with it come first."""
-        if model.version != self._version:
+        if model.name != self._version:
             scorer = model.scorer
             best = (-scorer.log_popularity).argsort(kind="stable")
             ids = [scorer.vocabulary.item_ids[row] for row in best]
             self._items = [(f"{titles.get(i, '')} {i}".strip().casefold(), i) for i in ids]
-            self._version = model.version
+            self._version = model.name
         wanted = text.strip().casefold()
         begin: list[str] = []
         inside: list[str] = []
