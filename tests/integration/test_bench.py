@@ -116,7 +116,7 @@ def test_learning_between_retrainings_is_measured(servers: Servers) -> None:
     of_shock = {row.clicks: row for row in found.recovery if row.shop == "shock"}
     assert of_shock[2000].hr_at_10 > 0.9 > of_shock[2000].base_hr_at_10
     assert len(found.attacks) == 4
-    assert max(abs(attack.honest - attack.attacked) for attack in found.attacks) < 0.05
+    assert max(attack.honest - attack.attacked for attack in found.attacks) < 0.05
     assert found.cost.delta_us > 0
     (delay,) = learning.measure_delay(servers, base, probes=1)
     assert 0 < delay < learning.LONGEST_SECONDS
