@@ -234,6 +234,59 @@ def collector(
 
 
 @app.command()
+def learning(
+    clicks: Annotated[str, typer.Option(help="Clicks that the base is fitted on.")] = "20k",
+    epochs: Annotated[int, typer.Option(help="Most epochs of its fit.", min=1)] = 6,
+    probes: Annotated[int, typer.Option(help="New items to wait for; 0: no servers.", min=0)] = 30,
+    seed: Annotated[int, typer.Option(help="Of shops and fit.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
+) -> None:
+    """What is learned between retrainings: after a shock, under attack, how soon, at what cost.
+
+    Example: nextclick bench learning --probes 100
+    """
+    (wanted,) = parse_sizes("--clicks", clicks)[:1]
+    check_folder(json)
+
+    from nextclick.bench.learning import base_of_shop, measure, measure_delay
+    from nextclick.bench.round_trip import warm_servers
+
+    with console.status("fitting the base"):
+        base = base_of_shop(wanted, epochs, seed)
+    with console.status("changing the shop"):
+        found = measure(base, wanted, seed)
+    delays: list[float] = []
+    if probes:
+        with console.status("waiting for new items"), warm_servers() as servers:
+            delays = measure_delay(servers, base, probes)
+    table = Table("shop", "clicks learned from", "HR@10", "NDCG@10", "HR@10 of the base", "s")
+    for row in found.recovery:
+        shares = (f"{x:.3f}" for x in (row.hr_at_10, row.ndcg_at_10, row.base_hr_at_10))
+        table.add_row(row.shop, f"{row.clicks:,}", *shares, f"{row.learn_seconds:.2f}")
+    console.print(table)
+    console.print(
+        "HR@10 and NDCG@10: shares of the ceiling's, on clicks that were not learned from"
+    )
+    for attack in found.attacks:
+        console.print(
+            f"{attack.name}: HR@1 of honest users {attack.honest:.4f} → {attack.attacked:.4f}"
+        )
+    cost = found.cost
+    console.print(
+        f"a click, in batches of 256: {cost.base_us:.1f} µs without a delta, {cost.delta_us:.1f} "
+        f"with one; a delta serves after {cost.apply_seconds:.3f} s"
+    )
+    if delays:
+        middle, late = (sorted(delays)[int(q * (len(delays) - 1))] for q in (0.5, 0.99))
+        console.print(
+            f"from the 20th click on a new item until another shopper has it in the list: "
+            f"median {middle:.1f} s, p99 {late:.1f} s, of {len(delays)}"
+        )
+    if json is not None:
+        write_json(json, [*found.recovery, *found.attacks, cost], None, delays=delays)
+
+
+@app.command()
 def scale(
     users: Annotated[str, typer.Option(help="Sessions in Redis, separated by commas.")] = (
         "10k,100k,1M"

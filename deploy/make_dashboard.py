@@ -148,6 +148,17 @@ ROWS: dict[str, list[Panel]] = {
             },
         ),
         Panel(
+            "Deltas",
+            "short",
+            {
+                increase("nextclick_deltas_total", "what"): "{{what}}",
+                "time() - max(nextclick_delta_timestamp > 0)": "age of the one that serves, s",
+                "sum(rate(nextclick_delta_seconds_sum[$__rate_interval])) / "
+                "sum(rate(nextclick_delta_seconds_count[$__rate_interval]))": "to make one, s",
+            },
+            "What is learned between retrainings, if that is on.",
+        ),
+        Panel(
             "Event log",
             "cps",
             {

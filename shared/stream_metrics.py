@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nextclick.shared.schemas import Recommendation
+from nextclick.shared.version_names import base_of
 
 K = 10
 """Items of a list that count for hit rates."""
@@ -53,8 +54,8 @@ class StreamMetrics:
             if self.answered[answer.event_id] > 1:
                 continue
             self.latencies_ms.append(arrived_ms[i] - answer.click_timestamp)
-            if answer.model_version not in self.versions:
-                self.versions.append(answer.model_version)
+            if (version := base_of(answer.model_version)) not in self.versions:
+                self.versions.append(version)
             earlier = self._lists.get(answer.user_id)
             if earlier is not None:  # this click follows a list: was its item in the list?
                 self.judged += 1

@@ -31,6 +31,7 @@ from nextclick.trainer.data import LeftOut, weighted
 from nextclick.trainer.fit import distributed
 from nextclick.trainer.fit.distributed import ProcessGroup
 from nextclick.trainer.fit.presets import Preset, preset
+from nextclick.trainer.learn.main import Learner, LearnerThread
 from nextclick.trainer.retrain import (
     FitLimits,
     Outcome,
@@ -178,6 +179,10 @@ def _run_rank_zero(
         if collect:
             made = collecting.make_collector(settings, stop, Heartbeat())
             collector = stack.enter_context(CollectorThread(made, stop))
+        learner: LearnerThread | None = None
+        if trainer.delta_seconds:
+            learning = Learner(settings, registry, EventLog(trainer.event_log))
+            learner = stack.enter_context(LearnerThread(learning, trainer.delta_seconds))
         stack.enter_context(
             health.health_server(
                 settings, event_log, registry, collector.collector if collector else None
@@ -185,7 +190,7 @@ def _run_rank_zero(
         )
         last = last_trained_on(registry)
         _retrain_when_due(
-            event_log, last[1] if last else None, trainer, retrain_now, stop, collector
+            event_log, last[1] if last else None, trainer, retrain_now, stop, collector, learner
         )
     return None
 
@@ -197,10 +202,12 @@ def _retrain_when_due(
     retrain_now: Callable[[LogState, Callable[[], bool]], Outcome | None],
     stop: threading.Event,
     collector: CollectorThread | None,
+    learner: LearnerThread | None = None,
 ) -> None:
     """Look at the event log until `stop` is set; retrain when enough clicks are new, or time is up.
 
-    trained_on: the state of the log at the last retraining. Raises what has ended the collector.
+    trained_on: the state of the log at the last retraining. Raises what has ended the
+    collector or the learner.
     """
     warnings = RateLimit()
     state = trained_on or LogState("", 0, -1)
@@ -213,6 +220,8 @@ def _retrain_when_due(
         HEARTBEAT.beat()
         if collector is not None:
             collector.check()
+        if learner is not None:
+            learner.check()
         try:
             now = event_log.state()
         except Unavailable as error:

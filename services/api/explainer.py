@@ -47,7 +47,7 @@ class Explainer:
             history = self._sessions.read([request.user_id])[0].history
         explained = explain(model.scorer, history, withheld=self._items().withheld)
         return ExplanationResponse(
-            model_version=model.version,
+            model_version=model.name,
             history=explained.history,
             items=[
                 Contribution(item_id=item.item_id, score=item.score, contributions=row)

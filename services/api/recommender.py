@@ -93,7 +93,7 @@ class Recommender:
         )
         answers = []
         for history, ranking, missing in zip(histories, rankings, without_redis, strict=True):
-            answer = ListAnswer(ranking.items, model.version, history, ranking.fallback)
+            answer = ListAnswer(ranking.items, model.name, history, ranking.fallback)
             if missing:
                 answer = replace(answer, fallback="sessions_unavailable")
             if answer.fallback is not None:

@@ -160,6 +160,14 @@ class Guard:
     def _switch_to(self, model: ServedModel) -> _Served:
         if self._current is not None and model is self._rejected():
             return self._current  # the caller read the slot before the rollback
+        current = self._current
+        if (
+            current is not None
+            and model.version == current.model.version
+            and model.delta != current.model.delta
+        ):  # the version is judged, not its deltas
+            self._current = _Served(model, current.stats)
+            return self._current
         # Never roll back to a version that is still on trial itself.
         before = self._current if self._trial is None else self._previous
         now = _Served(model, VersionStats(model.version, self._clicks or _JUDGED_KEPT))

@@ -167,7 +167,7 @@ class Worker:
         with _timed("encode"):
             now_ms = int(self.now() * 1000)
             answers = [
-                decide.recommendation(click, history, ranking, model.version, now_ms, items.offset)
+                decide.recommendation(click, history, ranking, model.name, now_ms, items.offset)
                 for (click, history), ranking in zip(requests, rankings, strict=True)
             ]
             traces = self.trace(messages, self._done_at)

@@ -130,6 +130,7 @@ def run(
         Registry(settings.registry.url),
         lambda checkpoint: scorer(checkpoint, device, settings.worker.top_k),
         settings.registry.poll_seconds,
+        deltas=settings.registry.deltas,
     )
     items = ItemCatalogue(settings.kafka)
     with _tracing(settings) as trace:

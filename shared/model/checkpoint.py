@@ -165,7 +165,7 @@ def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
         summary = " ".join(str(error).split())[:300]
         raise CheckpointError(f"version {version}: {WEIGHTS} cannot be loaded: {summary}") from None
     items = manifest.model.items
-    if not _are_item_ids(item_ids, items):
+    if not are_item_ids(item_ids, items):
         raise CheckpointError(f"version {version}: {VOCABULARY} does not list {items} item ids")
     if (
         popularity.dtype != torch.int64
@@ -214,7 +214,8 @@ def _are_rows(rows: torch.Tensor, items: int) -> bool:
     return bool(((rows >= PADDING) & (rows <= items)).all())
 
 
-def _are_item_ids(content: object, items: int) -> bool:
+def are_item_ids(content: object, items: int) -> bool:
+    """Whether it is a list of so many different ids, which JSON can hold."""
     return (
         isinstance(content, list)
         and all(isinstance(item_id, str) and _is_text(item_id) for item_id in content)

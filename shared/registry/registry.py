@@ -2,6 +2,8 @@
 
     <url>/<version>/model.safetensors, vocabulary.json, manifest.json
     <url>/current.json          {"version": …, "history": [older …], "changed_at": …}
+    <url>/<version>/delta-<number>    what was learned since, see nextclick.shared.model.delta
+    <url>/<version>/delta.json        {"number": …}: the newest
     <url>/refused.json          [{"at": …, "reason": …}, …]: candidates that the gate refused
 
 A version appears complete or not at all, and the pointer is replaced last and atomically, so a
@@ -30,11 +32,16 @@ from nextclick.shared import object_store
 from nextclick.shared.errors import CheckpointError, ConfigurationError, Unavailable
 from nextclick.shared.model import Checkpoint
 from nextclick.shared.model import checkpoint as checkpoints
-from nextclick.shared.model.checkpoint import MANIFEST, Manifest
+from nextclick.shared.model import delta as deltas
+from nextclick.shared.model.checkpoint import MANIFEST, WEIGHTS, Manifest
+from nextclick.shared.model.delta import Delta
 from nextclick.shared.runtime import local_folder
 from nextclick.shared.runtime.masking import masked_url, redact, secrets_of_url
+from nextclick.shared.version_names import base_of, name_of, number_of
 
 POINTER = "current.json"
+NEWEST_DELTA = "delta.json"
+_DELTA = "delta-"
 _PROBE = ".probe-"
 _HISTORY_KEPT = 50
 REFUSED = "refused.json"
@@ -167,10 +174,13 @@ class Registry:
             ) from None
 
     def load(self, version: str) -> Checkpoint:
-        """Read and validate a version.
+        """Read and validate a version, or one with a delta (`<version>+<number>`).
 
         Raises CheckpointError if it is missing or broken, Unavailable if it cannot be read.
         """
+        if (number := number_of(version)) is not None:
+            base = base_of(version)
+            return deltas.applied(self.load_delta(base, number), self.load(base))
         manifest = self.manifest(version)
         files = {}
         for name in (checkpoints.WEIGHTS, checkpoints.VOCABULARY):
@@ -195,6 +205,60 @@ class Registry:
                 "`nextclick models list` shows what is"
             ) from None
         return checkpoints.parse_manifest(content, version)
+
+    def publish_delta(self, delta: Delta) -> None:
+        """Write a delta beside its base, then name it as the newest.
+
+        Raises Unavailable, and CheckpointError if the base is not in the registry.
+        """
+        self.manifest(delta.base)
+        with self._exclusive_lock():
+            self._replace(f"{delta.base}/{_DELTA}{delta.number}", deltas.to_bytes(delta))
+            content = json.dumps({"number": delta.number}).encode()
+            self._replace(f"{delta.base}/{NEWEST_DELTA}", content)
+
+    def newest_delta(self, version: str) -> int | None:
+        """The number of a version's newest delta; None if there is none. Raises Unavailable."""
+        try:
+            with self._translated("read"):
+                return int(
+                    json.loads(self._fs.cat_file(self._path(version, NEWEST_DELTA)))["number"]
+                )
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+            return None
+
+    def load_delta(self, version: str, number: int) -> Delta:
+        """Read a delta of a version and check all but whether it fits the base's tensors.
+
+        Raises CheckpointError if it is missing, broken or of another base, and Unavailable.
+        """
+        name = name_of(version, number)
+        sha256 = self.manifest(version).files.get(WEIGHTS)
+        try:
+            with self._translated("read"):
+                content = self._fs.cat_file(self._path(version, f"{_DELTA}{number}"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise CheckpointError(f"the delta {name} is not in the registry {self.url}") from None
+        delta = deltas.from_bytes(content)
+        if (delta.base, delta.number, delta.base_sha256) != (version, number, sha256):
+            raise CheckpointError(f"the delta {name} belongs to another base, or number")
+        return delta
+
+    def prune_deltas(self, version: str, before: int) -> int:
+        """Remove a version's deltas with lower numbers; returns how many. Raises Unavailable."""
+        with self._translated("write"):
+            found = self._fs.find(self._path(version), maxdepth=1)
+            names = [PurePosixPath(path).name for path in found]
+            old = [
+                name
+                for name in names
+                if name.startswith(_DELTA)
+                and (number := name.removeprefix(_DELTA)).isdecimal()
+                and int(number) < before
+            ]
+            for name in old:
+                self._fs.rm_file(self._path(version, name))
+        return len(old)
 
     def versions(self) -> list[str]:
         """Names of all complete versions, oldest first. Raises Unavailable."""
@@ -279,6 +343,8 @@ class Registry:
 
     def promote(self, version: str) -> None:
         """Point to a version of the registry, after checking that it loads; raises as `load`."""
+        if base_of(version) != version:
+            raise CheckpointError(f"{version} is a delta; promote its base, {base_of(version)}")
         self.load(version)
 
         def to_version(old: Pointer | None) -> Pointer | None:

@@ -3,6 +3,8 @@
 The thread loads, validates and warms up a new version, while the serving thread goes on with the
 old one, and then replaces the single reference `model`. The worker reads that once per batch, so no
 click is dropped or scored by a half-loaded model. If anything fails, the old model stays.
+
+Deltas of the served version are taken in the same way; the version stays the same.
 """
 
 from __future__ import annotations
@@ -11,13 +13,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nextclick.shared.errors import CheckpointError, Unavailable
 from nextclick.shared.model import Checkpoint, Scorer
+from nextclick.shared.model.delta import applied
 from nextclick.shared.registry.registry import Pointer, Registry, published_at
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.rate_limit import RateLimit
+from nextclick.shared.version_names import name_of
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +37,15 @@ class ServedModel:
     on_trial: bool = False
     """Whether it was newly published, so that the guard may roll it back. False for a version that
     a person promoted or rolled back to."""
+    base: Checkpoint | None = None
+    """The version without a delta."""
+    delta: int | None = None
+    """The number of the delta that the scorer holds."""
+
+    @property
+    def name(self) -> str:
+        """What answers name: whoever has it can compute the list again."""
+        return self.version if self.delta is None else name_of(self.version, self.delta)
 
 
 class ModelSlot:
@@ -44,7 +57,12 @@ class ModelSlot:
         make_scorer: Callable[[Checkpoint], Scorer],
         poll_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        deltas: bool = False,
     ) -> None:
+        """deltas: take the deltas of the served version, too."""
+        self._deltas = deltas
+        self._refused_delta: str | None = None
         self._registry = registry
         self._make_scorer = make_scorer
         self._poll_seconds = poll_seconds
@@ -95,7 +113,8 @@ class ModelSlot:
         with self._swapping:
             self._rejected = bad.version
             self._rolled_back = bad.version, reason
-            if self._model is bad:  # else a newer model serves already, and stays
+            served = self._model
+            if served is not None and served.version == bad.version:  # else a newer one, it stays
                 self._model = good
                 _set_metrics(good.version)
 
@@ -114,6 +133,8 @@ class ModelSlot:
             served = self._model.version if self._model else None
             if pointer.version != self._rejected:
                 self._rejected = None  # if it is promoted again, it is tried again
+            if pointer.version == served and self._deltas and self._model is not None:
+                self._take_delta(self._model)
             if pointer.version in (served, self._rejected):
                 return
             forward = served in pointer.history and pointer.version not in pointer.history
@@ -123,6 +144,28 @@ class ModelSlot:
             self._warn(str(error))
         except CheckpointError as error:  # the pointer itself is invalid
             self._warn(str(error))
+
+    def _take_delta(self, served: ServedModel) -> None:
+        """Serve the newest delta of the served version, unless it serves already."""
+        number = self._registry.newest_delta(served.version)
+        if number is None or served.base is None or number == served.delta:
+            return
+        if (name := name_of(served.version, number)) == self._refused_delta:
+            return
+        try:
+            delta = self._registry.load_delta(served.version, number)
+            scorer = self._make_scorer(applied(delta, served.base))
+        except (CheckpointError, RuntimeError) as error:  # RuntimeError: torch, out of memory, …
+            metrics.DELTAS.labels("refused").inc()
+            self._refused_delta = name
+            log.error("the delta %s cannot serve: %s", name, error, extra={"model_version": name})
+            return
+        with self._swapping:
+            if self._model is not served:  # the guard has rolled it back meanwhile
+                return
+            self._model = replace(served, scorer=scorer, delta=number)
+        metrics.DELTAS.labels("taken").inc()
+        metrics.DELTA_MADE.set(number)
 
     def _move_pointer(self, pointer: Pointer, bad: str, reason: str) -> Pointer:
         """Roll the registry back if its pointer still names the version that was rolled back."""
@@ -163,7 +206,8 @@ class ModelSlot:
             log.error("model %s cannot serve, %s: %s", version, kept, error, extra=fields)
             return
         with self._swapping:
-            self._model = ServedModel(version, scorer, on_trial)
+            base = checkpoint if self._deltas else None
+            self._model = ServedModel(version, scorer, on_trial, base)
             _set_metrics(version)
         self._first_loaded.set()
         metrics.SWAPS.inc()

@@ -45,6 +45,9 @@ LIVE_JUDGED = Counter(
     "nextclick_live_judged", "Lists that were followed by a click of their user", ["version"]
 )
 LIVE_HITS = Counter("nextclick_live_hits", "Judged lists that held the clicked item", ["version"])
+DELTAS = Counter("nextclick_deltas", "Deltas published, taken by who serves, or refused", ["what"])
+DELTA_MADE = Gauge("nextclick_delta_timestamp", "When the delta that serves was made")
+DELTA_SECONDS = Summary("nextclick_delta_seconds", "Time to make and publish a delta")
 RETRAINS = Counter("nextclick_retrains", "Retrainings by outcome", ["outcome"])
 GATE_REFUSALS = Counter("nextclick_gate_refusals", "Candidates not published", ["reason"])
 LEFT_OUT = Gauge(
@@ -99,6 +102,7 @@ LABEL_VALUES = {
     FALLBACKS: ("unknown_items", "not_finite", "cold_start", "sessions_unavailable"),
     SWAP_FAILURES: ("load", "smoke", "warm_up"),
     ROLLBACKS: ("not_finite", "failed", "slower", "worse"),
+    DELTAS: ("published", "taken", "refused"),
     RETRAINS: ("published", "refused", "lost"),
     GATE_REFUSALS: ("worse", "baseline", "same", "not_finite", "no_cases", "nothing_to_learn"),
     LEFT_OUT: ("rate", "share"),

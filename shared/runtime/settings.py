@@ -171,6 +171,12 @@ class RegistrySettings(_Section):
     keep_days: float = Field(
         30, ge=0, description="it keeps all versions younger than this; and the current one"
     )
+    deltas: bool = Field(
+        True, description="workers and the HTTP service take what was learned between retrainings"
+    )
+    keep_delta_seconds: float = Field(
+        3600, ge=60, description="the trainer keeps deltas for so long; the newest always"
+    )
 
 
 class WorkerSettings(_Section):
@@ -219,6 +225,12 @@ class TrainerSettings(_Section):
     )
     flush_seconds: float = Field(
         5.0, gt=0, description="write collected clicks to the event log at least this often"
+    )
+    delta_seconds: float = Field(
+        0,
+        ge=0,
+        description="publish what new clicks teach after this many seconds, between retrainings; "
+        "0 = off",
     )
     preset: str = Field("default", description="model and fit preset: default or source")
     max_epochs: int = Field(0, ge=0, description="most epochs of a fit; 0 = as in the preset")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nextclick.bench import collector, latency, round_trip, scale, worker
+from nextclick.bench import collector, latency, learning, round_trip, scale, worker
 from nextclick.bench.contestants import ECHO, Contestant
 from nextclick.bench.latency import Floor
 from nextclick.bench.round_trip import Servers, warm_servers
@@ -107,6 +107,19 @@ def test_a_collector_is_measured_beside_plain_consuming(servers: Servers) -> Non
     assert row.ratio > 0
     assert 0 < row.cpu_ratio < 1
     assert row.plain.per_cpu_second > row.collector.per_cpu_second > 0
+
+
+@pytest.mark.long
+def test_learning_between_retrainings_is_measured(servers: Servers) -> None:
+    base = learning.base_of_shop(clicks=4000, epochs=1, seed=0)
+    found = learning.measure(base, base_clicks=4000, seed=0)
+    of_shock = {row.clicks: row for row in found.recovery if row.shop == "shock"}
+    assert of_shock[2000].hr_at_10 > 0.9 > of_shock[2000].base_hr_at_10
+    assert len(found.attacks) == 4
+    assert max(attack.honest - attack.attacked for attack in found.attacks) < 0.05
+    assert found.cost.delta_us > 0
+    (delay,) = learning.measure_delay(servers, base, probes=1)
+    assert 0 < delay < learning.LONGEST_SECONDS
 
 
 @pytest.mark.long

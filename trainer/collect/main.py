@@ -86,7 +86,7 @@ def make_collector(
         consumer,
         event_log,
         until_available,
-        trainer.flush_seconds,
+        min(trainer.flush_seconds, trainer.delta_seconds or trainer.flush_seconds),
         trainer.keep_days,
         click_rules(settings.clicks, read_framed),
         heartbeat=heartbeat,

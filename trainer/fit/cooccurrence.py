@@ -14,7 +14,7 @@ from nextclick.shared.model import BST, ItemNeighbours
 from nextclick.shared.windows import HISTORY_LENGTH, IntArray
 from nextclick.trainer.data import Sessions
 
-_REACH = 4.0
+PAIR_REACH = 4.0
 """Decay length of the weight of a pair, in clicks."""
 _RANDOM_PART = 0.1
 """Weight of the random initialisation in an initial item vector."""
@@ -28,7 +28,7 @@ items clicked again."""
 
 
 def count_pairs(sessions: Sessions, items: int) -> Table:
-    """Count pairs within HISTORY_LENGTH clicks of each other, weighted exp(−distance / _REACH).
+    """Count pairs within HISTORY_LENGTH clicks of each other, weighted exp(−distance / PAIR_REACH).
 
     The table is symmetric: on real clicks this was better than counting successors only, because
     shoppers compare items back and forth.
@@ -38,7 +38,7 @@ def count_pairs(sessions: Sessions, items: int) -> Table:
     for distance in range(1, HISTORY_LENGTH + 1):
         later = index[index - sessions.starts >= distance]
         pair = (sessions.rows[later - distance] - 1, sessions.rows[later] - 1)
-        weight = np.full(len(later), np.exp(-distance / _REACH))
+        weight = np.full(len(later), np.exp(-distance / PAIR_REACH))
         table += Table((weight, pair), (items, items))
     return (table + table.T).tocsr()
 
@@ -54,7 +54,7 @@ def set_neighbours(neighbours: ItemNeighbours, table: Table, clicks: IntArray) -
     rarity = scipy.sparse.diags(np.log1p(clicks.sum() / clicks))
     weighted = ((table + scipy.sparse.diags(clicks.astype(np.float64))) @ rarity).tocsr()
     total = np.asarray(weighted.sum(axis=1))
-    best, weight = _largest(weighted, neighbours.rows.shape[1])
+    best, weight = largest(weighted, neighbours.rows.shape[1])
     neighbours.rows[1:] = torch.from_numpy(best)
     neighbours.shares[1:] = torch.from_numpy(weight / total)
 
@@ -105,7 +105,7 @@ def initialise_item_vectors(model: BST, table: Table, known: int) -> None:
     weight[known + 1 :] = functional.normalize(counted + _RANDOM_PART * random, dim=1)
 
 
-def _largest(table: Table, per_item: int) -> tuple[IntArray, npt.NDArray[np.float64]]:
+def largest(table: Table, per_item: int) -> tuple[IntArray, npt.NDArray[np.float64]]:
     """The largest values of each row, and their catalogue rows: (rows, values), [items, per_item].
 
     Missing ones are 0.

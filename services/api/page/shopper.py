@@ -17,7 +17,7 @@ def list_of(model: ServedModel, history: list[str], withheld: frozenset[str]) ->
     """The list for a history, with the reasons: per item the contribution of each click, nats."""
     explained = explain(model.scorer, history, 10, withheld)
     return {
-        "version": model.version,
+        "version": model.name,
         "history": explained.history,
         "items": [
             {"id": item.item_id, "score": item.score, "why": [round(nats, 3) for nats in row]}
@@ -63,7 +63,7 @@ class Suggestions:
 
     def find(self, model: ServedModel, titles: Mapping[str, str], text: str) -> list[str]:
         """Ids of the items that hold a text; those that begin with it come first."""
-        made_for = (model.version, len(titles))
+        made_for = (model.name, len(titles))
         if made_for != self._made_for:
             scorer = model.scorer
             best = (-scorer.log_popularity).argsort(kind="stable")

@@ -17,6 +17,7 @@ import numpy as np
 
 from nextclick.shared.schemas import Click, Recommendation
 from nextclick.shared.stream_metrics import K, TopItems
+from nextclick.shared.version_names import base_of
 
 K_ = TypeVar("K_")
 V_ = TypeVar("V_")
@@ -157,8 +158,9 @@ class Stream:
             self.answers += 1
             self._step.answers += 1
             self._step_latencies.append(max(0.0, visible - answer.click_timestamp))
-            if answer.model_version not in self.versions:
-                _remember(self.versions, answer.model_version, VersionCounts(visible), 50)
+            version = base_of(answer.model_version)
+            if version not in self.versions:
+                _remember(self.versions, version, VersionCounts(visible), 50)
             shopper = self.shoppers.pop(answer.user_id, None)
             seen = self._judge(shopper, answer, visible)
             self.newest.append(seen)
@@ -223,7 +225,7 @@ class Stream:
         rank = listed.index(item) + 1 if item in listed else None
         self._step.judged += 1
         self._step.hits["model"] += rank is not None
-        if counts := self.versions.get(shopper.answer.model_version):
+        if counts := self.versions.get(base_of(shopper.answer.model_version)):
             counts.judged += 1
             counts.hits += rank is not None
         for name, items in shopper.lists.items():

@@ -22,6 +22,7 @@ RUN_BY = {
     "nextclick api": INTEGRATION + "tutorial.py",
     "nextclick bench collector": INTEGRATION + "bench.py",
     "nextclick bench latency": INTEGRATION + "bench.py",
+    "nextclick bench learning": INTEGRATION + "bench.py",
     "nextclick bench peers": INTEGRATION + "peers.py",
     "nextclick bench scale": INTEGRATION + "bench.py",
     "nextclick bench scorer": "tests/unit/bench/test_bench.py",

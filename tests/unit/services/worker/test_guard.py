@@ -9,6 +9,7 @@ import time
 import tracemalloc
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -128,6 +129,15 @@ def test_a_worse_model_goes_and_the_one_before_serves_again(
     assert (said["model_version"], said["previous_version"]) == ("v1", "v2")
     assert said["reason"] == "worse"
     assert counter.get() == before + 1
+
+
+def test_a_delta_is_not_a_swap(shop: Shop) -> None:
+    shop.swap("v2", Model(USELESS))
+    for number in range(200):  # a delta for every four lists
+        shop.serve(1)
+        if shop.model is not None and shop.model.version == "v2":
+            shop.model = replace(shop.model, delta=number)
+    assert shop.back == [("v2", "v1")], "the version is judged by the lists of all its deltas"
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
