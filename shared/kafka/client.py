@@ -31,6 +31,8 @@ from nextclick.shared.runtime.settings import KafkaSettings
 log = logging.getLogger(__name__)
 
 _MESSAGES_REMEMBERED = 1000
+_LEADER_SECONDS = 0.05
+"""Between two questions while a partition's leader changes."""
 REQUEST_SECONDS = 10.0
 """Longest time of one request, after which Kafka counts as unavailable."""
 
@@ -204,13 +206,24 @@ def watermarks_of(
     """
     try:
         return {
-            partition: range(
-                *consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout)
-            )
+            partition: _watermarks(consumer, TopicPartition(topic, partition), timeout)
             for partition in partitions_of(settings, consumer, topic, timeout)
         }
     except KafkaException as error:
         raise unavailable(settings, error) from None
+
+
+def _watermarks(consumer: Consumer, place: TopicPartition, timeout: float) -> range:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return range(*consumer.get_watermark_offsets(place, timeout=timeout))
+        except KafkaException as error:
+            # A partition that was just created, or moved: the client asks who leads it now.
+            is_moving = error.args[0].code() == KafkaError.NOT_LEADER_FOR_PARTITION
+            if not is_moving or time.monotonic() > deadline:
+                raise
+            time.sleep(_LEADER_SECONDS)
 
 
 def read_message(raw: RawMessage) -> Message:

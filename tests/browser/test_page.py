@@ -181,7 +181,7 @@ def test_be_the_shopper_watch_one_and_go_back_to_the_model_before(
     page.get_by_role("button", name="Roll back").click()
     page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
     expect(page.locator("#model")).to_have_text(f"model {versions[0]}")
-    expect(page.locator("#timeline")).to_contain_text(f"The registry went back to {versions[0]}")
+    expect(page.locator("#timeline")).to_contain_text(f"Rolled back from {versions[1]}")
     expect(page.locator("#timeline .taken_back")).to_contain_text(versions[1])
     assert visit.complaints == []
 

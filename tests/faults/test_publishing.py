@@ -126,6 +126,7 @@ def test_killed_before_any_change_to_the_registry(action: str, tmp_path: Path) -
         assert died == of_the_pointer
 
 
+@pytest.mark.long
 def test_killed_before_any_change_to_a_registry_that_is_new(tmp_path: Path) -> None:
     def begin(number: int) -> ForkServerProcess:
         root = tmp_path / str(number)

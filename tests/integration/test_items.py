@@ -130,6 +130,7 @@ def test_the_commands(
     assert len(content(kafka)) == 6
 
 
+@pytest.mark.long
 def test_a_retired_item_is_in_no_list_whatever_is_lost(
     kafka: KafkaSettings, answers: Answers, environ: dict[str, str], launch: Launch, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

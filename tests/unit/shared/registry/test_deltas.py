@@ -106,7 +106,7 @@ def test_a_rolled_back_version_does_not_come_back_with_a_delta(registry: Registr
     bad = slot.model
     assert bad is not None
     assert bad.name == f"{second}+7"
-    slot.roll_back(bad, slot.load(first))
+    slot.roll_back(bad, slot.load(first), "worse")
     registry.publish_delta(delta_of(registry, second, 8))
     assert served(slot)[0] == first
     pointer = registry.pointer()
