@@ -19,7 +19,7 @@ GROUP_ID = f"{PREFIX}WORKER__GROUP_ID"
 INSTANCE_ID = f"{PREFIX}WORKER__INSTANCE_ID"
 
 
-@each_guarantee("at_least_once", "exactly_once")
+@each_guarantee("exactly_once")
 def test_killed_and_restarted(
     guarantee: str, broker: Server, stand: MakeStand, report: Report
 ) -> None:

@@ -89,7 +89,10 @@ def go_on(root: Path) -> None:
     assert leftovers(root) == []
 
 
-@pytest.mark.parametrize("action", list(ACTIONS))
+@pytest.mark.parametrize(
+    "action",
+    [pytest.param(a, marks=() if a == "rollback" else pytest.mark.long) for a in ACTIONS],
+)
 def test_killed_before_any_change_to_the_registry(action: str, tmp_path: Path) -> None:
     template = tmp_path / "template"
     old, new = make(template)

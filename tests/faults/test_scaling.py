@@ -76,7 +76,7 @@ def shared_out(stand: Stand, *workers: ForkServerProcess) -> bool:
     return all(parts) and sorted(p for part in parts for p in part) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("joining", ["one by one", "at once"])
+@pytest.mark.parametrize("joining", [pytest.param("one by one", marks=pytest.mark.long), "at once"])
 @pytest.mark.parametrize("leaving", ["SIGTERM", pytest.param("SIGKILL", marks=pytest.mark.long)])
 @each_guarantee("at_least_once")
 def test_three_workers_join_and_leave(

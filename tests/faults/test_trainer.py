@@ -227,6 +227,7 @@ def jumping_clock() -> None:
     Registry.publish = publish  # type: ignore[method-assign, assignment]
 
 
+@pytest.mark.long
 def test_the_clock_jumps(shop: Shop, report: Report) -> None:
     shop.trainer(jumping_clock)
     for published in range(5):

@@ -15,7 +15,7 @@ from tests.waiting import until
 INSTANCE_ID = f"{PREFIX}WORKER__INSTANCE_ID"
 
 
-@each_guarantee("at_least_once", "exactly_once")
+@each_guarantee("exactly_once")
 def test_killed_at_random_again_and_again(
     guarantee: str, clicks_in_all: int, long: bool, stand: MakeStand, report: Report
 ) -> None:
