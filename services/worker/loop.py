@@ -202,8 +202,11 @@ class Worker:
         clicks, messages = decide.clicks(batch)
         metrics.CLICKS.inc(len(clicks))
         places = [message.place for message in messages]
-        self.open_since = None  # while this waits for Redis, nobody looks what Kafka has done
+        # While this waits for Redis, nobody looks what Kafka has done.
+        since, self.open_since, began = self.open_since, None, time.monotonic()
         histories = self._until_available(self.sessions.append, clicks, places)
+        if since is not None:
+            self.open_since = since + time.monotonic() - began
         requests = [(c, h) for c, h in zip(clicks, histories, strict=True) if h]
         metrics.ANSWERED_BEFORE.inc(len(clicks) - len(requests))
         return requests, [m for m, h in zip(messages, histories, strict=True) if h]
