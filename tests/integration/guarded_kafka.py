@@ -193,7 +193,12 @@ def guarded_kafka(folder: Path) -> Iterator[Guarded]:
         ensure_topics(all_powerful, TOPICS)
         admin = AdminClient({"bootstrap.servers": server.address, "log_level": 0})
         made = Guarded(admin, all_powerful, port, folder / "ca.pem")
-        made.send(("clicks", click("0")), ("recommendations", b"{}"), ("clicks.dlq", b"{}"))
+        made.send(
+            ("clicks", click("0")),
+            ("recommendations", b"{}"),
+            ("clicks.dlq", b"{}"),
+            ("items", b'{"item_id": "user"}'),
+        )
         with closing(GroupOffsets(all_powerful, "clicks", "nextclick-worker")) as group:
             group.commit({0: 1})  # else `rebuild` has nothing to read
         yield made

@@ -117,7 +117,13 @@ def test_every_panel_gets_data_and_an_outage_raises_its_alert(
                 f"{PREFIX}REDIS__URL": f"redis://{redis.address}/0",
             },
         )
-        launch("trainer", **{f"{PREFIX}TRAINER__METRICS_PORT": str(ports["trainer"])})
+        launch(
+            "trainer",
+            **{
+                f"{PREFIX}TRAINER__METRICS_PORT": str(ports["trainer"]),
+                f"{PREFIX}TRAINER__DELTA_SECONDS": "0.5",
+            },
+        )
         shop = Shop(kafka)
         clicks = iter(make_clicks(20_000))
         queries = {
