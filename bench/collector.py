@@ -19,10 +19,8 @@ from pathlib import Path
 from confluent_kafka import Consumer, KafkaException
 
 from nextclick.bench.round_trip import Servers
-from nextclick.bench.traffic import traffic
-from nextclick.services.simulator.publish import publish_live
+from nextclick.bench.traffic import fill
 from nextclick.shared.errors import NextclickError
-from nextclick.shared.kafka import Publisher, ensure_topics
 from nextclick.shared.kafka.client import BULK
 from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.settings import KafkaSettings, Settings, TrainerSettings
@@ -32,8 +30,6 @@ from nextclick.trainer.collect.main import make_collector
 
 ITEMS = 10_000
 USERS = 50_000
-_DUE_SECONDS = 0.01
-"""All clicks are due within this time, so that they are published at full speed."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +58,7 @@ class Row:
 def measure(servers: Servers, clicks: int, rounds: int) -> Row:
     """Publish so many clicks, and read them with both in turn."""
     kafka = servers.kafka("collector")
-    ensure_topics(kafka, [kafka.clicks_topic])
-    publisher = Publisher(kafka)
-    publisher.connect()
-    publish_live(
-        traffic(ITEMS, USERS, seed=0),
-        publisher,
-        kafka.clicks_topic,
-        rate=clicks / _DUE_SECONDS,
-        seconds=_DUE_SECONDS,
-        seed=0,
-        stop=threading.Event(),
-    )
+    fill(kafka, ITEMS, USERS, clicks)
     freeze_garbage_collector()  # as a collector does
     plain, collector = [], []
     for number in range(rounds):

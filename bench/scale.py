@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,11 @@ import numpy as np
 from nextclick.bench.contestants import own_names
 from nextclick.bench.models import random_checkpoint
 from nextclick.bench.round_trip import Servers
-from nextclick.bench.traffic import item_id, traffic
+from nextclick.bench.traffic import fill, item_id
 from nextclick.services.demo.local_servers import Processes
-from nextclick.services.simulator.publish import publish_live
 from nextclick.shared import embedded
 from nextclick.shared.errors import NextclickError
-from nextclick.shared.kafka import Publisher, TopicReader, ensure_topics
+from nextclick.shared.kafka import TopicReader, ensure_topics
 from nextclick.shared.redis import RedisSessions
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX, Settings
@@ -123,15 +121,7 @@ def measure_workers(servers: Servers, workers: int, clicks: int) -> Workers:
         for number in range(workers):
             processes.start(f"{name}-worker-{number}", ["worker"])
         processes.wait_for_partitions()
-        publish_live(
-            traffic(_ITEMS, _SHOPPERS, seed=0),
-            Publisher(kafka),
-            kafka.clicks_topic,
-            rate=clicks,
-            seconds=1.0,
-            seed=0,
-            stop=threading.Event(),
-        )
+        fill(kafka, _ITEMS, _SHOPPERS, clicks)
         rate = _answered_per_second(answers, processes, clicks)
     finally:
         processes.kill_all()

@@ -24,11 +24,10 @@ from pydantic import SecretStr
 from nextclick.bench.models import random_checkpoint
 from nextclick.bench.round_trip import Servers
 from nextclick.bench.timing import in_turns
-from nextclick.bench.traffic import traffic
-from nextclick.services.simulator.publish import publish_live
+from nextclick.bench.traffic import fill
 from nextclick.services.worker.main import build
 from nextclick.shared.items import ItemStates
-from nextclick.shared.kafka import Publisher, ensure_topics
+from nextclick.shared.kafka import ensure_topics
 from nextclick.shared.model import Constraints, Ranking, Scorer
 from nextclick.shared.registry import ModelSlot, Registry
 from nextclick.shared.runtime import metrics
@@ -44,8 +43,6 @@ from nextclick.shared.windows import HISTORY_LENGTH
 
 USERS = 500
 """Few users, so that most clicks have a full history."""
-_DUE_SECONDS = 0.01
-"""All clicks are due within this time, so that the simulator publishes at its full speed."""
 STAGES = ("poll", "decode", "append", "score", "encode", "produce")
 """The steps of the serving thread; it does not wait for acknowledgements and commits."""
 _QUEUE = "queue"
@@ -102,19 +99,7 @@ def measure(servers: Servers, items: int, clicks: int, rounds: int, device: torc
     name = f"worker-{items}"
     kafka = servers.kafka(name)
     ensure_topics(kafka, kafka.topics)
-    publisher = Publisher(kafka)
-    publisher.connect()
-    began = time.perf_counter()
-    publish_live(
-        traffic(items, USERS, seed=0),
-        publisher,
-        kafka.clicks_topic,
-        rate=clicks / _DUE_SECONDS,
-        seconds=_DUE_SECONDS,
-        seed=0,
-        stop=threading.Event(),
-    )
-    published_per_second = clicks / (time.perf_counter() - began)
+    published_per_second = fill(kafka, items, USERS, clicks)
     checkpoint = random_checkpoint(items)
     registry = Registry(str(servers.folder / f"{name}-registry"))
     registry.publish(checkpoint)

@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -20,18 +20,18 @@ from nextclick.shared.kafka import read_items
 from nextclick.shared.model import select_device
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime import metrics
+from nextclick.shared.runtime.background import BackgroundThread
 from nextclick.shared.runtime.heartbeat import HEARTBEAT, Heartbeat
 from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.runtime.settings import RegistrySettings, Settings, TrainerSettings
 from nextclick.trainer import health
 from nextclick.trainer.collect import EventLog, LogState
 from nextclick.trainer.collect import main as collecting
-from nextclick.trainer.collect.main import CollectorThread
 from nextclick.trainer.data import LeftOut, weighted
 from nextclick.trainer.fit import distributed
 from nextclick.trainer.fit.distributed import ProcessGroup
 from nextclick.trainer.fit.presets import Preset, preset
-from nextclick.trainer.learn.main import Learner, LearnerThread
+from nextclick.trainer.learn.main import Learner, learner_thread
 from nextclick.trainer.retrain import (
     FitLimits,
     Outcome,
@@ -126,6 +126,7 @@ def _run_rank_zero(
     event_log = EventLog(trainer.event_log)
 
     def retrain_now(state: LogState, stopped: Callable[[], bool]) -> Outcome | None:
+        # First, so that a missing permission is said before hours of clicks are logged.
         retired = read_items(settings.kafka).states.retired if items else frozenset()
         if state.clicks < trainer.min_clicks:
             log.info(
@@ -175,23 +176,17 @@ def _run_rank_zero(
                 return None
             return retrain_now(state, stop.is_set)
     with contextlib.ExitStack() as stack:
-        collector: CollectorThread | None = None
+        collector, threads = None, []
         if collect:
-            made = collecting.make_collector(settings, stop, Heartbeat())
-            collector = stack.enter_context(CollectorThread(made, stop))
-        learner: LearnerThread | None = None
+            collector = collecting.make_collector(settings, stop, Heartbeat())
+            threads.append(stack.enter_context(collecting.collector_thread(collector, stop)))
         if trainer.delta_seconds:
-            learning = Learner(settings, registry, EventLog(trainer.event_log))
-            learner = stack.enter_context(LearnerThread(learning, trainer.delta_seconds))
-        stack.enter_context(
-            health.health_server(
-                settings, event_log, registry, collector.collector if collector else None
-            )
-        )
+            learner = Learner(settings, registry, EventLog(trainer.event_log))
+            threads.append(stack.enter_context(learner_thread(learner, trainer.delta_seconds)))
+        stack.enter_context(health.health_server(settings, event_log, registry, collector))
         last = last_trained_on(registry)
-        _retrain_when_due(
-            event_log, last[1] if last else None, trainer, retrain_now, stop, collector, learner
-        )
+        trained_on = last[1] if last else None
+        _retrain_when_due(event_log, trained_on, trainer, retrain_now, stop, threads)
     return None
 
 
@@ -201,27 +196,24 @@ def _retrain_when_due(
     trainer: TrainerSettings,
     retrain_now: Callable[[LogState, Callable[[], bool]], Outcome | None],
     stop: threading.Event,
-    collector: CollectorThread | None,
-    learner: LearnerThread | None = None,
+    threads: Sequence[BackgroundThread],
 ) -> None:
     """Look at the event log until `stop` is set; retrain when enough clicks are new, or time is up.
 
-    trained_on: the state of the log at the last retraining. Raises what has ended the
-    collector or the learner.
+    trained_on: the state of the log at the last retraining. Raises what has ended one of the
+    threads: the collector's and the learner's, where there are any.
     """
     warnings = RateLimit()
     state = trained_on or LogState("", 0, -1)
     last = time.monotonic()
 
     def stopped() -> bool:
-        return stop.is_set() or (collector is not None and collector.has_failed)
+        return stop.is_set() or any(thread.has_failed for thread in threads)
 
     while not stop.wait(LOOK_SECONDS):
         HEARTBEAT.beat()
-        if collector is not None:
-            collector.check()
-        if learner is not None:
-            learner.check()
+        for thread in threads:
+            thread.check()
         try:
             now = event_log.state()
         except Unavailable as error:

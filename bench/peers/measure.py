@@ -14,7 +14,6 @@ Latency: clicks come on schedule, as in bench/round_trip.py, and each contestant
 from __future__ import annotations
 
 import statistics
-import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,18 +22,15 @@ from nextclick.bench.models import random_checkpoint
 from nextclick.bench.peers.interpreter import versions
 from nextclick.bench.peers.passes import answer_all, compare
 from nextclick.bench.round_trip import Percentiles, Servers, round_trip
-from nextclick.bench.traffic import traffic
+from nextclick.bench.traffic import fill
 from nextclick.bench.worker import USERS
-from nextclick.services.simulator.publish import publish_live
-from nextclick.shared.kafka import Publisher, ensure_topics
 from nextclick.shared.registry import Registry
-from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
+from nextclick.shared.runtime.settings import PREFIX
 
 RATES = (200.0, 1000.0)
 """Clicks per second of the latency runs."""
 FLOOR_CLICKS = 5
 """Factor on the number of clicks for the floor, which is faster."""
-_FILL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ def measure(
     counts = {"model": clicks, "floor": clicks * FLOOR_CLICKS}
     topics = {kind: servers.kafka(f"peers-{items}-{kind}") for kind in counts}
     for kind, count in counts.items():
-        _fill(topics[kind], items, count)
+        fill(topics[kind], items, USERS, count)
     rates: dict[tuple[str, str], list[float]] = {}
     for number in range(rounds):
         for kind, count in counts.items():
@@ -149,16 +145,3 @@ def _measure_latency(
 
 def _paired(numerators: list[float], denominators: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
-
-
-def _fill(kafka: KafkaSettings, items: int, clicks: int) -> None:
-    ensure_topics(kafka, [kafka.clicks_topic])
-    publish_live(
-        traffic(items, USERS, seed=0),
-        Publisher(kafka),
-        kafka.clicks_topic,
-        rate=clicks / _FILL_SECONDS,
-        seconds=_FILL_SECONDS,
-        seed=0,
-        stop=threading.Event(),
-    )

@@ -14,6 +14,7 @@ from pathlib import Path
 from nextclick.services.api.catalogue import Catalogue, read_catalogue
 from nextclick.services.api.rules import Rules
 from nextclick.shared.errors import NextclickError
+from nextclick.shared.runtime.background import BackgroundThread
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,7 @@ class RuleBook:
         self._modified = _modified(catalogue)
         self.rules = Rules(catalogue=read_catalogue(catalogue) if catalogue else Catalogue())
         """The current rules, immutable; read this once per request."""
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="rules", daemon=True)
+        self._thread = BackgroundThread("rules", self._watch)
 
     def start(self) -> None:
         """Start the thread."""
@@ -37,9 +37,7 @@ class RuleBook:
 
     def stop(self) -> None:
         """Stop the thread."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.stop()
 
     def check(self) -> None:
         """Look for a change once."""
@@ -55,8 +53,8 @@ class RuleBook:
         self.rules = Rules(read)
         log.info("%s was reloaded: %d categories", self._catalogue, len(read.categories))
 
-    def _watch(self) -> None:
-        while not self._stop.wait(self._poll_seconds):
+    def _watch(self, stop: threading.Event) -> None:
+        while not stop.wait(self._poll_seconds):
             try:
                 self.check()
             except Exception:  # a bug: log it and keep the last rules

@@ -8,6 +8,7 @@ import time
 from collections import deque
 
 from nextclick.shared.kafka import TopicReader
+from nextclick.shared.runtime.background import BackgroundThread
 from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.settings import KafkaSettings
 from nextclick.shared.schemas import Recommendation
@@ -25,9 +26,8 @@ class Watcher:
         self._answers = TopicReader(kafka, [kafka.recommendations_topic])
         self._clicks = TopicReader(kafka, [kafka.clicks_topic], bulk=True)
         self._arrived: deque[tuple[float, bytes]] = deque()
-        self._stop = threading.Event()
         freeze_garbage_collector()  # a collection would delay recorded arrivals by 170 ms
-        self._thread = threading.Thread(target=self._record_arrivals, name="watcher", daemon=True)
+        self._thread = BackgroundThread("watcher", self._record_arrivals)
         self._thread.start()
 
     def update(self) -> None:
@@ -56,13 +56,12 @@ class Watcher:
 
     def close(self) -> None:
         """Stop reading."""
-        self._stop.set()
-        self._thread.join()
+        self._thread.stop()
         self._answers.close()
         self._clicks.close()
 
-    def _record_arrivals(self) -> None:
-        while not self._stop.is_set():
+    def _record_arrivals(self, stop: threading.Event) -> None:
+        while not stop.is_set():
             messages = self._answers.poll(1000, timeout=0.1)
             now_ms = time.time() * 1000
             self._arrived += [(now_ms, message.value or b"") for message in messages]

@@ -21,6 +21,7 @@ from nextclick.shared.kafka.readers import TopicReader
 from nextclick.shared.kafka.topics import ensure_topics
 from nextclick.shared.messages import Message
 from nextclick.shared.runtime import metrics
+from nextclick.shared.runtime.background import BackgroundThread
 from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.runtime.settings import KafkaSettings
 
@@ -54,10 +55,10 @@ class ItemCatalogue:
         self._table = ItemTable(keep_values=keep_values)
         self._error: NextclickError | None = None
         self._warnings, self._refusals, self._late = RateLimit(), RateLimit(), RateLimit()
-        self._complete, self._stop = threading.Event(), threading.Event()
+        self._complete = threading.Event()
         self._changed = threading.Condition()
         self._deadline = time.monotonic() + FIRST_READ_SECONDS
-        self._thread = threading.Thread(target=self._run, name="items", daemon=True)
+        self._thread = BackgroundThread("items", self._run)
 
     @property
     def states(self) -> ItemStates:
@@ -76,9 +77,7 @@ class ItemCatalogue:
 
     def stop(self) -> None:
         """Stop the thread."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.stop()
 
     def __enter__(self) -> Self:
         """Start reading."""
@@ -122,10 +121,10 @@ class ItemCatalogue:
         if not self._complete.is_set() and time.monotonic() < self._deadline:
             raise Unavailable(f"the topic {self._topic} is still being read")
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
             try:
-                self._follow()
+                self._follow(stop)
                 self._error = None
             except NextclickError as error:
                 self._error = error
@@ -133,9 +132,9 @@ class ItemCatalogue:
                     log.warning("what is known about items stays as it is: %s", error)
             except Exception:  # a bug: log it, and keep what is known
                 log.exception("following the topic %s failed", self._topic)
-            self._stop.wait(_RETRY_SECONDS)
+            stop.wait(_RETRY_SECONDS)
 
-    def _follow(self) -> None:
+    def _follow(self, stop: threading.Event) -> None:
         """Read from the beginning until `stop`, or until the topic is made anew."""
         ensure_topics(self._settings, [self._topic])
         partitions = len(retained_offsets(self._settings, self._topic))
@@ -146,7 +145,7 @@ class ItemCatalogue:
             )
         table = ItemTable(keep_values=self._keep_values)
         with closing(TopicReader(self._settings, [self._topic], note_ends=True)) as reader:
-            while not self._stop.is_set():
+            while not stop.is_set():
                 messages = reader.poll(timeout=_POLL_SECONDS)
                 if messages and messages[0].offset < table.states.offset:
                     log.warning("the topic %s was made anew: it is read again", self._topic)

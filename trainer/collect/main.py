@@ -10,13 +10,12 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 from nextclick.shared.kafka import ClickConsumer, LagMonitor, ensure_topics, retained_offsets
 from nextclick.shared.kafka.health import health_server
 from nextclick.shared.kafka.schema_registry import framed_reader
 from nextclick.shared.runtime.anomalies import click_rules
+from nextclick.shared.runtime.background import BackgroundThread
 from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.health import WAIT_SECONDS, Check
 from nextclick.shared.runtime.heartbeat import HEARTBEAT, Heartbeat
@@ -99,57 +98,19 @@ def checks(monitor: LagMonitor, event_log: EventLog) -> dict[str, Check]:
     return {"kafka": lambda: monitor.ping(WAIT_SECONDS), "event_log": event_log.check_writable}
 
 
-class CollectorThread:
-    """Collects in a thread of its own, as a context.
+def collector_thread(collector: Collector, stop: threading.Event) -> BackgroundThread:
+    """Collects in a thread of its own, until `stop` is set; leaving its context sets `stop`.
 
-    Leaving the context sets `stop` and waits for the thread. The thread owns consumer and event log
-    of its collector, and closes the consumer.
+    The thread owns consumer and event log of its collector, and closes the consumer.
     """
 
-    def __init__(self, collector: Collector, stop: threading.Event) -> None:
-        self.collector = collector
-        self._stop = stop
-        self._error: BaseException | None = None
-        # A daemon: a step that hangs must not keep a process alive that has failed elsewhere.
-        self._thread = threading.Thread(target=self._run, name="collector", daemon=True)
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether the thread has ended by an error."""
-        return self._error is not None
-
-    def check(self) -> None:
-        """Raise the error that has ended the thread, if one has."""
-        if self._error is not None:
-            raise self._error
-
-    def __enter__(self) -> Self:
-        """Start the thread."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End the thread; raises its error unless another one is on its way."""
-        self._stop.set()
-        self._thread.join(_STOP_SECONDS)
-        if self._thread.is_alive():
-            log.warning("not waiting for the collector any longer; it will read its clicks again")
-        if error is None:
-            self.check()
-
-    def _run(self) -> None:
+    def run(stop: threading.Event) -> None:
         try:
-            try:
-                collect(self.collector, self._stop)
-            finally:
-                self.collector.consumer.close()
-        except BaseException as error:
-            self._error = error
+            collect(collector, stop)
+        finally:
+            collector.consumer.close()
+
+    return BackgroundThread("collector", run, stop, _STOP_SECONDS)
 
 
 @contextlib.contextmanager

@@ -12,14 +12,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from nextclick.shared.errors import CheckpointError, NextclickError
 from nextclick.shared.model import Checkpoint
 from nextclick.shared.model.checkpoint import WEIGHTS
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime import metrics
+from nextclick.shared.runtime.background import BackgroundThread
 from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.runtime.settings import Settings
 from nextclick.trainer.collect import EventLog, LogState
@@ -127,48 +126,21 @@ class Learner:
             return -1
 
 
-class LearnerThread:
-    """Learns in a thread of its own, as a context."""
+def learner_thread(learner: Learner, seconds: float) -> BackgroundThread:
+    """Learns in a thread of its own.
 
-    def __init__(self, learner: Learner, seconds: float) -> None:
-        """seconds: between the ends of two steps; more if a step takes longer."""
-        self._learner = learner
-        self._seconds = seconds
-        self._stop = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="learner", daemon=True)
+    seconds: between the ends of two steps; more if a step takes longer.
+    """
 
-    def check(self) -> None:
-        """Raise the error that has ended the thread, if one has."""
-        if self._error is not None:
-            raise self._error
+    def run(stop: threading.Event) -> None:
+        warnings, took = RateLimit(), 0.0
+        while not stop.wait(max(seconds, took)):
+            began = time.monotonic()
+            try:
+                learner.step()
+            except NextclickError as error:  # the next step tries again
+                if warnings.allow():
+                    log.warning("no delta was published: %s", error)
+            took = time.monotonic() - began
 
-    def __enter__(self) -> Self:
-        """Start the thread."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End the thread."""
-        self._stop.set()
-        self._thread.join(_STOP_SECONDS)
-
-    def _run(self) -> None:
-        warnings = RateLimit()
-        try:
-            took = 0.0
-            while not self._stop.wait(max(self._seconds, took)):
-                began = time.monotonic()
-                try:
-                    self._learner.step()
-                except NextclickError as error:  # the next step tries again
-                    if warnings.allow():
-                        log.warning("no delta was published: %s", error)
-                took = time.monotonic() - began
-        except BaseException as error:
-            self._error = error
+    return BackgroundThread("learner", run, stop_seconds=_STOP_SECONDS)

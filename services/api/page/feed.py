@@ -20,6 +20,7 @@ from nextclick.shared.kafka import LagMonitor, TopicReader, ensure_topics
 from nextclick.shared.kafka.schema_registry import framed_reader
 from nextclick.shared.messages import Message
 from nextclick.shared.runtime.anomalies import time_bounds
+from nextclick.shared.runtime.background import BackgroundThread
 from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.runtime.settings import (
     ClickSettings,
@@ -177,30 +178,23 @@ class _Arrivals:
     def __init__(self, reader: TopicReader) -> None:
         self._reader = reader
         self._waiting: deque[tuple[float, Message]] = deque()
-        self._error: NextclickError | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="feed-arrivals", daemon=True)
+        self._thread = BackgroundThread("feed-arrivals", self._run)
         self._thread.start()
 
     def take(self) -> list[tuple[float, Message]]:
         """All new messages, each with its arrival in epoch ms. Raises what reading raised."""
-        if self._error is not None:
-            raise self._error
+        self._thread.check()
         return [self._waiting.popleft() for _ in range(len(self._waiting))]
 
     def close(self) -> None:
         """Stop the thread, close the connections."""
-        self._stop.set()
-        self._thread.join()
+        self._thread.stop()
         self._reader.close()
 
-    def _run(self) -> None:
-        try:
-            while not self._stop.is_set():
-                messages = self._reader.poll(1000, timeout=0.2)
-                now_ms = time.time() * 1000
-                self._waiting += [(now_ms, message) for message in messages]
-                while len(self._waiting) > _MAX_WAITING and not self._stop.wait(_PAUSE_SECONDS):
-                    pass
-        except NextclickError as error:
-            self._error = error
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            messages = self._reader.poll(1000, timeout=0.2)
+            now_ms = time.time() * 1000
+            self._waiting += [(now_ms, message) for message in messages]
+            while len(self._waiting) > _MAX_WAITING and not stop.wait(_PAUSE_SECONDS):
+                pass

@@ -109,7 +109,7 @@ def test_every_figure_is_of_its_contestant_and_ratios_are_of_one_round(
     monkeypatch.setattr(measure, "RATES", (50.0,))
     for function in (answer_all, round_trip):
         monkeypatch.setattr(measure, function.__name__, function)
-    monkeypatch.setattr(measure, "_fill", lambda *_: None)
+    monkeypatch.setattr(measure, "fill", lambda *_: None)
     servers = Servers(tmp_path, {f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS": "nowhere:1"}, "4.1.0", 7)
     row = measure.measure(servers, 40, 400, 2, Path("python"), "cpu", seconds=2)
     assert not per_second

@@ -61,7 +61,7 @@ def test_clicks_since_the_last_retraining_decide(log: EventLog) -> None:
 
     retraining = Retraining(five_more_during_the_fit, stop.set)
     every = TrainerSettings(every_clicks=3)
-    _retrain_when_due(log, trained_on, every, retraining, stop, None)
+    _retrain_when_due(log, trained_on, every, retraining, stop, [])
     assert [state.clicks for state in retraining.states] == [8, 11]
 
 
@@ -72,7 +72,7 @@ def test_time_is_up_only_if_a_click_is_new(log: EventLog) -> None:
     every = TrainerSettings(every_seconds=0.001, every_clicks=1000)
     timer = threading.Timer(0.05, add, (EventLog(str(log.folder)), 1))
     timer.start()
-    _retrain_when_due(log, log.state(), every, retraining, stop, None)
+    _retrain_when_due(log, log.state(), every, retraining, stop, [])
     timer.join()
     assert [state.clicks for state in retraining.states] == [6]
 
@@ -90,7 +90,7 @@ def test_a_collector_that_dies_ends_a_fit_and_the_trainer(log: EventLog, tmp_pat
 
     retraining = Retraining(collector_dies)
     with pytest.raises(ConfigurationError, match="ahead of the topic"), thread:
-        _retrain_when_due(log, None, TrainerSettings(every_clicks=5), retraining, stop, thread)
+        _retrain_when_due(log, None, TrainerSettings(every_clicks=5), retraining, stop, [thread])
 
 
 def test_what_does_not_count_is_logged_and_measured(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.messages import Message
+from nextclick.shared.runtime.background import BackgroundThread
 from nextclick.shared.runtime.retry import RetryUntilAvailable
 from nextclick.trainer.collect import EventLog
 from nextclick.trainer.collect.collector import Collector
-from nextclick.trainer.collect.main import CollectorThread
+from nextclick.trainer.collect.main import collector_thread
 from tests.unit.trainer.collect.test_collector import Topic, click
 
 
@@ -39,12 +40,12 @@ class Endless(Topic):
         self.closed_in = threading.current_thread().name
 
 
-def thread_of(topic: Endless, folder: Path) -> tuple[CollectorThread, threading.Event]:
+def thread_of(topic: Endless, folder: Path) -> tuple[BackgroundThread, threading.Event]:
     stop = threading.Event()
     topic.log = EventLog(str(folder))
     until_available = RetryUntilAvailable(stop, logging.getLogger("test"))
     ours = Collector(topic, topic.log, until_available, 3600.0)  # type: ignore[arg-type]
-    return CollectorThread(ours, stop), stop
+    return collector_thread(ours, stop), stop
 
 
 def test_the_end_of_the_context_writes_what_was_read_and_leaves_the_group(tmp_path: Path) -> None:
