@@ -47,7 +47,8 @@ def checks(worker: Worker, items: Check, monitor: LagMonitor) -> dict[str, Check
         if since is not None and time.monotonic() - since > ACKNOWLEDGED_SECONDS:
             raise Unavailable(
                 f"Kafka has acknowledged no answer for {time.monotonic() - since:.0f} s: too few "
-                "brokers may be there for min.insync.replicas"
+                "brokers may be there for min.insync.replicas, or the outcome of a transaction is "
+                "not known yet"
             )
 
     return {
