@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=17_376)
     parser.add_argument("--rates", default="200,1000", help="requests a second")
     parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--processes", type=int, default=1, help="of the service, on one port")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed: Debian's package is called wrk")
@@ -59,15 +60,26 @@ def main() -> None:
             _prepare(environ, options.items)
             services = Processes(folder, environ)
             try:
-                services.start("api", ["api"], {f"{PREFIX}API__PORT": "0"})
-                address = services.wait_for("api", r"listening on (http://[^\s\"]+)")
-                services.wait_for("api", r"(serving model)")
+                address = _start(services, options.processes)
                 _measure(address, options)
                 services.stop_all()
             finally:
                 services.kill_all()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(services: Processes, count: int) -> str:
+    """Start the service, several on the port that the first one gets; returns their URL."""
+    environ = {f"{PREFIX}API__PORT": "0", f"{PREFIX}API__REUSE_PORT": "true"}
+    address = ""
+    for number in range(count):
+        services.start(name := f"api-{number}", ["api"], environ)
+        address = services.wait_for(name, r"listening on (http://[^\s\"]+)")
+        environ[f"{PREFIX}API__PORT"] = address.rpartition(":")[2]
+    for number in range(count):
+        services.wait_for(f"api-{number}", r"(serving model)")
+    return address
 
 
 def _prepare(environ: dict[str, str], items: int) -> None:

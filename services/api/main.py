@@ -35,7 +35,7 @@ from nextclick.shared.runtime.anomalies import time_bounds
 from nextclick.shared.runtime.environment import secrets
 from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.health import WAIT_SECONDS, HealthServer
-from nextclick.shared.runtime.settings import Settings
+from nextclick.shared.runtime.settings import ApiSettings, Settings
 from nextclick.shared.schemas import Recommendation
 from nextclick.shared.stream_metrics import K, TopItems
 from nextclick.shared.windows import PADDING
@@ -61,9 +61,9 @@ def run(settings: Settings, ceiling: TopItems | None = None, forget: Forget | No
     allowed = access(api)
     if not allowed.needs_key:
         log.info("no key: only this machine can use the service")
-    with _listening(api.host, api.port) as listening, open_components(settings) as components:
+    with _listening(api) as listening, open_components(settings) as components:
         app = create_app(components, api, settings.worker.top_k, allowed, secrets(), forget)
-        baselines = {"popularity": most_popular(components.slot)}
+        baselines = {"popularity": most_popular(components.slot, components.items)}
         if ceiling is not None:
             baselines["ceiling"] = ceiling
         feed = Feed(
@@ -103,13 +103,15 @@ def run(settings: Settings, ceiling: TopItems | None = None, forget: Forget | No
                     page.stop()
 
 
-def most_popular(slot: ModelSlot) -> TopItems:
-    """A baseline: the served model's most popular items, for every history."""
+def most_popular(slot: ModelSlot, items: ItemCatalogue) -> TopItems:
+    """A baseline: the served model's most popular items that may be in lists, for every history."""
 
     def top(answers: Sequence[Recommendation]) -> list[set[str]]:
         model = slot.model
-        items = model.scorer.recommend([[]])[0].items[:K] if model is not None else []
-        return [{item.item_id for item in items}] * len(answers)
+        if model is None:
+            return [set()] * len(answers)
+        (ranking,) = model.scorer.recommend([[]], withheld=items.states.withheld)
+        return [{item.item_id for item in ranking.items[:K]}] * len(answers)
 
     return top
 
@@ -221,12 +223,13 @@ def _metrics_port(port: int, components: Components) -> Iterator[None]:
         server.close()
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _listening(api: ApiSettings) -> socket.socket:
+    address = api.host, api.port
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server(address, family=family, backlog=2048, reuse_port=api.reuse_port)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise ConfigurationError(
-            f"NEXTCLICK_API__HOST, NEXTCLICK_API__PORT = {host}:{port}: {why}"
+            f"NEXTCLICK_API__HOST, NEXTCLICK_API__PORT = {api.host}:{api.port}: {why}"
         ) from None

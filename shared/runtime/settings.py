@@ -249,6 +249,11 @@ class ApiSettings(_Section):
         "127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 = all of them"
     )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 = any free port")
+    reuse_port: bool = Field(
+        False,
+        description="several processes of one user may listen on the port (SO_REUSEPORT); Linux "
+        "shares out the connections among them",
+    )
     key: SecretStr = Field(
         SecretStr(""),
         description="if set, requests must carry it in the header X-API-Key, or as Bearer token; "

@@ -41,8 +41,8 @@ NOTICED_SECONDS = 8.0
 """An outage must be said after so long: time-outs are 2 s, answers are asked for each second."""
 OUTCOME_SECONDS = 45.0
 """So long after its connections were cut, or a worker was paused, killed or told to end, a worker
-may say that no answer is acknowledged: under exactly once it waits for the outcome of a transaction,
-its own or the other's (34 s in docs/guarantees.md), and then for its group."""
+may say that no answer is acknowledged: under exactly once it waits for the outcome of a
+transaction, its own or the other's (34 s in docs/guarantees.md), and then for its group."""
 WRONG_IN_A_ROW = 3
 """So many times, a second apart, something must be wrong to count: processes share two cores."""
 LAG_SECONDS = 2 * EVERY_SECONDS + 2
