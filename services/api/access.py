@@ -171,21 +171,17 @@ class Access:
         """Raise Rejected unless an HTTP or WebSocket request may be handled."""
         if scope["path"] in PROBES:
             return
-        host = given = origin = None
+        host = origin = None
         for name, value in scope["headers"]:
             if name == b"host":
                 host = value.decode("latin-1")
-            elif name == b"x-api-key":
-                given = value.decode("utf-8", "surrogateescape")
-            elif name == b"authorization" and given is None and value[:7].lower() == b"bearer ":
-                given = value[7:].strip().decode("utf-8", "surrogateescape")
             elif name == b"origin":
                 origin = value.decode("latin-1")
         self._check_host(host)
         if origin is not None and scope.get("method") not in _SAFE_METHODS:
             self._check_origin(origin, host)
         if self._keys and not self._is_open(scope["path"]):
-            self._check_login(scope, given)
+            self._check_login(scope)
 
     def check_key(self, given: str, address: str) -> None:
         """Raise Rejected unless `given` is a key: 401, or 429 after too many wrong ones.
@@ -208,7 +204,8 @@ class Access:
             bool(self.open_folders) and path.startswith(self.open_folders)
         )
 
-    def _check_login(self, scope: Scope, given: str | None) -> None:
+    def _check_login(self, scope: Scope) -> None:
+        given = key_of(scope)
         if given is not None:
             self.check_key(given, client_address(scope))
         elif not self.is_signed_in(scope):
@@ -250,6 +247,17 @@ def check_listening_address(settings: ApiSettings) -> None:
         "clicks, read sessions and move the model. Set NEXTCLICK_API__KEY or "
         f"{_KEY_FILE}, or listen on 127.0.0.1"
     )
+
+
+def key_of(scope: Scope) -> str | None:
+    """The key that a request carries, right or wrong; X-API-Key goes before Authorization."""
+    bearer = None
+    for name, value in scope["headers"]:
+        if name == b"x-api-key":
+            return str(value.decode("utf-8", "surrogateescape"))
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            bearer = value[7:].strip().decode("utf-8", "surrogateescape")
+    return bearer
 
 
 def client_address(scope: Scope) -> str:

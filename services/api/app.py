@@ -49,6 +49,7 @@ from nextclick.services.api.models import registry_summary
 from nextclick.services.api.problems import Rejected, responses
 from nextclick.services.api.recommender import ListAnswer, ListRequest
 from nextclick.services.api.rule_book import RuleBook
+from nextclick.services.api.single_flight import SingleFlight
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.items import known_item
 from nextclick.shared.kafka import ItemCatalogue
@@ -332,22 +333,24 @@ def _add_forget(app: FastAPI, forget: Forget) -> None:
 def _add_operation(app: FastAPI, components: Components) -> None:
     """Add /healthz and /readyz, which need no key, and /metrics, as on the worker's port."""
 
-    alive, ready = Probes(components.alive), Probes(components.ready)
+    # Anybody may ask, and a check that hangs takes seconds: however many ask, it is one thread.
+    alive = SingleFlight(Probes(components.alive).results)
+    ready = SingleFlight(Probes(components.ready).results)
+    shown = SingleFlight(generate_latest)  # some ms, too long for the event loop
 
     async def healthz(_: Any) -> Response:
-        results = await asyncio.to_thread(alive.results)
+        results = await alive.result()
         return JSONResponse(results, 200 if set(results.values()) <= {"ok"} else 503)
 
     async def readyz(_: Any) -> Response:
-        results = await asyncio.to_thread(ready.results)
+        results = await ready.result()
         return JSONResponse(results, 200 if results["model"] == results["items"] == "ok" else 503)
 
     async def prometheus_metrics(_: Any) -> Response:
-        results = await asyncio.to_thread(ready.results)
+        results = await ready.result()
         for check, outcome in results.items():
             metrics.READY.labels(check).set(outcome == "ok")
-        shown = await asyncio.to_thread(generate_latest)  # some ms, too long for the event loop
-        return Response(shown, media_type=CONTENT_TYPE_LATEST)
+        return Response(await shown.result(), media_type=CONTENT_TYPE_LATEST)
 
     app.add_route("/healthz", healthz, include_in_schema=False)
     app.add_route("/readyz", readyz, include_in_schema=False)

@@ -7,6 +7,7 @@ all that a process may open.
 
 from __future__ import annotations
 
+import functools
 from asyncio import TimerHandle, Transport
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -16,6 +17,9 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from nextclick.services.api.problems import SECURITY_HEADERS, problem
+
+MAX_PIPELINED = 100
+"""Most requests of one connection that wait for the response before theirs."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,9 @@ class LimitedProtocol(HttpToolsProtocol):
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
             self._refuse(HTTPStatus.BAD_REQUEST, "the request must have the header Host once")
             return
+        if len(self.pipeline) >= MAX_PIPELINED:
+            # One read may hold ten thousand requests. The parser stops at an error only.
+            raise ValueError("too many requests at once")
         self._in_body = True
         self.idle.pop(self, None)
         super().on_headers_complete()
@@ -186,11 +193,17 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if not self._has_open_request():
-            response = problem(status, detail, headers={**SECURITY_HEADERS, "Connection": "close"})
-            lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode()]
-            lines += [name + b": " + value for name, value in response.raw_headers]
-            self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
+            self.transport.write(_refusal(status, detail))
         self.transport.close()
+
+
+@functools.cache  # some texts, and an attacker may ask for them again and again
+def _refusal(status: HTTPStatus, detail: str) -> bytes:
+    """A whole response, after which the connection is closed."""
+    response = problem(status, detail, headers={**SECURITY_HEADERS, "Connection": "close"})
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode()]
+    lines += [name + b": " + value for name, value in response.raw_headers]
+    return b"\r\n".join([*lines, b"", bytes(response.body)])
 
 
 def limited_protocol(limits: ConnectionLimits) -> type[LimitedProtocol]:

@@ -58,7 +58,10 @@ def _wrong_in(place: str) -> Iterator[None]:
         yield
     except ValidationError as error:
         raise RequestValidationError(
-            [{**wrong, "loc": (place, *wrong["loc"])} for wrong in error.errors()]
+            [
+                {**wrong, "loc": (place, *wrong["loc"])}
+                for wrong in error.errors(include_url=False, include_input=False)
+            ]
         ) from None
 
 

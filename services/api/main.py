@@ -19,6 +19,7 @@ from nextclick.services.api.click_publisher import ClickPublisher
 from nextclick.services.api.explainer import MAX_WAITING, Explainer
 from nextclick.services.api.http_protocol import ConnectionLimits, limited_protocol
 from nextclick.services.api.item_editor import ItemEditor
+from nextclick.services.api.open_files import allowed_connections
 from nextclick.services.api.page import routes
 from nextclick.services.api.page.feed import Feed
 from nextclick.services.api.published_clicks import PublishedClicks
@@ -75,7 +76,8 @@ def run(settings: Settings, ceiling: TopItems | None = None, forget: Forget | No
             settings.schema_registry,
         )
         page = routes.install(app, components, feed, allowed) if api.page else None
-        limits = ConnectionLimits(api.max_header_bytes, api.request_seconds, api.max_connections)
+        connections = allowed_connections(api.max_connections)
+        limits = ConnectionLimits(api.max_header_bytes, api.request_seconds, connections)
         config = uvicorn.Config(
             app,
             http=limited_protocol(limits),
@@ -90,6 +92,7 @@ def run(settings: Settings, ceiling: TopItems | None = None, forget: Forget | No
         )
         host, port = listening.getsockname()[:2]
         log.info("listening on http://%s:%d", host, port)
+        app.openapi()  # kept by the app; later it would take 0.1 s of the event loop
         freeze_garbage_collector()
         server = uvicorn.Server(config)
         if page is not None:

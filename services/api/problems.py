@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
+_MAX_ERRORS = 20
+"""Most invalid fields that are named: a request of 64 kB may have thousands."""
+
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -90,7 +93,12 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     # Without the input: it can be long, and the client knows it.
-    lines = [f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" for wrong in error.errors()]
+    errors = error.errors()
+    lines = [
+        f"{'.'.join(map(str, e['loc']))[:200]}: {e['msg'][:200]}" for e in errors[:_MAX_ERRORS]
+    ]
+    if len(errors) > _MAX_ERRORS:
+        lines.append(f"{len(errors) - _MAX_ERRORS} more")
     return problem(422, "the request is not what this operation takes", lines)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from nextclick.services.api.access import Access, Keys
@@ -56,14 +59,24 @@ def components(
 
 
 @pytest.fixture
-def client(components: Components, settings: Settings) -> Iterator[TestClient]:
+def feed(settings: Settings) -> Iterator[Feed]:
+    feed = Feed(settings.kafka, settings.worker.group_id, {})
+    yield feed
+    feed.stop()
+
+
+@pytest.fixture
+def app(components: Components, settings: Settings, feed: Feed) -> Iterator[FastAPI]:
     access = Access(Keys(KEY))
     app = create_app(components, settings.api, 10, access)
-    feed = Feed(settings.kafka, settings.worker.group_id, {})
     page = routes.install(app, components, feed, access)
-    yield TestClient(app, raise_server_exceptions=False)
-    feed.stop()
+    yield app
     page.stop()
+
+
+@pytest.fixture
+def client(app: FastAPI) -> TestClient:
+    return TestClient(app, raise_server_exceptions=False)
 
 
 def refused(answer: httpx.Response, status: int) -> None:
@@ -102,6 +115,51 @@ def test_nothing_with_data_is_told_without_the_key_and_nothing_to_other_sites(
         assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["x-content-type-options"] == "nosniff"
     assert client.get("/", headers=OTHER_SITE | {"Sec-Fetch-Mode": "navigate"}).is_success  # a link
+
+
+def test_keys_cannot_be_guessed_where_the_page_asks_whether_it_is_signed_in(
+    client: TestClient,
+) -> None:
+    state = {"needs_key": True, "signed_in": False}
+    assert client.get("/page/session").json() == state
+    for header in ({"X-API-Key": KEY}, {"Authorization": f"Bearer {KEY}"}):
+        assert client.get("/page/session", headers=header).json() == state | {"signed_in": True}
+    for _ in range(10):
+        refused(client.get("/page/session", headers={"X-API-Key": "guess"}), 401)
+    refused(client.get("/page/session", headers={"X-API-Key": KEY}), 429)
+
+
+def test_a_busy_stream_holds_up_who_asks_for_a_shopper_and_nobody_else(
+    app: FastAPI, feed: Feed
+) -> None:
+    others_were_answered, is_busy = threading.Event(), threading.Event()
+
+    def follow() -> None:
+        with feed.lock:  # as while answers are added
+            is_busy.set()
+            others_were_answered.wait(5)
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(app)
+        headers = {"X-API-Key": KEY}
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://localhost", headers=headers
+        ) as client:
+            shopper = asyncio.create_task(client.get("/page/shopper?user_id=u"))
+            assert (await client.get("/page/session")).is_success
+            assert (await client.get("/healthz")).is_success
+            assert feed.lock.locked(), "they were not held up"
+            others_were_answered.set()
+            assert (await shopper).is_success
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    assert is_busy.wait(10)
+    try:
+        asyncio.run(asyncio.wait_for(run(), 30))
+    finally:
+        others_were_answered.set()
+        thread.join()
 
 
 def test_the_shell_names_no_other_host_and_holds_no_script(client: TestClient) -> None:

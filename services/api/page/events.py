@@ -1,7 +1,8 @@
 """Server-sent events: the state of the page, once a second, to all who have it open.
 
-Each event is encoded once for all streams. A stream holds no queue: it sends the newest event, and
-one that takes too long to be sent ends the stream. So memory does not grow with slow readers.
+Each event is encoded once for all streams, in a thread. A stream holds no queue: it sends the
+newest event, and one that takes too long to be sent ends the stream. So memory does not grow with
+slow readers. A thousand streams send one after the other, with breaks for other requests.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from nextclick.services.api.problems import problem
+from nextclick.services.api.single_flight import SingleFlight
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,8 @@ MAX_STREAMS = 1000
 TICK_SECONDS = 1.0
 SEND_SECONDS = 10.0
 """A stream ends if an event could not be sent for so long."""
+_STREAMS_AT_ONCE = 20
+"""Streams that send without a break: a millisecond of the event loop."""
 
 Content = Callable[[bool], dict[str, Any]]
 """The state as JSON; the argument says whether a new reader gets it, who needs all of it."""
@@ -36,7 +40,7 @@ def encode(content: dict[str, Any]) -> bytes:
 
 
 class Broadcaster:
-    """Computes the events while somebody reads, and counts the streams."""
+    """Computes the events while somebody reads, and gives them to the streams."""
 
     def __init__(
         self,
@@ -46,16 +50,21 @@ class Broadcaster:
         tick_seconds: float = TICK_SECONDS,
         send_seconds: float = SEND_SECONDS,
     ) -> None:
-        """content runs in a thread, once a tick and once for each new stream."""
-        self._content = content
+        """content runs in a thread, once a tick, and once more in a tick with new streams."""
+        self._everything = SingleFlight(lambda: encode(content(True)), fresh_seconds=tick_seconds)
+        self._news = SingleFlight(lambda: encode(content(False)))
         self._max_streams = max_streams
         self._tick_seconds = tick_seconds
         self._send_seconds = send_seconds
         self._ticking: asyncio.Task[None] | None = None
-        self._next: asyncio.Future[bytes] | None = None
-        self.streams = 0
+        self._readers: set[_Reader] = set()
         self.stopping: Callable[[], bool] = lambda: False
         """Streams end once this is true, so that a server that ends need not wait for them."""
+
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        return len(self._readers)
 
     def respond(self, request: Request, allowed: Callable[[], bool]) -> Response:
         """A stream for a request, which ends when `allowed` does not hold any more; else 503."""
@@ -65,43 +74,71 @@ class Broadcaster:
 
     async def serve(self, receive: Receive, send: Send, allowed: Callable[[], bool]) -> None:
         """Send events until the client leaves, is too slow, or may not read any more."""
-        self.streams += 1
-        gone = asyncio.create_task(_disconnected(receive))
+        reader = _Reader()
+        self._readers.add(reader)
+        leaving = asyncio.create_task(reader.wait_until_gone(receive))
         try:
-            event = encode(await asyncio.to_thread(self._content, True))
-            while allowed() and not gone.done() and not self.stopping():
+            event = await self._everything.result()
+            while allowed() and not reader.gone and not self.stopping():
                 body = {"type": "http.response.body", "body": event, "more_body": True}
-                await asyncio.wait_for(send(body), self._send_seconds)
-                following = self._following()
-                waited: set[asyncio.Future[Any]] = {gone, following}
-                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-                event = following.result() if following.done() else b""
+                async with asyncio.timeout(self._send_seconds):
+                    await send(body)
+                if self._ticking is None or self._ticking.done():
+                    self._ticking = asyncio.create_task(self._tick())
+                event = await reader.next_event()
             await send({"type": "http.response.body", "body": b""})
         except TimeoutError:
             # The response stays incomplete, so the server closes the connection.
             log.info("a page took no event for %g s, its stream ends", self._send_seconds)
         finally:
-            gone.cancel()
-            self.streams -= 1
-
-    def _following(self) -> asyncio.Future[bytes]:
-        """The next event, of the task that makes one each tick."""
-        if self._next is None or self._ticking is None or self._ticking.done():
-            self._next = asyncio.get_running_loop().create_future()
-            self._ticking = asyncio.create_task(self._tick())
-        return self._next
+            leaving.cancel()
+            self._readers.discard(reader)
 
     async def _tick(self) -> None:
         """Make events as long as somebody reads."""
-        assert self._next is not None
         try:
-            while self.streams:
+            while self._readers:
                 await asyncio.sleep(self._tick_seconds)
-                event = encode(await asyncio.to_thread(self._content, False))
-                done, self._next = self._next, asyncio.get_running_loop().create_future()
-                done.set_result(event)
+                event = await self._news.result()
+                for place, reader in enumerate(tuple(self._readers)):
+                    reader.give(event)
+                    if place % _STREAMS_AT_ONCE == _STREAMS_AT_ONCE - 1:
+                        await asyncio.sleep(0)  # other requests have their turn
         except Exception as error:  # a bug: it ends all streams, not only this task
+            for reader in self._readers:
+                reader.fail(error)
+
+
+class _Reader:
+    """One stream. While it sends, it misses events; what follows has what it needs of them."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self._next: asyncio.Future[bytes] | None = None
+
+    async def next_event(self) -> bytes:
+        """Wait for the next event; empty if the client is gone."""
+        if self.gone:
+            return b""
+        self._next = asyncio.get_running_loop().create_future()
+        return await self._next
+
+    def give(self, event: bytes) -> None:
+        """Let the stream send this event, if it waits for one."""
+        if self._next is not None and not self._next.done():
+            self._next.set_result(event)
+
+    def fail(self, error: Exception) -> None:
+        """End the stream."""
+        if self._next is not None and not self._next.done():
             self._next.set_exception(error)
+
+    async def wait_until_gone(self, receive: Receive) -> None:
+        """Wait until the client leaves."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        self.give(b"")
 
 
 class _EventStream(Response):
@@ -117,8 +154,3 @@ class _EventStream(Response):
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
         await self._broadcaster.serve(receive, send, self._allowed)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

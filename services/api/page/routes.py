@@ -20,7 +20,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from nextclick.services.api.access import Access
+from nextclick.services.api.access import Access, client_address, key_of
 from nextclick.services.api.app import Components
 from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.click_publisher import click_of
@@ -82,8 +82,8 @@ class Page:
 
     def __init__(self, components: Components, feed: Feed, access: Access) -> None:
         self._components = components
+        self._access = access
         self._sign_in = SignIn(access)
-        self._needs_key = access.needs_key
         access.open_paths |= {"/", "/page/session"}
         access.open_folders += ("/page/static/",)
         self._before = ModelBefore(components.registry, components.slot)
@@ -128,8 +128,12 @@ class Page:
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
     async def _session(self, request: Request) -> Response:
+        """Whether the visitor is signed in. A key that comes along counts, if wrong, as a guess."""
+        given = key_of(request.scope)
+        if given is not None and self._access.needs_key:
+            self._access.check_key(given, client_address(request.scope))
         signed_in = self._sign_in.allows(request)
-        return _json({"needs_key": self._needs_key, "signed_in": signed_in})
+        return _json({"needs_key": self._access.needs_key, "signed_in": signed_in})
 
     async def _open_session(self, request: Request) -> Response:
         body = await _body(request, KeyBody)
@@ -170,7 +174,8 @@ class Page:
     async def _shopper(self, request: Request) -> Response:
         """A shopper of the stream: the list that the worker sent, else that of Redis' history."""
         user_id = request.query_params.get("user_id", "")[:128]
-        live = self._state.shopper(user_id)
+        # In the thread: it waits for the one that follows the stream.
+        live = await self._lists.submit(lambda: self._state.shopper(user_id))
         if live is not None:
             return _json(live)
         sessions = self._components.sessions
@@ -225,7 +230,7 @@ async def _body(request: Request, kind: type[B]) -> B:
     try:
         return kind.model_validate_json(await request.body())
     except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False)) from None
+        raise RequestValidationError(error.errors(include_url=False, include_input=False)) from None
 
 
 def _json(content: Any, status: int = 200) -> Response:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from nextclick.services.api.access import Access, client_address
+from nextclick.services.api.access import Access, client_address, key_of
 
 COOKIE = "nextclick_page"
 SESSION_SECONDS = 12 * 3600.0
@@ -55,9 +55,15 @@ class SignIn:
         self._sessions.pop(connection.cookies.get(COOKIE, ""), None)
 
     def allows(self, connection: HTTPConnection) -> bool:
-        """Whether a request may see data now: no key is needed, or it has one or a session."""
+        """Whether a request may see data now: no key is needed, or it has one or a session.
+
+        A wrong key is not counted: `Access.check_key` must have been asked about it before.
+        """
         accepts = self._access.accepts
-        if not self._access.needs_key or accepts(connection.headers.get("x-api-key", "")):
+        if not self._access.needs_key:
+            return True
+        given = key_of(connection.scope)
+        if given is not None and accepts(given):
             return True
         token = connection.cookies.get(COOKIE, "")
         key, until = self._sessions.get(token, ("", 0.0))

@@ -36,6 +36,8 @@ ANSWERS_KEPT = 20_000
 """Newest answers by which doubled ones are recognised."""
 USERS_COUNTED = 50_000
 """Most users whose clicks are counted in a minute, and whose partition is remembered."""
+REASONS = 100
+"""Reasons of dead letters that are counted apart."""
 _WINDOW_STEPS = WINDOW_SECONDS // STEP_SECONDS
 
 
@@ -144,7 +146,9 @@ class Stream:
 
     def add_dead_letters(self, reasons: Sequence[str]) -> None:
         """Count dead letters by reason."""
-        self.dead_letters.update(reasons)
+        for reason in reasons:  # of a header, which may hold anything
+            known = reason in self.dead_letters or len(self.dead_letters) < REASONS
+            self.dead_letters[reason if known else "other"] += 1
 
     def add_answers(self, answers: Sequence[Recommendation], visible_ms: Sequence[float]) -> None:
         """Add answers, in stream order. visible_ms: when each was on the topic, epoch ms."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from nextclick.services.api.http_protocol import ConnectionLimits, limited_protocol
+from nextclick.services.api.http_protocol import MAX_PIPELINED, ConnectionLimits
+from tests.unit.services.api.server import serving
 
 QUICK = ConnectionLimits(max_header_bytes=1024, request_seconds=0.3, max_connections=5)
 
@@ -37,25 +36,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-@contextlib.contextmanager
-def serving(limits: ConnectionLimits) -> Iterator[tuple[str, int]]:
-    listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app, http=limited_protocol(limits), log_config=None, lifespan="off", ws="none"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    try:
-        yield listening.getsockname()
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 @pytest.fixture(scope="module")
 def address() -> Iterator[tuple[str, int]]:
-    with serving(QUICK) as where:
+    with serving(app, QUICK) as where:
         yield where
 
 
@@ -97,6 +80,17 @@ def test_requests_are_answered_one_after_the_other(address: tuple[str, int]) -> 
     assert found.count(b"HTTP/1.1 200 OK") == 21
     assert found.endswith(b"\r\n\r\nc")
     assert answer(address, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 OK")
+
+
+def test_the_requests_that_wait_on_a_connection_are_bounded() -> None:
+    """One read may hold ten thousand; all of them were made at once, 0.2 s of the event loop."""
+    limits = ConnectionLimits(max_header_bytes=1024, request_seconds=5, max_connections=5)
+    get = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+    last = get.replace(b"host: x", b"host: x\r\nconnection: close")
+    with serving(app, limits) as where:
+        assert answer(where, get * MAX_PIPELINED + last).count(b"HTTP/1.1 200 OK") > MAX_PIPELINED
+        refused = answer(where, get * 3 * MAX_PIPELINED)
+    assert refused.count(b"HTTP/1.1 200 OK") <= MAX_PIPELINED + 1
 
 
 def test_who_sends_no_more_is_answered(address: tuple[str, int]) -> None:
@@ -225,7 +219,7 @@ def test_who_does_not_read_is_cut_off(address: tuple[str, int]) -> None:
 def test_the_longest_idle_connection_gives_way() -> None:
     patient = ConnectionLimits(max_header_bytes=1024, request_seconds=60, max_connections=5)
     get = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
-    with serving(patient) as address, contextlib.ExitStack() as stack:
+    with serving(app, patient) as address, contextlib.ExitStack() as stack:
         idle = [stack.enter_context(connected(address)) for _ in range(5)]
         for connection in idle:
             connection.sendall(b"GET / HT")  # it never ends

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from starlette.requests import Request
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 
+from nextclick.services.api.http_protocol import ConnectionLimits
 from nextclick.services.api.page.events import Broadcaster, encode
+from tests.unit.services.api.server import serving
+from tests.waiting import until
 
 LONG = 30.0
 
@@ -23,6 +27,7 @@ class Reader:
 
     reads: int = 1_000_000
     events: list[dict[str, Any]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
     status: int = 0
     headers: dict[bytes, bytes] = field(default_factory=dict)
     ended: bool = False
@@ -44,6 +49,7 @@ class Reader:
             retry, data, *rest = message["body"].decode().split("\n")
             assert (retry, data[:6], rest) == ("retry: 1000", "data: ", ["", ""])
             self.events.append(json.loads(data[6:]))
+            self.bodies.append(message["body"])
         self.got.set()
 
     async def has(self, events: int) -> None:
@@ -89,20 +95,69 @@ def test_all_of_the_state_comes_first_then_what_is_new() -> None:
 
 def test_an_event_is_made_once_for_all() -> None:
     async def run() -> None:
-        broadcaster, readers = (
-            Broadcaster(Content(), tick_seconds=0.05),
-            [Reader() for _ in range(50)],
-        )
+        content, readers = Content(), [Reader() for _ in range(50)]
+        broadcaster = Broadcaster(content, tick_seconds=0.05)
         streams = [open_stream(broadcaster, reader) for reader in readers]
         for reader in readers:
             await reader.has(4)
-        ticks = [{e["number"] for e in reader.events if not e["everything"]} for reader in readers]
-        assert set.intersection(*ticks)  # the same events, not fifty alike
+        bodies = [body for reader in readers for body in reader.bodies]
+        # The same bytes in memory, not alike ones; what a stream gets first is for all, too.
+        assert len({id(body) for body in bodies}) == len(set(bodies)) <= content.made
+        assert {reader.events[0]["number"] for reader in readers} == {1}
         for reader in readers:
             reader.leave.set()
         await asyncio.wait_for(asyncio.gather(*streams), LONG)
 
     asyncio.run(run())
+
+
+def test_other_requests_have_their_turn_while_many_streams_send() -> None:
+    async def run() -> None:
+        broadcaster, readers = (
+            Broadcaster(Content(), tick_seconds=0.2),
+            [Reader() for _ in range(99)],
+        )
+        streams = [open_stream(broadcaster, reader) for reader in readers]
+        for reader in readers:
+            await reader.has(1)
+        most, before = 0, len(readers)
+        while before < 2 * len(readers):  # each turn of the loop is one of another request
+            await asyncio.sleep(0)
+            sent = sum(len(reader.events) for reader in readers)
+            most, before = max(most, sent - before), sent
+        assert 0 < most <= 20
+        for reader in readers:
+            reader.leave.set()
+        await asyncio.wait_for(asyncio.gather(*streams), LONG)
+
+    asyncio.run(run())
+
+
+def test_who_never_reads_the_socket_is_dropped_and_holds_up_nobody() -> None:
+    """On a real connection, whose buffers take some megabytes before sending stops."""
+    broadcaster = Broadcaster(
+        lambda everything: {"text": "x" * 500_000}, tick_seconds=0.01, send_seconds=0.2
+    )
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await broadcaster.respond(Request(scope), lambda: True)(scope, receive, send)
+
+    limits = ConnectionLimits(max_header_bytes=1024, request_seconds=0.3, max_connections=5)
+    get = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+    with (
+        serving(app, limits) as address,
+        socket.create_connection(address, timeout=LONG) as stalled,
+        socket.create_connection(address, timeout=LONG) as reading,
+    ):
+        stalled.sendall(get)
+        until(lambda: broadcaster.streams == 1, "the first stream is open")
+        reading.sendall(get)
+        until(lambda: broadcaster.streams == 2, "the second stream is open")
+        while broadcaster.streams == 2:
+            assert reading.recv(1_000_000)
+        for _ in range(20):
+            assert reading.recv(1_000_000)
+        assert broadcaster.streams == 1
 
 
 def test_a_slow_reader_is_dropped_and_holds_up_nobody() -> None:

@@ -52,10 +52,13 @@ def token_of(answer: Response) -> str:
     return SimpleCookie(answer.headers["set-cookie"])[COOKIE].value
 
 
-def request(token: str = "", key: str = "", *, scheme: str = "http") -> HTTPConnection:
+def request(
+    token: str = "", key: str = "", bearer: str = "", *, scheme: str = "http"
+) -> HTTPConnection:
     headers = [(b"host", b"shop")]
     headers += [(b"cookie", f"{COOKIE}={token}".encode())] if token else []
     headers += [(b"x-api-key", key.encode())] if key else []
+    headers += [(b"authorization", f"Bearer {bearer}".encode())] if bearer else []
     scope = {"type": "http", "path": "/page/events", "method": "GET", "client": ("10.0.0.1", 1)}
     return HTTPConnection({**scope, "headers": headers, "scheme": scheme, "query_string": b""})
 
@@ -71,7 +74,7 @@ def test_a_session_is_opened_by_the_key_alone(door: Door) -> None:
     assert (cookie["httponly"], cookie["samesite"], cookie["path"]) == (True, "strict", "/")
     assert not cookie["secure"]
     assert SimpleCookie(door.open("sesame", scheme="https").headers["set-cookie"])[COOKIE]["secure"]
-    for right in (request(cookie.value), request(key="sesame")):
+    for right in (request(cookie.value), request(key="sesame"), request(bearer="sesame")):
         assert door.lets_in(right)
         assert door.sign_in.allows(right)
     for wrong in (request(), request("x" * 43), request(key="Sesame")):

@@ -5,6 +5,7 @@ import pytest
 from nextclick.services.api.page.stream import (
     ANSWERS_KEPT,
     POINTS,
+    REASONS,
     SHOPPERS,
     Stream,
     wilson,
@@ -134,6 +135,15 @@ def test_memory_is_bounded(stream: Stream) -> None:
     add(stream, *(answer("u", "a", at=at, version=f"v{at}") for at in range(ANSWERS_KEPT + 100)))
     assert len(stream._answered) == ANSWERS_KEPT
     assert len(stream.versions) == 50
+
+
+def test_reasons_of_dead_letters_are_bounded(stream: Stream) -> None:
+    """They are headers of a topic that many may write to."""
+    stream.add_dead_letters(["not_json", *(f"reason-{number}" for number in range(1000))])
+    stream.add_dead_letters(["not_json"])
+    assert stream.dead_letters["not_json"] == 2
+    assert stream.dead_letters["other"] == 1001 - REASONS
+    assert len(stream.dead_letters) == REASONS + 1
 
 
 def test_wilsons_interval() -> None:
