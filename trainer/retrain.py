@@ -262,6 +262,7 @@ def fit_candidate(
             "epochs": fitted.curve[-1].epoch,
             "fit_seconds": round(fitted.curve[-1].seconds, 1),
         },
+        calibration=fitted.calibration,
     )
 
 

@@ -2,6 +2,7 @@
 
 from nextclick.shared.model.bst import BST
 from nextclick.shared.model.bst_network import BSTConfig
+from nextclick.shared.model.calibration import Calibration
 from nextclick.shared.model.checkpoint import Checkpoint, Vocabulary
 from nextclick.shared.model.constraints import Constraints
 from nextclick.shared.model.device import select_device
@@ -14,6 +15,7 @@ from nextclick.shared.model.source_bst import SourceBST, SourceBSTConfig
 __all__ = [
     "BST",
     "BSTConfig",
+    "Calibration",
     "Checkpoint",
     "Constraints",
     "Explanation",

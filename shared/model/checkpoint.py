@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from nextclick.shared.errors import CheckpointError
 from nextclick.shared.model.bst import BST
 from nextclick.shared.model.bst_network import BSTConfig
+from nextclick.shared.model.calibration import UNCALIBRATED, Calibration
 from nextclick.shared.model.session_model import SessionModel
 from nextclick.shared.model.source_bst import SourceBST, SourceBSTConfig
 from nextclick.shared.windows import PADDING, IntArray
@@ -46,13 +47,15 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    format: int = Field(4, ge=4, le=4)
+    format: int = Field(5, ge=4, le=5)
+    """4 knew no calibration."""
     version: str
     parent: str | None
     created_at: str
     """ISO 8601, UTC."""
     preset: str
     model: ModelConfig
+    calibration: Calibration = UNCALIBRATED
     metrics: dict[str, float]
     """Finite numbers only; a metric that could not be computed is left out."""
     training: dict[str, Any]
@@ -102,6 +105,8 @@ class Checkpoint:
     parent: str | None
     metrics: dict[str, float]
     training: dict[str, Any]
+    calibration: Calibration = UNCALIBRATED
+    """From the model's probabilities to those of the lists."""
 
 
 def to_files(checkpoint: Checkpoint, version: str, created_at: str) -> dict[str, bytes]:
@@ -118,6 +123,7 @@ def to_files(checkpoint: Checkpoint, version: str, created_at: str) -> dict[str,
         created_at=created_at,
         preset=checkpoint.preset,
         model=checkpoint.model.config,
+        calibration=checkpoint.calibration,
         metrics={k: v for k, v in checkpoint.metrics.items() if math.isfinite(v)},
         training=checkpoint.training,
         files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
@@ -185,6 +191,7 @@ def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
         parent=manifest.parent,
         metrics=manifest.metrics,
         training=manifest.training,
+        calibration=manifest.calibration,
     )
 
 

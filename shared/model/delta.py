@@ -185,6 +185,7 @@ def applied(delta: Delta, base: Checkpoint) -> Checkpoint:
         base.parent,
         base.metrics,
         base.training,
+        base.calibration,
     )
 
 

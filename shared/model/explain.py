@@ -55,7 +55,8 @@ def explain(
         windows = np.zeros((len(kept), HISTORY_LENGTH), np.int64)
         for window, places in zip(windows, kept, strict=True):
             window[HISTORY_LENGTH - len(places) :] = rows[places]
-        scores = scorer.log_probabilities(windows)[:, columns].cpu().numpy()
+        log_p = scorer.log_probabilities(windows)[:, columns].cpu().numpy().astype(np.float64)
+        scores = scorer.calibration.log_probabilities(log_p)
         without = scores[1:] if len(known) > 1 else scorer.log_popularity[None, columns]
         contributions[:, known] = (scores[:1] - without).T
     return Explanation(history, ranking.items, contributions.tolist())

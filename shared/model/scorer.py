@@ -73,6 +73,7 @@ class Scorer:
         self.vocabulary = checkpoint.vocabulary
         self.shortlist: Shortlist | None = None
         self.device = device
+        self.calibration = checkpoint.calibration
         self._model = checkpoint.model.to(device).eval()
         self.top_k = min(top_k, len(self.vocabulary))
         with torch.inference_mode():
@@ -137,9 +138,10 @@ class Scorer:
         return rankings
 
     def log_probabilities(self, batch: IntArray) -> torch.Tensor:
-        """log P(next click = item | history) for windows [B, HISTORY_LENGTH]: shape [B, items].
+        """The model's log P for windows [B, HISTORY_LENGTH], not calibrated: shape [B, items].
 
-        B ≥ 1, and every window holds at least one known item.
+        They rank the catalogue as calibrated ones would. B ≥ 1, and every window holds at least
+        one known item.
         """
         (whole,) = self._in_blocks(batch, len(batch))
         return whole
@@ -165,7 +167,7 @@ class Scorer:
             best = [top_k(withheld.apply(scores), self.top_k) for scores in self._in_blocks(batch)]
         values = torch.cat([values for values, _ in best]).cpu().numpy().astype(np.float64)
         columns = torch.cat([columns for _, columns in best]).tolist()
-        scores = round_to_six_digits(np.exp(values)).tolist()
+        scores = round_to_six_digits(self.calibration.probabilities(values)).tolist()
         ids = self.vocabulary.item_ids
         ranked = [
             [ScoredItem(ids[column], score) for score, column in zip(*row, strict=True)]

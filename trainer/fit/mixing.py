@@ -60,6 +60,11 @@ def choose_neighbours_share(model: BST, validation: Samples, device: torch.devic
     model.neighbours.weight.fill_(WEIGHT_WITHOUT_VALIDATION if best is None else best)
 
 
+def sampled(validation: Samples) -> Samples:
+    """All validation cases, or _CASES of them at equal distances; there must be one."""
+    return validation.take(np.unique(np.linspace(0, len(validation) - 1, _CASES).astype(np.int64)))
+
+
 def _best(
     options: npt.NDArray[np.float64],
     scores_under: Callable[[Tensor, Tensor], Iterator[Tensor]],
@@ -73,12 +78,12 @@ def _best(
     """
     if len(validation) == 0:
         return None
-    sampled = np.unique(np.linspace(0, len(validation) - 1, _CASES).astype(np.int64))
+    cases = sampled(validation)
     gains = np.zeros(len(options))
     with torch.inference_mode():
         catalogue = model.catalogue()
-        for start in range(0, len(sampled), _BATCH):
-            batch = validation.take(sampled[start : start + _BATCH])
+        for start in range(0, len(cases), _BATCH):
+            batch = cases.take(np.arange(start, min(start + _BATCH, len(cases))))
             histories = torch.from_numpy(batch.histories).to(device)
             for number, scores in enumerate(scores_under(histories, catalogue)):
                 ranks = ranks_of(scores.cpu().numpy(), batch.targets)

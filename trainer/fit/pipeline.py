@@ -9,7 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nextclick.shared.model import BST, Checkpoint, SessionModel, SourceBST, Vocabulary
+from nextclick.shared.model import (
+    BST,
+    Calibration,
+    Checkpoint,
+    SessionModel,
+    SourceBST,
+    Vocabulary,
+)
+from nextclick.shared.model.calibration import UNCALIBRATED
 from nextclick.shared.model.checkpoint import ModelConfig, build
 from nextclick.trainer.data import (
     ClickLog,
@@ -22,6 +30,7 @@ from nextclick.trainer.data import (
     source_samples,
 )
 from nextclick.trainer.fit import cooccurrence
+from nextclick.trainer.fit.calibrating import calibrate
 from nextclick.trainer.fit.distributed import SINGLE_PROCESS, ProcessGroup
 from nextclick.trainer.fit.loop import Epoch, fit
 from nextclick.trainer.fit.mixing import mix
@@ -39,6 +48,7 @@ class Fitted:
     curve: list[Epoch]
     warm: bool
     """Whether it started from the champion's weights."""
+    calibration: Calibration = UNCALIBRATED
 
 
 def fit_model(
@@ -54,12 +64,12 @@ def fit_model(
     stopped: Callable[[], bool] = lambda: False,
     ranks: ProcessGroup = SINGLE_PROCESS,
 ) -> Fitted:
-    """Fit on Split.TRAIN; Split.VALIDATION, if any, selects the epoch and the mixing weights.
+    """Fit on Split.TRAIN; Split.VALIDATION, if any, selects epoch, mixing weights and calibration.
 
     champion: if it has the preset's shape, the model starts from its weights; `vocabulary` must
     begin with those items of the champion's that it keeps, in their order. The other arguments are
-    those of `fit`. Of several ranks, only rank 0 sets the mixing weights, because only it uses the
-    model.
+    those of `fit`. Of several ranks, only rank 0 sets the mixing weights and calibrates,
+    because only it uses the model.
     """
     torch.manual_seed(seed)
     train = sessions_of(data, vocabulary, (Split.TRAIN,))
@@ -88,7 +98,8 @@ def fit_model(
     )
     if isinstance(model, BST) and ranks.rank == 0:
         mix(model, validation, device)
-    return Fitted(model, curve, warm)
+    calibration = calibrate(model, validation, device) if ranks.rank == 0 else UNCALIBRATED
+    return Fitted(model, curve, warm, calibration)
 
 
 def _training_data(

@@ -12,9 +12,11 @@ import safetensors.torch
 import torch
 
 from nextclick.shared.errors import CheckpointError
-from nextclick.shared.model import Vocabulary
+from nextclick.shared.model import Calibration, Scorer, Vocabulary
 from nextclick.shared.model.checkpoint import MANIFEST, VOCABULARY, WEIGHTS, from_files, to_files
-from tests.unit.builders import checkpoint
+from tests.unit.builders import CPU, checkpoint
+
+CALIBRATION = Calibration(a=0.8, b=0.0, c=-0.3)
 
 
 def files() -> dict[str, bytes]:
@@ -32,15 +34,30 @@ def resigned(changed: dict[str, bytes], **manifest: object) -> dict[str, bytes]:
 
 
 def test_what_is_read_is_what_was_written() -> None:
-    written = checkpoint()
-    read = from_files(files(), "v1")
+    written = replace(checkpoint(), calibration=CALIBRATION)
+    read = from_files(to_files(written, "v1", "2026-01-31T12:00:00+00:00"), "v1")
     assert read.vocabulary.item_ids == written.vocabulary.item_ids
     assert np.array_equal(read.popularity, written.popularity)
     assert (read.preset, read.parent) == (written.preset, written.parent)
     assert (read.metrics, read.training) == (written.metrics, written.training)
+    assert read.calibration == written.calibration == CALIBRATION
     for name, value in written.model.state_dict().items():
         assert torch.equal(read.model.state_dict()[name], value)
     assert not read.model.training
+
+
+def test_a_version_from_before_calibration_gives_the_lists_that_it_gave() -> None:
+    document = json.loads(files()[MANIFEST])
+    del document["calibration"]
+    old = {**files(), MANIFEST: json.dumps({**document, "format": 4}).encode()}
+    lists = Scorer(from_files(old, "v1"), CPU, 10).recommend([["1", "2"], ["9"]])
+    assert lists == Scorer(checkpoint(), CPU, 10).recommend([["1", "2"], ["9"]])
+
+
+@pytest.mark.parametrize("wrong", [{"a": 0}, {"b": -1}, {"c": None}, {"d": 1}], ids=str)
+def test_a_calibration_that_could_change_the_order_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(CheckpointError, match="calibration"):
+        from_files(resigned(files(), calibration=wrong), "v1")
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, VOCABULARY])
