@@ -10,10 +10,11 @@ PEERS := build/peers
 FUZZ := build/fuzz
 AUDIT := build/audit
 OLDEST := build/oldest
+VERSITYGW := build/versitygw
 
 .PHONY: help demo test test-long check test-ids test-oldest-client test-containers \
 	test-kafka-3.9 test-redis-7 simulate quality faults soak lint format bench-drift peers bench-peers \
-	bench-replay bench-http fuzz audit bill clients screenshots generated lock clean
+	bench-replay bench-http fuzz audit bill clients s3-server screenshots generated lock clean
 help:            ## list the targets
 	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
@@ -137,6 +138,13 @@ audit: $(INSTALLED) $(AUDIT)/.installed ## known holes in what the services load
 
 clients: $(INSTALLED) ## the clients in examples/; AsyncAPI's parser, Grafana's schema; JDK 17, Maven, Go, Node
 	@$(BIN)/pytest tests/clients --long $(ARGS)
+
+$(VERSITYGW): tests/versitygw/go.mod tests/versitygw/go.sum
+	@mkdir -p $(@D)
+	cd tests/versitygw && go build -o $(CURDIR)/$@ github.com/versity/versitygw/cmd/versitygw
+	@touch $@
+
+s3-server: $(VERSITYGW) ## versitygw, the second S3 server of the long tests; Go
 
 bill: $(INSTALLED)   ## write docs/bill-of-materials.md from what is installed
 	@mkdir -p build

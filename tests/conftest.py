@@ -88,7 +88,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if skipped:
         terminalreporter.write_line(
             f"{skipped} skipped because a program is missing (named below). `.ci/install` installs "
-            "them all (Debian, as root); `make peers` installs Quix Streams"
+            "them all (Debian, as root); `make peers` installs Quix Streams, `make s3-server` "
+            "builds versitygw"
         )
 
 

@@ -26,11 +26,12 @@ from nextclick.shared.runtime.settings import PREFIX
 from tests.faults import children
 from tests.faults.children import Child
 from tests.integration.guarded_kafka import TOPICS, Guarded, documented, guarded_kafka
-from tests.integration.test_s3_registry import URL, aws, log_in_as, server, tell
+from tests.integration.s3_servers import S3Server, aws, moto, tell
+from tests.integration.test_s3_registry import URL, log_in_as
 from tests.integration.test_trainer import world_clicks
 from tests.waiting import until
 
-__all__ = ["aws", "server"]  # fixtures
+__all__ = ["aws", "moto"]  # fixtures
 
 pytestmark = pytest.mark.long
 
@@ -101,6 +102,11 @@ class Everything:
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     with guarded_kafka(tmp_path_factory.mktemp("kafka")) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def server(moto: S3Server) -> S3Server:
+    return moto  # `test_services_that_are_refused` steers it
 
 
 @pytest.fixture
@@ -236,7 +242,7 @@ def test_services_that_are_refused(
     by: str,
     everything: Everything,
     guarded: Guarded,
-    server: str,
+    server: S3Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wrong = wrong_secrets(by, everything)

@@ -19,11 +19,11 @@ from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from nextclick.trainer.collect import EventLog
 from tests.conftest import Launch
 from tests.faults import children
-from tests.integration.test_s3_registry import SECRET, aws, server
+from tests.integration.s3_servers import SECRET, aws, moto, only_versitygw, server, versitygw
 from tests.integration.traffic import Shop, make_clicks
 from tests.unit.trainer.collect.test_event_log import frame_of, ids, put, rows
 
-__all__ = ["aws", "server"]  # fixtures
+__all__ = ["aws", "moto", "server", "versitygw"]  # fixtures
 URL = "s3://models/event_log"
 
 
@@ -50,6 +50,30 @@ def test_two_collectors_at_once_double_nothing(aws: dict[str, str]) -> None:
     with ThreadPoolExecutor(2) as threads:
         assert sum(threads.map(collect, range(2))) == 6
     assert EventLog(URL).count() == 6
+
+
+@only_versitygw  # in moto's process Python's lock lets few requests meet
+def test_collectors_and_a_compaction_at_once_lose_and_double_nothing(aws: dict[str, str]) -> None:
+    EventLog(URL)
+
+    def collect(partition: int) -> int:
+        log = EventLog(URL)
+        return sum(put(log, partition, n, rows(100 * partition + n)) for n in range(8))
+
+    def compact(_: int) -> int:
+        log = EventLog(URL)
+        for _ in range(3):
+            log.maintain()
+        return 0
+
+    with ThreadPoolExecutor(4) as threads:
+        jobs = [threads.submit(collect, partition) for partition in (0, 0, 1)]
+        jobs.append(threads.submit(compact, 0))
+        assert sum(job.result() for job in jobs) == 16
+    log = EventLog(URL)
+    expected = [f"e{100 * partition + n}" for partition in range(2) for n in range(8)]
+    assert sorted(ids(log.read())) == sorted(expected)
+    assert log.next_offsets([0, 1]) == {0: 8, 1: 8}
 
 
 def test_what_is_wrong_is_said_soon_in_one_line(

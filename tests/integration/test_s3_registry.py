@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-import logging
 import re
-import socket
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +15,6 @@ import boto3
 import fsspec
 import pandas as pd
 import pytest
-from moto.server import ThreadedMotoServer
 
 from nextclick.services.evaluate.evaluation import open_data
 from nextclick.services.replay.log import ReadOptions, load
@@ -28,56 +25,26 @@ from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from nextclick.trainer.collect import EventLog
 from tests.conftest import Launch
+from tests.integration.s3_servers import (
+    SECRET,
+    S3Server,
+    aws,
+    moto,
+    only_moto,
+    only_versitygw,
+    server,
+    tell,
+    versitygw,
+)
 from tests.integration.terminal import nextclick, refused
 from tests.integration.traffic import Answers, Shop, make_clicks
 from tests.unit.builders import checkpoint
 from tests.waiting import until
 
+__all__ = ["aws", "moto", "server", "versitygw"]  # fixtures
 URL = "s3://models/shop"
 SECURITY = Path(__file__).parents[2] / "SECURITY.md"
 ACTION = re.compile(r"`(s3:\w+)`")
-SECRET = "wJalrXUtnFEMI+hunter2/K7MDENG"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The endpoint."""
-    logging.getLogger("werkzeug").disabled = True
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    moto = ThreadedMotoServer("127.0.0.1", port, verbose=False)
-    moto.start()
-    yield f"http://127.0.0.1:{port}"
-    moto.stop()
-
-
-def tell(server: str, what: str, value: str = "") -> None:
-    """Steer the server."""
-    request = urllib.request.Request(
-        f"{server}/moto-api/{what}", value.encode(), {"Content-Type": "text/plain"}
-    )
-    urllib.request.urlopen(request).close()
-
-
-@pytest.fixture
-def aws(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """The environment as SECURITY.md and docs/scale.md have it, and an empty bucket `models`."""
-    variables = {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_MAX_ATTEMPTS": "1",
-    }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()  # it would remember the endpoint
-    boto3.client("s3").create_bucket(Bucket="models")
-    yield variables
-    tell(server, "reset-auth", "inf")
-    tell(server, "reset")
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def test_a_version_s_whole_life(aws: dict[str, str]) -> None:
@@ -147,6 +114,29 @@ def test_two_concurrent_first_publications_are_both_kept(
     assert (pointer.version, pointer.history) == (mine, theirs)
 
 
+@only_versitygw  # moto reads and then writes without a lock
+def test_many_moves_of_the_pointer_at_the_same_time_are_all_kept(aws: dict[str, str]) -> None:
+    """Of trainers that publish and of an operator who goes back and forth."""
+    first, second = (Registry(URL).publish(checkpoint(seed=seed)) for seed in range(2))
+
+    def publish(trainer: int) -> list[str]:
+        registry = Registry(URL)
+        return [registry.publish(checkpoint(seed=10 * trainer + n)) for n in range(4)]
+
+    def promote(_: int) -> list[str]:
+        registry, moves = Registry(URL), [first, second] * 3
+        for version in moves:
+            registry.promote(version)
+        return moves
+
+    with ThreadPoolExecutor(3) as threads:
+        jobs = [threads.submit(publish, 1), threads.submit(publish, 2), threads.submit(promote, 0)]
+        moves = [version for job in jobs for version in job.result()]
+    pointer = Registry(URL).pointer()
+    assert pointer is not None
+    assert sorted([*pointer.history, pointer.version]) == sorted([first, second, *moves])
+
+
 ACTIONS: dict[str, Callable[[Registry], object]] = {
     "pointer": Registry.pointer,
     "check_writable": Registry.check_writable,
@@ -172,11 +162,24 @@ def test_a_bucket_that_is_missing_is_said_and_not_made(aws: dict[str, str]) -> N
     assert names == ["models"]
 
 
-def test_credentials_that_are_wrong_are_said(aws: dict[str, str], server: str) -> None:
+@only_moto
+def test_credentials_that_are_wrong_are_said(aws: dict[str, str], server: S3Server) -> None:
     tell(server, "reset-auth", "0")  # only users that it knows may do anything
     for line in complaints():
         assert "Forbidden" in line or "does not exist in our records" in line
         assert "AWS_" in line
+
+
+@only_versitygw  # moto checks no signature
+def test_a_secret_that_is_wrong_is_said(
+    aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET[::-1])
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    for line in complaints():
+        assert "Forbidden" in line or "signature" in line
+        assert "AWS_" in line
+        assert SECRET[::-1] not in line
 
 
 def test_credentials_that_are_missing_are_said(
@@ -197,7 +200,9 @@ def permitted(who: str) -> list[str]:
     ]
 
 
-def log_in_as(name: str, actions: list[str], monkeypatch: pytest.MonkeyPatch, server: str) -> None:
+def log_in_as(
+    name: str, actions: list[str], monkeypatch: pytest.MonkeyPatch, server: S3Server
+) -> None:
     """Be somebody who may do just that; until then whoever came last may do all."""
     iam = boto3.client("iam")
     iam.create_user(UserName=name)
@@ -211,8 +216,9 @@ def log_in_as(name: str, actions: list[str], monkeypatch: pytest.MonkeyPatch, se
     tell(server, "reset-auth", "0")
 
 
+@only_moto
 def test_the_documented_actions_are_enough(
-    aws: dict[str, str], server: str, monkeypatch: pytest.MonkeyPatch
+    aws: dict[str, str], server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = Registry(URL).publish(checkpoint(seed=1))
     log_in_as("trainer", permitted("trainer"), monkeypatch, server)
@@ -230,9 +236,10 @@ def test_the_documented_actions_are_enough(
         worker.check_writable()  # its probe could not be removed
 
 
+@only_moto
 @pytest.mark.parametrize("left_out", ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"])
 def test_none_of_the_documented_actions_is_superfluous(
-    aws: dict[str, str], server: str, monkeypatch: pytest.MonkeyPatch, left_out: str
+    aws: dict[str, str], server: S3Server, monkeypatch: pytest.MonkeyPatch, left_out: str
 ) -> None:
     Registry(URL).publish(checkpoint(seed=1))
     actions = [action for action in permitted("trainer") if action != left_out]
@@ -321,7 +328,7 @@ def test_evaluate_tells_an_event_log_in_a_bucket_from_files(aws: dict[str, str])
 
 
 def test_a_store_that_is_away_is_named(
-    server: str, aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    server: S3Server, aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     fsspec.get_filesystem_class("s3").clear_instance_cache()
