@@ -104,7 +104,15 @@ LABEL_VALUES = {
     ROLLBACKS: ("not_finite", "failed", "slower", "worse"),
     DELTAS: ("published", "taken", "refused"),
     RETRAINS: ("published", "refused", "lost"),
-    GATE_REFUSALS: ("worse", "baseline", "same", "not_finite", "no_cases", "nothing_to_learn"),
+    GATE_REFUSALS: (
+        "worse",
+        "baseline",
+        "same",
+        "calibration",
+        "not_finite",
+        "no_cases",
+        "nothing_to_learn",
+    ),
     LEFT_OUT: ("rate", "share"),
 }
 """The known values of labels; their metrics are created at 0. If a counter first appeared at 1,

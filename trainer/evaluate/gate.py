@@ -16,6 +16,8 @@ from nextclick.trainer.evaluate.bootstrap import paired_interval
 from nextclick.trainer.evaluate.metrics import Evaluation, FloatArray
 
 POPULARITY = "popularity"
+MAX_CALIBRATION_ERROR = 0.05
+"""Beyond noise."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Decision:
     publish: bool
     reason: str
     refusal: str = ""
-    """If refused, a metric label: `no_cases`, `same`, `worse`, `baseline` or `not_finite`."""
+    """If refused, a metric label: `no_cases`, `same`, `worse`, `baseline`, `calibration` or
+    `not_finite`."""
 
 
 def decide(
@@ -44,7 +47,8 @@ def decide(
     Significantly worse: the 95 % interval of the paired difference in hits lies below zero. A
     baseline that the champion does not beat need not be beaten. Without a champion, only POPULARITY
     must be beaten, because it is served until there is a model. A candidate that ranks every case
-    exactly as the champion does is refused.
+    exactly as the champion does is refused, and so is one whose probabilities are off by more than
+    MAX_CALIBRATION_ERROR and noise, and further than the champion's.
     """
     cases = len(candidate.ranks)
     if cases == 0:
@@ -77,4 +81,20 @@ def decide(
     if better or not np.any(new):
         reason = f"no better than {' and '.join(better) or 'nothing'}: {numbers}"
         return Decision(False, reason, "baseline")
+    if champion is not None and (error := _calibration_broke(candidate, champion)):
+        return Decision(False, f"{error}: {numbers}", "calibration")
     return Decision(True, numbers)
+
+
+def _calibration_broke(candidate: Evaluation, champion: Evaluation) -> str:
+    """What is wrong with the candidate's probabilities of first items; empty if nothing is."""
+    new, old = candidate.calibration_error(), champion.calibration_error()
+    if new is None or old is None or new <= old:
+        return ""
+    most = MAX_CALIBRATION_ERROR + candidate.calibration_noise()
+    if new <= most:
+        return ""
+    return (
+        f"the probabilities of first items are off by {new:.3f} (ECE; at most {most:.3f}, champion "
+        f"{old:.3f})"
+    )

@@ -18,9 +18,10 @@ import numpy.typing as npt
 import torch
 
 from nextclick.shared.errors import CheckpointError
-from nextclick.shared.model import Checkpoint, Scorer
+from nextclick.shared.model import Calibration, Checkpoint, Scorer
 from nextclick.shared.windows import PADDING, IntArray
 from nextclick.trainer.data import Samples, sample_negatives
+from nextclick.trainer.evaluate.calibration_error import expected_calibration_error, noise
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Score = Callable[[Samples], FloatArray]
@@ -51,6 +52,9 @@ class Evaluation:
     """Standard error of the AUC over cases."""
     covered: npt.NDArray[np.bool_] | None = None
     """Shape [items]: items among the first COVERAGE_K of any case; None if not requested."""
+    first_p: npt.NDArray[np.float64] | None = None
+    """Shape [M]: the probability that is shown for the first item; NaN where popularity ranks. None
+    for what gives no probabilities."""
 
     def hits(self, k: int = 10) -> npt.NDArray[np.float64]:
         """Shape [M]: 1.0 if the target is among the first k, else 0.0."""
@@ -71,7 +75,20 @@ class Evaluation:
     def metrics(self) -> dict[str, float]:
         """Metric name → mean over the cases, for manifests and reports."""
         means = {metric: float(self.per_case(metric).mean()) for metric in METRICS}
+        if (error := self.calibration_error()) is not None:
+            means["ece"] = error
         return {"cases": float(len(self.ranks)), **means, "auc": self.auc}
+
+    def calibration_error(self) -> float | None:
+        """ECE of the first items' probabilities; None without any."""
+        if self.first_p is None or not (ranked := ~np.isnan(self.first_p)).any():
+            return None
+        return expected_calibration_error(self.first_p[ranked], self.hits(1)[ranked])
+
+    def calibration_noise(self) -> float:
+        """What `calibration_error` could be by chance alone (95 %)."""
+        assert self.first_p is not None
+        return noise(self.first_p[~np.isnan(self.first_p)])
 
 
 def most_frequent_types(types: npt.NDArray[np.object_], most: int = MOST_TYPES) -> list[str]:
@@ -124,13 +141,19 @@ def _fraction_below(scores: FloatArray, others: FloatArray) -> npt.NDArray[np.fl
 
 
 def evaluate(
-    score: Score, popularity: IntArray, cases: Samples, *, coverage: bool = False
+    score: Score,
+    popularity: IntArray,
+    cases: Samples,
+    *,
+    coverage: bool = False,
+    calibration: Calibration | None = None,
 ) -> Evaluation:
     """Rank the catalogue for every case.
 
     popularity: shape [items], click counts. They rank cases whose history has no known item, for
     every method, as when serving. The AUC compares each target with one random other item, the same
-    one for every method. coverage: compute `covered`, too.
+    one for every method. coverage: compute `covered`, too. calibration: of scores that
+    are log P, for `first_p`.
     """
     items = len(popularity)
     fallback = popularity_scores(popularity)
@@ -142,10 +165,14 @@ def evaluate(
     ranks = np.full(len(cases), MISS, np.int64)
     pairs = np.zeros((2, len(cases)))
     covered = np.zeros(items, bool)
+    first = np.full(len(cases), np.nan) if calibration is not None else None
     known = (cases.histories != PADDING).any(axis=1, keepdims=True)[:, 0]
     for index in _batches(np.flatnonzero(known), items) + _batches(np.flatnonzero(~known), items):
         if known[index[0]]:
             scores = score(cases.take(index))
+            if calibration is not None and first is not None:
+                best = scores.max(axis=1).astype(np.float64)
+                first[index] = calibration.probabilities(best)
         else:
             scores = np.broadcast_to(fallback, (len(index), items))
         targets = cases.targets[index]
@@ -156,12 +183,13 @@ def evaluate(
             covered[_within_first(scores, COVERAGE_K)] = True
     compared = others != PADDING
     auc, error = auc_with_error(pairs[0, compared], pairs[1, compared])
-    return Evaluation(ranks, auc, error, covered if coverage else None)
+    return Evaluation(ranks, auc, error, covered if coverage else None, first)
 
 
 def evaluate_model(checkpoint: Checkpoint, cases: Samples, device: torch.device) -> Evaluation:
     """Evaluate a checkpoint on cases in the rows of its vocabulary."""
-    return evaluate(model_score(checkpoint, device), checkpoint.popularity, cases)
+    score, calibration = model_score(checkpoint, device), checkpoint.calibration
+    return evaluate(score, checkpoint.popularity, cases, calibration=calibration)
 
 
 def model_score(checkpoint: Checkpoint, device: torch.device) -> Score:

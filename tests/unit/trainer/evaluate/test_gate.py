@@ -175,3 +175,24 @@ def test_every_refusal_has_its_word() -> None:
     }
     assert {word: decision.refusal for word, decision in words.items()} == {w: w for w in words}
     assert decide(half, None, hitting(0.3)).refusal == ""
+
+
+def claiming(probability: float, right: float, cases: int = 1000, seed: int = 0) -> Evaluation:
+    """An evaluation whose first items claim a probability and are right in another share."""
+    ranks = hitting(right, cases, seed).ranks
+    return Evaluation(ranks, auc=0.5, first_p=np.full(cases, probability))
+
+
+def test_a_model_whose_probabilities_broke_is_refused_with_the_numbers() -> None:
+    decision = decide(claiming(0.7, 0.5), claiming(0.52, 0.49, seed=2), hitting(0.3))
+    assert (decision.publish, decision.refusal) == (False, "calibration")
+    assert "off by 0.200" in decision.reason
+    assert "champion 0.0" in decision.reason
+
+
+def test_probabilities_within_noise_or_no_worse_than_the_champions_are_published() -> None:
+    for cases in (60, 1000):  # few cases are far off by chance
+        champion = claiming(0.5, 0.5, cases, seed=2)
+        assert decide(claiming(0.53, 0.5, cases), champion, hitting(0.3, cases)).publish
+    assert decide(claiming(0.7, 0.5), claiming(0.75, 0.49, seed=2), hitting(0.3)).publish
+    assert decide(claiming(0.7, 0.5), None, hitting(0.3)).publish
