@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _MESSAGES_REMEMBERED = 1000
 _LEADER_SECONDS = 0.05
+_MOVING = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.OFFSET_NOT_AVAILABLE}
 """Between two questions while a partition's leader changes."""
 REQUEST_SECONDS = 10.0
 """Longest time of one request, after which Kafka counts as unavailable."""
@@ -219,8 +220,9 @@ def _watermarks(consumer: Consumer, place: TopicPartition, timeout: float) -> ra
         try:
             return range(*consumer.get_watermark_offsets(place, timeout=timeout))
         except KafkaException as error:
-            # A partition that was just created, or moved: the client asks who leads it now.
-            is_moving = error.args[0].code() == KafkaError.NOT_LEADER_FOR_PARTITION
+            # A partition that was just created, or moved: the client asks who leads it now, or its
+            # new leader does not know yet what the others have (KIP-207).
+            is_moving = error.args[0].code() in _MOVING
             if not is_moving or time.monotonic() > deadline:
                 raise
             time.sleep(_LEADER_SECONDS)
