@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from types import TracebackType
 from typing import Self
 
 from nextclick.shared.errors import ConfigurationError, NextclickError, Unavailable
@@ -84,12 +83,7 @@ class ItemCatalogue:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Stop the thread."""
         self.stop()
 
