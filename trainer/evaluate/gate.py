@@ -48,7 +48,7 @@ def decide(
     baseline that the champion does not beat need not be beaten. Without a champion, only POPULARITY
     must be beaten, because it is served until there is a model. A candidate that ranks every case
     exactly as the champion does is refused, and so is one whose probabilities are off by more than
-    MAX_CALIBRATION_ERROR and noise, and further than the champion's.
+    MAX_CALIBRATION_ERROR, and by more than the champion's, both beyond noise.
     """
     cases = len(candidate.ranks)
     if cases == 0:
@@ -89,9 +89,9 @@ def decide(
 def _calibration_broke(candidate: Evaluation, champion: Evaluation) -> str:
     """What is wrong with the candidate's probabilities of first items; empty if nothing is."""
     new, old = candidate.calibration_error(), champion.calibration_error()
-    if new is None or old is None or new <= old:
+    if new is None or old is None:
         return ""
-    most = MAX_CALIBRATION_ERROR + candidate.calibration_noise()
+    most = max(MAX_CALIBRATION_ERROR, old) + candidate.calibration_noise()
     if new <= most:
         return ""
     return (

@@ -195,4 +195,6 @@ def test_probabilities_within_noise_or_no_worse_than_the_champions_are_published
         champion = claiming(0.5, 0.5, cases, seed=2)
         assert decide(claiming(0.53, 0.5, cases), champion, hitting(0.3, cases)).publish
     assert decide(claiming(0.7, 0.5), claiming(0.75, 0.49, seed=2), hitting(0.3)).publish
+    # Both are off, the candidate a little more: by chance.
+    assert decide(claiming(0.62, 0.5), claiming(0.61, 0.5, seed=2), hitting(0.3)).publish
     assert decide(claiming(0.7, 0.5), None, hitting(0.3)).publish
