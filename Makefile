@@ -13,7 +13,7 @@ OLDEST := build/oldest
 VERSITYGW := build/versitygw
 
 .PHONY: help demo test test-long check test-ids test-oldest-client test-containers \
-	test-kafka-3.9 test-redis-7 simulate quality faults soak lint format bench-drift peers bench-peers \
+	test-kafka-3.9 test-redis-7 gpu simulate quality faults soak lint format bench-drift peers bench-peers \
 	bench-replay bench-http fuzz audit bill clients s3-server screenshots generated lock clean
 help:            ## list the targets
 	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -79,6 +79,10 @@ test-redis-7: $(INSTALLED) ## the Redis tests on the Redis that is installed; ma
 	@command -v redis-server > /dev/null || { echo "needs redis-server, 7 or newer"; exit 1; }
 	@REDIS_SERVER_BINARY=redis-server $(BIN)/pytest tests/contract \
 	  tests/integration/test_redis_login.py $(ARGS)
+
+gpu: $(INSTALLED)    ## lists, fits, swaps and deltas on a CUDA device, beside the CPU's
+	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "no CUDA device")'
+	@$(BIN)/pytest tests/gpu --long $(ARGS)
 
 simulate: $(INSTALLED) ## seed after seed of simulated histories; ARGS="--minutes 60"
 	@$(BIN)/python -m tests.simulation $(ARGS)
