@@ -10,8 +10,8 @@ A version appears complete or not at all, and the pointer is replaced last and a
 reader never sees half a model, even if the writer dies. On a local disk, a version is written
 under a temporary name, fsynced and renamed. On an object store, where single objects are written
 atomically but folders are not, the manifest is written last. Two concurrent changes of the pointer
-are serialised: by a lock on a local folder, by a conditional write and retry on S3 (see
-`object_store`).
+or of the refusals are serialised: by a lock on a local folder, by a conditional write and retry on
+S3 (see `object_store`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ REFUSED = "refused.json"
 _REFUSALS_KEPT = 50
 _ROLLBACKS_KEPT = 20
 _MAX_ATTEMPTS = 20
-"""Most attempts to move the pointer while other processes move it."""
+"""Most attempts to change a file while other processes change it."""
 _TIME = "%Y%m%dT%H%M%S"
 _BETWEEN_NAMES = timedelta(microseconds=16)
 """More than a 65,536th of a second."""
@@ -400,24 +400,24 @@ class Registry:
         self, decide: Callable[[Pointer | None], Pointer | None], *, replace_invalid: bool = False
     ) -> Pointer | None:
         """As `_move_pointer`, for who holds the lock."""
-        for _ in range(_MAX_ATTEMPTS):
-            with self._translated("read"):
-                tag = object_store.etag_of(self._fs, self._path(POINTER))
+        result: Pointer | None = None
+
+        def moved() -> bytes | None:
+            nonlocal result
             try:
-                old = self.pointer()
+                result = self.pointer()
             except CheckpointError:
                 if not replace_invalid:
                     raise
-                old = None
-            new = decide(old)
+                result = None
+            new = decide(result)
             if new is None:
-                return old
-            try:
-                self._write_pointer(new, tag)
-            except object_store.PreconditionFailed:
-                continue
-            return new
-        raise Unavailable(self._complaint("write", "other processes keep changing the pointer"))
+                return None
+            result = new
+            return _bytes_of(new)
+
+        self._change(POINTER, moved)
+        return result
 
     def note_refusal(self, reason: str, now: datetime | None = None) -> None:
         """Record a refused candidate; the newest _REFUSALS_KEPT are kept.
@@ -427,10 +427,14 @@ class Registry:
         now = now or datetime.now(UTC)
         if self._local:
             Path(self._root).mkdir(parents=True, exist_ok=True)
+
+        def noted() -> bytes:
+            newest = [*self.refusals(), Refusal(now, reason)][-_REFUSALS_KEPT:]
+            entries = [{"at": one.at.isoformat(), "reason": one.reason} for one in newest]
+            return json.dumps(entries).encode()
+
         with self._exclusive_lock():
-            noted = [*self.refusals(), Refusal(now, reason)][-_REFUSALS_KEPT:]
-            entries = [{"at": one.at.isoformat(), "reason": one.reason} for one in noted]
-            self._replace(REFUSED, json.dumps(entries).encode())
+            self._change(REFUSED, noted)
 
     def refusals(self) -> list[Refusal]:
         """The newest refusals, oldest first; none if the record is unreadable."""
@@ -453,7 +457,7 @@ class Registry:
         """Lock the registry for writing; yields whether the lock is held.
 
         Object stores and some network file systems have no lock. There, except on S3, one of two
-        concurrent changes of the pointer may be lost.
+        concurrent changes may be lost.
         """
         with contextlib.ExitStack() as stack:
             locked = False
@@ -462,30 +466,31 @@ class Registry:
                     locked = stack.enter_context(local_folder.exclusive_lock(Path(self._root)))
             yield locked
 
-    def _write_pointer(self, pointer: Pointer, tag: str | None) -> None:
-        content = json.dumps(
-            {
-                "version": pointer.version,
-                "history": pointer.history,
-                "rollbacks": [
-                    {"at": one.at.isoformat(), "version": one.version, "reason": one.reason}
-                    for one in pointer.rollbacks
-                ],
-                "changed_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-        ).encode()
-        with self._translated("write"):
-            if self._local:
-                local_folder.replace(Path(self._root) / POINTER, content)
-            else:
-                object_store.write_if_unchanged(self._fs, self._path(POINTER), content, tag)
+    def _change(self, name: str, content: Callable[[], bytes | None]) -> None:
+        """Replace a file by content(), which reads it; None leaves it. For who holds the lock.
 
-    def _replace(self, name: str, content: bytes) -> None:
+        On S3 content() is called again if another process has replaced the file meanwhile.
+        """
+        for _ in range(_MAX_ATTEMPTS):
+            with self._translated("read"):
+                tag = object_store.etag_of(self._fs, self._path(name))
+            new = content()
+            if new is None:
+                return
+            try:
+                self._replace(name, new, tag)
+            except object_store.PreconditionFailed:
+                continue
+            return
+        raise Unavailable(self._complaint("write", f"other processes keep changing {name}"))
+
+    def _replace(self, name: str, content: bytes, tag: str | None = "") -> None:
+        """tag: see `object_store.write_if_unchanged`; by default whatever is there is replaced."""
         with self._translated("write"):
             if self._local:
                 local_folder.replace(Path(self._root) / name, content)
             else:
-                self._fs.pipe_file(self._path(name), content)
+                object_store.write_if_unchanged(self._fs, self._path(name), content, tag)
 
     def _path(self, *parts: str) -> str:
         return "/".join((self._root, *parts))
@@ -509,6 +514,20 @@ class Registry:
         return (
             f"cannot {verb} the registry {self.url} ({reason}); check NEXTCLICK_REGISTRY__URL{keys}"
         )
+
+
+def _bytes_of(pointer: Pointer) -> bytes:
+    rollbacks = [
+        {"at": one.at.isoformat(), "version": one.version, "reason": one.reason}
+        for one in pointer.rollbacks
+    ]
+    content = {
+        "version": pointer.version,
+        "history": pointer.history,
+        "rollbacks": rollbacks,
+        "changed_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return json.dumps(content).encode()
 
 
 def _pointer_of(content: dict[str, Any]) -> Pointer:

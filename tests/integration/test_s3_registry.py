@@ -78,20 +78,20 @@ def test_two_concurrent_moves_of_the_pointer_are_both_kept(
     """The other one is faster, after this one has looked and before it writes."""
     ours, other = Registry(URL), Registry(URL)
     first, second, third = (ours.publish(checkpoint(seed=seed)) for seed in range(3))
-    write = ours._write_pointer
+    write = ours._replace
 
     def the_other_is_faster(*arguments: object) -> None:
         monkeypatch.undo()
         other.promote(first)
         write(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ours, "_write_pointer", the_other_is_faster)
+    monkeypatch.setattr(ours, "_replace", the_other_is_faster)
     ours.promote(second)
     pointer = other.pointer()
     assert pointer is not None
     assert (pointer.version, pointer.history) == (second, [first, second, third, first])
 
-    monkeypatch.setattr(ours, "_write_pointer", the_other_is_faster)
+    monkeypatch.setattr(ours, "_replace", the_other_is_faster)
     assert ours.rollback(only_if=second).version == first, "the other has gone there already"
 
 
@@ -99,7 +99,7 @@ def test_two_concurrent_first_publications_are_both_kept(
     aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, other = Registry(URL), Registry(URL)
-    write = ours._write_pointer
+    write = ours._replace
 
     def the_other_is_faster(*arguments: object) -> None:
         monkeypatch.undo()
@@ -107,11 +107,28 @@ def test_two_concurrent_first_publications_are_both_kept(
         write(*arguments)  # type: ignore[arg-type]
 
     theirs: list[str] = []
-    monkeypatch.setattr(ours, "_write_pointer", the_other_is_faster)
+    monkeypatch.setattr(ours, "_replace", the_other_is_faster)
     mine = ours.publish(checkpoint(seed=8))
     pointer = ours.pointer()
     assert pointer is not None
     assert (pointer.version, pointer.history) == (mine, theirs)
+
+
+def test_two_refusals_at_the_same_time_are_both_noted(
+    aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, other = Registry(URL), Registry(URL)
+    other.note_refusal("the first")
+    replace = ours._replace
+
+    def the_other_is_faster(*arguments: object) -> None:
+        monkeypatch.undo()
+        other.note_refusal("of the other")
+        replace(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ours, "_replace", the_other_is_faster)
+    ours.note_refusal("ours")
+    assert [one.reason for one in other.refusals()] == ["the first", "of the other", "ours"]
 
 
 @only_versitygw  # moto reads and then writes without a lock
