@@ -61,6 +61,7 @@ def test_a_comparison_from_files_to_report(data: Path) -> None:
         assert set(method.metrics) == {
             *("hr@5", "hr@10", "hr@20", "mrr@20", "ndcg@10", "auc"),
             *("coverage", "fit_seconds", "ms_single", "ms_batched"),
+            *(("ece", "ece_noise", "ece_before") if method.name == "BST default" else ()),
         }
         assert set(method.versus) == {"hr@20", "mrr@20"}
         # Nine items: everything but the one cold target is among the first twenty.
