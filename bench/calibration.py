@@ -102,7 +102,9 @@ def plot(diagrams: Sequence[Diagram], file: Path) -> None:
                 label=f"{name}: ECE {100 * found.error:.2f} %",
             )
         axes.set(title=diagram.name, xlabel="probability of the first item", aspect="equal")
-        axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that was clicked next")
+        bins = [*diagram.before.bins, *diagram.after.bins]
+        end = min(1.0, 1.05 * max(max(b.mean_probability, b.high) for b in bins))
+        axes.set(xlim=(0, end), ylim=(0, end), ylabel="share that was clicked next")
         axes.legend(loc="upper left")
     figure.savefig(file, dpi=120)
 
