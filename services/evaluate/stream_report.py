@@ -177,6 +177,21 @@ def show(report: StreamReport, console: Console) -> None:
             *shares,
         )
     console.print(over_time, width=width)
+    if report.totals:
+        console.print(_totals(report), width=width)
+    else:
+        console.print("nothing was predicted: no model was published before the last clicks")
+    for window in report.windows:
+        if not window.published:
+            console.print(
+                f"! refused at click {window.first_click:,}: {window.reason}",
+                style="yellow",
+                markup=False,
+            )
+
+
+def _totals(report: StreamReport) -> Table:
+    """HR@20 and MRR@20 of all predicted clicks, and the difference."""
     totals = Table(
         "method",
         *(metric.upper() for metric in METRICS),
@@ -191,17 +206,9 @@ def show(report: StreamReport, console: Console) -> None:
                 for m in of_method.values()
             ),
         )
-    if report.versus:
-        other = next(iter(report.versus.values())).other
-        totals.add_row(f"difference to {other}", *map(text.points, report.versus.values()))
-    console.print(totals, width=width)
-    for window in report.windows:
-        if not window.published:
-            console.print(
-                f"! refused at click {window.first_click:,}: {window.reason}",
-                style="yellow",
-                markup=False,
-            )
+    other = next(iter(report.versus.values())).other
+    totals.add_row(f"difference to {other}", *map(text.points, report.versus.values()))
+    return totals
 
 
 def _time(epoch_ms: int) -> str:

@@ -211,6 +211,16 @@ def test_the_report_is_shown_and_drawn(report: StreamReport, tmp_path: Path) -> 
     assert (tmp_path / "stream.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_without_a_model_the_report_says_why(report: StreamReport) -> None:
+    windows = report.windows[:1]
+    nothing = report.model_copy(update={"windows": windows, "totals": {}, "versus": {}})
+    console = Console(file=io.StringIO(), width=200)
+    show(nothing, console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "nothing was predicted" in shown
+    assert "refused at click 100: too few" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
