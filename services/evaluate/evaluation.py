@@ -130,6 +130,8 @@ def run_stream(options: StreamOptions, device: torch.device, gap_ms: int, consol
     if options.plot is not None:
         _check_matplotlib("--plot")
     every, recipe = parse_every(options.every), preset(options.preset)
+    if recipe.sampling != "temporal":
+        raise ConfigurationError(f"--preset {recipe.name} trains on its test data: not by --stream")
     clicks, problems = _open_clicks(options.data, options.reading)
     times = clicks["timestamp"].to_numpy(np.int64)
     updates = update_positions(times, every)

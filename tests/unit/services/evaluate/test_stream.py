@@ -229,6 +229,7 @@ def test_without_a_model_the_report_says_why(report: StreamReport) -> None:
         (["clicks.csv", "--stream", "--every", "1d"], "too long"),
         (["clicks.csv", "--stream", "--html", "x.html"], "--stream goes without"),
         (["clicks.csv", "--stream", "--plot", "nowhere/x.png"], "nowhere"),
+        (["clicks.csv", "--stream", "--preset", "source_table"], "test data"),
         (["clicks.csv", "--every", "100"], "go with --stream"),
     ],
 )
