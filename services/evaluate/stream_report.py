@@ -240,7 +240,7 @@ def plot(report: StreamReport, file: Path) -> None:
         ylabel="HR@20 until the next update, %",
         title=report.data,
     )
-    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=120)
