@@ -13,8 +13,9 @@ OLDEST := build/oldest
 VERSITYGW := build/versitygw
 
 .PHONY: help demo test test-long check test-ids test-oldest-client test-containers \
-	test-kafka-3.9 test-redis-7 gpu simulate quality faults soak lint format bench-drift peers bench-peers \
-	bench-replay bench-http fuzz audit bill clients s3-server screenshots generated lock clean
+	test-kafka-3.9 test-redis-7 gpu simulate quality faults soak lint format bench-drift \
+	bench-calibration peers bench-peers bench-replay bench-http fuzz audit bill clients s3-server \
+	screenshots generated lock clean
 help:            ## list the targets
 	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
@@ -108,6 +109,9 @@ format: $(INSTALLED) ## rewrite the code as ruff likes it
 
 bench-drift: $(INSTALLED) ## twelve retrains while missions come and go; ARGS="--png drift.png"
 	@$(BIN)/python -m nextclick.bench.drift $(ARGS)
+
+bench-calibration: $(INSTALLED) ## are scores probabilities? ARGS="missions sessions/ --png calibration.png"
+	@$(BIN)/python -m nextclick.bench.calibration $(ARGS)
 
 bench-http: $(INSTALLED) ## the HTTP service at given rates and as fast as it can
 	@$(BIN)/python -m nextclick.bench.http $(ARGS)

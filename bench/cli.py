@@ -259,13 +259,18 @@ def learning(
     if probes:
         with console.status("waiting for new items"), warm_servers() as servers:
             delays = measure_delay(servers, base, probes)
-    table = Table("shop", "clicks learned from", "HR@10", "NDCG@10", "HR@10 of the base", "s")
+    table = Table(
+        *("shop", "clicks learned from", "HR@10", "NDCG@10", "HR@10 of the base"),
+        *("ECE", "noise", "ECE of the base", "s"),
+    )
     for row in found.recovery:
         shares = (f"{x:.3f}" for x in (row.hr_at_10, row.ndcg_at_10, row.base_hr_at_10))
-        table.add_row(row.shop, f"{row.clicks:,}", *shares, f"{row.learn_seconds:.2f}")
+        errors = (f"{x:.3f}" for x in (row.ece, row.ece_noise, row.base_ece))
+        table.add_row(row.shop, f"{row.clicks:,}", *shares, *errors, f"{row.learn_seconds:.2f}")
     console.print(table)
     console.print(
-        "HR@10 and NDCG@10: shares of the ceiling's, on clicks that were not learned from"
+        "HR@10 and NDCG@10: shares of the ceiling's, on clicks that were not learned from; "
+        "ECE: calibration error of first items there"
     )
     for attack in found.attacks:
         console.print(

@@ -63,6 +63,10 @@ class Recovery:
     ndcg_at_10: float
     base_hr_at_10: float
     learn_seconds: float
+    ece: float
+    """Of the first items' probabilities: expected calibration error, not a share of the ceiling."""
+    ece_noise: float
+    base_ece: float
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,9 @@ def _recovery(
             found.metrics()["ndcg@10"] / best.metrics()["ndcg@10"],
             without.metrics()["hr@10"] / best.metrics()["hr@10"],
             seconds,
+            found.metrics()["ece"],
+            found.calibration_noise(),
+            without.metrics()["ece"],
         )
 
 

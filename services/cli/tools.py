@@ -152,17 +152,35 @@ def evaluate(
         ),
     ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 = all cores.", min=0)] = 0,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream", help="Predict each click before learning from it, with retrainings."
+        ),
+    ] = False,
+    every: Annotated[
+        str,
+        typer.Option(
+            help="With --stream: retrain after so many clicks, or so much event time (30m, 6h, "
+            "1d); default: NEXTCLICK_TRAINER__EVERY_CLICKS."
+        ),
+    ] = "",
+    plot: Annotated[
+        Path | None, typer.Option(help="With --stream: write a plot over time here.")
+    ] = None,
 ) -> None:
     """Compare recommenders on one data set: quality, noise, coverage, time.
 
     Example: nextclick evaluate missions --html report.html
     Example: nextclick evaluate sessions/ --methods bst,vsknn --seeds 3 --json report.json
+    Example: nextclick evaluate event_log/ --stream --every 6h --plot stream.png
     """
     import torch
 
     from nextclick.services.evaluate import evaluation
     from nextclick.services.replay import cli as replaying
     from nextclick.shared.model import select_device
+    from nextclick.trainer.retrain import FitLimits
 
     settings = read_settings()
     if threads:
@@ -170,6 +188,32 @@ def evaluate(
     reading = replaying.read_options(
         settings, format, mapping, columns, time_unit, time_format, guests, encoding
     )
+    gap_ms, device = int(settings.session.gap_seconds * 1000), select_device(settings.device)
+    if stream:
+        if html is not None or seeds != 1 or methods != "all" or bound_users is not None:
+            raise ConfigurationError(
+                "--stream goes without --methods, --seeds, --html, --bound-users and --all-clicks"
+            )
+        trainer = settings.trainer
+        evaluation.run_stream(
+            evaluation.StreamOptions(
+                data,
+                reading,
+                preset,
+                every or str(trainer.every_clicks),
+                trainer.window_clicks,
+                FitLimits(trainer.seed, trainer.max_epochs, max_seconds or trainer.max_fit_seconds),
+                settings.clicks.max_per_minute,
+                json,
+                plot,
+            ),
+            device,
+            gap_ms,
+            console,
+        )
+        return
+    if every or plot is not None:
+        raise ConfigurationError("--every and --plot go with --stream")
     options = evaluation.Options(
         data,
         reading,
@@ -182,8 +226,7 @@ def evaluate(
         bound_users,
         settings.clicks.max_per_minute,
     )
-    gap_ms = int(settings.session.gap_seconds * 1000)
-    evaluation.run(options, select_device(settings.device), gap_ms, console)
+    evaluation.run(options, device, gap_ms, console)
 
 
 @app.command()

@@ -7,12 +7,15 @@ import re
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from nextclick import __main__ as cli
 from nextclick.services.evaluate import evaluation
+from nextclick.services.evaluate.stream_report import StreamReport
 from nextclick.services.replay.log import ReadOptions
 from nextclick.shared.errors import ConfigurationError
+from nextclick.trainer.collect import EventLog
 from nextclick.trainer.compare.report.document import Report
 from tests.integration.terminal import nextclick
 
@@ -61,6 +64,7 @@ def test_a_comparison_from_files_to_report(data: Path) -> None:
         assert set(method.metrics) == {
             *("hr@5", "hr@10", "hr@20", "mrr@20", "ndcg@10", "auc"),
             *("coverage", "fit_seconds", "ms_single", "ms_batched"),
+            *(("ece", "ece_noise", "ece_before") if method.name == "BST default" else ()),
         }
         assert set(method.versus) == {"hr@20", "mrr@20"}
         # Nine items: everything but the one cold target is among the first twenty.
@@ -82,6 +86,34 @@ def test_the_best_method_is_found_in_a_world_of_order(
     markov, popularity = Report.model_validate_json(target.read_text()).methods
     assert (markov.name, popularity.name) == ("Markov-1", "Popularity")
     assert markov.versus["mrr@20"].low > 0.3
+
+
+def test_an_event_log_is_predicted_click_by_click(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Users walk round a ring; every third event is an impression, which is no click."""
+    rows = [
+        (f"u{t % 20}", f"i{(t // 20 + t) % 40}", 1_700_000_000_000 + 1000 * t, kind)
+        for t in range(900)
+        for kind in (("click", "impression") if t % 2 else ("click",))
+    ]
+    columns = ["user_id", "item_id", "timestamp", "event_type"]
+    frame = pd.DataFrame(rows, columns=columns)
+    frame["event_id"] = frame.index.astype(str)
+    EventLog(str(tmp_path / "log")).import_clicks(frame)
+    numbers, picture = tmp_path / "stream.json", tmp_path / "stream.png"
+    monkeypatch.setenv("NEXTCLICK_TRAINER__MAX_EPOCHS", "1")
+    asked = [str(tmp_path / "log"), "--stream", "--every", "6m", "--threads", "1"]
+    assert here(monkeypatch, *asked, "--json", str(numbers), "--plot", str(picture)) == 0
+    report = StreamReport.model_validate_json(numbers.read_text())
+    assert (report.clicks, report.every, report.data) == (900, "6m", "log")
+    assert [window.first_click for window in report.windows] == [360, 720]
+    assert [window.cases for window in report.windows] == [360, 180]
+    assert report.cases == 540
+    assert report.totals["V-SkNN"]["hr@20"].mean > 0.9
+    assert report.versus["mrr@20"].other == "V-SkNN"
+    assert "BST default" in capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def refused(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from nextclick.shared.model import BST, Checkpoint, Vocabulary
+from nextclick.shared.model.calibration import UNCALIBRATED
 from nextclick.trainer.compare.method import Scores
 from nextclick.trainer.data import ClickLog, Samples, Split
 from nextclick.trainer.evaluate import model_score
@@ -19,9 +20,10 @@ from nextclick.trainer.fit.presets import Preset
 class BSTMethod:
     """A preset, fitted as by the trainer, and scored by the same scorer as in serving.
 
-    The validation selects the number of epochs and the mixing weights. With `refit`, the model is
-    then refitted with that number of epochs on training and validation clicks, because the
-    newest clicks are the most valuable.
+    The validation selects the number of epochs, the mixing weights and the calibration. With
+    `refit`, the model is then refitted with that number of epochs on training and validation
+    clicks, because the newest clicks are the most valuable; it keeps the weights and the
+    calibration, which it has no clicks left to choose by.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class BSTMethod:
         self.name = f"BST {preset.name}"
         self.curve: list[Epoch] = []
         """The training curve of the first fit."""
+        self.calibration = UNCALIBRATED
+        """From log P to the probabilities that lists would show."""
         self._preset = preset
         self._device = device
         self._refit = refit and preset.sampling != "source"  # whose split is not by time
@@ -44,7 +48,7 @@ class BSTMethod:
     def fit(self, log: ClickLog, vocabulary: Vocabulary, seed: int) -> None:
         """Fit with early stopping, then refit on all clicks outside the test split."""
         fitted = self._fit(log, vocabulary, seed)
-        self.curve = fitted.curve
+        self.curve, self.calibration = fitted.curve, fitted.calibration
         model = fitted.model
         if self._refit and (log.split == Split.VALIDATION).any():
             best = max(1, best_epoch(self.curve).epoch)
@@ -56,13 +60,12 @@ class BSTMethod:
                 refitted.about_share.copy_(model.about_share)
                 refitted.neighbours.weight.copy_(model.neighbours.weight)
             model = refitted
-        self._score = model_score(
-            Checkpoint(model, vocabulary, log.counts(vocabulary), self._preset.name, None, {}, {}),
-            self._device,
-        )
+        counts, name = log.counts(vocabulary), self._preset.name
+        checkpoint = Checkpoint(model, vocabulary, counts, name, None, {}, {}, self.calibration)
+        self._score = model_score(checkpoint, self._device)
 
     def score(self, cases: Samples) -> Scores:
-        """Log-probabilities of the catalogue: shape [B, items]."""
+        """Log-probabilities of the catalogue before calibration: shape [B, items]."""
         return np.asarray(self._score(cases), np.float32)
 
     def _fit(self, log: ClickLog, vocabulary: Vocabulary, seed: int, epochs: int = 0) -> Fitted:

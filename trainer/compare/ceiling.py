@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nextclick.shared.model import Vocabulary
+from nextclick.shared.model.calibration import UNCALIBRATED
 from nextclick.trainer.compare.benchmark import Oracle
 from nextclick.trainer.data import ClickLog, Samples
 from nextclick.trainer.evaluate import FloatArray
@@ -20,6 +21,8 @@ class Ceiling:
     """
 
     name = "Ceiling"
+    calibration = UNCALIBRATED
+    """The oracle's scores are log P as it is."""
 
     def __init__(self, oracle: Oracle) -> None:
         self._oracle = oracle

@@ -16,6 +16,9 @@ class Method(Protocol):
 
     Methods never see the test split: `fit` uses training and validation clicks only (`log.split`),
     and decides what it uses the validation for.
+
+    A method whose scores are log P(next click) has an attribute `calibration`, a Calibration: the
+    map from these to the probabilities that it shows. That of others are no probabilities.
     """
 
     name: str

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 BINS = 15
 _DRAWS = 200
+_Z = 1.959964
+"""Of a 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Cases of similar probability."""
+
+    cases: int
+    mean_probability: float
+    hit_rate: float
+    low: float
+    high: float
+    """95 % interval of the hit rate (Wilson, "Probable Inference, the Law of Succession, and
+    Statistical Inference", 1927)."""
+
+
+def reliability(probabilities: npt.NDArray[np.float64], hits: npt.NDArray[np.float64]) -> list[Bin]:
+    """The bins of `expected_calibration_error`, least probable first: a reliability diagram."""
+    order = np.argsort(probabilities, kind="stable")
+    bins = min(BINS, len(order))
+    return [_bin(probabilities[part], hits[part]) for part in np.array_split(order, bins)]
 
 
 def expected_calibration_error(
@@ -29,6 +53,16 @@ def noise(probabilities: npt.NDArray[np.float64], seed: int = 0) -> float:
         for _ in range(_DRAWS)
     ]
     return float(np.quantile(errors, 0.95))
+
+
+def _bin(probabilities: npt.NDArray[np.float64], hits: npt.NDArray[np.float64]) -> Bin:
+    cases, rate = len(hits), float(hits.mean())
+    weight = _Z**2 / cases
+    middle = (rate + weight / 2) / (1 + weight)
+    width = _Z * np.sqrt(rate * (1 - rate) / cases + weight / (4 * cases)) / (1 + weight)
+    return Bin(
+        cases, float(probabilities.mean()), rate, float(middle - width), float(middle + width)
+    )
 
 
 def _error(ordered: npt.NDArray[np.float64], hits: npt.NDArray[np.float64]) -> float:

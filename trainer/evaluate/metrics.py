@@ -19,6 +19,7 @@ import torch
 
 from nextclick.shared.errors import CheckpointError
 from nextclick.shared.model import Calibration, Checkpoint, Scorer
+from nextclick.shared.model.calibration import UNCALIBRATED
 from nextclick.shared.windows import PADDING, IntArray
 from nextclick.trainer.data import Samples, sample_negatives
 from nextclick.trainer.evaluate.calibration_error import expected_calibration_error, noise
@@ -55,6 +56,8 @@ class Evaluation:
     first_p: npt.NDArray[np.float64] | None = None
     """Shape [M]: the probability that is shown for the first item; NaN where popularity ranks. None
     for what gives no probabilities."""
+    first_p_before: npt.NDArray[np.float64] | None = None
+    """The same before calibration; None without one."""
 
     def hits(self, k: int = 10) -> npt.NDArray[np.float64]:
         """Shape [M]: 1.0 if the target is among the first k, else 0.0."""
@@ -79,11 +82,15 @@ class Evaluation:
             means["ece"] = error
         return {"cases": float(len(self.ranks)), **means, "auc": self.auc}
 
-    def calibration_error(self) -> float | None:
-        """ECE of the first items' probabilities; None without any."""
-        if self.first_p is None or not (ranked := ~np.isnan(self.first_p)).any():
+    def calibration_error(self, *, calibrated: bool = True) -> float | None:
+        """ECE of the first items' probabilities; None without any.
+
+        calibrated: of those that are shown, else of those before calibration.
+        """
+        first_p = self.first_p if calibrated else self.first_p_before
+        if first_p is None or not (ranked := ~np.isnan(first_p)).any():
             return None
-        return expected_calibration_error(self.first_p[ranked], self.hits(1)[ranked])
+        return expected_calibration_error(first_p[ranked], self.hits(1)[ranked])
 
     def calibration_noise(self) -> float:
         """What `calibration_error` could be by chance alone (95 %)."""
@@ -165,14 +172,13 @@ def evaluate(
     ranks = np.full(len(cases), MISS, np.int64)
     pairs = np.zeros((2, len(cases)))
     covered = np.zeros(items, bool)
-    first = np.full(len(cases), np.nan) if calibration is not None else None
+    best = np.full(len(cases), np.nan)
     known = (cases.histories != PADDING).any(axis=1, keepdims=True)[:, 0]
     for index in _batches(np.flatnonzero(known), items) + _batches(np.flatnonzero(~known), items):
         if known[index[0]]:
             scores = score(cases.take(index))
-            if calibration is not None and first is not None:
-                best = scores.max(axis=1).astype(np.float64)
-                first[index] = calibration.probabilities(best)
+            if calibration is not None:
+                best[index] = scores.max(axis=1)
         else:
             scores = np.broadcast_to(fallback, (len(index), items))
         targets = cases.targets[index]
@@ -183,7 +189,12 @@ def evaluate(
             covered[_within_first(scores, COVERAGE_K)] = True
     compared = others != PADDING
     auc, error = auc_with_error(pairs[0, compared], pairs[1, compared])
-    return Evaluation(ranks, auc, error, covered if coverage else None, first)
+    covered_items = covered if coverage else None
+    if calibration is None:
+        return Evaluation(ranks, auc, error, covered_items)
+    before = np.exp(best) if calibration != UNCALIBRATED else None
+    first_p = calibration.probabilities(best)
+    return Evaluation(ranks, auc, error, covered_items, first_p, before)
 
 
 def evaluate_model(checkpoint: Checkpoint, cases: Samples, device: torch.device) -> Evaluation:

@@ -83,7 +83,13 @@ def run(benchmark: Benchmark, method: Method, seed: int) -> Run:
         scored += len(cases)
         return scores
 
-    evaluation = evaluate(score, benchmark.popularity, benchmark.cases, coverage=True)
+    evaluation = evaluate(
+        score,
+        benchmark.popularity,
+        benchmark.cases,
+        coverage=True,
+        calibration=getattr(method, "calibration", None),
+    )
     return Run(
         evaluation=evaluation,
         fit_seconds=fit_seconds,

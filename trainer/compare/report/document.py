@@ -60,7 +60,8 @@ class MethodReport(_Part):
     failure: str | None = None
     """Why the method could not be run; all other fields are then empty."""
     metrics: dict[str, Estimate] = {}
-    """hr@5, hr@10, hr@20, mrr@20, ndcg@10, auc, coverage, fit_seconds, ms_single, ms_batched."""
+    """hr@5, hr@10, hr@20, mrr@20, ndcg@10, auc, coverage, fit_seconds, ms_single, ms_batched; of
+    methods that give probabilities ece and ece_noise, and ece_before if they are calibrated."""
     versus: dict[str, Difference] = {}
     """hr@20 and mrr@20 → difference to the best other method, not counting the ceiling."""
     hr_at: list[float] = []

@@ -78,6 +78,7 @@ Shares in %; small: standard error over cases{_sd_note(report)}.</p>
 <p class="muted">The same cases, case by case, in percentage points; in brackets the bootstrap 95 %
 interval over test sessions. If the interval holds 0, the difference is not significant.</p>
 {_versus(measured)}
+{_calibration(measured)}
 <h2>Coverage and time</h2>
 <p class="muted">Coverage: share of the catalogue that is in the first 20 of any case, in %.</p>
 {_table(measured, text.COST, best=False)}
@@ -150,6 +151,17 @@ def _table(methods: Sequence[MethodReport], columns: dict[str, str], *, best: bo
             cells.append(f"<td{mark}>{text.value(method, metric)}{small}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return _scrolling(["method", *columns.values()], rows)
+
+
+def _calibration(methods: Sequence[MethodReport]) -> str:
+    """How far probabilities are from what happened; empty if no method gives any."""
+    probable = [method for method in methods if "ece" in method.metrics]
+    if not probable:
+        return ""
+    return f"""<h2>Calibration</h2>
+<p class="muted">Expected calibration error of the first item's probability, in %. Noise: a method
+without any error stays below it in 95 % of samples.</p>
+{_table(probable, text.CALIBRATION, best=False)}"""
 
 
 def _versus(methods: Sequence[MethodReport]) -> str:

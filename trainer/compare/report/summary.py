@@ -24,7 +24,12 @@ from nextclick.trainer.compare.report.document import (
     ProblemReport,
     Report,
 )
-from nextclick.trainer.evaluate import METRICS, most_frequent_types, paired_interval
+from nextclick.trainer.evaluate import (
+    METRICS,
+    Evaluation,
+    most_frequent_types,
+    paired_interval,
+)
 from nextclick.trainer.fit.loop import Epoch
 
 Values = npt.NDArray[np.float64]
@@ -120,6 +125,7 @@ def _metrics(runs: Sequence[Run]) -> dict[str, Estimate]:
         estimates["auc"] = _estimate(
             [e.auc for e in evaluations], None if math.isnan(error) else error
         )
+    estimates |= _calibration(evaluations)
     covered = [float(e.covered.mean()) for e in evaluations if e.covered is not None]
     single = np.mean([run.single_ms.mean() for run in runs]) if runs[0].single_ms.size else None
     estimates["coverage"] = _estimate(covered)
@@ -131,6 +137,22 @@ def _metrics(runs: Sequence[Run]) -> dict[str, Estimate]:
             [float(run.single_ms.mean()) for run in runs], _standard_error(queries)
         )
     return estimates
+
+
+def _calibration(evaluations: Sequence[Evaluation]) -> dict[str, Estimate]:
+    """The calibration error of the first items, its noise, and the error before calibration."""
+    found = {
+        "ece": [e.calibration_error() for e in evaluations],
+        "ece_before": [e.calibration_error(calibrated=False) for e in evaluations],
+    }
+    known = {
+        name: _estimate([error for error in errors if error is not None])
+        for name, errors in found.items()
+        if None not in errors
+    }
+    if "ece" in known:
+        known["ece_noise"] = _estimate([e.calibration_noise() for e in evaluations])
+    return known
 
 
 def _estimate(seeds: list[float], standard_error: float | None = None) -> Estimate:

@@ -51,6 +51,14 @@ def show(report: Report, console: Console) -> None:
             by_type.add_row(Text(method.name), *shares)
         console.print(by_type, width=width)
 
+    if probable := [method for method in measured if "ece" in method.metrics]:
+        title = "calibration: error of the first item's probability, in % (noise: 95 % of samples)"
+        calibration = _table(title, text.CALIBRATION.values())
+        for method in probable:
+            values = (text.value(method, m) for m in text.CALIBRATION)
+            calibration.add_row(Text(method.name), *values)
+        console.print(calibration, width=width)
+
     cost = _table("coverage in % of the catalogue, and time", text.COST.values())
     for method in measured:
         cost.add_row(Text(method.name), *(text.value(method, m) for m in text.COST))

@@ -12,13 +12,18 @@ QUALITY = {
     "ndcg@10": "NDCG@10",
     "auc": "AUC",
 }
+CALIBRATION = {
+    "ece": "ECE",
+    "ece_noise": "noise of it",
+    "ece_before": "ECE before calibration",
+}
 COST = {
     "coverage": "coverage",
     "fit_seconds": "fit, s",
     "ms_single": "one query, ms",
     "ms_batched": "in batches, ms",
 }
-_IN_PERCENT = {"hr@5", "hr@10", "hr@20", "mrr@20", "ndcg@10", "coverage"}
+_IN_PERCENT = {"hr@5", "hr@10", "hr@20", "mrr@20", "ndcg@10", "coverage", *CALIBRATION}
 
 
 def value(method: MethodReport, metric: str) -> str:

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from nextclick.shared.model import BST, BSTConfig, Vocabulary
+from nextclick.shared.model import BST, BSTConfig, Calibration, Vocabulary
+from nextclick.shared.model.calibration import UNCALIBRATED
 from nextclick.trainer.compare.benchmark import Benchmark
 from nextclick.trainer.compare.bst_method import BSTMethod
 from nextclick.trainer.data import ClickLog, Split, click_log
@@ -92,19 +93,24 @@ def test_the_validation_chooses_the_epochs_and_is_then_learnt(
     assert calls == [(train, validation, 0, 60.0)]
 
 
-def test_the_neighbours_weight_is_that_of_the_fit_with_a_validation(
+def test_weight_of_neighbours_and_calibration_are_those_of_the_fit_with_a_validation(
     chain: Benchmark, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models: list[BST] = []
+    calibrations: list[Calibration] = []
 
     def remembered(*arguments: Any, **options: Any) -> Fitted:
         fitted = fit_model(*arguments, **options)
         assert isinstance(fitted.model, BST)
         models.append(fitted.model)
+        calibrations.append(fitted.calibration)
         return fitted
 
     monkeypatch.setattr("nextclick.trainer.compare.bst_method.fit_model", remembered)
-    fitted(chain)
+    method = fitted(chain)
     first, second = models
+    assert calibrations[0] != UNCALIBRATED
+    assert calibrations[1] == UNCALIBRATED  # nothing was left to choose it by
+    assert method.calibration == calibrations[0]
     assert torch.equal(first.neighbours.weight, second.neighbours.weight)
     assert not torch.equal(first.neighbours.shares, second.neighbours.shares)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextclick.shared.errors import CheckpointError
-from nextclick.shared.model import Scorer
+from nextclick.shared.model import Calibration, Scorer
 from nextclick.trainer.data import Samples
 from nextclick.trainer.evaluate import (
     METRICS,
@@ -221,6 +221,27 @@ def test_a_large_catalogue_is_ranked_in_small_batches_with_the_same_ranks(
     assert max(sizes) == 7
     assert pieces.ranks.tolist() == whole.ranks.tolist()
     assert (pieces.auc, pieces.auc_error) == (whole.auc, whole.auc_error)
+
+
+def test_first_items_have_a_probability_where_the_scores_are_log_p() -> None:
+    log_p = np.log([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
+    asked = cases([1, 1])
+    asked.histories[1] = 0  # popularity ranks it: what it is shown with is no probability
+    calibration = Calibration(c=-1.0)
+
+    def of(**options: Calibration) -> Evaluation:
+        return evaluate(lambda part: log_p[: len(part)], np.ones(3, np.int64), asked, **options)
+
+    found = of(calibration=calibration)
+    assert found.first_p_before == pytest.approx([0.7, np.nan], nan_ok=True)
+    assert found.first_p == pytest.approx(
+        [calibration.probabilities(np.log(0.7)), np.nan], nan_ok=True
+    )
+    assert found.calibration_error(calibrated=False) == pytest.approx(0.3)
+    as_it_is = of(calibration=Calibration())
+    assert as_it_is.calibration_error() == pytest.approx(0.3)
+    assert as_it_is.first_p_before is None
+    assert of().first_p is None
 
 
 def test_methods_are_asked_only_about_histories_that_they_know_something_of() -> None:

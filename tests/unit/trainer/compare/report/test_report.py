@@ -13,7 +13,7 @@ from rich.console import Console
 
 from nextclick.shared.data_problems import Problem
 from nextclick.shared.errors import CheckpointError
-from nextclick.shared.model import Vocabulary
+from nextclick.shared.model import Calibration, Vocabulary
 from nextclick.trainer.compare.benchmark import Benchmark
 from nextclick.trainer.compare.ceiling import Ceiling
 from nextclick.trainer.compare.method import Method
@@ -52,7 +52,9 @@ class Noisy:
 
 
 def law(cases: Samples, vocabulary: Vocabulary) -> FloatArray:
-    return np.eye(len(vocabulary))[np.maximum(cases.targets - 1, 0)]
+    """log P: the target is certain."""
+    probabilities = np.eye(len(vocabulary))[np.maximum(cases.targets - 1, 0)]
+    return np.log(np.maximum(probabilities, 1e-300))
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,17 @@ def report(benchmark: Benchmark) -> Report:
     ]
     seeds = [0, 1, 2]
     return summarise(benchmark, compare(benchmark, makers, seeds), seeds, {"python": "3"})
+
+
+class Certain(Noisy):
+    """Shows half of the probability that it computes for its first item, which is always right."""
+
+    calibration = Calibration(c=-2.0)
+
+    def score(self, cases: Samples) -> FloatArray:
+        scores = np.full((len(cases), ITEMS), 0.2 / (ITEMS - 1))
+        scores[np.arange(len(cases)), np.maximum(cases.targets - 1, 0)] = 0.8
+        return np.log(scores)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +125,34 @@ def test_means_and_errors_are_over_cases_and_seeds(benchmark: Benchmark) -> None
     assert sum(bucket.cases for bucket in method.by_popularity) == len(benchmark.cases)
     assert method.versus == {}  # there is no other method to compare with
     assert [point.train_loss for point in method.curve] == [None, 1.5]
+
+
+def test_the_calibration_error_is_reported_of_methods_that_give_probabilities(
+    benchmark: Benchmark,
+) -> None:
+    makers: list[Callable[[], Method]] = [
+        lambda: Noisy("no probabilities", 0.4),
+        lambda: Certain("certain", 0.0),
+        lambda: Ceiling(law),
+    ]
+    made = summarise(benchmark, compare(benchmark, makers, [0, 1]), [0, 1], {})
+    found = {method.name: method.metrics for method in made.methods}
+    # Four to one are odds of 0.8; calibrated they are e² times lower.
+    shown = 4 / (4 + np.exp(2))
+    assert found["certain"]["ece"].seeds == pytest.approx([1 - shown] * 2, abs=1e-6)
+    assert found["certain"]["ece_before"].mean == pytest.approx(0.2, abs=1e-6)
+    assert 0 < found["certain"]["ece_noise"].mean < 0.2
+    assert found["Ceiling"]["ece"].mean == pytest.approx(0.0, abs=1e-6)
+    assert "ece_before" not in found["Ceiling"]
+    assert not [name for name in found["no probabilities"] if name.startswith("ece")]
+
+    console = Console(file=io.StringIO(), width=100)
+    terminal.show(made, console)
+    table = console.file.getvalue().partition("calibration: ")[2].partition("coverage")[0]  # type: ignore[attr-defined]
+    assert f"{100 * (1 - shown):.2f}" in table
+    assert "20.00" in table
+    assert "no probabilities" not in table
+    assert "Calibration" in page(made, [])
 
 
 def test_targets_of_several_event_types_are_shown_apart(benchmark: Benchmark) -> None:
