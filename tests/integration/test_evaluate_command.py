@@ -88,6 +88,7 @@ def test_the_best_method_is_found_in_a_world_of_order(
     assert markov.versus["mrr@20"].low > 0.3
 
 
+@pytest.mark.long
 def test_an_event_log_is_predicted_click_by_click(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
