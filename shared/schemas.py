@@ -43,6 +43,12 @@ def _no_bool(value: object) -> object:
     return value
 
 
+def _whole(value: object) -> object:
+    # In JSON Schema, 3.0 is an integer, too.
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
 MAX_ID_LENGTH = 128
 Identifier = Annotated[
     str,

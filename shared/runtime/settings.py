@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.profiles import Profile, ProfileName
 from nextclick.shared.runtime.environment import API_KEY, CLIENT_CONFIG, URLS
 
 PREFIX = "NEXTCLICK_"
@@ -22,6 +23,7 @@ JSON_SETTINGS = (
     CLIENT_CONFIG,
     "NEXTCLICK_CLICKS__EVENT_WEIGHTS",
     "NEXTCLICK_CLICKS__LABEL_WEIGHTS",
+    "NEXTCLICK_PROFILES",
 )
 """The settings that are JSON objects."""
 
@@ -349,6 +351,10 @@ class Settings(BaseSettings):
         description="workers send spans of clicks that carry a sampled traceparent, by "
         "OpenTelemetry; its own variables, such as OTEL_EXPORTER_OTLP_ENDPOINT, say where to",
     )
+    profiles: dict[ProfileName, Profile] = Field(
+        {},
+        description="JSON object name → constraints on a list (docs/constraints.md)",
+    )
     kafka: KafkaSettings = KafkaSettings()
     schema_registry: SchemaRegistrySettings = SchemaRegistrySettings()
     redis: RedisSettings = RedisSettings()
@@ -382,12 +388,24 @@ class Settings(BaseSettings):
                 "docs/configuration.md lists every setting"
             )
         try:
-            return cls()
+            settings = cls()
         except ValidationError as error:
             raise ConfigurationError(_one_line(error)) from None
         except ValueError:  # pydantic-settings does not say which
             wrong = next((name for name in JSON_SETTINGS if not _is_json(name)), CLIENT_CONFIG)
             raise ConfigurationError(f"{wrong} is not a JSON object") from None
+        settings._check_profiles()
+        return settings
+
+    def _check_profiles(self) -> None:
+        """Raise ConfigurationError for what only several settings together say."""
+        for name, profile in self.profiles.items():
+            try:
+                profile.check_length(self.worker.top_k)
+            except ValueError as error:
+                raise ConfigurationError(
+                    f"NEXTCLICK_PROFILES: {name}: {error}, NEXTCLICK_WORKER__TOP_K"
+                ) from None
 
 
 def environment_names() -> dict[str, tuple[str, str]]:
@@ -415,9 +433,18 @@ def _is_json(name: str) -> bool:
 
 def _one_line(error: ValidationError) -> str:
     lines = []
+    known = environment_names()
     for wrong in error.errors(include_url=False):
-        name = f"{PREFIX}{NESTING.join(str(part) for part in wrong['loc'])}".upper()
+        path = [str(part) for part in wrong["loc"]]
+        name, inside = _name(path), ""
+        for length in range(1, len(path)):  # what follows is within a JSON object
+            if _name(path[:length]) in known:
+                name, inside = _name(path[:length]), f": {'.'.join(path[length:])}"
         secret = name.startswith((CLIENT_CONFIG, API_KEY, *URLS))
         value = "" if secret else f" = {wrong['input']!r}"
-        lines.append(f"{name}{value}: {wrong['msg']}")
+        lines.append(f"{name}{inside}{value}: {wrong['msg'].removeprefix('Value error, ')}")
     return "; ".join(lines)
+
+
+def _name(path: list[str]) -> str:
+    return f"{PREFIX}{NESTING.join(path)}".upper()
