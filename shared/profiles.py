@@ -92,16 +92,16 @@ class Profile(_Part):
                 raise ValueError(f"{both[0]!r} is in {kind} and in excluded_{kind}")
         return self
 
+    @property
+    def content(self) -> str:
+        """Its JSON, as ASCII, without defaults and spaces, with sorted keys."""
+        stated = self.model_dump(exclude_defaults=True)
+        return json.dumps(stated, sort_keys=True, separators=(",", ":"))
+
     @cached_property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that stand for the content.
-
-        BLAKE2b of its JSON without defaults and spaces, with sorted keys, as ASCII.
-        """
-        content = json.dumps(
-            self.model_dump(exclude_defaults=True), sort_keys=True, separators=(",", ":")
-        )
-        return blake2b(content.encode(), digest_size=6).hexdigest()
+        """Twelve hexadecimal digits that stand for the content: its BLAKE2b."""
+        return blake2b(self.content.encode(), digest_size=6).hexdigest()
 
     def check_length(self, k: int) -> None:
         """Raise ValueError if a pin stands behind the end of a list of k items."""

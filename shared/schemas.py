@@ -153,6 +153,15 @@ class Recommendation(_Message):
     schema_version: Literal[1] = 1
 
 
+class ProfiledRecommendation(Recommendation):
+    """An answer under a profile: a message on a topic of NEXTCLICK_KAFKA__PROFILE_TOPICS."""
+
+    profile: str
+    """name@digest: the name of the profile, and twelve digits that stand for its content."""
+    shortened_by: dict[str, int] | None = None
+    """None, or why the list is shorter than top_k: constraint → how many items it left out."""
+
+
 REASONS = ("empty", "oversized", "not_json", "framed", "invalid")
 """Reasons of BadClick: why a message is not a click."""
 FRAME_BYTES = 5

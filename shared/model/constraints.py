@@ -12,7 +12,6 @@ Scores are not changed: they remain probabilities over the whole catalogue.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -113,6 +112,7 @@ def constrained_top_k(
     values, columns = top_k(keys, min(keys.shape[1], max(wanted)))
     # Not NaN: whoever asks must see that a model is broken.
     allowed = (values != -torch.inf).sum(dim=1).tolist()
+    free = {id(c): _free_pins(keys, c) for c in constraints if c.pins}
     lists = []
     for row, (best, n, c) in enumerate(zip(columns.tolist(), allowed, constraints, strict=True)):
         if not limited[row] and not c.pins:
@@ -126,10 +126,20 @@ def constrained_top_k(
             values, columns = top_k(key[None], most)
             return columns[0, : int((values != -torch.inf).sum())].tolist()
 
-        key = keys[row]
-        pins = [(at, column) for at, column in c.pins if key[column] != -torch.inf]
+        pins = (
+            [pin for pin, may in zip(c.pins, free[id(c)][row], strict=True) if may]
+            if c.pins
+            else []
+        )
         lists.append(_arranged(c, pins, best[:n], others))
     return lists
+
+
+def _free_pins(keys: Tensor, constraint: Constraints) -> list[list[bool]]:
+    """For each row and each of the constraint's pins, whether the row's list may hold it."""
+    columns = [column for _, column in constraint.pins]
+    free: list[list[bool]] = (keys[:, columns] != -torch.inf).tolist()
+    return free
 
 
 def _keys(scores: Tensor, batch: IntArray, constraints: Sequence[Constraints]) -> Tensor:
@@ -159,26 +169,32 @@ def _arranged(
     goes into the list, or none is left; so it is asked k times at most.
     """
     limit, index = constraint.max_per_category, constraint.index
-    counts: Counter[str] = Counter()
-    taken: list[int] = []
+    counts: dict[str, int] = {}
+    taken: set[int] = set()
 
     def take(column: int) -> bool:
-        names = index.categories_of(column) if limit is not None and index is not None else ()
-        if column in taken or any(counts[name] >= (limit or 0) for name in names):
+        if column in taken:
             return False
-        counts.update(names)
-        taken.append(column)
+        if limit is not None and index is not None:
+            names = index.categories_of(column)
+            for name in names:
+                if counts.get(name, 0) >= limit:
+                    return False
+            for name in names:
+                counts[name] = counts.get(name, 0) + 1
+        taken.add(column)
         return True
 
     pinned = {position: column for position, column in pins if take(column)}
     rest: list[int] = []
+    places = constraint.k - len(pinned)
     while True:
         for column in best:
-            if len(taken) == constraint.k:
+            if len(rest) == places:
                 break
             if take(column):
                 rest.append(column)
-        if len(taken) == constraint.k or limit is None or index is None:
+        if len(rest) == places or limit is None or index is None:
             break
         full = [index.categories[name] for name, n in counts.items() if n >= limit]
         best = others([*taken, *(np.concatenate(full).tolist() if full else ())])

@@ -41,7 +41,7 @@ class PreparedProfile:
 
 @dataclass(frozen=True, eq=False)
 class ItemIndex:
-    """Attributes by column. Immutable, but for the profiles that were prepared already."""
+    """Attributes by column. Immutable, but for what was worked out already."""
 
     vocabulary: Vocabulary
     device: torch.device
@@ -51,6 +51,7 @@ class ItemIndex:
     categories: Columns
     tags: Columns
     _prepared: dict[str, PreparedProfile] = field(default_factory=dict)
+    _categories_of: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, vocabulary: Vocabulary, device: torch.device) -> ItemIndex:
@@ -83,7 +84,11 @@ class ItemIndex:
 
     def categories_of(self, column: int) -> tuple[str, ...]:
         """The categories of one item."""
-        return self.attributes.get(self.vocabulary.item_ids[column]).categories
+        names = self._categories_of.get(column)
+        if names is None:
+            names = self.attributes.get(self.vocabulary.item_ids[column]).categories
+            self._categories_of[column] = names
+        return names
 
     def prepare(self, profile: Profile) -> PreparedProfile:
         """Prepare a profile, or return what was prepared before."""

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.profiles import Profile, ProfileName
+from nextclick.shared.profiles import Profile, ProfileName, unknown_profile
 from nextclick.shared.runtime.environment import API_KEY, CLIENT_CONFIG, URLS
 
 PREFIX = "NEXTCLICK_"
@@ -23,6 +23,7 @@ JSON_SETTINGS = (
     CLIENT_CONFIG,
     "NEXTCLICK_CLICKS__EVENT_WEIGHTS",
     "NEXTCLICK_CLICKS__LABEL_WEIGHTS",
+    "NEXTCLICK_KAFKA__PROFILE_TOPICS",
     "NEXTCLICK_PROFILES",
 )
 """The settings that are JSON objects."""
@@ -56,6 +57,11 @@ class KafkaSettings(_Section):
     items_topic: str = Field(
         "items", description="items: attributes, and which of them are in no list"
     )
+    profile_topics: dict[Annotated[str, Field(min_length=1, max_length=249)], ProfileName] = Field(
+        default_factory=dict,
+        description="JSON object topic → profile: workers publish a list under it there, too; for "
+        "RECOMMENDATIONS_TOPIC it is the only one (docs/constraints.md)",
+    )
     partitions: int = Field(8, ge=1, description="partitions of topics that nextclick creates")
     replication_factor: int = Field(
         -1,
@@ -75,7 +81,12 @@ class KafkaSettings(_Section):
     @property
     def topics(self) -> list[str]:
         """All topics."""
-        return [self.clicks_topic, self.recommendations_topic, self.dlq_topic, self.items_topic]
+        return [self.clicks_topic, *self.answer_topics, self.dlq_topic, self.items_topic]
+
+    @property
+    def answer_topics(self) -> list[str]:
+        """The topics of recommendations; RECOMMENDATIONS_TOPIC is the first."""
+        return list(dict.fromkeys([self.recommendations_topic, *self.profile_topics]))
 
     def partitions_of(self, topic: str) -> int:
         """Partitions of a topic that is created. Items have one: an offset is a version of all."""
@@ -406,6 +417,13 @@ class Settings(BaseSettings):
                 raise ConfigurationError(
                     f"NEXTCLICK_PROFILES: {name}: {error}, NEXTCLICK_WORKER__TOP_K"
                 ) from None
+        kafka = self.kafka
+        for topic, name in kafka.profile_topics.items():
+            where = f"NEXTCLICK_KAFKA__PROFILE_TOPICS: {topic}"
+            if name not in self.profiles:
+                raise ConfigurationError(f"{where}: {unknown_profile(name, self.profiles)}")
+            if topic in (kafka.clicks_topic, kafka.dlq_topic, kafka.items_topic):
+                raise ConfigurationError(f"{where} is a topic of other messages")
 
 
 def environment_names() -> dict[str, tuple[str, str]]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,3 +66,13 @@ def test_a_digest_stands_for_the_content() -> None:
 def test_an_unknown_profile_is_told_which_there_are() -> None:
     assert unknown_profile("x", {"home", "cart"}).endswith("NEXTCLICK_PROFILES has: cart, home")
     assert unknown_profile("x", ()).endswith("there are none")
+
+
+def test_what_the_page_shows_is_what_is_taken() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "constraints.md").read_text()
+    profiles, request = (json.loads(b) for b in re.findall(r"```json\n(.*?)```", page, re.DOTALL))
+    assert {*profiles} == {"home", "cart"}
+    for content in (*profiles.values(), request["constraints"]):
+        assert Profile.model_validate(content).content != "{}"
+    for field in Profile.model_fields:
+        assert f"`{field}`" in page
