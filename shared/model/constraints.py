@@ -100,8 +100,10 @@ class Constraints:
 
 def constrained_top_k(
     scores: Tensor, batch: IntArray, constraints: Sequence[Constraints]
-) -> list[list[int]]:
-    """The columns of the list for each row, best first.
+) -> tuple[Tensor, Tensor]:
+    """Scores and columns of the list for each row, best first, both [B, k].
+
+    Behind the end of a list the score is −inf.
 
     scores: [B, items], −inf for withheld items; batch: their windows [B, HISTORY_LENGTH];
     constraints: one per window.
@@ -110,6 +112,11 @@ def constrained_top_k(
     limited = [c.max_per_category is not None for c in constraints]
     wanted = [c.k * (_PER_PLACE if x else 1) for c, x in zip(constraints, limited, strict=True)]
     values, columns = top_k(keys, min(keys.shape[1], max(wanted)))
+    if not any(limited) and not any(c.pins for c in constraints):
+        lengths = torch.tensor([c.k for c in constraints])
+        behind = torch.arange(columns.shape[1]) >= lengths[:, None]
+        behind = behind.to(values.device) | (values == -torch.inf)
+        return scores.gather(1, columns).masked_fill_(behind, -torch.inf), columns
     # Not NaN: whoever asks must see that a model is broken.
     allowed = (values != -torch.inf).sum(dim=1).tolist()
     free = {id(c): _free_pins(keys, c) for c in constraints if c.pins}
@@ -132,7 +139,17 @@ def constrained_top_k(
             else []
         )
         lists.append(_arranged(c, pins, best[:n], others))
-    return lists
+    return _gathered(scores, lists)
+
+
+def _gathered(scores: Tensor, lists: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Scores and columns of lists of columns, both [B, k]; see `constrained_top_k`."""
+    lengths = torch.tensor([len(columns) for columns in lists])
+    k = int(lengths.max())
+    columns = torch.tensor([[*c, *[0] * (k - len(c))] for c in lists], dtype=torch.int64)
+    columns = columns.view(len(lists), k).to(scores.device)
+    behind = (torch.arange(k) >= lengths[:, None]).to(scores.device)
+    return scores.gather(1, columns).masked_fill_(behind, -torch.inf), columns
 
 
 def _free_pins(keys: Tensor, constraint: Constraints) -> list[list[bool]]:

@@ -247,9 +247,7 @@ class Scorer:
                         best[i].append(
                             top_k(scores, self.top_k)
                             if kind is None
-                            else _gathered(
-                                scores, constrained_top_k(scores, batch[part], kind[part])
-                            )
+                            else constrained_top_k(scores, batch[part], kind[part])
                         )
         shortened = [kind is not None or withheld.any for kind in kinds]
         return [self._lists(*both) for both in zip(best, shortened, strict=True)]
@@ -304,19 +302,6 @@ class Scorer:
         scores = self.log_probabilities(windows_tried)
         if scores.shape != (2, len(self.vocabulary)) or not torch.isfinite(scores).all():
             raise CheckpointError("the model's scores are not finite numbers, one for every item")
-
-
-def _gathered(scores: torch.Tensor, lists: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores [B, items] of the items of lists of columns, and these, both [B, k].
-
-    Behind the end of a list the score is −inf.
-    """
-    lengths = torch.tensor([len(columns) for columns in lists])
-    k = int(lengths.max())
-    columns = torch.tensor([[*c, *[0] * (k - len(c))] for c in lists], dtype=torch.int64)
-    columns = columns.view(len(lists), k).to(scores.device)
-    behind = (torch.arange(k) >= lengths[:, None]).to(scores.device)
-    return scores.gather(1, columns).masked_fill_(behind, -torch.inf), columns
 
 
 def round_to_six_digits(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
