@@ -46,7 +46,7 @@ def scorer(
     chosen = select_device(device)
     table = Table(
         *("items", "batch", "clicks/s", "ms", "limit", "ratio", "read", "limit"),
-        *("tower", "pairs", "exact", "recall", "MB"),
+        *("tower", "pairs", "exact", "recall", "MB", "profiles, µs"),
     )
     for column in table.columns:
         column.justify = "right"
@@ -70,6 +70,7 @@ def scorer(
                 f"{row.exact_ratio:.1f}×",
                 f"{row.recall:.3f}",
                 f"{row.megabytes:,.0f}",
+                ", ".join(f"{us:,.0f}" for us in row.profile_us.values()),
             )
     console.print(table)
     console.print(
@@ -77,7 +78,8 @@ def scorer(
         "same work at the speed of a plain matrix product and copy; ratio: time / limit, in the "
         "same round. tower, pairs: how many times longer the source's network takes with its tower "
         "on every item, and with one pass per pair. exact: the same for the scorer without its "
-        "shortlist; recall: share of the exact best 20 that the shortlist finds."
+        "shortlist; recall: share of the exact best 20 that the shortlist finds. "
+        "profiles: time per click with none, one and three profiles beside the plain lists."
     )
     if json is not None:
         write_json(json, rows, chosen)

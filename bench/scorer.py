@@ -10,6 +10,7 @@ For each catalogue and micro-batch size, in turns within one run:
   candidate.
 - *tower*: the source's network encodes the history once, and its tower runs on every candidate.
 - *exact*: the served scorer without its shortlist, if it uses one.
+- *profiles*: the served lists, and those under one and under three profiles, from one pass.
 - *limit*: an estimate of the shortest possible time: the floating-point operations of the network
   and of its product with the catalogue at the speed of a plain matrix product, plus reading the
   catalogue and writing the logits once at the speed of a copy, both measured in the same run.
@@ -33,8 +34,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nextclick.bench.models import CLICKS, random_checkpoint
 from nextclick.bench.timing import Timing, in_turns
-from nextclick.shared.model import BST, Checkpoint, Scorer, SourceBST
+from nextclick.bench.traffic import item_id
+from nextclick.shared.items import NOTHING_KNOWN, Attributes
+from nextclick.shared.model import BST, Checkpoint, Constraints, Scorer, SourceBST
 from nextclick.shared.model.checkpoint import build
+from nextclick.shared.profiles import Boosts, Pin, Profile
 from nextclick.shared.windows import HISTORY_LENGTH
 from nextclick.trainer.fit.presets import preset
 
@@ -48,6 +52,14 @@ _SQUARE = 1024
 """Rows and columns of the plain matrix product."""
 _COPIED = 32_000_000
 """Float32 numbers copied to measure bandwidth; more than fit into a cache."""
+
+
+_CATEGORIES = 200
+PROFILES = [
+    Profile(max_price=50.0, excluded_categories=["category 1"], boosts=Boosts(tags={"new": 1.5})),
+    Profile(max_per_category=2),
+    Profile(tags=["new"], pins=[Pin(position=3, item_id=item_id(1))]),
+]
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,8 @@ class Row:
     """Share of the exact best 20 in the served lists, over some windows."""
     megabytes: float
     """Memory of weights and tables."""
+    profile_us: dict[int, float]
+    """Number of profiles → microseconds per click, median over the rounds; 0: the served lists."""
 
 
 def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Row:
@@ -100,12 +114,15 @@ def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Ro
     assert isinstance(source, SourceBST)
     pairs = min(_PAIRS, batch * items)
     tower_pairs = min(_TOWER_PAIRS, batch * items)
+    profiles = {number: _kinds(scorer, number, batch) for number in (1, len(PROFILES))}
     with torch.inference_mode():
         encoder = model.serving_encoder(model.catalogue())
         calls = {
             "served": lambda: scorer.recommend(histories),
             "exact": lambda: exact.recommend(histories),
             "encode": lambda: encoder(windows),
+            "1 profile": lambda: scorer.recommend_each(histories, profiles[1]),
+            "3 profiles": lambda: scorer.recommend_each(histories, profiles[3]),
             "per candidate": _per_candidate(source, rng, pairs, device),
             "tower": _tower(source, windows, rng, tower_pairs),
             "product": _product(device),
@@ -139,7 +156,30 @@ def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Ro
         exact_ratio=served_time.ratio(times["exact"]),
         recall=_recall(checkpoint, device, rng),
         megabytes=scorer.bytes / 1e6,
+        profile_us={
+            number: 1e6 * times[name].median / batch
+            for number, name in ((0, "served"), (1, "1 profile"), (3, "3 profiles"))
+        },
     )
+
+
+def _kinds(scorer: Scorer, profiles: int, batch: int) -> list[list[Constraints] | None]:
+    """Lists without constraints, and under so many of PROFILES."""
+    attributes = NOTHING_KNOWN.changed(
+        {
+            item: Attributes(
+                (f"category {row % _CATEGORIES}",), ("new",) * (row % 10 == 0), float(row % 100)
+            )
+            for row, item in enumerate(scorer.vocabulary.item_ids)
+        }
+    )
+    return [
+        None,
+        *(
+            [scorer.prepare([profile], attributes)(TOP_K, False)] * batch
+            for profile in PROFILES[:profiles]
+        ),
+    ]
 
 
 def _exact(checkpoint: Checkpoint, device: torch.device, top_k: int) -> Scorer:

@@ -19,7 +19,14 @@ from nextclick.shared.kafka.schema_registry import contracts
 from nextclick.shared.kafka.topics import new_topic_config
 from nextclick.shared.messages import REDRIVEN
 from nextclick.shared.runtime.settings import ApiSettings, KafkaSettings, WorkerSettings
-from nextclick.shared.schemas import REASONS, Click, Item, Recommendation, ScoredItem
+from nextclick.shared.schemas import (
+    REASONS,
+    Click,
+    Item,
+    ProfiledRecommendation,
+    Recommendation,
+    ScoredItem,
+)
 
 FOLDER = Path(__file__).parent
 DIGITS = "^[0-9]+$"
@@ -38,6 +45,9 @@ RECOMMENDATION = Recommendation(
     history=["17"],
     click_timestamp=CLICK.timestamp,
     scored_at=1_795_516_001_073,
+)
+PROFILED_RECOMMENDATION = ProfiledRecommendation(
+    **dict(RECOMMENDATION), profile="cart@69fea1de5ef8", shortened_by={"price": 498}
 )
 ITEM = Item(item_id="45", title="Food Bowl", categories=["dogs"], price=12.5, color="blue")
 
@@ -79,13 +89,16 @@ def schemas() -> dict[str, dict[str, Any]]:
     return {
         "click.json": contracts.json_schema(Click, "validation"),
         "recommendation.json": contracts.json_schema(Recommendation, "serialization"),
+        "profiled-recommendation.json": contracts.json_schema(
+            ProfiledRecommendation, "serialization"
+        ),
         "item.json": contracts.json_schema(Item, "validation"),
         "dead-letter-headers.json": DEAD_LETTER_HEADERS,
     }
 
 
 def asyncapi() -> dict[str, Any]:
-    """The four topics, their messages, and what nextclick does with them."""
+    """The topics, their messages, and what nextclick does with them."""
     kafka = KafkaSettings()
     return {
         "asyncapi": "3.0.0",
@@ -107,6 +120,11 @@ def asyncapi() -> dict[str, Any]:
         "channels": {
             "clicks": _channel(kafka.clicks_topic, "click"),
             "recommendations": _channel(kafka.recommendations_topic, "recommendation"),
+            "profiledRecommendations": _channel(
+                "{topic}",
+                "profiledRecommendation",
+                {"topic": {"description": "a topic of NEXTCLICK_KAFKA__PROFILE_TOPICS"}},
+            ),
             "deadLetters": _channel(kafka.dlq_topic, "deadLetter"),
             "items": _channel(kafka.items_topic, "item"),
         },
@@ -117,6 +135,12 @@ def asyncapi() -> dict[str, Any]:
                 "recommendations",
                 "recommendation",
                 "One answer for each click. A second answer to a click has the same event_id.",
+            ),
+            "sendProfiledRecommendation": _operation(
+                "send",
+                "profiledRecommendations",
+                "profiledRecommendation",
+                "One answer for each click on each topic that has a profile.",
             ),
             "sendDeadLetter": _operation(
                 "send", "deadLetters", "deadLetter", "What lay on the clicks topic and is no click."
@@ -134,6 +158,9 @@ def asyncapi() -> dict[str, Any]:
                 "recommendation": _message(
                     "recommendation", RECOMMENDATION.model_dump(mode="json")
                 ),
+                "profiledRecommendation": _message(
+                    "profiled-recommendation", PROFILED_RECOMMENDATION.model_dump(mode="json")
+                ),
                 "deadLetter": {
                     "contentType": "application/octet-stream",
                     "headers": {"$ref": "./schemas/dead-letter-headers.json"},
@@ -150,13 +177,14 @@ def asyncapi() -> dict[str, Any]:
     }
 
 
-def _channel(topic: str, message: str) -> dict[str, Any]:
+def _channel(topic: str, message: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
     kafka = KafkaSettings()
     config = {name: _number(text) for name, text in new_topic_config(kafka, topic).items()}
     # -1 means the broker's own number, which AsyncAPI has no word for.
     replicas = {"replicas": kafka.replication_factor} if kafka.replication_factor > 0 else {}
     return {
         "address": topic,
+        **({"parameters": parameters} if parameters else {}),
         "messages": {message: {"$ref": f"#/components/messages/{message}"}},
         "bindings": {
             "kafka": {
@@ -214,6 +242,7 @@ def texts() -> dict[Path, str]:
     files = {folder / name: schema for name, schema in schemas().items()}
     files[folder / "click.avsc"] = contracts.AVRO_CLICK
     files[folder / "recommendation.avsc"] = contracts.AVRO_RECOMMENDATION
+    files[folder / "profiled-recommendation.avsc"] = contracts.AVRO_PROFILED_RECOMMENDATION
     files[FOLDER / "asyncapi.json"] = asyncapi()
     files[FOLDER / "openapi.json"] = openapi()
     return {
@@ -222,6 +251,9 @@ def texts() -> dict[Path, str]:
     } | {
         folder / "click.proto": contracts.proto_text(contracts.protobuf_click()),
         folder / "recommendation.proto": contracts.proto_text(contracts.protobuf_recommendation()),
+        folder / "profiled-recommendation.proto": contracts.proto_text(
+            contracts.protobuf_recommendation(profiled=True)
+        ),
     }
 
 

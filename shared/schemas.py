@@ -43,6 +43,12 @@ def _no_bool(value: object) -> object:
     return value
 
 
+def _whole(value: object) -> object:
+    # In JSON Schema, 3.0 is an integer, too.
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
 MAX_ID_LENGTH = 128
 Identifier = Annotated[
     str,
@@ -145,6 +151,15 @@ class Recommendation(_Message):
     items_offset: int = 0
     """Messages on the items topic before this offset say what the list does not hold."""
     schema_version: Literal[1] = 1
+
+
+class ProfiledRecommendation(Recommendation):
+    """An answer under a profile: a message on a topic of NEXTCLICK_KAFKA__PROFILE_TOPICS."""
+
+    profile: str
+    """name@digest: the name of the profile, and twelve digits that stand for its content."""
+    shortened_by: dict[str, int] | None = None
+    """None, or why the list is shorter than top_k: constraint → how many items it left out."""
 
 
 REASONS = ("empty", "oversized", "not_json", "framed", "invalid")

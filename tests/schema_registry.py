@@ -30,7 +30,11 @@ def as_posted(file: FileDescriptorProto) -> str:
     return b64encode(file.SerializeToString()).decode()
 
 
-OURS = (contracts.protobuf_click(), contracts.protobuf_recommendation())
+OURS = (
+    contracts.protobuf_click(),
+    contracts.protobuf_recommendation(),
+    contracts.protobuf_recommendation(profiled=True),
+)
 SERIALIZED = {contracts.proto_text(file): as_posted(file) for file in OURS}
 
 

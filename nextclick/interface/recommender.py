@@ -87,12 +87,11 @@ class Recommender:
         10 items, too. A score is P(next click), over the whole catalogue. Raises ValueError for
         k < 1.
         """
-        excluded = None
-        if rows := [row for row in self.checkpoint.vocabulary.rows(_ids(exclude)) if row]:
-            excluded = torch.zeros(len(self.items), dtype=torch.bool, device=self._scorer.device)
-            excluded[torch.tensor(rows, device=self._scorer.device) - 1] = True
-        constraints = Constraints(positive(k), excluded, without_history)
-        (ranking,) = self._scorer.recommend([_ids(history)], [constraints])
+        (ranking,) = self._scorer.recommend(
+            [_ids(history)],
+            [Constraints(positive(k), without_history)],
+            frozenset(_ids(exclude)),
+        )
         return ranking.items
 
     def similar(self, item: str, k: int = _TOP_K) -> list[ScoredItem]:

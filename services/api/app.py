@@ -7,6 +7,7 @@ from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
@@ -24,6 +25,7 @@ from nextclick.services.api.json_route import DirectRoutes, JsonRoute, require_j
 from nextclick.services.api.messages import (
     MAX_HISTORY,
     MAX_K,
+    BatchedRequest,
     BatchRequest,
     BatchResponse,
     ClickAccepted,
@@ -49,11 +51,13 @@ from nextclick.services.api.models import registry_summary
 from nextclick.services.api.problems import Rejected, responses
 from nextclick.services.api.recommender import ListAnswer, ListRequest
 from nextclick.services.api.rule_book import RuleBook
+from nextclick.services.api.rules import only_category
 from nextclick.services.api.single_flight import SingleFlight
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.items import known_item
 from nextclick.shared.kafka import ItemCatalogue
 from nextclick.shared.messages import Headers, trace_context
+from nextclick.shared.profiles import Profile, profile_id, unknown_profile
 from nextclick.shared.redis import SessionStore
 from nextclick.shared.registry import ModelSlot, Registry
 from nextclick.shared.runtime import metrics
@@ -69,6 +73,12 @@ ItemsWanted = Annotated[
 Category = Annotated[
     str | None,
     Query(min_length=1, max_length=MAX_ID_LENGTH, description="only items of this category"),
+]
+ProfileOfList = Annotated[
+    str | None,
+    Query(
+        max_length=64, description="name of a profile of NEXTCLICK_PROFILES, whose constraints hold"
+    ),
 ]
 ItemIds = Annotated[str, Query(min_length=1, max_length=MAX_ID_LENGTH)]
 
@@ -107,11 +117,12 @@ def create_app(
     access: Access,
     secrets: Collection[str] = (),
     forget: Forget | None = None,
+    profiles: Mapping[str, Profile] = MappingProxyType({}),
 ) -> FastAPI:
     """Make the application.
 
     default_k: length of a list if the request has no k. secrets: masked in all error texts. forget:
-    None: there is no such route.
+    None: there is no such route. profiles: those that requests may name.
     """
     app = FastAPI(
         title="nextclick",
@@ -137,25 +148,43 @@ def create_app(
     def list_request(
         user_id: str | None,
         history: list[str],
-        k: int | None,
-        exclude_seen: bool | None,
-        category: str | None,
+        asked: HistoryRequest | BatchedRequest | ClickQuery,
     ) -> ListRequest:
-        known = components.rules.rules.catalogue.categories
-        if category is not None and category not in known:
-            detail = f"there is no category {category!r}" if known else "there are no categories"
-            raise Rejected(HTTPStatus.NOT_FOUND, f"{detail}: see NEXTCLICK_API__CATALOGUE")
-        seen = settings.exclude_seen if exclude_seen is None else exclude_seen
-        return ListRequest(user_id, history, k or default_k, seen, category)
+        k = asked.k or default_k
+        constraints: list[Profile] = []
+        if isinstance(asked, HistoryRequest | BatchedRequest) and asked.constraints is not None:
+            try:
+                asked.constraints.check_length(k)
+            except ValueError as error:
+                raise Rejected(HTTPStatus.UNPROCESSABLE_ENTITY, f"constraints: {error}") from None
+            constraints.append(asked.constraints)
+        if asked.profile is not None:
+            if asked.profile not in profiles:
+                raise Rejected(HTTPStatus.NOT_FOUND, unknown_profile(asked.profile, profiles))
+            constraints.append(profiles[asked.profile])
+        if asked.category is not None:
+            known = components.rules.rules.catalogue.categories, components.items.table.categories
+            if not any(asked.category in names for names in known):
+                raise Rejected(
+                    HTTPStatus.NOT_FOUND,
+                    f"there is no category {asked.category!r} on the items topic or in "
+                    "NEXTCLICK_API__CATALOGUE",
+                )
+            constraints.append(only_category(asked.category))
+        seen = settings.exclude_seen if asked.exclude_seen is None else asked.exclude_seen
+        return ListRequest(user_id, history, k, seen, tuple(constraints), asked.profile)
 
     async def recommendations(request: ListRequest) -> Recommendations:
         answer = await components.recommend.submit(request)
+        name = request.profile
         return Recommendations(
             user_id=request.user_id,
             items=answer.items,
             model_version=answer.model_version,
             history=answer.history,
             fallback=answer.fallback,
+            profile=None if name is None else profile_id(name, profiles[name]),
+            shortened_by=answer.shortened_by,
         )
 
     def json_route(path: str, tag: str, **options: Any) -> Callable[[Any], Any]:
@@ -176,18 +205,13 @@ def create_app(
     @json_route("/recommendations", "lists")
     async def recommend_for_history(body: HistoryRequest) -> Recommendations:
         """The items that are likely to be clicked after a history, for visitors without an id."""
-        return await recommendations(
-            list_request(None, body.history, body.k, body.exclude_seen, body.category)
-        )
+        return await recommendations(list_request(None, body.history, body))
 
     @json_route("/recommendations/batch", "lists")
     async def recommend_batch(body: BatchRequest) -> BatchResponse:
         """Several lists at once, in the order of the requests."""
         requests = [
-            list_request(
-                None if q.history else q.user_id, q.history, q.k, q.exclude_seen, q.category
-            )
-            for q in body.requests
+            list_request(None if q.history else q.user_id, q.history, q) for q in body.requests
         ]
         return BatchResponse(lists=await asyncio.gather(*map(recommendations, requests)))
 
@@ -203,12 +227,14 @@ def create_app(
         k: ItemsWanted = default_k,
         exclude_seen: bool | None = None,
         category: Category = None,
+        profile: ProfileOfList = None,
     ) -> Response:
         """The items that a user is likely to click next, from the user's session.
 
         An unknown user gets the most clicked items, with `fallback` `cold_start`.
         """
-        wanted = list_request(user_id, [], k, exclude_seen, category)
+        asked = ClickQuery(k=k, exclude_seen=exclude_seen, category=category, profile=profile)
+        wanted = list_request(user_id, [], asked)
         return unless_known(request, await recommendations(wanted))
 
     @json_route("/clicks", "clicks", status_code=202, response_model_exclude_unset=True)
@@ -221,7 +247,7 @@ def create_app(
         is not waited for: it is the one that the worker's model gives for the same history.
         """
         click = click_of(body)
-        wanted = list_request(click.user_id, [], query.k, query.exclude_seen, query.category)
+        wanted = list_request(click.user_id, [], query)
         headers = ((name.decode("latin-1"), value) for name, value in request.headers.raw)
         await components.publish.submit((click, trace_context(headers)))
         if not query.recommend:

@@ -63,7 +63,9 @@ def run(settings: Settings, ceiling: TopItems | None = None, forget: Forget | No
     if not allowed.needs_key:
         log.info("no key: only this machine can use the service")
     with _listening(api) as listening, open_components(settings) as components:
-        app = create_app(components, api, settings.worker.top_k, allowed, secrets(), forget)
+        app = create_app(
+            components, api, settings.worker.top_k, allowed, secrets(), forget, settings.profiles
+        )
         baselines = {"popularity": most_popular(components.slot, components.items)}
         if ceiling is not None:
             baselines["ceiling"] = ceiling
@@ -141,7 +143,7 @@ def open_components(settings: Settings) -> Iterator[Components]:
     redis = settings.redis.model_copy(update={"timeout_seconds": api.redis_timeout_seconds})
     sessions = session_store(settings.model_copy(update={"redis": redis}))
     rules = RuleBook(Path(api.catalogue) if api.catalogue else None, api.rules_poll_seconds)
-    items = ItemCatalogue(kafka, keep_values=True)
+    items = ItemCatalogue(kafka, keep_values=True, keep_attributes=True)
 
     def states() -> ItemStates:
         return items.states

@@ -7,13 +7,20 @@ from typing import Annotated, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     WithJsonSchema,
 )
 
-from nextclick.shared.schemas import MAX_ID_LENGTH, EpochMillis, Identifier, Item, ScoredItem
+from nextclick.shared.profiles import Profile
+from nextclick.shared.schemas import (
+    MAX_ID_LENGTH,
+    EpochMillis,
+    Identifier,
+    Item,
+    ScoredItem,
+    Whole,
+)
 
 MAX_HISTORY = 100
 """Longest history in a request; the model uses the newest ten items."""
@@ -45,12 +52,6 @@ def _encodable(text: str) -> str:
     return text
 
 
-def _whole(value: object) -> object:
-    # In JSON Schema, 3.0 is an integer, too.
-    return int(value) if type(value) is float and value.is_integer() else value
-
-
-Whole = BeforeValidator(_whole)
 Text = Annotated[str, AfterValidator(_encodable)]
 Id = Annotated[
     Identifier, AfterValidator(_encodable), Whole, WithJsonSchema(_ID_SCHEMA, mode="validation")
@@ -74,6 +75,12 @@ class _ListBody(_Body):
     )
     category: Annotated[Text, Field(min_length=1, max_length=MAX_ID_LENGTH)] | None = Field(
         None, description="only items of this category"
+    )
+    profile: Annotated[Text, Field(max_length=64)] | None = Field(
+        None, description="name of a profile of NEXTCLICK_PROFILES, whose constraints hold"
+    )
+    constraints: Profile | None = Field(
+        None, description="constraints that hold for this list, too; its pins come first"
     )
 
 
@@ -129,6 +136,14 @@ class Recommendations(BaseModel):
     fallback: ListFallback | None = Field(
         description="null, or why the list is the most clicked items, not the model's"
     )
+    profile: str | None = Field(
+        None, description="name@digest of the profile: its name and 12 digits for its content"
+    )
+    shortened_by: dict[str, int] | None = Field(
+        None,
+        description="null, or why the list is shorter than asked for: constraint → how many of the "
+        "model's items it left out",
+    )
 
 
 class BatchResponse(BaseModel):
@@ -149,6 +164,9 @@ class ClickQuery(BaseModel):
     exclude_seen: bool | None = None
     category: Annotated[Text, Field(min_length=1, max_length=MAX_ID_LENGTH)] | None = Field(
         None, description="only items of this category"
+    )
+    profile: Annotated[Text, Field(max_length=64)] | None = Field(
+        None, description="name of a profile of NEXTCLICK_PROFILES, whose constraints hold"
     )
 
 

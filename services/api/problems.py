@@ -95,7 +95,8 @@ def _invalid(_: Request, error: Exception) -> Response:
     # Without the input: it can be long, and the client knows it.
     errors = error.errors()
     lines = [
-        f"{'.'.join(map(str, e['loc']))[:200]}: {e['msg'][:200]}" for e in errors[:_MAX_ERRORS]
+        f"{'.'.join(map(str, e['loc']))[:200]}: {e['msg'].removeprefix('Value error, ')[:200]}"
+        for e in errors[:_MAX_ERRORS]
     ]
     if len(errors) > _MAX_ERRORS:
         lines.append(f"{len(errors) - _MAX_ERRORS} more")

@@ -1,4 +1,4 @@
-"""Answers a batch of list requests: read the histories, apply the business rules, score."""
+"""Answers a batch of list requests: read the histories, prepare the constraints, score."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from nextclick.services.api.messages import ListFallback
 from nextclick.services.api.published_clicks import PublishedClicks
 from nextclick.services.api.rule_book import RuleBook
+from nextclick.services.api.rules import MergedAttributes
 from nextclick.shared.errors import NextclickError, Unavailable
-from nextclick.shared.items import ItemStates
+from nextclick.shared.items import ItemAttributes, ItemStates
 from nextclick.shared.model import Constraints
+from nextclick.shared.profiles import Profile
 from nextclick.shared.redis import SessionStore
 from nextclick.shared.registry import ModelSlot, ServedModel
 from nextclick.shared.runtime import metrics
@@ -43,7 +45,10 @@ class ListRequest:
     history: list[str]
     k: int
     exclude_seen: bool
-    category: str | None
+    profiles: tuple[Profile, ...] = ()
+    """All of them hold."""
+    profile: str | None = None
+    """The name of one of them, if it has one."""
     click: Click | None = None
     """A click of the user that was published just now: the list is for the history that it ends."""
 
@@ -56,6 +61,7 @@ class ListAnswer:
     model_version: str
     history: list[str]
     fallback: ListFallback | None
+    shortened_by: dict[str, int] | None
 
 
 class Recommender:
@@ -75,6 +81,7 @@ class Recommender:
         self._rules = rules
         self._published = published
         self._items = items
+        self._attributes = MergedAttributes()
         self._clock = clock
         self._retry_at = -math.inf
         self._warnings = RateLimit(clock)
@@ -88,12 +95,15 @@ class Recommender:
         if model is None:
             raise NoModel
         histories, without_redis = self._histories(requests)
+        items = self._items()
         rankings = model.scorer.recommend(
-            histories, self._constraints(model, requests), self._items().withheld
+            histories, self._constraints(model, requests, items.attributes), items.withheld
         )
         answers = []
         for history, ranking, missing in zip(histories, rankings, without_redis, strict=True):
-            answer = ListAnswer(ranking.items, model.name, history, ranking.fallback)
+            answer = ListAnswer(
+                ranking.items, model.name, history, ranking.fallback, ranking.shortened_by
+            )
             if missing:
                 answer = replace(answer, fallback="sessions_unavailable")
             if answer.fallback is not None:
@@ -102,12 +112,16 @@ class Recommender:
         return answers
 
     def _constraints(
-        self, model: ServedModel, requests: list[ListRequest]
+        self, model: ServedModel, requests: list[ListRequest], topic: ItemAttributes
     ) -> list[Constraints] | None:
-        rules = self._rules.rules
-        constraints = [
-            rules.constraints(model.scorer, q.k, q.exclude_seen, q.category) for q in requests
-        ]
+        constraints = []
+        for q in requests:
+            if q.profiles:
+                attributes = self._attributes.merged(self._rules.rules, topic)
+                prepared = model.scorer.prepare(q.profiles, attributes)
+                constraints.append(prepared(q.k, q.exclude_seen))
+            else:
+                constraints.append(Constraints(q.k, q.exclude_seen))
         # Without constraints the scorer can use the shortlist of a very large catalogue.
         needed = any(_has_constraints(c, model.scorer.top_k) for c in constraints)
         return constraints if needed else None
@@ -150,4 +164,4 @@ class Recommender:
 
 
 def _has_constraints(constraint: Constraints, top_k: int) -> bool:
-    return constraint.k != top_k or constraint.excluded is not None or constraint.without_history
+    return constraint.k != top_k or bool(constraint.profiles) or constraint.without_history

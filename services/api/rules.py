@@ -1,50 +1,68 @@
-"""The categories of the catalogue as masks over a model's items. Pure."""
+"""What constraints know about items in the HTTP service, and the constraints of a request. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
-
-import torch
-from torch import Tensor
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 
 from nextclick.services.api.catalogue import Catalogue
-from nextclick.shared.model import Constraints, Scorer
-
-_MASK_BYTES = 64_000_000
-"""About the most memory for the masks of one model."""
+from nextclick.shared.items import NOTHING_KNOWN, Attributes, ItemAttributes
+from nextclick.shared.profiles import Profile
 
 
 @dataclass(frozen=True)
 class Rules:
-    """An immutable snapshot of the rules."""
+    """An immutable snapshot of the catalogue, a file."""
 
     catalogue: Catalogue = field(default_factory=Catalogue)
 
-    def constraints(
-        self, scorer: Scorer, k: int, without_history: bool, category: str | None
-    ) -> Constraints:
-        """The constraints of one list by this model; category: None for all items."""
-        return Constraints(k, self._excluded(scorer, category), without_history)
+    @cached_property
+    def categories_of(self) -> Mapping[str, tuple[str, ...]]:
+        """Item id → its categories."""
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for category, item_ids in self.catalogue.categories.items():
+            for item_id in item_ids:
+                found[item_id].append(category)
+        return {item_id: tuple(sorted(names)) for item_id, names in found.items()}
 
-    def _excluded(self, scorer: Scorer, category: str | None) -> Tensor | None:
-        if category is None:
-            return None
-        masks = self._masks.setdefault(scorer, {})
-        if category not in masks:
-            if len(masks) * len(scorer.vocabulary) > _MASK_BYTES:
-                masks.clear()
-            masks[category] = self._mask(scorer, category)
-        return masks[category]
 
-    def _mask(self, scorer: Scorer, category: str) -> Tensor:
-        mask = torch.ones(len(scorer.vocabulary), dtype=torch.bool)
-        items = self.catalogue.categories.get(category, frozenset())
-        rows = torch.from_numpy(scorer.vocabulary.rows(sorted(items)))
-        mask[rows[rows > 0] - 1] = False
-        return mask.to(scorer.device)
+class MergedAttributes:
+    """Attributes from the items topic; the categories, if it names none, from the catalogue file.
 
-    _masks: WeakKeyDictionary[Scorer, dict[str, Tensor]] = field(
-        default_factory=WeakKeyDictionary, compare=False, repr=False
-    )
-    """Scorer → category → mask. Masks are computed on first use and dropped with the model."""
+    Used by one thread.
+    """
+
+    def __init__(self) -> None:
+        self._rules = Rules()
+        self._topic = NOTHING_KNOWN
+        self._merged = NOTHING_KNOWN
+
+    def merged(self, rules: Rules, topic: ItemAttributes) -> ItemAttributes:
+        """The attributes; the same object as before if nothing has changed."""
+        changed: Iterable[str] = ()
+        if rules is not self._rules:
+            changed = {
+                *rules.categories_of,
+                *self._rules.categories_of,
+                *topic.changed_since(self._topic),
+            }
+        elif topic is not self._topic:
+            changed = topic.changed_since(self._topic)
+        of = rules.categories_of
+        self._rules, self._topic = rules, topic
+        self._merged = self._merged.changed({i: _filled(topic.get(i), of.get(i)) for i in changed})
+        return self._merged
+
+
+def _filled(known: Attributes, categories: tuple[str, ...] | None) -> Attributes:
+    if known.categories or not categories:
+        return known
+    return replace(known, categories=categories)
+
+
+@lru_cache(1000)
+def only_category(category: str) -> Profile:
+    """The constraint that a request's `category` is."""
+    return Profile(categories=[category])

@@ -135,7 +135,8 @@ def _schema_registry(settings: Settings) -> Iterator[Finding]:
         yield _ok("schema registry", f"{client.name} answers, with {kinds}")
         if registry.auto_register:  # to ask for the id of our schema would register it
             return
-    answer_encoder(registry, settings.kafka.recommendations_topic)
+    for topic in settings.kafka.answer_topics:
+        answer_encoder(registry, topic, topic in settings.kafka.profile_topics)
 
 
 def _redis(settings: Settings) -> Iterator[Finding]:

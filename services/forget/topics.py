@@ -53,7 +53,7 @@ def look(
     requested_at: seconds since the epoch. Only dead letters are counted, unless `count_messages`,
     which reads all topics from their beginning. Raises as `await_group`.
     """
-    names = [kafka.clicks_topic, kafka.recommendations_topic, kafka.dlq_topic]
+    names = [kafka.clicks_topic, *kafka.answer_topics, kafka.dlq_topic]
     existing = existing_topics(kafka, names)
     found = []
     for name in names:

@@ -8,18 +8,23 @@ from dataclasses import dataclass
 
 from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick
+from nextclick.shared.items import ItemStates
 from nextclick.shared.messages import (
     REDRIVEN,
+    EncodeRecommendation,
     Message,
     OutMessage,
+    as_json,
     schema_headers,
     times_redriven,
     trace_context,
 )
-from nextclick.shared.model import Ranking
+from nextclick.shared.model import Ranking, Scorer
+from nextclick.shared.profiles import Profile
 from nextclick.shared.schemas import (
     MAX_CLICK_BYTES,
     Click,
+    ProfiledRecommendation,
     Recommendation,
     event_id_of,
 )
@@ -29,6 +34,18 @@ MAX_DEAD_LETTER_BYTES = MAX_CLICK_BYTES
 MAX_DEAD_LETTER_KEY_BYTES = 10_000
 _DEAD_LETTER_REST_BYTES = 16_384
 """Upper bound of everything beside the value: key, headers, and Kafka's overhead."""
+
+
+@dataclass(frozen=True)
+class AnswerTopic:
+    """A topic of recommendations."""
+
+    name: str
+    encode: EncodeRecommendation = as_json
+    profile: Profile | None = None
+    """The constraints on its lists."""
+    profile_id: str | None = None
+    """How its messages name the profile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +116,13 @@ def recommendation(
     model_version: str,
     now_ms: int,
     items_offset: int = 0,
+    profile_id: str | None = None,
 ) -> Recommendation:
-    """Make the recommendation that answers a click."""
-    return Recommendation.model_construct(
+    """Make the recommendation that answers a click.
+
+    profile_id: how the message names the profile; None: its topic has none.
+    """
+    answer = Recommendation.model_construct(
         event_id=click.event_id,
         user_id=click.user_id,
         items=ranking.items,
@@ -112,6 +133,27 @@ def recommendation(
         fallback=ranking.fallback,
         items_offset=items_offset,
     )
+    if profile_id is None:
+        return answer
+    return ProfiledRecommendation.model_construct(
+        **dict(answer), profile=profile_id, shortened_by=ranking.shortened_by
+    )
+
+
+def rankings(
+    topics: Sequence[AnswerTopic], items: ItemStates, scorer: Scorer, histories: list[list[str]]
+) -> list[list[Ranking]]:
+    """For each topic the rankings for histories, all from one forward pass."""
+    if all(topic.profile is None for topic in topics):
+        return [scorer.recommend(histories, withheld=items.withheld)] * len(topics)
+    kinds = [
+        None
+        if topic.profile is None
+        else [scorer.prepare([topic.profile], items.attributes)(scorer.top_k, False)]
+        * len(histories)
+        for topic in topics
+    ]
+    return scorer.recommend_each(histories, kinds, items.withheld)
 
 
 def log_fields(message: Message, error: BadClick) -> dict[str, object]:

@@ -48,8 +48,9 @@ class Batch:
     """The answers to a micro-batch, and its offsets on the clicks topic."""
 
     answers: Sequence[Recommendation]
+    """Those of the first topic: one for each click."""
     messages: Sequence[OutMessage]
-    """The encoded answers, and dead letters."""
+    """The encoded answers on all topics, and dead letters."""
     offsets: dict[int, int]
     """Partition → next offset."""
     users: Counter[str]

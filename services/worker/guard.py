@@ -17,12 +17,12 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 from nextclick.services.worker.trial import Trial, Verdict
 from nextclick.services.worker.version_stats import VersionStats
-from nextclick.shared.model import Ranking
+from nextclick.shared.model import Ranking, Scorer
 from nextclick.shared.registry import ServedModel
 from nextclick.shared.runtime import metrics
 from nextclick.shared.schemas import Click
@@ -35,6 +35,15 @@ _HIT_RATE_K = 10
 """Items of a list that count: HR@10 for lists of any length."""
 _JUDGED_KEPT = 2000
 """Users kept per version if the guard is off."""
+
+
+Score = Callable[[Scorer, list[list[str]]], list[list[Ranking]]]
+"""Makes the rankings for histories: for each kind of list one per history."""
+
+
+def plain_lists(scorer: Scorer, histories: list[list[str]]) -> list[list[Ranking]]:
+    """One kind of list, without constraints."""
+    return [scorer.recommend(histories)]
 
 
 @dataclass(frozen=True)
@@ -79,23 +88,24 @@ class Guard:
         self,
         model: ServedModel,
         requests: Sequence[tuple[Click, list[str]]],
-        withheld: frozenset[str] = frozenset(),
-    ) -> tuple[ServedModel, list[Ranking]]:
+        score: Score = plain_lists,
+    ) -> tuple[ServedModel, list[list[Ranking]]]:
         """Rank for clicks and their histories; returns the model that answered, and the rankings.
 
-        model: the model in the slot. withheld: items that no list may hold. An error of a model is
-        raised, unless it is on trial: then the previous model answers.
+        model: the model in the slot. score: makes the rankings; there may be several kinds, of
+        which the first is judged. An error of a model is raised, unless it is on trial: then the
+        previous model answers.
         """
         now = self._current
         if now is None or model is not now.model:
             now = self._switch_to(model)
         histories = [history for _, history in requests]
         began = self._clock()
-        rankings, broken = self._rank(now.model, histories, withheld)
+        lists, broken = self._rank(now.model, histories, score)
         seconds = self._clock() - began
         if broken is not None and self._previous is not None:
             now = self._reject(broken)
-            rankings, broken = self._rank(now.model, histories, withheld)
+            lists, broken = self._rank(now.model, histories, score)
         if broken is not None:
             if self._error_logged_for is not now.model:
                 log.error(
@@ -105,29 +115,28 @@ class Guard:
                     extra={"model_version": now.model.version, "reason": broken.reason},
                 )
                 self._error_logged_for = now.model
-            rankings = _replace_not_finite(now.model, rankings, withheld)
-        self._judge(requests, rankings, now.stats)
+            lists = _replace_not_finite(now.model, lists, score)
+        self._judge(requests, lists[0], now.stats)
         if requests and broken is None:
             now.stats.scored(len(requests), seconds)
             if self._trial is not None:
                 self._check_trial(self._trial, len(requests), seconds)
-        return now.model, rankings
+        return now.model, lists
 
     def _rank(
-        self, model: ServedModel, histories: list[list[str]], withheld: frozenset[str]
-    ) -> tuple[list[Ranking], Verdict | None]:
+        self, model: ServedModel, histories: list[list[str]], score: Score
+    ) -> tuple[list[list[Ranking]], Verdict | None]:
         try:
-            rankings = model.scorer.recommend(histories, withheld=withheld)
+            lists = score(model.scorer, histories)
         except Exception as error:
             if self._previous is None:
                 raise
             fields = {"model_version": model.version}
             log.error("model %s cannot score", model.version, exc_info=error, extra=fields)
             return [], Verdict("failed", repr(error))
-        for ranking in rankings:
-            if not _is_finite(ranking):
-                return rankings, Verdict("not_finite", "scores that are not finite")
-        return rankings, None
+        if all(_is_finite(ranking) for rankings in lists for ranking in rankings):
+            return lists, None
+        return lists, Verdict("not_finite", "scores that are not finite")
 
     def _judge(
         self,
@@ -217,8 +226,10 @@ def _is_finite(ranking: Ranking) -> bool:
 
 
 def _replace_not_finite(
-    model: ServedModel, rankings: list[Ranking], withheld: frozenset[str]
-) -> list[Ranking]:
-    (popular,) = model.scorer.recommend([[]], withheld=withheld)
-    instead = Ranking(popular.items, "not_finite")
-    return [ranking if _is_finite(ranking) else instead for ranking in rankings]
+    model: ServedModel, lists: list[list[Ranking]], score: Score
+) -> list[list[Ranking]]:
+    replaced = []
+    for rankings, (popular,) in zip(lists, score(model.scorer, [[]]), strict=True):
+        instead = replace(popular, fallback="not_finite")
+        replaced.append([r if _is_finite(r) else instead for r in rankings])
+    return replaced

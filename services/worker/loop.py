@@ -26,8 +26,9 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from prometheus_client.context_managers import Timer
 
@@ -40,9 +41,7 @@ from nextclick.shared.errors import BadClick, CommitRefused
 from nextclick.shared.items import ItemStates
 from nextclick.shared.kafka import ClickConsumer
 from nextclick.shared.messages import (
-    EncodeRecommendation,
     Message,
-    as_json,
     of_user,
     offsets_after,
 )
@@ -68,12 +67,12 @@ class Worker:
     slot: ModelSlot
     guarantee: Guarantee
     """Steps 5 to 7."""
-    recommendations_topic: str
+    topics: Sequence[decide.AnswerTopic]
+    """Each click is answered on each of them. The guard judges by the lists of the first."""
     dlq_topic: str
     max_batch: int
     stop: threading.Event
     rules: ClickRules = field(default_factory=ClickRules)
-    encode: EncodeRecommendation = as_json
     max_dead_letter_bytes: int = decide.MAX_DEAD_LETTER_BYTES
     guard: Guard = field(default_factory=Guard)
     items: Callable[[], ItemStates] = ItemStates
@@ -162,18 +161,25 @@ class Worker:
         self._done("appended")
         with _timed("score"):
             items = self.items()
-            model, rankings = self.guard.recommend(model, requests, items.withheld)  # 4
+            score = partial(decide.rankings, self.topics, items)
+            model, lists = self.guard.recommend(model, requests, score)  # 4
         self._done("scored")
         with _timed("encode"):
             now_ms = int(self.now() * 1000)
             answers = [
-                decide.recommendation(click, history, ranking, model.name, now_ms, items.offset)
-                for (click, history), ranking in zip(requests, rankings, strict=True)
+                [
+                    decide.recommendation(
+                        click, history, ranking, model.name, now_ms, items.offset, topic.profile_id
+                    )
+                    for (click, history), ranking in zip(requests, rankings, strict=True)
+                ]
+                for topic, rankings in zip(self.topics, lists, strict=True)
             ]
             traces = self.trace(messages, self._done_at)
             encoded = [
-                of_user(self.recommendations_topic, answer, headers, self.encode)
-                for answer, headers in zip(answers, traces.headers, strict=True)
+                of_user(topic.name, answer, headers, topic.encode)
+                for topic, answers_there in zip(self.topics, answers, strict=True)
+                for answer, headers in zip(answers_there, traces.headers, strict=True)
             ]
             bad_clicks = decide.bad_clicks(batch)
             dead_letters = [
@@ -181,7 +187,7 @@ class Worker:
                 for m, error in bad_clicks
             ]
             result = Batch(
-                answers=answers,
+                answers=answers[0],
                 messages=[*encoded, *dead_letters],
                 offsets=offsets_after([read.message for read in batch]),
                 users=decide.clicks_per_user(batch),

@@ -13,7 +13,7 @@ import torch
 
 from nextclick.services.worker import health
 from nextclick.services.worker.at_least_once import AtLeastOnce
-from nextclick.services.worker.decide import dead_letter_bytes
+from nextclick.services.worker.decide import AnswerTopic, dead_letter_bytes
 from nextclick.services.worker.exactly_once import ExactlyOnce
 from nextclick.services.worker.guarantee import Guarantee
 from nextclick.services.worker.guard import Guard
@@ -30,7 +30,8 @@ from nextclick.shared.kafka import (
     max_message_bytes,
 )
 from nextclick.shared.kafka.schema_registry import answer_encoder, framed_reader
-from nextclick.shared.model import Scorer, select_device
+from nextclick.shared.model import Checkpoint, Scorer, select_device
+from nextclick.shared.profiles import profile_id
 from nextclick.shared.redis import session_store
 from nextclick.shared.registry import ModelSlot, Registry
 from nextclick.shared.runtime.anomalies import click_rules
@@ -62,7 +63,7 @@ def build(
     sessions.ping()
     sessions.warn_of_evictions()
     ensure_topics(kafka, kafka.topics)
-    encode = answer_encoder(settings.schema_registry, kafka.recommendations_topic)
+    topics = [answer_topic(settings, topic) for topic in kafka.answer_topics]
     consumer = ClickConsumer(
         kafka, kafka.clicks_topic, worker_settings.group_id, instance_id=worker_settings.instance_id
     )
@@ -82,14 +83,13 @@ def build(
         sessions=sessions,
         slot=slot,
         guarantee=guarantee,
-        recommendations_topic=kafka.recommendations_topic,
+        topics=topics,
         dlq_topic=kafka.dlq_topic,
         max_dead_letter_bytes=dead_letter_bytes(max_message_bytes(kafka, kafka.dlq_topic)),
         rules=click_rules(
             settings.clicks,
             framed_reader(settings.schema_registry, Click, RetryUntilAvailable(stop, log)),
         ),
-        encode=encode,
         max_batch=worker_settings.max_batch,
         stop=stop,
         guard=Guard(
@@ -99,6 +99,18 @@ def build(
         trace=trace,
         on_step=on_step,
     )
+
+
+def answer_topic(settings: Settings, topic: str) -> AnswerTopic:
+    """A topic of recommendations as the settings say; see `answer_encoder` for errors."""
+    name = settings.kafka.profile_topics.get(topic)
+    encode = answer_encoder(settings.schema_registry, topic, name is not None)
+    if name is None:
+        return AnswerTopic(topic, encode)
+    profile = settings.profiles[name]
+    identity = profile_id(name, profile)
+    log.info("lists on %s are under the profile %s: %s", topic, identity, profile.content)
+    return AnswerTopic(topic, encode, profile, identity)
 
 
 def _judged_types(clicks: ClickSettings) -> Callable[[str], bool]:
@@ -126,13 +138,19 @@ def run(
     """
     torch.set_num_threads(settings.worker.torch_threads)
     device = select_device(settings.device)
+    items = ItemCatalogue(settings.kafka, keep_attributes=bool(settings.kafka.profile_topics))
+
+    def make_scorer(checkpoint: Checkpoint) -> Scorer:
+        made = scorer(checkpoint, device, settings.worker.top_k)
+        made.prepare([], items.states.attributes)  # here, so that no click waits for it
+        return made
+
     slot = ModelSlot(
         Registry(settings.registry.url),
-        lambda checkpoint: scorer(checkpoint, device, settings.worker.top_k),
+        make_scorer,
         settings.registry.poll_seconds,
         deltas=settings.registry.deltas,
     )
-    items = ItemCatalogue(settings.kafka)
     with _tracing(settings) as trace:
         worker = build(settings, slot, lambda: items.states, stop, on_step, trace)
         try:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Self
 
 from nextclick.shared.errors import ConfigurationError, NextclickError, Unavailable
@@ -46,12 +47,20 @@ def read_items(settings: KafkaSettings) -> ItemTable:
 class ItemCatalogue:
     """What the items topic says now. Thread-safe; a context starts and stops the thread."""
 
-    def __init__(self, settings: KafkaSettings, *, keep_values: bool = False) -> None:
-        """keep_values: keep attributes, too (see ItemTable)."""
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        keep_values: bool = False,
+        keep_attributes: bool = False,
+    ) -> None:
+        """keep_values, keep_attributes: see ItemTable."""
         self._settings = settings
         self._topic = settings.items_topic
-        self._keep_values = keep_values
-        self._table = ItemTable(keep_values=keep_values)
+        self._new_table = partial(
+            ItemTable, keep_values=keep_values, keep_attributes=keep_attributes
+        )
+        self._table = self._new_table()
         self._error: NextclickError | None = None
         self._warnings, self._refusals, self._late = RateLimit(), RateLimit(), RateLimit()
         self._complete = threading.Event()
@@ -137,7 +146,7 @@ class ItemCatalogue:
                 f"the topic {self._topic} has {partitions} partitions, and must have one, so that "
                 "an offset is a version of all items: NEXTCLICK_KAFKA__ITEMS_TOPIC names another"
             )
-        table = ItemTable(keep_values=self._keep_values)
+        table = self._new_table()
         with closing(TopicReader(self._settings, [self._topic], note_ends=True)) as reader:
             while not stop.is_set():
                 messages = reader.poll(timeout=_POLL_SECONDS)

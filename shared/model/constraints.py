@@ -1,16 +1,33 @@
-"""Business rules: what no list may hold, and for one list its length and excluded items."""
+"""Constraints on lists: what no list may hold, and the length and the profiles of one list.
+
+They are applied where the best are chosen, so that a list is short only if nothing else is allowed:
+
+1. The items of the profiles' pins take their positions, unless a constraint keeps them out.
+2. The other places go to the best of the items that are allowed, by probability times boosts.
+3. With a limit per category these are taken one after the other, in descending order. An item of a
+   category that has its number already is passed over.
+
+Scores are not changed: they remain probabilities over the whole catalogue.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from nextclick.shared.model.checkpoint import Vocabulary
+from nextclick.shared.model.item_index import CONSTRAINTS, ItemIndex, PreparedProfile
+from nextclick.shared.model.top_k import top_k
 from nextclick.shared.windows import PADDING, IntArray
+
+_PER_PLACE = 3
+"""With a limit per category: candidates for each place of a list, before more are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,43 +62,215 @@ class Withheld:
         return scores.masked_fill_(self.mask, -torch.inf) if self.any else scores
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Constraints:
-    """The business rules for one list, in terms of one model's catalogue.
-
-    Rules do not change scores: these remain probabilities over the whole catalogue.
-    """
+    """The constraints on one list, in terms of one model's catalogue; lists may share them."""
 
     k: int
-    """The longest list; it is shorter if the rules leave fewer items."""
-    excluded: Tensor | None = None
-    """Bool [items], on the scorer's device: True for items that the list must not hold."""
+    """The longest list; it is shorter if the constraints leave fewer items."""
     without_history: bool = False
     """Leave out the items of the history."""
+    profiles: tuple[PreparedProfile, ...] = ()
+    """All of them hold: boosts multiply, and pins of an earlier one come first."""
+    index: ItemIndex | None = None
+    """That of the profiles; needed for a limit per category."""
+
+    @cached_property
+    def bias(self) -> Tensor | None:
+        """Float32 [items]: what is added to log P for the order; None without profiles."""
+        biases = [prepared.bias for prepared in self.profiles]
+        return sum(biases[1:], start=biases[0]) if biases else None
+
+    @cached_property
+    def max_per_category(self) -> int | None:
+        """The smallest limit of the profiles; None without one."""
+        limits = [p.profile.max_per_category for p in self.profiles]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @cached_property
+    def pins(self) -> list[tuple[int, int]]:
+        """Position and column, by position."""
+        taken: dict[int, int] = {}
+        for prepared in self.profiles:
+            for position, column in prepared.pins:
+                if position <= self.k and column not in taken.values():
+                    taken.setdefault(position, column)
+        return sorted(taken.items())
 
 
-def apply_constraints(
+def constrained_top_k(
     scores: Tensor, batch: IntArray, constraints: Sequence[Constraints]
-) -> Tensor:
-    """Set the scores of items that the constraints exclude to −inf, in place.
+) -> tuple[Tensor, Tensor]:
+    """Scores and columns of the list for each row, best first, both [B, k].
 
-    scores: [B, items]; batch: their windows [B, HISTORY_LENGTH]; constraints: one per window.
-    Returns `scores`.
+    Behind the end of a list the score is −inf.
+
+    scores: [B, items], −inf for withheld items; batch: their windows [B, HISTORY_LENGTH];
+    constraints: one per window.
     """
-    for row, window, constraint in zip(scores, batch, constraints, strict=True):
-        if constraint.excluded is not None:
-            row.masked_fill_(constraint.excluded, -torch.inf)
+    keys = _keys(scores, batch, constraints)
+    limited = [c.max_per_category is not None for c in constraints]
+    wanted = [c.k * (_PER_PLACE if x else 1) for c, x in zip(constraints, limited, strict=True)]
+    values, columns = top_k(keys, min(keys.shape[1], max(wanted)))
+    if not any(limited) and not any(c.pins for c in constraints):
+        lengths = torch.tensor([c.k for c in constraints])
+        behind = torch.arange(columns.shape[1]) >= lengths[:, None]
+        behind = behind.to(values.device) | (values == -torch.inf)
+        return scores.gather(1, columns).masked_fill_(behind, -torch.inf), columns
+    # Not NaN: whoever asks must see that a model is broken.
+    allowed = (values != -torch.inf).sum(dim=1).tolist()
+    free = {id(c): _free_pins(keys, c) for c in constraints if c.pins}
+    lists = []
+    for row, (best, n, c) in enumerate(zip(columns.tolist(), allowed, constraints, strict=True)):
+        if not limited[row] and not c.pins:
+            lists.append(best[: min(n, c.k)])
+            continue
+
+        def others(closed: list[int], row: int = row, most: int = len(best)) -> list[int]:
+            """The best items that are not among the closed ones."""
+            key = keys[row].clone()
+            key[closed] = -torch.inf
+            values, columns = top_k(key[None], most)
+            return columns[0, : int((values != -torch.inf).sum())].tolist()
+
+        pins = (
+            [pin for pin, may in zip(c.pins, free[id(c)][row], strict=True) if may]
+            if c.pins
+            else []
+        )
+        lists.append(_arranged(c, pins, best[:n], others))
+    return _gathered(scores, lists)
+
+
+def _gathered(scores: Tensor, lists: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Scores and columns of lists of columns, both [B, k]; see `constrained_top_k`."""
+    lengths = torch.tensor([len(columns) for columns in lists])
+    k = int(lengths.max())
+    columns = torch.tensor([[*c, *[0] * (k - len(c))] for c in lists], dtype=torch.int64)
+    columns = columns.view(len(lists), k).to(scores.device)
+    behind = (torch.arange(k) >= lengths[:, None]).to(scores.device)
+    return scores.gather(1, columns).masked_fill_(behind, -torch.inf), columns
+
+
+def _free_pins(keys: Tensor, constraint: Constraints) -> list[list[bool]]:
+    """For each row and each of the constraint's pins, whether the row's list may hold it."""
+    columns = [column for _, column in constraint.pins]
+    free: list[list[bool]] = (keys[:, columns] != -torch.inf).tolist()
+    return free
+
+
+def _keys(scores: Tensor, batch: IntArray, constraints: Sequence[Constraints]) -> Tensor:
+    """By what the items are ordered: −inf for those that a list must not hold; [B, items]."""
+    first = constraints[0].profiles
+    together = all(c.profiles == first for c in constraints)
+    bias = constraints[0].bias if together else None
+    keys = scores.clone() if bias is None else scores + bias
+    for row, window, constraint in zip(keys, batch, constraints, strict=True):
+        if not together and (bias := constraint.bias) is not None:
+            row += bias
         if constraint.without_history:
             row[torch.from_numpy(window[window != PADDING] - 1).to(row.device)] = -torch.inf
-    return scores
+    return keys
 
 
-def most_popular(by_popularity: IntArray, constraint: Constraints, withheld: Withheld) -> IntArray:
-    """The first k allowed columns of `by_popularity` (shape [items], the most popular first)."""
-    masks = [withheld.mask] if withheld.any else []
-    if constraint.excluded is not None:
-        masks.append(constraint.excluded)
-    if not masks:
-        return by_popularity[: constraint.k]
-    never = torch.stack(masks).any(dim=0).cpu().numpy()
-    return by_popularity[np.flatnonzero(~never[by_popularity])[: constraint.k]]
+def _arranged(
+    constraint: Constraints,
+    pins: Sequence[tuple[int, int]],
+    best: list[int],
+    others: Callable[[list[int]], list[int]],
+) -> list[int]:
+    """A list with pins and a limit per category.
+
+    pins: those that are allowed, by position. best: allowed columns, best first. others(closed):
+    the next ones, if all columns of `closed` are left out. Each time it is asked, one item at least
+    goes into the list, or none is left; so it is asked k times at most.
+    """
+    limit, index = constraint.max_per_category, constraint.index
+    counts: dict[str, int] = {}
+    taken: set[int] = set()
+
+    def take(column: int) -> bool:
+        if column in taken:
+            return False
+        if limit is not None and index is not None:
+            names = index.categories_of(column)
+            for name in names:
+                if counts.get(name, 0) >= limit:
+                    return False
+            for name in names:
+                counts[name] = counts.get(name, 0) + 1
+        taken.add(column)
+        return True
+
+    pinned = {position: column for position, column in pins if take(column)}
+    rest: list[int] = []
+    places = constraint.k - len(pinned)
+    while True:
+        for column in best:
+            if len(rest) == places:
+                break
+            if take(column):
+                rest.append(column)
+        if len(rest) == places or limit is None or index is None:
+            break
+        full = [index.categories[name] for name, n in counts.items() if n >= limit]
+        best = others([*taken, *(np.concatenate(full).tolist() if full else ())])
+        if not best:
+            break
+    for position, column in sorted(pinned.items()):
+        # A list that is too short for the position ends with the item.
+        rest.insert(position - 1, column)
+    return rest
+
+
+def most_popular(
+    by_popularity: IntArray,
+    log_popularity: npt.NDArray[np.float64],
+    constraint: Constraints,
+    withheld: Withheld,
+) -> list[int]:
+    """The columns of the list of popular items, best first.
+
+    by_popularity: all columns, the most popular first; log_popularity: their log P, [items].
+    """
+    bias = constraint.bias
+    if bias is None and not withheld.any:
+        columns: list[int] = by_popularity[: constraint.k].tolist()
+        return columns
+    order = by_popularity
+    never = withheld.mask.cpu().numpy()
+    if bias is not None:
+        boosts = bias.cpu().numpy()
+        never = never | (boosts == -np.inf)
+        if boosts[~never].any():
+            order = np.argsort(-(log_popularity + boosts), kind="stable")
+    order = order[~never[order]]
+
+    def others(closed: list[int]) -> list[int]:
+        left: list[int] = order[~np.isin(order, closed)][: _PER_PLACE * constraint.k].tolist()
+        return left
+
+    pins = [(at, column) for at, column in constraint.pins if not never[column]]
+    return _arranged(constraint, pins, order[: _PER_PLACE * constraint.k].tolist(), others)
+
+
+def left_out(
+    constraint: Constraints, withheld: Withheld, history: IntArray, listed: int
+) -> dict[str, int]:
+    """Why a list is shorter than wanted: constraint → how many items it left out.
+
+    An item counts for the first constraint that leaves it out. So these numbers and the length of
+    the list add up to the catalogue. history: columns that the list must not hold. listed: the
+    length of the list.
+    """
+    free = ~withheld.mask.cpu().numpy()
+    counts = {"withheld": int((~free).sum()), "exclude_seen": int(free[np.unique(history)].sum())}
+    free[history] = False
+    for prepared in constraint.profiles:
+        numbers = np.bincount(prepared.excluded_by[free], minlength=len(CONSTRAINTS) + 1)
+        for name, number in zip(CONSTRAINTS, numbers[1:].tolist(), strict=True):
+            counts[name] = counts.get(name, 0) + number
+        free &= prepared.excluded_by == 0
+    if constraint.max_per_category is not None:
+        counts["max_per_category"] = int(free.sum()) - listed
+    return {name: number for name, number in counts.items() if number}

@@ -1,6 +1,7 @@
 """Histories in, ranked items out: the one scoring path of worker, trainer and tests.
 
-A recommendation is a function of (model version, history, withheld items), up to rounding: kernels
+A recommendation is a function of (model version, history, withheld items, constraints), up to
+rounding: kernels
 add in another order on another processor, with other thread counts or batch sizes. Scores agree to
 a relative 1e-4 (or an absolute 1e-12), and lists hold the same items in the same order, except for
 items whose scores are that close.
@@ -8,25 +9,31 @@ items whose scores are that close.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional
 
 from nextclick.shared.errors import CheckpointError
+from nextclick.shared.items import ItemAttributes
 from nextclick.shared.model.bst import BST
 from nextclick.shared.model.checkpoint import Checkpoint
 from nextclick.shared.model.constraints import (
     Constraints,
     Withheld,
-    apply_constraints,
+    constrained_top_k,
+    left_out,
     most_popular,
 )
+from nextclick.shared.model.item_index import ItemIndex
+from nextclick.shared.model.session_model import Encoded
 from nextclick.shared.model.shortlist import MAX_ITEMS, Shortlist
 from nextclick.shared.model.top_k import top_k
+from nextclick.shared.profiles import Profile
 from nextclick.shared.schemas import ScoredItem
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING, IntArray, windows
 
@@ -50,6 +57,8 @@ class Ranking:
 
     items: list[ScoredItem]
     fallback: Fallback | None
+    shortened_by: dict[str, int] | None = None
+    """Why the list is shorter than it was to be: see `constraints.left_out`."""
 
 
 class Scorer:
@@ -88,7 +97,9 @@ class Scorer:
         self._popularity = checkpoint.popularity / max(1, int(checkpoint.popularity.sum()))
         self._by_popularity: IntArray = np.argsort(-checkpoint.popularity, kind="stable")
         self._withheld = Withheld.nothing(len(self.vocabulary), device)
-        self._popular = self._most_popular(Constraints(self.top_k), self._withheld)
+        self._index = ItemIndex.empty(self.vocabulary, device)
+        self._plain = Constraints(self.top_k)
+        self._popular = self._most_popular(self._plain, self._withheld)
         self._smoke_test()
 
     @property
@@ -112,29 +123,72 @@ class Scorer:
         a list holds the best k items that they allow, else the top_k of the whole catalogue.
         No list holds an item of `withheld`, which is quickest if it is the same object as before.
         """
+        (rankings,) = self.recommend_each(histories, [constraints], withheld)
+        return rankings
+
+    def recommend_each(
+        self,
+        histories: list[list[str]],
+        kinds: Sequence[Sequence[Constraints] | None],
+        withheld: frozenset[str] = frozenset(),
+    ) -> list[list[Ranking]]:
+        """Rank for each kind of list, as `recommend`; all kinds from one forward pass.
+
+        kinds: for each kind the constraints, one per history, or None for lists without any.
+        Returns the rankings of each kind.
+        """
         if not histories:
-            return []
+            return [[] for _ in kinds]
         never = self._withheld_columns(withheld)
         rows = self.vocabulary.rows([item for history in histories for item in history])
         lengths = np.array([len(history) for history in histories])
         ends = lengths.cumsum()
         batch = windows(rows, ends - lengths, ends)
-        known = batch[:, -1].nonzero()[0]
-        kept = None if constraints is None else [constraints[i] for i in known.tolist()]
-        ranked = dict(zip(known.tolist(), self._top(batch[known], kept, never), strict=True))
+        known = batch[:, -1].nonzero()[0].tolist()
+        kept = [None if kind is None else [kind[i] for i in known] for kind in kinds]
+        return [
+            self._rankings(histories, batch, dict(zip(known, ranked, strict=True)), kind, never)
+            for kind, ranked in zip(kinds, self._top(batch[known], kept, never), strict=True)
+        ]
+
+    def prepare(
+        self, profiles: Sequence[Profile], attributes: ItemAttributes
+    ) -> Callable[[int, bool], Constraints]:
+        """Make the constraints that profiles are for these attributes: of (k, without_history).
+
+        What was prepared before is kept until the attributes are another object.
+        """
+        index = self._index  # read once: several threads may use a scorer
+        if attributes is not index.attributes:
+            index = self._index = index.changed_to(attributes)
+        prepared = tuple(index.prepare(profile) for profile in profiles)
+        return lambda k, without_history: Constraints(k, without_history, prepared, index)
+
+    def _rankings(
+        self,
+        histories: list[list[str]],
+        batch: IntArray,
+        ranked: dict[int, list[ScoredItem]],
+        constraints: Sequence[Constraints] | None,
+        withheld: Withheld,
+    ) -> list[Ranking]:
+        """One ranking per history. ranked: place of a history → the model's list."""
         rankings = []
-        for i, history in enumerate(histories):
-            if i in ranked:
-                rankings.append(Ranking(ranked[i], None))
+        for place, history in enumerate(histories):
+            constraint = self._plain if constraints is None else constraints[place]
+            fallback: Fallback | None = None
+            if place in ranked:
+                items = ranked[place]
             else:
-                popular = (
-                    self._most_popular(constraints[i], never)
-                    if constraints is not None
-                    else self._most_popular(Constraints(self.top_k), never)
-                    if never.any
-                    else self._popular
-                )
-                rankings.append(Ranking(popular, "unknown_items" if history else "cold_start"))
+                fallback = "unknown_items" if history else "cold_start"
+                plain = constraints is None and not withheld.any
+                items = self._popular if plain else self._most_popular(constraint, withheld)
+            shortened_by = None
+            if len(items) < constraint.k:
+                window = batch[place] if constraint.without_history else batch[place, :0]
+                seen = window[window != PADDING] - 1
+                shortened_by = left_out(constraint, withheld, seen, len(items))
+            rankings.append(Ranking(items, fallback, shortened_by))
         return rankings
 
     def log_probabilities(self, batch: IntArray) -> torch.Tensor:
@@ -143,7 +197,10 @@ class Scorer:
         They rank the catalogue as calibrated ones would. B ≥ 1, and every window holds at least
         one known item.
         """
-        (whole,) = self._in_blocks(batch, len(batch))
+        histories = self._histories(batch)
+        with torch.inference_mode():
+            encoded = self._encode(histories)
+            (whole,) = self._score_in_blocks(histories, encoded, len(batch))
         return whole
 
     def _withheld_columns(self, item_ids: frozenset[str]) -> Withheld:
@@ -155,68 +212,86 @@ class Scorer:
         return now
 
     def _top(
-        self, batch: IntArray, constraints: Sequence[Constraints] | None, withheld: Withheld
-    ) -> list[list[ScoredItem]]:
+        self,
+        batch: IntArray,
+        kinds: Sequence[Sequence[Constraints] | None],
+        withheld: Withheld,
+    ) -> list[list[list[ScoredItem]]]:
+        """The lists of each kind, one per window. Each window is encoded and scored once."""
         if len(batch) == 0:
-            return []
-        if constraints is not None:
-            best = list(self._top_constrained(batch, constraints, withheld))
-        elif self.shortlist is not None:
-            best = list(self._top_of_shortlists(batch, self.shortlist, withheld))
-        else:
-            best = [top_k(withheld.apply(scores), self.top_k) for scores in self._in_blocks(batch)]
-        values = torch.cat([values for values, _ in best]).cpu().numpy().astype(np.float64)
-        columns = torch.cat([columns for _, columns in best]).tolist()
+            return [[] for _ in kinds]
+        best: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in kinds]
+        short = self.shortlist
+        # With constraints all items are ranked: they could leave too few of a shortlist.
+        exact = [i for i, kind in enumerate(kinds) if kind is not None or short is None]
+        step = len(batch) if short is None else _SHORTLIST_WINDOWS
+        with torch.inference_mode():
+            for start in range(0, len(batch), step):
+                histories = self._histories(batch)[start : start + step]
+                encoded = self._encode(histories)
+                if short is not None and len(exact) < len(kinds):
+                    mask = withheld.mask if withheld.any else None
+                    top = short.top(histories, self.top_k, mask, encoded)
+                    for i in range(len(kinds)):
+                        if i not in exact:
+                            best[i].append(top)
+                if not exact:
+                    continue
+                first = start
+                for scores in self._score_in_blocks(histories, encoded):
+                    withheld.apply(scores)
+                    part = slice(first, first + len(scores))
+                    first += len(scores)
+                    for i in exact:
+                        kind = kinds[i]
+                        best[i].append(
+                            top_k(scores, self.top_k)
+                            if kind is None
+                            else constrained_top_k(scores, batch[part], kind[part])
+                        )
+        shortened = [kind is not None or withheld.any for kind in kinds]
+        return [self._lists(*both) for both in zip(best, shortened, strict=True)]
+
+    def _lists(
+        self, parts: list[tuple[torch.Tensor, torch.Tensor]], shortened: bool
+    ) -> list[list[ScoredItem]]:
+        """Make lists of log P and columns, each [b, k], one after the other.
+
+        shortened: a list may end before k; what follows has a log P of −inf.
+        """
+        k = max(columns.shape[1] for _, columns in parts)
+        padded = [functional.pad(v, (0, k - v.shape[1]), value=-torch.inf) for v, _ in parts]
+        values = torch.cat(padded).cpu().numpy().astype(np.float64)
+        columns = torch.cat([functional.pad(c, (0, k - c.shape[1])) for _, c in parts]).tolist()
         scores = round_to_six_digits(self.calibration.probabilities(values)).tolist()
         ids = self.vocabulary.item_ids
         ranked = [
             [ScoredItem(ids[column], score) for score, column in zip(*row, strict=True)]
             for row in zip(scores, columns, strict=True)
         ]
-        if constraints is not None or withheld.any:
+        if shortened:
             # Not NaN: whoever asks must see that a model is broken.
-            allowed = (values != -np.inf).sum(axis=1).tolist()
-            most = [c.k for c in constraints] if constraints is not None else allowed
-            ranked = [r[: min(n, k)] for r, n, k in zip(ranked, allowed, most, strict=True)]
+            lengths = (values != -np.inf).sum(axis=1).tolist()
+            ranked = [items[:length] for items, length in zip(ranked, lengths, strict=True)]
         return ranked
-
-    def _top_constrained(
-        self, batch: IntArray, constraints: Sequence[Constraints], withheld: Withheld
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Rank all items: the rules could leave too few of a shortlist."""
-        k = min(len(self.vocabulary), max(constraint.k for constraint in constraints))
-        start = 0
-        for scores in self._in_blocks(batch):
-            part = slice(start, start + len(scores))
-            allowed = apply_constraints(withheld.apply(scores), batch[part], constraints[part])
-            yield top_k(allowed, k)
-            start += len(scores)
-
-    def _top_of_shortlists(
-        self, batch: IntArray, shortlist: Shortlist, withheld: Withheld
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        with torch.inference_mode():
-            for histories in torch.split(self._histories(batch), _SHORTLIST_WINDOWS):
-                yield shortlist.top(histories, self.top_k, withheld.mask if withheld.any else None)
 
     def _histories(self, batch: IntArray) -> torch.Tensor:
         """Windows on the device, without the columns that are padding in all of them."""
         longest = batch[:, batch.any(axis=0).argmax() :]
         return torch.from_numpy(longest).to(self.device)
 
-    def _in_blocks(self, batch: IntArray, block: int | None = None) -> Iterator[torch.Tensor]:
+    def _score_in_blocks(
+        self, histories: torch.Tensor, encoded: Encoded, block: int | None = None
+    ) -> Iterator[torch.Tensor]:
         """Yield log P [b, items] of at most `block` windows; None: of _SCORES_PER_BLOCK scores."""
         block = block or max(1, _SCORES_PER_BLOCK // len(self.vocabulary))
-        histories = self._histories(batch)
-        with torch.inference_mode():
-            encoded = self._encode(histories)
-            for start in range(0, len(batch), block):
-                part = slice(start, start + block)
-                logits = self._model.score(tuple(t[part] for t in encoded), self._catalogue)
-                yield self._model.log_probabilities(logits, histories[part])
+        for start in range(0, len(histories), block):
+            part = slice(start, start + block)
+            logits = self._model.score(tuple(t[part] for t in encoded), self._catalogue)
+            yield self._model.log_probabilities(logits, histories[part])
 
     def _most_popular(self, constraint: Constraints, withheld: Withheld) -> list[ScoredItem]:
-        columns = most_popular(self._by_popularity, constraint, withheld)
+        columns = most_popular(self._by_popularity, self.log_popularity, constraint, withheld)
         shares = round_to_six_digits(self._popularity[columns]).tolist()
         ids = self.vocabulary.item_ids
         return [ScoredItem(ids[i], share) for i, share in zip(columns, shares, strict=True)]

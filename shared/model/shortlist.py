@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from nextclick.shared.model.bst import BST
 from nextclick.shared.model.bst_network import Sessions
-from nextclick.shared.model.session_model import Encoder
+from nextclick.shared.model.session_model import Encoded, Encoder
 
 _BLOCK = 16
 _BLOCKS_KEPT = 64
@@ -44,17 +44,22 @@ class Shortlist:
         self.rough = catalogue.bfloat16() if has_bfloat16 else catalogue
 
     def top(
-        self, histories: Tensor, k: int, withheld: Tensor | None = None
+        self,
+        histories: Tensor,
+        k: int,
+        withheld: Tensor | None = None,
+        encoded: Encoded | None = None,
     ) -> tuple[Tensor, Tensor]:
         """log P and columns, both [B, k], of the best k ≤ MAX_ITEMS items for windows [B, L].
 
-        withheld: bool [items], True for items that are not ranked; −inf stands for them.
+        withheld: bool [items], True for items that are not ranked; −inf stands for them. encoded:
+        the windows as the encoder encodes them, if they are encoded already.
 
         The items of the session and their neighbours are always scored exactly too. The total
         probability of all other items comes from the scan: they are many and each is small, so
         their rounding errors average out.
         """
-        sessions = Sessions(*self._encode(histories))
+        sessions = Sessions(*(self._encode(histories) if encoded is None else encoded))
         maxima, sums = self._scan(sessions.queries, withheld)
         kept = maxima.topk(_BLOCKS_KEPT, dim=1).indices
         others = sums.scatter(1, kept, -torch.inf).logsumexp(dim=1, keepdim=True)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.profiles import Profile, ProfileName, unknown_profile
 from nextclick.shared.runtime.environment import API_KEY, CLIENT_CONFIG, URLS
 
 PREFIX = "NEXTCLICK_"
@@ -22,6 +23,8 @@ JSON_SETTINGS = (
     CLIENT_CONFIG,
     "NEXTCLICK_CLICKS__EVENT_WEIGHTS",
     "NEXTCLICK_CLICKS__LABEL_WEIGHTS",
+    "NEXTCLICK_KAFKA__PROFILE_TOPICS",
+    "NEXTCLICK_PROFILES",
 )
 """The settings that are JSON objects."""
 
@@ -54,6 +57,11 @@ class KafkaSettings(_Section):
     items_topic: str = Field(
         "items", description="items: attributes, and which of them are in no list"
     )
+    profile_topics: dict[Annotated[str, Field(min_length=1, max_length=249)], ProfileName] = Field(
+        default_factory=dict,
+        description="JSON object topic → profile: workers publish a list under it there, too; for "
+        "RECOMMENDATIONS_TOPIC it is the only one (docs/constraints.md)",
+    )
     partitions: int = Field(8, ge=1, description="partitions of topics that nextclick creates")
     replication_factor: int = Field(
         -1,
@@ -73,7 +81,12 @@ class KafkaSettings(_Section):
     @property
     def topics(self) -> list[str]:
         """All topics."""
-        return [self.clicks_topic, self.recommendations_topic, self.dlq_topic, self.items_topic]
+        return [self.clicks_topic, *self.answer_topics, self.dlq_topic, self.items_topic]
+
+    @property
+    def answer_topics(self) -> list[str]:
+        """The topics of recommendations; RECOMMENDATIONS_TOPIC is the first."""
+        return list(dict.fromkeys([self.recommendations_topic, *self.profile_topics]))
 
     def partitions_of(self, topic: str) -> int:
         """Partitions of a topic that is created. Items have one: an offset is a version of all."""
@@ -349,6 +362,10 @@ class Settings(BaseSettings):
         description="workers send spans of clicks that carry a sampled traceparent, by "
         "OpenTelemetry; its own variables, such as OTEL_EXPORTER_OTLP_ENDPOINT, say where to",
     )
+    profiles: dict[ProfileName, Profile] = Field(
+        {},
+        description="JSON object name → constraints on a list (docs/constraints.md)",
+    )
     kafka: KafkaSettings = KafkaSettings()
     schema_registry: SchemaRegistrySettings = SchemaRegistrySettings()
     redis: RedisSettings = RedisSettings()
@@ -382,12 +399,31 @@ class Settings(BaseSettings):
                 "docs/configuration.md lists every setting"
             )
         try:
-            return cls()
+            settings = cls()
         except ValidationError as error:
             raise ConfigurationError(_one_line(error)) from None
         except ValueError:  # pydantic-settings does not say which
             wrong = next((name for name in JSON_SETTINGS if not _is_json(name)), CLIENT_CONFIG)
             raise ConfigurationError(f"{wrong} is not a JSON object") from None
+        settings._check_profiles()
+        return settings
+
+    def _check_profiles(self) -> None:
+        """Raise ConfigurationError for what only several settings together say."""
+        for name, profile in self.profiles.items():
+            try:
+                profile.check_length(self.worker.top_k)
+            except ValueError as error:
+                raise ConfigurationError(
+                    f"NEXTCLICK_PROFILES: {name}: {error}, NEXTCLICK_WORKER__TOP_K"
+                ) from None
+        kafka = self.kafka
+        for topic, name in kafka.profile_topics.items():
+            where = f"NEXTCLICK_KAFKA__PROFILE_TOPICS: {topic}"
+            if name not in self.profiles:
+                raise ConfigurationError(f"{where}: {unknown_profile(name, self.profiles)}")
+            if topic in (kafka.clicks_topic, kafka.dlq_topic, kafka.items_topic):
+                raise ConfigurationError(f"{where} is a topic of other messages")
 
 
 def environment_names() -> dict[str, tuple[str, str]]:
@@ -415,9 +451,18 @@ def _is_json(name: str) -> bool:
 
 def _one_line(error: ValidationError) -> str:
     lines = []
+    known = environment_names()
     for wrong in error.errors(include_url=False):
-        name = f"{PREFIX}{NESTING.join(str(part) for part in wrong['loc'])}".upper()
+        path = [str(part) for part in wrong["loc"]]
+        name, inside = _name(path), ""
+        for length in range(1, len(path)):  # what follows is within a JSON object
+            if _name(path[:length]) in known:
+                name, inside = _name(path[:length]), f": {'.'.join(path[length:])}"
         secret = name.startswith((CLIENT_CONFIG, API_KEY, *URLS))
         value = "" if secret else f" = {wrong['input']!r}"
-        lines.append(f"{name}{value}: {wrong['msg']}")
+        lines.append(f"{name}{inside}{value}: {wrong['msg'].removeprefix('Value error, ')}")
     return "; ".join(lines)
+
+
+def _name(path: list[str]) -> str:
+    return f"{PREFIX}{NESTING.join(path)}".upper()

@@ -168,7 +168,7 @@ def test_a_retired_item_is_in_no_list_whatever_is_lost(
         with open_components(Settings.from_environment()) as api:
             assert api.slot.wait(30)
             until(lambda: api.items.wait(0.2), "the topic is read")
-            wanted = ListRequest(None, ["3"], 50, False, None)
+            wanted = ListRequest(None, ["3"], 50, False)
             future = api.recommend._answer([wanted])
             assert best not in {item.item_id for item in future[0].items}
             assert len(future[0].items) == 49

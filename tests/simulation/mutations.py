@@ -348,9 +348,9 @@ def swap_within_a_batch(patch: pytest.MonkeyPatch) -> None:
         answer(self, batch)
 
     def recommend_with_both(self: Guard, model: Any, requests: Any, *_: Any) -> Any:
-        _, first = recommend(self, model, requests[:1])
-        model, rest = recommend(self, self.__dict__["slot"].model, requests[1:])
-        return model, first + rest
+        _, (first,) = recommend(self, model, requests[:1])
+        model, (rest,) = recommend(self, self.__dict__["slot"].model, requests[1:])
+        return model, [first + rest]
 
     patch.setattr(Worker, "_answer", answer_with_slot)
     patch.setattr(Guard, "recommend", recommend_with_both)

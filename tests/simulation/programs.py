@@ -13,6 +13,7 @@ from confluent_kafka import Consumer as RealConsumer
 from confluent_kafka.admin import AdminClient
 
 from nextclick.services.worker.at_least_once import AtLeastOnce
+from nextclick.services.worker.decide import AnswerTopic
 from nextclick.services.worker.exactly_once import ExactlyOnce
 from nextclick.services.worker.guarantee import Batch, Guarantee
 from nextclick.services.worker.guard import Guard
@@ -241,7 +242,7 @@ class Programs:
             sessions=sessions,
             slot=cast(ModelSlot, _Slot(process, self.faults)),
             guarantee=guarantee,
-            recommendations_topic=settings.recommendations_topic,
+            topics=[AnswerTopic(settings.recommendations_topic)],
             dlq_topic=settings.dlq_topic,
             max_batch=drawn.max_batch,
             stop=stop,

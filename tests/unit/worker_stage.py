@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from nextclick.services.worker.at_least_once import COMMIT_SECONDS, AtLeastOnce
+from nextclick.services.worker.decide import AnswerTopic
 from nextclick.services.worker.loop import Worker
 from nextclick.shared.kafka.publisher import Receipt
 from nextclick.shared.messages import Message, OutMessage, Place
@@ -121,7 +122,12 @@ class Stage:
         ]
 
 
-def worker(stage: Stage, max_batch: int = 256, now: float | None = None) -> Worker:
+def worker(
+    stage: Stage,
+    max_batch: int = 256,
+    now: float | None = None,
+    topics: Sequence[AnswerTopic] = (AnswerTopic("recommendations"),),
+) -> Worker:
     """A worker at least once, all of whose neighbours are the stage."""
     guarantee = AtLeastOnce(stage, stage, clock=lambda: stage.time, now=lambda: stage.wall_time)  # type: ignore[arg-type]
     ours = Worker(
@@ -129,7 +135,7 @@ def worker(stage: Stage, max_batch: int = 256, now: float | None = None) -> Work
         sessions=stage,  # type: ignore[arg-type]
         slot=stage,  # type: ignore[arg-type]
         guarantee=guarantee,
-        recommendations_topic="recommendations",
+        topics=topics,
         dlq_topic="dlq",
         max_batch=max_batch,
         stop=threading.Event(),

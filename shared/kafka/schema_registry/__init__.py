@@ -36,8 +36,10 @@ def framed_reader(
     return FramedReader(SchemaRegistry(settings), message, until_available or _once)
 
 
-def answer_encoder(settings: SchemaRegistrySettings, topic: str) -> EncodeRecommendation:
-    """Encodes recommendations for a topic as the settings say.
+def answer_encoder(
+    settings: SchemaRegistrySettings, topic: str, profiled: bool = False
+) -> EncodeRecommendation:
+    """Encodes recommendations for a topic, with a profile or without, as the settings say.
 
     Connects, if they say a schema's format. Raises ConfigurationError if the registry does not have
     the schema, Unavailable if it does not answer, ModuleNotFoundError without the extra.
@@ -53,7 +55,7 @@ def answer_encoder(settings: SchemaRegistrySettings, topic: str) -> EncodeRecomm
     from nextclick.shared.kafka.schema_registry.client import SchemaRegistry
     from nextclick.shared.kafka.schema_registry.writer import make_encoder
 
-    return make_encoder(SchemaRegistry(settings), kind, topic, settings.auto_register)
+    return make_encoder(SchemaRegistry(settings), kind, topic, settings.auto_register, profiled)
 
 
 def _once(action: Callable[..., object], *arguments: object) -> object:

@@ -15,7 +15,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from pydantic import BaseModel
 
-from nextclick.shared.schemas import Recommendation
+from nextclick.shared.schemas import ProfiledRecommendation, Recommendation
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -63,6 +63,18 @@ AVRO_RECOMMENDATION: dict[str, Any] = {
         {"name": "items_offset", "type": "long", "default": 0},
     ],
 }
+AVRO_PROFILED_RECOMMENDATION: dict[str, Any] = AVRO_RECOMMENDATION | {
+    "fields": [
+        *AVRO_RECOMMENDATION["fields"],
+        {"name": "profile", "type": ["null", "string"], "default": None},
+        {
+            "name": "shortened_by",
+            "type": ["null", {"type": "map", "values": "long"}],
+            "default": None,
+        },
+    ]
+}
+"""Readers of one take the other, too."""
 
 _STRING = FieldDescriptorProto.TYPE_STRING
 _INT64 = FieldDescriptorProto.TYPE_INT64
@@ -81,8 +93,11 @@ def protobuf_click() -> FileDescriptorProto:
     return file
 
 
-def protobuf_recommendation() -> FileDescriptorProto:
-    """A file with the message Recommendation, first, and the one that it uses."""
+def protobuf_recommendation(profiled: bool = False) -> FileDescriptorProto:
+    """A file with the message Recommendation, first, and the one that it uses.
+
+    profiled: as it is under a profile, with two more fields.
+    """
     file = FileDescriptorProto(name="recommendation.proto", package="nextclick", syntax="proto3")
     answer = file.message_type.add(name="Recommendation")
     _add(answer, "event_id", _STRING)
@@ -98,6 +113,15 @@ def protobuf_recommendation() -> FileDescriptorProto:
     answer.oneof_decl.add(name="_fallback")
     _add(answer, "schema_version", _INT32)
     _add(answer, "items_offset", _INT64)
+    if profiled:
+        _add(answer, "profile", _STRING)
+        entry = answer.nested_type.add(name="ShortenedByEntry")
+        entry.options.map_entry = True
+        _add(entry, "key", _STRING)
+        _add(entry, "value", _INT64)
+        kind = FieldDescriptorProto.TYPE_MESSAGE
+        counts = _add(answer, "shortened_by", kind, repeated=True)
+        counts.type_name = ".nextclick.Recommendation.ShortenedByEntry"
     item = file.message_type.add(name="ScoredItem")
     _add(item, "item_id", _STRING)
     _add(item, "score", _DOUBLE)
@@ -118,18 +142,28 @@ def _add(
 
 
 def proto_text(file: FileDescriptorProto) -> str:
-    """A file in Protobuf's language; it has messages without options."""
+    """A file in Protobuf's language; its messages have no options, and nest only maps."""
     lines = [f'syntax = "{file.syntax}";', f"package {file.package};"]
     for message in file.message_type:
         lines += ["", f"message {message.name} {{"]
+        maps = {entry.name: entry for entry in message.nested_type}
         for field in message.field:
-            kind = FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
+            if entry := maps.get(field.type_name.rpartition(".")[2]):
+                key, value = (_kind(part) for part in entry.field)
+                lines.append(f"  map<{key}, {value}> {field.name} = {field.number};")
+                continue
+            kind = _kind(field)
             label = "repeated " if field.label == field.LABEL_REPEATED else ""
             label = "optional " if field.proto3_optional else label
             name = field.type_name.rpartition(".")[2] or kind
             lines.append(f"  {label}{name} {field.name} = {field.number};")
         lines.append("}")
     return "\n".join(lines) + "\n"
+
+
+def _kind(field: FieldDescriptorProto) -> str:
+    name: str = FieldDescriptorProto.Type.Name(field.type)
+    return name.removeprefix("TYPE_").lower()
 
 
 def json_schema(
@@ -147,10 +181,14 @@ def json_schema(
     return {"$schema": DRAFT, "title": schema["title"], **without_titles(schema)}
 
 
-def recommendation_schema(kind: str) -> str:
-    """The schema of recommendations as text for a registry. kind: avro, protobuf, json_schema."""
+def recommendation_schema(kind: str, profiled: bool = False) -> str:
+    """The schema of recommendations as text for a registry. kind: avro, protobuf, json_schema.
+
+    profiled: of those under a profile.
+    """
     if kind == "protobuf":
-        return proto_text(protobuf_recommendation())
+        return proto_text(protobuf_recommendation(profiled))
     if kind == "avro":
-        return json.dumps(AVRO_RECOMMENDATION)
-    return json.dumps(json_schema(Recommendation, "serialization"))
+        return json.dumps(AVRO_PROFILED_RECOMMENDATION if profiled else AVRO_RECOMMENDATION)
+    model = ProfiledRecommendation if profiled else Recommendation
+    return json.dumps(json_schema(model, "serialization"))

@@ -124,7 +124,11 @@ def _fields(message: Message) -> dict[str, object]:
 
 @lru_cache(maxsize=MAX_FIELDS)
 def _lists(message: Descriptor) -> list[str]:
-    return [_name(field) for field in message.fields if field.is_repeated]
+    return [_name(field) for field in message.fields if field.is_repeated and not _is_map(field)]
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
 def _name(field: FieldDescriptor) -> str:
@@ -135,6 +139,8 @@ def _name(field: FieldDescriptor) -> str:
 @lru_cache(maxsize=MAX_FIELDS)
 def _named_converter(field: FieldDescriptor) -> tuple[str, Callable[[Any], object]]:
     convert: Callable[[Any], object] = _plain
+    if _is_map(field):  # no click has one, but what else a shop's message carries may be one
+        return _name(field), dict
     if field.message_type is not None:
         full_name = field.message_type.full_name
         if full_name == _TIMESTAMP:

@@ -14,6 +14,7 @@ from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka.schema_registry.avro import without_logical_types
 from nextclick.shared.kafka.schema_registry.client import Kind, SchemaNotFound, SchemaRegistry
 from nextclick.shared.kafka.schema_registry.contracts import (
+    AVRO_PROFILED_RECOMMENDATION,
     AVRO_RECOMMENDATION,
     protobuf_recommendation,
     recommendation_schema,
@@ -22,40 +23,39 @@ from nextclick.shared.messages import EncodeRecommendation, as_json
 from nextclick.shared.schemas import Recommendation
 
 _KINDS: dict[str, Kind] = {"avro": "AVRO", "protobuf": "PROTOBUF", "json_schema": "JSON"}
-_FILES = {
-    "avro": "recommendation.avsc",
-    "protobuf": "recommendation.proto",
-    "json_schema": "recommendation.json",
-}
+_ENDINGS = {"avro": "avsc", "protobuf": "proto", "json_schema": "json"}
 FIRST_MESSAGE = b"\x00"
 """A Protobuf value is of the first message of its file."""
 
 
 def make_encoder(
-    registry: SchemaRegistry, kind: str, topic: str, auto_register: bool
+    registry: SchemaRegistry, kind: str, topic: str, auto_register: bool, profiled: bool = False
 ) -> EncodeRecommendation:
     """Encodes by the schema of the subject of the topic's values (TopicNameStrategy).
 
-    kind: avro, protobuf, json_schema. Raises as `answer_encoder` does.
+    kind: avro, protobuf, json_schema. profiled: the topic's lists have a profile. Raises
+    as `answer_encoder` does.
     """
     subject = f"{topic}-value"
-    schema = recommendation_schema(kind)
+    schema = recommendation_schema(kind, profiled)
     try:
         schema_id = registry.schema_id(subject, _KINDS[kind], schema, register=auto_register)
     except SchemaNotFound:
+        file = f"{'profiled-' if profiled else ''}recommendation.{_ENDINGS[kind]}"
         raise ConfigurationError(
             f"the schema registry {registry.name} does not have our schema of recommendations "
-            f"under the subject {subject}: register docs/schemas/{_FILES[kind]} there, or set "
+            f"under the subject {subject}: register docs/schemas/{file} there, or set "
             "NEXTCLICK_SCHEMA_REGISTRY__AUTO_REGISTER=true"
         ) from None
     frame = b"\x00" + schema_id.to_bytes(4)
     if kind == "avro":
-        return _avro(frame)
-    return _protobuf(frame + FIRST_MESSAGE) if kind == "protobuf" else _json(frame)
+        return _avro(frame, profiled)
+    return _protobuf(frame + FIRST_MESSAGE, profiled) if kind == "protobuf" else _json(frame)
 
 
-def _avro(frame: bytes) -> EncodeRecommendation:
-    schema = parse_schema(without_logical_types(AVRO_RECOMMENDATION))
+def _avro(frame: bytes, profiled: bool) -> EncodeRecommendation:
+    ours = AVRO_PROFILED_RECOMMENDATION if profiled else AVRO_RECOMMENDATION
+    schema = parse_schema(without_logical_types(ours))
 
     def encode(answer: Recommendation) -> bytes:
         value = BytesIO()
@@ -66,9 +66,9 @@ def _avro(frame: bytes) -> EncodeRecommendation:
     return encode
 
 
-def _protobuf(frame: bytes) -> EncodeRecommendation:
+def _protobuf(frame: bytes, profiled: bool) -> EncodeRecommendation:
     pool = DescriptorPool()
-    pool.AddSerializedFile(protobuf_recommendation().SerializeToString())
+    pool.AddSerializedFile(protobuf_recommendation(profiled).SerializeToString())
     find: Callable[[str], Any] = pool.FindMessageTypeByName
     message: Any = message_factory.GetMessageClass(find("nextclick.Recommendation"))
 

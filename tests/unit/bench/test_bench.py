@@ -208,6 +208,7 @@ def test_the_scorer_is_measured_against_the_slow_ways_and_the_limit(tmp_path: Pa
     assert 0 < row.encode_limit_ms < row.encode_ms
     assert row.encode_limit_ms < row.limit_ms < row.served_ms
     assert row.per_candidate_ratio > 10
+    assert 0 < row.profile_us[0] < row.profile_us[3]
     write_json(tmp_path / "out.json", [row], CPU)
     document = json.loads((tmp_path / "out.json").read_text())
     assert document["rows"][0]["items"] == 300

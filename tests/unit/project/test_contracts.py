@@ -44,6 +44,7 @@ def validator(name: str) -> jsonschema.Draft202012Validator:
 
 CLICK = validator("click.json")
 RECOMMENDATION = validator("recommendation.json")
+PROFILED = validator("profiled-recommendation.json")
 HEADERS = validator("dead-letter-headers.json")
 ITEM = validator("item.json")
 
@@ -148,6 +149,12 @@ def test_what_the_worker_sends_fits_its_schemas() -> None:
         sent = json.loads(of_user("t", answer).value or b"")
         RECOMMENDATION.validate(sent)
         assert sent.keys() == set(RECOMMENDATION.schema["required"])
+        profiled = decide.recommendation(click, ["17"], ranking, "v", 1, 0, "cart@69fea1de5ef8")
+        sent_there = json.loads(of_user("t", profiled).value or b"")
+        PROFILED.validate(sent_there)
+        assert sent_there.keys() == set(PROFILED.schema["required"])
+        RECOMMENDATION.validate(sent_there)  # for those who do not know of profiles
+        assert {name: sent_there[name] for name in sent} == sent | {"scored_at": 1}
     again = {REDRIVEN: b"2"}.items()
     letter = decide.dead_letter(
         "dlq",
@@ -179,6 +186,8 @@ def test_the_examples_are_messages() -> None:
     for example in messages["recommendation"]["examples"]:
         RECOMMENDATION.validate(example["payload"])
         assert Recommendation.model_validate(example["payload"]) == make_contracts.RECOMMENDATION
+    for example in messages["profiledRecommendation"]["examples"]:
+        PROFILED.validate(example["payload"])
 
 
 @pytest.mark.parametrize(
@@ -220,11 +229,12 @@ def test_a_reference_leads_somewhere(reference: str) -> None:
 def test_the_document_names_our_topics_and_keys() -> None:
     kafka = KafkaSettings()
     addresses = {channel["address"] for channel in ASYNCAPI["channels"].values()}
-    assert addresses == {*kafka.topics}
+    assert addresses == {*kafka.topics, "{topic}"}
     actions = {name: one["action"] for name, one in ASYNCAPI["operations"].items()}
     assert actions == {
         "receiveClick": "receive",
         "sendRecommendation": "send",
+        "sendProfiledRecommendation": "send",
         "sendDeadLetter": "send",
         "receiveItem": "receive",
     }

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from nextclick.shared.errors import BadItem
 from nextclick.shared.items import (
+    UNKNOWN,
+    Attributes,
     ItemStates,
     ItemTable,
     item_message,
@@ -147,3 +149,35 @@ def test_any_offset_gives_the_state_of_then_however_the_messages_came(
     compacted.apply(sorted(newest.values(), key=lambda m: m.offset))
     if not any(what == "broken" for _, what in says):
         assert compacted.states == table.states
+
+
+def test_what_constraints_ask_about_follows_the_newest_message() -> None:
+    table = ItemTable(keep_attributes=True)
+    bowl = {"item_id": "1", "categories": ["dogs", "dogs", "bowls"], "tags": ["steel"], "price": 3}
+    table.apply(
+        [message(0, b"1", bowl), message(1, b"2", {"item_id": "2", "categories": ["dogs"]})]
+    )
+    first = table.states.attributes
+    assert first.get("1") == Attributes(("dogs", "bowls"), ("steel",), 3.0)
+    assert first.get("2") == Attributes(("dogs",))
+    assert first.get("3") == UNKNOWN
+    assert table.categories == {"dogs": 2, "bowls": 1}
+    table.apply([message(2, b"1", {"item_id": "1", "available": False}), message(3, b"2", None)])
+    after = table.states.attributes
+    assert (after.get("1"), after.get("2"), len(after)) == (UNKNOWN, UNKNOWN, 0)
+    assert table.categories == {}
+    assert first.get("2") == Attributes(("dogs",)), "a snapshot stays as it was"
+    assert {*after.changed_since(first)} == {"1", "2"}
+
+
+def test_a_snapshot_of_attributes_stays_while_they_do() -> None:
+    table = ItemTable(keep_attributes=True)
+    table.apply([message(0, b"1", {"item_id": "1", "price": 3})])
+    before = table.states.attributes
+    again = {"item_id": "1", "price": 3, "title": "Bowl", "available": False}
+    table.apply([message(1, b"1", again), message(2, b"2", {"item_id": "2"})])
+    assert table.states.attributes is before
+    assert table.states.withheld == {"1"}
+    nobody = ItemTable()
+    nobody.apply([message(0, b"1", {"item_id": "1", "price": 3})])
+    assert len(nobody.states.attributes) == 0

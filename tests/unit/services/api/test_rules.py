@@ -5,46 +5,29 @@ from pathlib import Path
 import pytest
 
 from nextclick.services.api.catalogue import Catalogue, read_catalogue
-from nextclick.services.api.rules import Rules
+from nextclick.services.api.rules import MergedAttributes, Rules, only_category
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.model import Scorer
-from tests.unit.builders import CPU, checkpoint
-
-SCORER = Scorer(checkpoint(6), CPU, top_k=3)
+from nextclick.shared.items import NOTHING_KNOWN, UNKNOWN, Attributes
+from nextclick.shared.profiles import Profile
 
 
-def excluded(rules: Rules, category: str | None = None, scorer: Scorer = SCORER) -> set[str]:
-    mask = rules.constraints(scorer, 3, False, category).excluded
-    if mask is None:
-        return set()
-    return {scorer.vocabulary.item_ids[i] for i in mask.nonzero().flatten().tolist()}
+def test_categories_are_those_of_the_topic_else_those_of_the_file() -> None:
+    rules = Rules(Catalogue({"a": frozenset({"1", "2"}), "b": frozenset({"2"})}))
+    topic = NOTHING_KNOWN.changed({"1": Attributes(("c",)), "2": Attributes(price=3.0)})
+    merged = MergedAttributes()
+    first = merged.merged(rules, topic)
+    assert first.get("1") == Attributes(("c",))
+    assert first.get("2") == Attributes(("a", "b"), price=3.0)
+    assert first.get("3") == UNKNOWN
+    assert merged.merged(rules, topic) is first
+    assert merged.merged(rules, topic.changed({"1": UNKNOWN})).get("1") == Attributes(("a",))
+    without = merged.merged(Rules(), topic)
+    assert [without.get(i) for i in "12"] == [topic.get(i) for i in "12"]
 
 
-def test_no_rule_is_no_mask() -> None:
-    assert Rules().constraints(SCORER, 3, False, None).excluded is None
-
-
-def test_a_category_excludes_all_others() -> None:
-    rules = Rules(Catalogue({"a": frozenset({"1", "2", "99"})}))
-    assert excluded(rules, "a") == {"3", "4", "5", "6"}
-
-
-def test_a_category_that_is_gone_meanwhile_holds_nothing() -> None:
-    assert excluded(Rules(), "gone") == set("123456")
-
-
-def test_masks_are_made_once_per_model_and_forgotten_with_it() -> None:
-    rules = Rules(Catalogue({"a": frozenset({"1", "3"})}))
-    scorer = Scorer(checkpoint(3), CPU, top_k=3)
-    assert (
-        rules.constraints(scorer, 1, False, "a").excluded
-        is rules.constraints(scorer, 2, True, "a").excluded
-    )
-    assert excluded(rules, "a", scorer) == {"2"}
-    assert excluded(rules, "a") == {"2", "4", "5", "6"}
-    assert len(rules._masks) == 2
-    del scorer
-    assert len(rules._masks) == 1
+def test_a_category_is_one_profile() -> None:
+    assert only_category("a") is only_category("a")
+    assert only_category("a") == Profile(categories=["a"])
 
 
 def csv(tmp_path: Path, content: bytes) -> Path:

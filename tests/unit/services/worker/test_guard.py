@@ -81,7 +81,7 @@ class Shop:
         for _ in range(batches):
             asked = [(self.click(users), ["1"]) for _ in range(size)]
             assert self.model is not None
-            model, rankings = self.guard.recommend(self.model, asked)
+            model, (rankings,) = self.guard.recommend(self.model, asked)
             assert len(rankings) == size
             answers += [(model.version, ranking) for ranking in rankings]
         return answers

@@ -41,6 +41,7 @@ from nextclick.shared.runtime.settings import SchemaRegistrySettings
 from nextclick.shared.schemas import (
     SCHEMA_ID_HEADER,
     Click,
+    ProfiledRecommendation,
     ReadFramed,
     Recommendation,
     ScoredItem,
@@ -532,6 +533,44 @@ def test_confluents_deserializers_read_recommendations(
         (item.item_id, item.score) for item in ANSWER.items
     ]
     assert not found.HasField("fallback")
+
+
+@pytest.mark.parametrize("kind", ["avro", "protobuf", "json_schema"])
+def test_a_recommendation_under_a_profile_says_more_and_is_read_as_one(
+    registry: Registry, client: SchemaRegistryClient, kind: Any
+) -> None:
+    chosen = settings(registry, recommendations_format=kind, auto_register=True)
+    context = SerializationContext("answers", MessageField.VALUE)
+    encode = answer_encoder(chosen, "answers", profiled=True)
+    for shortened_by in (None, {"price": 7, "max_per_category": 2}):
+        answer = ProfiledRecommendation(
+            **dict(ANSWER), profile="cart@69fea1de5ef8", shortened_by=shortened_by
+        )
+        value = encode(answer)
+        read_framed = framed_reader(settings(registry), Recommendation)
+        assert decode_recommendation(value, (), read_framed) == ANSWER
+        found: Any
+        if kind == "avro":
+            found = AvroDeserializer(client)(value, context)
+        elif kind == "json_schema":
+            found = JSONDeserializer(None, schema_registry_client=client)(value, context)
+        else:
+            file = contracts.protobuf_recommendation(profiled=True)
+            message = message_class(file, "nextclick.Recommendation")
+            options = {"use.deprecated.format": False}
+            of_protobuf: Any = ProtobufDeserializer(message, options, client)(value, context)
+            counts = dict(of_protobuf.shortened_by) or None
+            found = {"profile": of_protobuf.profile, "shortened_by": counts}
+        assert (found["profile"], found["shortened_by"]) == (answer.profile, shortened_by)
+
+
+def test_a_topic_without_a_profile_has_the_schema_that_it_had(registry: Registry) -> None:
+    for kind in ("avro", "protobuf", "json_schema"):
+        assert "shortened_by" not in contracts.recommendation_schema(kind)
+        assert "shortened_by" in contracts.recommendation_schema(kind, profiled=True)
+    chosen = settings(registry, recommendations_format="avro")
+    with pytest.raises(ConfigurationError, match=r"docs/schemas/profiled-recommendation\.avsc"):
+        answer_encoder(chosen, "answers", profiled=True)
 
 
 def test_without_auto_register_the_schema_must_be_there(registry: Registry) -> None:

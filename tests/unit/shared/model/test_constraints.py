@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextclick.bench.agreement import lists_agree
+from nextclick.shared.items import NOTHING_KNOWN, Attributes
 from nextclick.shared.model import Constraints, Ranking, Scorer
+from nextclick.shared.profiles import Profile
 from tests.unit.builders import CPU, checkpoint
 
 ITEMS = 30
@@ -15,23 +17,28 @@ WHOLE = Scorer(checkpoint(ITEMS), CPU, top_k=ITEMS)
 
 histories = st.lists(st.integers(1, ITEMS + 2).map(str), max_size=12)
 excluded = st.one_of(st.none(), st.sets(st.integers(0, ITEMS - 1)))
-constraints = st.tuples(st.integers(1, 40), excluded, st.booleans())
+constraints_drawn = st.tuples(st.integers(1, 40), excluded, st.booleans())
 
 
-def mask(columns: set[int] | None) -> torch.Tensor | None:
-    if columns is None:
-        return None
-    return torch.tensor([i in columns for i in range(ITEMS)])
+def constraint(
+    k: int, never: set[int] | None = None, without_history: bool = False, of: Scorer = SCORER
+) -> Constraints:
+    """never: columns that the list must not hold; None: there is no profile."""
+    if never is None:
+        return Constraints(k, without_history)
+    out = {of.vocabulary.item_ids[column]: Attributes(("out",)) for column in never}
+    profile = Profile(excluded_categories=["out"])
+    return of.prepare([profile], NOTHING_KNOWN.changed(out))(k, without_history)
 
 
 @settings(max_examples=60)
-@given(st.lists(st.tuples(histories, constraints), min_size=1, max_size=20))
+@given(st.lists(st.tuples(histories, constraints_drawn), min_size=1, max_size=20))
 def test_a_list_is_the_whole_ranking_without_what_the_constraints_exclude(
     asked: list[tuple[list[str], tuple[int, set[int] | None, bool]]],
 ) -> None:
     got = SCORER.recommend(
         [history for history, _ in asked],
-        [Constraints(k, mask(columns), without) for _, (k, columns, without) in asked],
+        [constraint(k, columns, without) for _, (k, columns, without) in asked],
     )
     whole = WHOLE.recommend([history for history, _ in asked])
     for (history, (k, columns, without)), ranking, full in zip(asked, got, whole, strict=True):
@@ -50,25 +57,23 @@ withheld_ids = st.frozensets(st.integers(1, ITEMS + 2).map(str))
 @given(
     st.lists(histories, min_size=1, max_size=20),
     st.lists(withheld_ids, min_size=1, max_size=3),
-    constraints,
+    constraints_drawn,
 )
 def test_a_list_is_the_whole_ranking_without_what_is_withheld(
     asked: list[list[str]],
     one_after_the_other: list[frozenset[str]],
-    constraint: tuple[int, set[int] | None, bool],
+    ruled_by: tuple[int, set[int] | None, bool],
 ) -> None:
     """With constraints and without, and whatever was withheld before."""
     whole = WHOLE.recommend(asked)
-    k, columns, without = constraint
+    k, columns, without = ruled_by
     never_of_rules = {str(column + 1) for column in columns or ()}
     for withheld in one_after_the_other:
         for ranking, full in zip(SCORER.recommend(asked, withheld=withheld), whole, strict=True):
             allowed = [item for item in full.items if item.item_id not in withheld]
             assert ranking.fallback == full.fallback
             assert lists_agree(ranking.items, allowed[:10])
-        ruled = SCORER.recommend(
-            asked, [Constraints(k, mask(columns), without)] * len(asked), withheld
-        )
+        ruled = SCORER.recommend(asked, [constraint(k, columns, without)] * len(asked), withheld)
         for history, ranking, full in zip(asked, ruled, whole, strict=True):
             never = withheld | never_of_rules
             if without and full.fallback is None:
@@ -105,8 +110,8 @@ def test_a_broken_model_is_seen_though_items_are_withheld() -> None:
 def test_all_withheld_is_an_empty_list() -> None:
     everything = frozenset(map(str, range(1, ITEMS + 1)))
     assert SCORER.recommend([["1"], []], withheld=everything) == [
-        Ranking([], None),
-        Ranking([], "cold_start"),
+        Ranking([], None, {"withheld": ITEMS}),
+        Ranking([], "cold_start", {"withheld": ITEMS}),
     ]
 
 
@@ -122,16 +127,15 @@ def test_rules_hold_where_a_shortlist_would_be_ranked() -> None:
     scorer = Scorer(checkpoint(2000), CPU, top_k=5, shortlist_from=1)
     assert scorer.shortlist is not None
     best = [item.item_id for item in scorer.recommend([["7"]])[0].items]
-    never = torch.zeros(2000, dtype=torch.bool)
-    never[[int(item) - 1 for item in best]] = True
-    (ranking,) = scorer.recommend([["7"]], [Constraints(5, never)])
+    never = {int(item) - 1 for item in best}
+    (ranking,) = scorer.recommend([["7"]], [constraint(5, never, of=scorer)])
     assert len(ranking.items) == 5
     assert not {item.item_id for item in ranking.items} & set(best)
 
 
 def test_everything_excluded_is_an_empty_list() -> None:
-    nothing = torch.ones(ITEMS, dtype=torch.bool)
-    assert SCORER.recommend([["1"], []], [Constraints(3, nothing)] * 2) == [
-        Ranking([], None),
-        Ranking([], "cold_start"),
+    asked = [constraint(3, set(range(ITEMS)))] * 2
+    assert SCORER.recommend([["1"], []], asked) == [
+        Ranking([], None, {"excluded_categories": ITEMS}),
+        Ranking([], "cold_start", {"excluded_categories": ITEMS}),
     ]

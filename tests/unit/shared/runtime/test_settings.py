@@ -46,6 +46,48 @@ def test_wrong_values_name_the_variable(
         Settings.from_environment()
 
 
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ('{"home": {"min_price": 5, "max_price": 2}}', "home = .*min_price 5 is above max_price 2"),
+        (
+            '{"home": {"boosts": {"tags": {"x": 0}}}}',
+            r"home\.boosts\.tags\.x = 0: .*greater than 0",
+        ),
+        ('{"home": {"pins": [{"position": 11, "item_id": "a"}]}}', "home: .*position 11 .* of 10,"),
+        ('{"ho me": {}}', "ho me"),
+        ("[]", "valid dictionary"),
+        ('{"home"', "is not a JSON object"),
+    ],
+)
+def test_a_wrong_profile_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, value: str, line: str
+) -> None:
+    monkeypatch.setenv("NEXTCLICK_PROFILES", value)
+    with pytest.raises(ConfigurationError, match=rf"^NEXTCLICK_PROFILES\b.*{line}") as refused:
+        Settings.from_environment()
+    assert "\n" not in str(refused.value)
+
+
+def test_topics_of_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(topics: str) -> Settings:
+        monkeypatch.setenv("NEXTCLICK_KAFKA__PROFILE_TOPICS", topics)
+        return Settings.from_environment()
+
+    monkeypatch.setenv("NEXTCLICK_PROFILES", '{"cart": {"max_price": 20}, "home": {}}')
+    kafka = read('{"r.cart": "cart", "recommendations": "home"}').kafka
+    assert kafka.answer_topics == ["recommendations", "r.cart"]
+    assert kafka.topics == ["clicks", "recommendations", "r.cart", "clicks.dlq", "items"]
+    name = "NEXTCLICK_KAFKA__PROFILE_TOPICS"
+    with pytest.raises(ConfigurationError, match=rf"{name}: r: .*'x'.* has: cart, home"):
+        read('{"r": "x"}')
+    for taken in ("clicks", "clicks.dlq", "items"):
+        with pytest.raises(ConfigurationError, match=f"{name}: {taken} is a topic of other"):
+            read(f'{{"{taken}": "cart"}}')
+    with pytest.raises(ConfigurationError, match="at least 1 char"):
+        read('{"": "cart"}')
+
+
 def test_secrets_do_not_print(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEXTCLICK_REDIS__URL", "redis://:hunter2@localhost")
     monkeypatch.setenv("NEXTCLICK_KAFKA__CLIENT_CONFIG", '{"sasl.password": "hunter2"}')

@@ -1,0 +1,125 @@
+"""Profiles: constraints on a list as the settings name them and HTTP requests state them. Pure.
+
+What an item lacks is not assumed: an item of which no category, tag or price is known fails what
+asks for one, passes what forbids one, has no boost by it, and counts for no limit per category.
+`shared/model/constraints.py` applies profiles to a model's catalogue.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from hashlib import blake2b
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from nextclick.shared.schemas import MAX_NAMES, Identifier, Name, Whole
+
+MAX_POSITION = 100
+"""The last position that an item can be pinned to: the length of the longest list."""
+
+ProfileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+_Names = Annotated[list[Name], Field(min_length=1, max_length=MAX_NAMES)]
+_Count = Annotated[int, Field(strict=True, ge=1, le=MAX_POSITION), Whole]
+_Price = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+_Factor = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
+_FactorByName = Annotated[dict[Name, _Factor], Field(max_length=MAX_NAMES)]
+"""Name, or item id → factor."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Boosts(_Part):
+    """Factors on the probability of items, for their order only; several on one item multiply."""
+
+    categories: _FactorByName = {}
+    tags: _FactorByName = {}
+    items: _FactorByName = {}
+
+
+class Pin(_Part):
+    """An item at a fixed position."""
+
+    position: _Count
+    """1 is the first."""
+    item_id: Identifier
+
+
+class Profile(_Part):
+    """Constraints on a list. An empty profile constrains nothing."""
+
+    categories: _Names | None = None
+    """Only items that are in one of these categories."""
+    excluded_categories: _Names | None = None
+    """No item that is in one of these categories."""
+    tags: _Names | None = None
+    """Only items that have one of these tags."""
+    excluded_tags: _Names | None = None
+    """No item that has one of these tags."""
+    min_price: _Price | None = None
+    """Only items that cost at least so much."""
+    max_price: _Price | None = None
+    """Only items that cost at most so much."""
+    max_per_category: _Count | None = None
+    """At most so many items of each category, the best ones."""
+    boosts: Boosts = Boosts()
+    """Factors on the probability of items, for their order only."""
+    pins: Annotated[list[Pin], Field(max_length=MAX_POSITION)] = []
+    """Items at fixed positions, unless a constraint or their state keeps them out."""
+
+    @field_validator("pins")
+    @classmethod
+    def _pins_are_unique(cls, pins: list[Pin]) -> list[Pin]:
+        if twice := _repeated([pin.position for pin in pins]):
+            raise ValueError(f"position {twice[0]} has several pins")
+        if again := _repeated([pin.item_id for pin in pins]):
+            raise ValueError(f"item {again[0]!r} is pinned to several positions")
+        return pins
+
+    @model_validator(mode="after")
+    def _can_be_satisfied(self) -> Self:
+        low, high = self.min_price, self.max_price
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min_price {low:g} is above max_price {high:g}")
+        for kind in ("categories", "tags"):
+            asked, excluded = getattr(self, kind) or (), getattr(self, f"excluded_{kind}") or ()
+            if both := sorted({*asked} & {*excluded}):
+                raise ValueError(f"{both[0]!r} is in {kind} and in excluded_{kind}")
+        return self
+
+    @property
+    def content(self) -> str:
+        """Its JSON, as ASCII, without defaults and spaces, with sorted keys."""
+        stated = self.model_dump(exclude_defaults=True)
+        return json.dumps(stated, sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that stand for the content: its BLAKE2b."""
+        return blake2b(self.content.encode(), digest_size=6).hexdigest()
+
+    def check_length(self, k: int) -> None:
+        """Raise ValueError if a pin stands behind the end of a list of k items."""
+        last = max((pin.position for pin in self.pins), default=0)
+        if last > k:
+            raise ValueError(f"an item is pinned to position {last} of a list of {k}")
+
+
+def profile_id(name: str, profile: Profile) -> str:
+    """How messages name a profile: by its name and its content."""
+    return f"{name}@{profile.digest}"
+
+
+def unknown_profile(name: str, known: Collection[str]) -> str:
+    """The line for a name that no profile has."""
+    names = ", ".join(sorted(known)) or "there are none"
+    return f"there is no profile {name!r}; NEXTCLICK_PROFILES has: {names}"
+
+
+def _repeated(values: Sequence[object]) -> list[object]:
+    return [value for value, count in Counter(values).items() if count > 1]

@@ -1,0 +1,89 @@
+"""Several recommendations topics from one worker, with real servers."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from nextclick.services.items.publish import publish
+from nextclick.shared.items import ItemTable
+from nextclick.shared.kafka import TopicReader, ensure_topics, read_offsets, retained_offsets
+from nextclick.shared.profiles import Profile, profile_id
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
+from nextclick.shared.schemas import Item, ProfiledRecommendation
+from tests.conftest import Launch
+from tests.integration.traffic import ITEMS, Shop, make_clicks, publish_model
+from tests.waiting import until
+
+PROFILES = {"cheap": {"max_price": 9.0}, "spread": {"max_per_category": 2}}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+def test_a_worker_that_is_killed_answers_on_all_topics(
+    guarantee: str, kafka: KafkaSettings, name: str, launch: Launch, tmp_path: Path
+) -> None:
+    topics = {f"recommendations.{profile}-{name}": profile for profile in PROFILES}
+    ours = {
+        f"{PREFIX}PROFILES": json.dumps(PROFILES),
+        f"{PREFIX}KAFKA__PROFILE_TOPICS": json.dumps(topics),
+        f"{PREFIX}WORKER__GUARANTEE": guarantee,
+    }
+    publish_model(tmp_path / "registry", seed=1)
+    assert launch("topics", "create", **ours).wait(60) == 0
+    said = {
+        str(i): Item(item_id=str(i), price=i, categories=[f"of {i // 9}"])
+        for i in range(1, ITEMS + 1)
+    }
+    publish(kafka, dict(said))
+    table = ItemTable(keep_attributes=True)
+    table.apply(read_offsets(kafka, kafka.items_topic, retained_offsets(kafka, kafka.items_topic)))
+
+    clicks = make_clicks(2000)
+    wanted = {click.event_id for click in clicks}
+    found: dict[str, list[str]] = {topic: [] for topic in [kafka.recommendations_topic, *topics]}
+    shop = Shop(kafka)
+    ensure_topics(kafka, [*found])
+    with closing(TopicReader(kafka, [*found])) as reader:
+
+        def read(at_least: int) -> bool:
+            for message in reader.poll(timeout=0.2):
+                value = json.loads(message.value or b"")
+                found[message.topic].append(value["event_id"])
+                profile = topics.get(message.topic)
+                assert ("profile" in value) == (profile is not None)
+                if profile is not None:
+                    answer = ProfiledRecommendation.model_validate(value)
+                    content = Profile.model_validate(PROFILES[profile])
+                    assert answer.profile == profile_id(profile, content)
+                    holds(profile, answer, table)
+            return all(len({*ids}) >= at_least for ids in found.values())
+
+        worker = launch("worker", **ours)
+        shop.send(clicks[:1000])
+        until(lambda: read(200), "some answers on each topic", 60)
+        worker.kill()
+        worker.wait()
+        launch("worker", **ours)
+        shop.send(clicks[1000:])
+        until(lambda: read(len(wanted)), "all answers on each topic", 90)
+        for ids in found.values():
+            assert {*ids} == wanted
+            if guarantee == "exactly_once":
+                assert len(ids) == len(wanted)
+
+
+def holds(profile: str, answer: ProfiledRecommendation, table: ItemTable) -> None:
+    if answer.items_offset != table.states.offset:  # before the worker has read the topic
+        return
+    listed = [table.states.attributes.get(item.item_id) for item in answer.items]
+    if profile == "cheap":
+        assert all(item.price is not None and item.price <= 9 for item in listed)
+        assert (len(listed), answer.shortened_by) == (9, {"price": ITEMS - 9})
+    else:
+        names = [category for item in listed for category in item.categories]
+        assert max(map(names.count, names)) <= 2
+        assert len(listed) == 10
