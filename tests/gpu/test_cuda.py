@@ -18,10 +18,12 @@ import torch
 from nextclick.bench.agreement import lists_agree
 from nextclick.bench.models import random_checkpoint
 from nextclick.interface.recommender import Recommender
-from nextclick.shared.model import Checkpoint, Constraints, Scorer, SourceBSTConfig, select_device
+from nextclick.shared.items import NOTHING_KNOWN, Attributes
+from nextclick.shared.model import Checkpoint, Scorer, SourceBSTConfig, select_device
 from nextclick.shared.model.calibration import UNCALIBRATED
 from nextclick.shared.model.checkpoint import from_files, to_files
 from nextclick.shared.model.delta import Delta, applied
+from nextclick.shared.profiles import Boosts, Pin, Profile
 from nextclick.shared.registry import ModelSlot, Registry
 from nextclick.shared.schemas import ScoredItem
 from nextclick.shared.windows import HISTORY_LENGTH
@@ -112,23 +114,36 @@ def test_its_lists_are_the_cpus_in_batches_of_any_size(items: int, cuda: torch.d
         assert differing(lists(device, histories, batch), expected) == 0, batch
 
 
-def test_no_list_of_it_breaks_a_rule(cuda: torch.device) -> None:
+def test_no_list_of_it_breaks_a_constraint(cuda: torch.device) -> None:
     of = random_checkpoint(1_000)
-    cpu, device = on_both(of, cuda)
     histories = some_histories(of, 64)
-    withheld = frozenset(of.vocabulary.item_ids[::3])
-    excluded = torch.zeros(1_000, dtype=torch.bool)
-    excluded[:500] = True
-    for kept in (Constraints(TOP_K, excluded, True), Constraints(25, None, True)):
-        of_both = []
-        for scorer in (cpu, device):
-            mask = None if kept.excluded is None else kept.excluded.to(scorer.device)
-            rules = [replace(kept, excluded=mask)] * len(histories)
-            of_both.append([r.items for r in scorer.recommend(histories, rules, withheld)])
-        assert differing(*of_both) == 0
-        for history, listed in zip(histories, of_both[1], strict=True):
-            assert not withheld & {item.item_id for item in listed}
-            assert not set(history) & {item.item_id for item in listed}
+    ids = of.vocabulary.item_ids
+    withheld = frozenset(ids[::3])
+    known = {
+        item_id: Attributes((f"category-{n % 7}",), price=float(n)) for n, item_id in enumerate(ids)
+    }
+    attributes = NOTHING_KNOWN.changed(known)
+    profile = Profile(
+        excluded_categories=["category-2"],
+        max_price=900.0,
+        max_per_category=3,
+        boosts=Boosts(categories={"category-4": 5.0}),
+        pins=[Pin(position=2, item_id=ids[4])],
+    )
+    of_both = []
+    for scorer in on_both(of, cuda):
+        constraints = scorer.prepare([profile], attributes)(15, True)
+        rankings = scorer.recommend(histories, [constraints] * len(histories), withheld)
+        of_both.append([ranking.items for ranking in rankings])
+    assert differing(*of_both) == 0
+    for history, listed in zip(histories, of_both[1], strict=True):
+        found = [item.item_id for item in listed]
+        categories = [known[item_id].categories[0] for item_id in found]
+        assert len(found) == 15
+        assert not {*found} & (withheld | {*history})
+        assert max(categories.count(name) for name in categories) <= 3
+        assert "category-2" not in categories
+        assert max(known[item_id].price or 0.0 for item_id in found) <= 900.0
 
 
 def test_threads_share_a_scorer_of_it(cuda: torch.device) -> None:
