@@ -186,6 +186,7 @@ def test_be_the_shopper_watch_one_and_go_back_to_the_model_before(
     assert visit.complaints == []
 
 
+@pytest.mark.long
 def test_a_page_without_its_server_says_so_and_comes_back(
     visit: Visit, api: Child, address: str, launch: Launch, tmp_path: Path
 ) -> None:

@@ -21,11 +21,7 @@ def times_reached(step: str, guarantee: str) -> int:
     return 1 if step == "committed" else 4  # one commit may be enough for everything
 
 
-SHORT = {
-    ("produced", "exactly_once"),
-    ("acknowledged", "at_least_once"),
-    ("acknowledged", "exactly_once"),
-}
+SHORT = {("produced", "exactly_once"), ("acknowledged", "at_least_once")}
 CASES = [
     pytest.param(*case, marks=() if case in SHORT else pytest.mark.long)
     for case in product(STEPS, GUARANTEES)

@@ -15,6 +15,7 @@ GROWTH_MB = 160.0
 64 MiB of messages (queued.max.messages.kbytes) and what it keeps with each."""
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_overload_is_worked_off(long: bool, stand: MakeStand, report: Report) -> None:
     """Everything comes at once: the lag grows and drains, memory does not grow with it."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 
+import pytest
+
 from tests.faults.conftest import MakeStand
 from tests.faults.oracle import Verdict
 from tests.faults.stand import Stand
@@ -16,6 +18,8 @@ from tests.faults.tampering import (
     one_after_the_other,
 )
 from tests.integration.traffic import make_clicks
+
+pytestmark = pytest.mark.long
 
 
 def replayed_after_a_crash(ours: Stand, *tamper: object) -> Verdict:

@@ -54,6 +54,7 @@ def distance(one: Checkpoint, other: Checkpoint) -> float:
     return max(float((a[name].double() - b[name].double()).abs().max()) for name in names)
 
 
+@pytest.mark.long
 def test_two_processes_make_the_steps_of_one(tmp_path: Path) -> None:
     """Without dropout only the order of additions differs; the second fit starts from the first."""
     short = replace(RECIPE, epochs=1)
@@ -65,6 +66,7 @@ def test_two_processes_make_the_steps_of_one(tmp_path: Path) -> None:
     assert one.training["warm_start"] is two.training["warm_start"] is True
 
 
+@pytest.mark.long
 def test_with_dropout_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
     noisy = replace(NOISY, epochs=1)
     one, again = (run(tmp_path / name, 2, recipe=noisy) for name in ("one", "again"))

@@ -113,7 +113,7 @@ def _is_stopped(pid: int | None) -> bool:
         return file.read().rpartition(")")[2].split()[0] == "T"
 
 
-@each_guarantee("at_least_once")
+@each_guarantee()
 def test_one_hot_user_among_many(guarantee: str, stand: MakeStand, report: Report) -> None:
     """Far more of its clicks lie in one batch than a session remembers."""
     ours = stand(guarantee)

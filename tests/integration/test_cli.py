@@ -181,6 +181,7 @@ def test_the_doctor_names_what_is_missing(environ: dict[str, str], kafka: KafkaS
     }
 
 
+@pytest.mark.long
 def test_the_doctor_looks_on_where_servers_are_away(environ: dict[str, str]) -> None:
     away = f"127.0.0.1:{free_port()}"
     urls = {

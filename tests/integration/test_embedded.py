@@ -42,7 +42,11 @@ def values(settings: KafkaSettings, topic: str) -> list[bytes | None]:
     return [m.value for m in read_offsets(settings, topic, retained_offsets(settings, topic))]
 
 
-@pytest.mark.parametrize("end", [embedded.Server.stop, embedded.Server.kill], ids=["stop", "kill"])
+@pytest.mark.parametrize(
+    "end",
+    [pytest.param(embedded.Server.stop, marks=pytest.mark.long), embedded.Server.kill],
+    ids=["stop", "kill"],
+)
 def test_what_a_broker_holds_survives_it(
     server: embedded.Server, end: Callable[[embedded.Server], None], name: str
 ) -> None:

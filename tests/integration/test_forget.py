@@ -130,6 +130,7 @@ def test_from_the_first_click_to_the_last_certificate(
     assert worker.poll() is None
 
 
+@pytest.mark.long
 def test_what_cannot_be_reached_is_named_and_the_rest_is_done(
     environ: dict[str, str], settings: Settings, kafka: KafkaSettings, tmp_path: Path
 ) -> None:

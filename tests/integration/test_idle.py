@@ -17,6 +17,7 @@ from tests.waiting import until
 WATCHED_SECONDS = 5.0
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_an_idle_worker_takes_no_processor_time(
     kafka: KafkaSettings, launch: Launch, tmp_path: Path

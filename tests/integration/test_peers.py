@@ -29,6 +29,7 @@ def quix_python() -> Path:
         pytest.skip(str(error))
 
 
+@pytest.mark.long
 def test_both_give_the_same_answers(
     quix_python: Path, environ: dict[str, str], kafka: KafkaSettings, name: str, tmp_path: Path
 ) -> None:

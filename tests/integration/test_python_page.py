@@ -49,6 +49,7 @@ def run(code: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_the_page(kafka: KafkaSettings, tmp_path: Path) -> None:
     ensure_topics(kafka, [kafka.recommendations_topic])
     code = "".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
@@ -65,6 +66,7 @@ def test_the_page(kafka: KafkaSettings, tmp_path: Path) -> None:
     assert len(sent) == 100
 
 
+@pytest.mark.long
 def test_the_notebook(tmp_path: Path) -> None:
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]

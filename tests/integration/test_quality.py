@@ -71,13 +71,11 @@ def test_the_model_comes_close_to_the_best_possible(steps: int, of_ceiling: floa
     assert ceiling["hr@10"] <= persona["hr@10"] + 0.01
 
 
-@pytest.mark.parametrize(
-    ("steps", "of_ceiling"), [(250, 0.9), pytest.param(700, 0.93, marks=pytest.mark.long)]
-)
-def test_the_order_of_clicks_is_understood(steps: int, of_ceiling: float) -> None:
+@pytest.mark.long
+def test_the_order_of_clicks_is_understood() -> None:
     benchmark = missions(gap_ms=0, clicks=40_000)
     assert benchmark.oracle is not None
-    method = default(steps)
+    method = default(700)
     got = run(benchmark, method, seed=42).evaluation.metrics()
     ceiling = run(benchmark, Ceiling(benchmark.oracle), seed=42).evaluation.metrics()
     shuffled = benchmark.cases.take(np.arange(len(benchmark.cases)))
@@ -85,9 +83,8 @@ def test_the_order_of_clicks_is_understood(steps: int, of_ceiling: float) -> Non
     shuffled.histories[full] = np.random.default_rng(0).permuted(shuffled.histories[full], axis=1)
     blind = evaluate(method.score, benchmark.popularity, shuffled).metrics()
 
-    # After 700 steps three seeds gave 0.958 to 0.965 of the ceiling on one processor, blind to the
-    # order 0.50 to 0.51 of that; after 250 steps four gave 0.932 to 0.935 and 0.53. Another
-    # processor can cost as much as seeds do (see above).
-    assert got["ndcg@10"] >= of_ceiling * ceiling["ndcg@10"]
+    # Three seeds gave 0.958 to 0.965 of the ceiling on one processor, blind to the order 0.50 to
+    # 0.51 of that. Another processor can cost as much as seeds do (see above).
+    assert got["ndcg@10"] >= 0.93 * ceiling["ndcg@10"]
     assert got["ndcg@10"] < ceiling["ndcg@10"] + 0.01
     assert blind["ndcg@10"] < 0.7 * got["ndcg@10"]

@@ -168,6 +168,7 @@ def test_the_command_starts(python: Path, theirs: Path, start: tuple[str, ...]) 
     assert "nextclick worker" in helped
 
 
+@pytest.mark.long
 def test_so_does_an_editable_install(editable: Path, theirs: Path) -> None:
     run(editable, "-c", EVERY_MODULE, ROOT / "nextclick", cwd=theirs, path=theirs)
     assert "nextclick trainer" in run(editable, "-c", EVERY_HELP, cwd=theirs, path=theirs)
