@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nextclick.bench.models import CLICKS, random_checkpoint
 from nextclick.bench.timing import Timing, in_turns
 from nextclick.bench.traffic import item_id
-from nextclick.shared.items import NOTHING_KNOWN, Attributes
+from nextclick.shared.items import NOTHING_KNOWN, Attributes, ItemAttributes
 from nextclick.shared.model import BST, Checkpoint, Constraints, Scorer, SourceBST
 from nextclick.shared.model.checkpoint import build
 from nextclick.shared.profiles import Boosts, Pin, Profile
@@ -114,15 +114,16 @@ def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Ro
     assert isinstance(source, SourceBST)
     pairs = min(_PAIRS, batch * items)
     tower_pairs = min(_TOWER_PAIRS, batch * items)
-    profiles = {number: _kinds(scorer, number, batch) for number in (1, len(PROFILES))}
+    attributes = _attributes(ids)
+    one, three = (_kinds(scorer, PROFILES[:n], attributes, batch) for n in (1, 3))
     with torch.inference_mode():
         encoder = model.serving_encoder(model.catalogue())
         calls = {
             "served": lambda: scorer.recommend(histories),
             "exact": lambda: exact.recommend(histories),
             "encode": lambda: encoder(windows),
-            "1 profile": lambda: scorer.recommend_each(histories, profiles[1]),
-            "3 profiles": lambda: scorer.recommend_each(histories, profiles[3]),
+            "1 profile": lambda: scorer.recommend_each(histories, one),
+            "3 profiles": lambda: scorer.recommend_each(histories, three),
             "per candidate": _per_candidate(source, rng, pairs, device),
             "tower": _tower(source, windows, rng, tower_pairs),
             "product": _product(device),
@@ -163,23 +164,24 @@ def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Ro
     )
 
 
-def _kinds(scorer: Scorer, profiles: int, batch: int) -> list[list[Constraints] | None]:
-    """Lists without constraints, and under so many of PROFILES."""
-    attributes = NOTHING_KNOWN.changed(
+def _attributes(item_ids: list[str]) -> ItemAttributes:
+    """A category and a price for each item; every tenth one is new."""
+    return NOTHING_KNOWN.changed(
         {
             item: Attributes(
                 (f"category {row % _CATEGORIES}",), ("new",) * (row % 10 == 0), float(row % 100)
             )
-            for row, item in enumerate(scorer.vocabulary.item_ids)
+            for row, item in enumerate(item_ids)
         }
     )
-    return [
-        None,
-        *(
-            [scorer.prepare([profile], attributes)(TOP_K, False)] * batch
-            for profile in PROFILES[:profiles]
-        ),
-    ]
+
+
+def _kinds(
+    scorer: Scorer, profiles: list[Profile], attributes: ItemAttributes, batch: int
+) -> list[list[Constraints] | None]:
+    """Lists without constraints, and one kind under each profile."""
+    under = [scorer.prepare([profile], attributes)(TOP_K, False) for profile in profiles]
+    return [None, *([constraints] * batch for constraints in under)]
 
 
 def _exact(checkpoint: Checkpoint, device: torch.device, top_k: int) -> Scorer:

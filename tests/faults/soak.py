@@ -430,8 +430,8 @@ class Soak:
         if (up == 3 and kafka_for > SETTLED_SECONDS) or (up == 1 and kafka_for > NOTICED_SECONDS):
             right = (ready.get("kafka") == "ok" or (waits and up == 3)) == (up == 3)
             # Who has no answer that could be acknowledged does not notice if it leads all.
-            if up == 1 and (service.command != "worker" or not self._lag_of(service)):
-                right = right or self._survivor_leads_all()
+            if up == 1 and not right and (service.command != "worker" or not self._lag_of(service)):
+                right = self._survivor_leads_all()
             self._expect(f"{service.name} knows whether Kafka is there", right, ready)
         if self._redis_up and up == 3 and min(redis_for, kafka_for) > SETTLED_SECONDS:
             self._expect(f"{service.name} is ready", ready.get("") == "200" or waits, ready)
