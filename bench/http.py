@@ -2,7 +2,8 @@
 
 Requests at a given rate come from an open-loop client of ours (bench/http_client.py); as many as
 possible over 1, 4 and 16 connections from wrk (https://github.com/wg/wrk, Debian's package `wrk`).
-Service, load and servers share this machine.
+They are of a thousand users and histories in turn: a shop asks for no list twice. Service, load and
+servers share this machine.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nextclick.bench.models import random_checkpoint
+from nextclick.bench.traffic import item_id
 from nextclick.services.demo import local_servers
 from nextclick.services.demo.local_servers import Processes
 from nextclick.shared.redis import RedisSessions
@@ -31,16 +33,16 @@ from nextclick.shared.schemas import Click
 
 USERS = 1000
 CONNECTIONS = (1, 4, 16)
-_HISTORY = '{"history": ["item-1", "item-7", "item-9"], "k": 10}'
-_CLICK = '{"user_id": "5", "item_id": "item-7"}'
+_HISTORY = '{"history": ["ITEM", "ITEM", "ITEM"], "k": 10}'
+_CLICK = '{"user_id": "USER", "item_id": "ITEM"}'
 REQUESTS: dict[str, tuple[str, str]] = {
-    "a user's list": ("/recommendations/5?k=10", ""),
-    "20 items, unseen only": ("/recommendations/5?k=20&exclude_seen=true", ""),
+    "a user's list": ("/recommendations/USER?k=10", ""),
+    "20 items, unseen only": ("/recommendations/USER?k=20&exclude_seen=true", ""),
     "a history's list": ("/recommendations", _HISTORY),
     "a click": ("/clicks", _CLICK),
     "a click and its list": ("/clicks?recommend=true", _CLICK),
 }
-"""Name → path, and the body of a POST."""
+"""Name → path, and the body of a POST; USER and ITEM stand for any of them."""
 PERCENTILES = ("p50", "p90", "p99")
 
 
@@ -113,34 +115,54 @@ def _prepare(environ: dict[str, str], items: int) -> None:
 def _measure(address: str, options: argparse.Namespace) -> None:
     table = Table("request", "load", "answered /s", "p50 ms", "p90 ms", "p99 ms", "not 2xx")
     for name, (path, body) in REQUESTS.items():
+        requests = _requests(path, body, options.items)
         for rate in map(int, options.rates.split(",")):
-            figures = _open_loop(address + path, body, rate, options.seconds)
+            figures = _open_loop(address, requests, rate, options.seconds)
             table.add_row(name, f"{rate:,} /s", *figures)
         for connections in CONNECTIONS:
-            figures = _closed_loop(address + path, body, connections, options.seconds)
+            figures = _closed_loop(address, requests, connections, options.seconds)
             table.add_row(name, f"{connections} connections", *figures)
     Console(width=110).print(table)
 
 
-def _open_loop(url: str, body: str, rate: int, seconds: int) -> list[str]:
-    command = [sys.executable, "-m", "nextclick.bench.http_client", url, "--body", body]
+def _requests(path: str, body: str, items: int) -> list[tuple[str, str]]:
+    """As many requests as there are users, each with a user and items drawn at random."""
+    rng = np.random.default_rng(0)
+
+    def drawn(match: re.Match[str]) -> str:
+        user = match[0] == "USER"
+        return str(rng.integers(USERS)) if user else item_id(int(rng.integers(items)) + 1)
+
+    def filled(text: str) -> str:
+        return re.sub("USER|ITEM", drawn, text)
+
+    return [(filled(path), filled(body)) for _ in range(USERS)]
+
+
+def _open_loop(address: str, requests: list[tuple[str, str]], rate: int, seconds: int) -> list[str]:
+    command = [sys.executable, "-m", "nextclick.bench.http_client", address]
     command += ["--rate", str(rate), "--seconds", str(seconds)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        command, input=json.dumps(requests), capture_output=True, text=True, check=True
+    ).stdout
     figures = json.loads(output)
     latencies = [f"{figures[f'{p}_ms']:.1f}" for p in PERCENTILES]
     return [f"{figures['answered'] / seconds:,.0f}", *latencies, str(figures["failures"])]
 
 
-def _closed_loop(url: str, body: str, connections: int, seconds: int) -> list[str]:
+def _closed_loop(
+    address: str, requests: list[tuple[str, str]], connections: int, seconds: int
+) -> list[str]:
+    paths, bodies = (",".join(map(json.dumps, column)) for column in zip(*requests, strict=True))
+    lua = f"local paths, bodies, place = {{{paths}}}, {{{bodies}}}, 0\n"
+    lua += "function request() place = place % #paths + 1; local body = bodies[place]\n"
+    lua += "return wrk.format(body ~= '' and 'POST' or 'GET', paths[place], nil, body) end\n"
+    lua += "wrk.headers['Content-Type'] = 'application/json'"
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        if body:
-            script.write(
-                f"wrk.method = 'POST'; wrk.body = '{body}'; "
-                "wrk.headers['Content-Type'] = 'application/json'"
-            )
-            script.flush()
+        script.write(lua)
+        script.flush()
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
-        command += ["-s", script.name, url]
+        command += ["-s", script.name, address]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
     assert rate is not None, output

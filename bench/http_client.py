@@ -1,4 +1,4 @@
-"""An open-loop HTTP client: `python -m nextclick.bench.http_client …`.
+"""An open-loop HTTP client: `python -m nextclick.bench.http_client ADDRESS --rate … < REQUESTS`.
 
 Requests are due at random moments (a Poisson process), whether or not the ones before them have
 been answered, as those of many shoppers are. Latency counts from the moment a request was due. The
@@ -11,7 +11,9 @@ import argparse
 import asyncio
 import contextlib
 import json
+import sys
 import time
+from collections.abc import Sequence
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -52,11 +54,11 @@ class Connection(asyncio.Protocol):
 
 
 class Client:
-    """Sends a fixed request at given moments, over as many connections as needed up to a limit."""
+    """Sends requests in turn at given moments, over as many connections as needed up to a limit."""
 
-    def __init__(self, request: bytes, due: np.ndarray) -> None:
+    def __init__(self, requests: Sequence[bytes], due: np.ndarray) -> None:
         """due: seconds from the start, ascending."""
-        self._request = request
+        self._requests = requests
         self._due: list[float] = due.tolist()
         self._next = 0
         self._done = asyncio.Event()
@@ -71,10 +73,7 @@ class Client:
             await loop.create_connection(lambda: Connection(self), host, port)
         began = time.perf_counter()
         self._due = [began + due for due in self._due]
-        end = self._due[-1] + _LATE_SECONDS
-        while self._next < len(self._due) and time.perf_counter() < end:
-            self._send_due()
-            await asyncio.sleep(0.0005)
+        await asyncio.to_thread(self._wake, loop)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._done.wait(), _LATE_SECONDS)
         self.failures += len(self._due) - len(self.latencies)
@@ -88,37 +87,47 @@ class Client:
             self._done.set()
         self._send_due()
 
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have each request sent when it is due. A loop's own timers are up to 1 ms late."""
+        for due in self._due:
+            time.sleep(max(0.0, due - time.perf_counter()))
+            loop.call_soon_threadsafe(self._send_due)
+
     def _send_due(self) -> None:
         now = time.perf_counter()
         while self.free and self._next < len(self._due) and self._due[self._next] <= now:
-            self.free.pop().send(self._request, self._due[self._next])
+            request = self._requests[self._next % len(self._requests)]
+            self.free.pop().send(request, self._due[self._next])
             self._next += 1
 
 
 def main() -> None:
     """Ask and print the latencies in milliseconds as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("url")
+    parser.add_argument("address", help="http://host:port; standard input: [[path, body], …]")
     parser.add_argument("--rate", type=float, required=True, help="requests a second")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--body", default="", help="JSON to POST; GET without it")
     options = parser.parse_args()
-    url = urlsplit(options.url)
-    target = url.path + (f"?{url.query}" if url.query else "")
-    body = options.body.encode()
-    request = f"{'POST' if body else 'GET'} {target} HTTP/1.1\r\nhost: {url.netloc}\r\n"
-    if body:
-        request += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    url = urlsplit(options.address)
+    requests = [_request(url.netloc, path, body) for path, body in json.load(sys.stdin)]
     count = int(options.rate * options.seconds)
     gaps = np.random.default_rng(0).exponential(1 / options.rate, count)
-    client = Client(request.encode() + b"\r\n" + body, gaps.cumsum())
+    client = Client(requests, gaps.cumsum())
     assert url.hostname is not None
     assert url.port is not None
     uvloop.run(client.run(url.hostname, url.port, options.connections))
     p50, p90, p99 = (1000 * np.percentile(client.latencies, [50, 90, 99])).tolist()
     figures = {"p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "failures": client.failures}
     print(json.dumps({"answered": len(client.latencies), **figures}))
+
+
+def _request(host: str, path: str, body: str) -> bytes:
+    """The bytes of a POST of JSON; of a GET if the body is empty."""
+    head = f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nhost: {host}\r\n"
+    if body:
+        head += f"content-type: application/json\r\ncontent-length: {len(body.encode())}\r\n"
+    return f"{head}\r\n{body}".encode()
 
 
 if __name__ == "__main__":
