@@ -97,6 +97,9 @@ def latency(
     swap: Annotated[
         str, typer.Option(help="Runs with a retrain and a model swap: no, yes, or both.")
     ] = "both",
+    profiles: Annotated[
+        str, typer.Option(help="Lists under so many profiles beside the plain ones: 0, 1, 3.")
+    ] = "0",
     seconds: Annotated[
         float, typer.Option(help="Length of a run; longer if it had fewer than 100 clicks.", min=3)
     ] = 12,
@@ -109,6 +112,7 @@ def latency(
     rates, items = parse_sizes("--rate", rate), parse_sizes("--catalogue", catalogue)
     (swaps,) = parse_choices("--swap", swap, ("no", "yes", "both"))[:1]
     with_swap = {"no": (False,), "yes": (True,), "both": (False, True)}[swaps]
+    counts = [int(count) for count in parse_choices("--profiles", profiles, ("0", "1", "2", "3"))]
     check_folder(json)
 
     import torch
@@ -134,10 +138,19 @@ def latency(
                 floor = measure_floor(servers, clicks, seconds)
             floors.append(floor)
             table.add_floor(floor)
-            for size, kind, swapped in itertools.product(items, guarantees, with_swap):
+            runs = itertools.product(items, guarantees, with_swap, counts)
+            for size, kind, swapped, count in runs:
                 what = f"{clicks:,} clicks/s, {size:,} items, {kind}, swap: {swapped}"
-                with console.status(what):
-                    row = measure(servers, floor, seconds, items=size, guarantee=kind, swap=swapped)
+                with console.status(f"{what}, profiles: {count}"):
+                    row = measure(
+                        servers,
+                        floor,
+                        seconds,
+                        items=size,
+                        guarantee=kind,
+                        swap=swapped,
+                        profiles=count,
+                    )
                 rows.append(row)
                 table.add(row)
     table.show(console, servers)

@@ -5,11 +5,13 @@
 Broker, Redis, one worker, the load generator and the reader share this machine; bench/round_trip.py
 describes a measurement. For each rate the echo (bench/echo.py) is measured first: the cost of Kafka
 and its client, a floor that the worker's figures are divided by. Then the worker runs for each
-guarantee, alone, and with a retrain beside it and a new model version halfway.
+guarantee, alone, and with a retrain beside it and a new model version halfway; and with lists under
+profiles, on topics of their own, beside the plain ones that are timed.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -19,8 +21,11 @@ from rich.table import Table
 
 from nextclick.bench.contestants import ECHO, WORKER
 from nextclick.bench.models import random_checkpoint
+from nextclick.bench.profiles import PROFILES, item
 from nextclick.bench.round_trip import Event, Percentiles, Servers, round_trip
 from nextclick.services.demo.local_servers import Processes
+from nextclick.services.items.publish import publish
+from nextclick.shared.kafka import ensure_topics
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX
 
@@ -54,6 +59,8 @@ class Row:
     guarantee: Guarantee
     swap: bool
     """Whether the run included a retrain and a swap."""
+    profiles: int
+    """Number of profiles, each with a list of its own for every click."""
     swaps: int
     """Model changes seen in the answers."""
     latency: Percentiles
@@ -97,13 +104,17 @@ def measure(
     items: int,
     guarantee: Guarantee,
     swap: bool,
+    profiles: int = 0,
 ) -> Row:
     """Measure the worker at the rate of `floor`, on the same servers.
 
-    Raises NextclickError if a click is not answered.
+    profiles: how many of `PROFILES` have a topic. Raises NextclickError if a click is not answered.
     """
-    name = f"{guarantee.replace('_', '-')}-{floor.rate:g}-{items}-{'swap' if swap else 'alone'}"
+    kind = f"{'swap' if swap else 'alone'}-{profiles}"
+    name = f"{guarantee.replace('_', '-')}-{floor.rate:g}-{items}-{kind}"
     settings = _settings(servers, name, guarantee)
+    if profiles:
+        settings |= _profile_settings(servers, name, items, profiles)
     registry = Registry(settings[f"{PREFIX}REGISTRY__URL"])
     registry.publish(random_checkpoint(items, seed=0))
     run_seconds = seconds_of(floor.rate, seconds)
@@ -121,6 +132,7 @@ def measure(
         items=items,
         guarantee=guarantee,
         swap=swap,
+        profiles=profiles,
         swaps=len(run.versions) - 1,
         latency=run.latency,
         p50_ratio=run.latency.p50_ms / floor.latency.p50_ms,
@@ -136,6 +148,21 @@ def _settings(servers: Servers, name: str, guarantee: Guarantee) -> dict[str, st
         f"{PREFIX}WORKER__GUARANTEE": guarantee,
         f"{PREFIX}REGISTRY__URL": str(servers.folder / f"{name}-registry"),
         f"{PREFIX}TRAINER__EVENT_LOG": str(servers.folder / f"{name}-event-log"),
+    }
+
+
+def _profile_settings(servers: Servers, name: str, items: int, count: int) -> dict[str, str]:
+    """Publish what the items are, and make the settings for lists under the first profiles."""
+    chosen = {f"profile-{number}": PROFILES[number] for number in range(count)}
+    topics = {f"{name}-{profile}": profile for profile in chosen}
+    kafka = servers.kafka(name).model_copy(update={"items_topic": f"{name}-items"})
+    ensure_topics(kafka, list(topics))
+    publish(kafka, {said.item_id: said for said in map(item, range(1, items + 1))})
+    described = {name: profile.model_dump(exclude_unset=True) for name, profile in chosen.items()}
+    return {
+        f"{PREFIX}KAFKA__ITEMS_TOPIC": kafka.items_topic,
+        f"{PREFIX}KAFKA__PROFILE_TOPICS": json.dumps(topics),
+        f"{PREFIX}PROFILES": json.dumps(described),
     }
 
 
@@ -158,7 +185,7 @@ class LatencyTable:
 
     def __init__(self) -> None:
         self._table = Table(
-            *("clicks/s", "guarantee", "items", "swaps", "clicks"),
+            *("clicks/s", "guarantee", "items", "swaps", "profiles", "clicks"),
             *("p50, ms", "× echo", "p90", "p99", "× echo", "max", "idle"),
             box=SIMPLE,
             padding=(0, 0, 0, 1),
@@ -173,7 +200,7 @@ class LatencyTable:
         latency = floor.latency
         self._table.add_section()
         self._table.add_row(
-            *(f"{floor.rate:,.0f}", "echo", "", "", f"{latency.clicks:,}"),
+            *(f"{floor.rate:,.0f}", "echo", "", "", "", f"{latency.clicks:,}"),
             *(f"{latency.p50_ms:,.1f}", "", f"{latency.p90_ms:,.1f}", f"{latency.p99_ms:,.1f}", ""),
             *(f"{latency.max_ms:,.0f}", ""),
         )
@@ -183,7 +210,7 @@ class LatencyTable:
         latency = row.latency
         self._table.add_row(
             *(f"{row.rate:,.0f}", row.guarantee.replace("_", " "), f"{row.items:,}"),
-            *(f"{row.swaps}" if row.swap else "no", f"{latency.clicks:,}"),
+            *(f"{row.swaps}" if row.swap else "no", f"{row.profiles}", f"{latency.clicks:,}"),
             *(f"{latency.p50_ms:,.1f}", f"{row.p50_ratio:.1f}", f"{latency.p90_ms:,.1f}"),
             *(f"{latency.p99_ms:,.1f}", f"{row.p99_ratio:.1f}", f"{latency.max_ms:,.0f}"),
             f"{row.idle_cpu:.1%}",
@@ -195,7 +222,8 @@ class LatencyTable:
         console.print(
             "Latency: from the time a click was due until a reader had its answer (exactly once: "
             "until it was committed). echo: consume and produce, no model, no Redis. swaps: new "
-            "versions seen, in runs with a retrain. clicks: number of timed clicks; with 100 or "
-            "200, p99 is nearly the maximum. idle: share of a core used without clicks."
+            "versions seen, in runs with a retrain. profiles: lists under so many, each on a topic "
+            "of its own, beside the timed ones. clicks: number of timed clicks; with 100 or 200, "
+            "p99 is nearly the maximum. idle: share of a core used without clicks."
         )
         console.print(". ".join(f"{name}: {text}" for name, text in servers.facts.items()) + ".")

@@ -33,12 +33,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from nextclick.bench.models import CLICKS, random_checkpoint
+from nextclick.bench.profiles import PROFILES
+from nextclick.bench.profiles import item as make_item
 from nextclick.bench.timing import Timing, in_turns
-from nextclick.bench.traffic import item_id
-from nextclick.shared.items import NOTHING_KNOWN, Attributes, ItemAttributes
+from nextclick.shared.items import NOTHING_KNOWN, ItemAttributes, attributes_of
 from nextclick.shared.model import BST, Checkpoint, Constraints, Scorer, SourceBST
 from nextclick.shared.model.checkpoint import build
-from nextclick.shared.profiles import Boosts, Pin, Profile
+from nextclick.shared.profiles import Profile
 from nextclick.shared.windows import HISTORY_LENGTH
 from nextclick.trainer.fit.presets import preset
 
@@ -52,14 +53,6 @@ _SQUARE = 1024
 """Rows and columns of the plain matrix product."""
 _COPIED = 32_000_000
 """Float32 numbers copied to measure bandwidth; more than fit into a cache."""
-
-
-_CATEGORIES = 200
-PROFILES = [
-    Profile(max_price=50.0, excluded_categories=["category 1"], boosts=Boosts(tags={"new": 1.5})),
-    Profile(max_per_category=2),
-    Profile(tags=["new"], pins=[Pin(position=3, item_id=item_id(1))]),
-]
 
 
 @dataclass(frozen=True)
@@ -114,7 +107,8 @@ def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Ro
     assert isinstance(source, SourceBST)
     pairs = min(_PAIRS, batch * items)
     tower_pairs = min(_TOWER_PAIRS, batch * items)
-    attributes = _attributes(ids)
+    known = {item.item_id: attributes_of(item) for item in map(make_item, range(1, items + 1))}
+    attributes = NOTHING_KNOWN.changed(known)
     one, three = (_kinds(scorer, PROFILES[:n], attributes, batch) for n in (1, 3))
     with torch.inference_mode():
         encoder = model.serving_encoder(model.catalogue())
@@ -161,18 +155,6 @@ def measure(items: int, batch: int, device: torch.device, rounds: int = 5) -> Ro
             number: 1e6 * times[name].median / batch
             for number, name in ((0, "served"), (1, "1 profile"), (3, "3 profiles"))
         },
-    )
-
-
-def _attributes(item_ids: list[str]) -> ItemAttributes:
-    """A category and a price for each item; every tenth one is new."""
-    return NOTHING_KNOWN.changed(
-        {
-            item: Attributes(
-                (f"category {row % _CATEGORIES}",), ("new",) * (row % 10 == 0), float(row % 100)
-            )
-            for row, item in enumerate(item_ids)
-        }
     )
 
 

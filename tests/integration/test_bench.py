@@ -62,6 +62,22 @@ def test_latency_is_measured_with_transactions(servers: Servers, floor: Floor) -
 
 
 @pytest.mark.long
+def test_latency_is_measured_beside_lists_under_profiles(servers: Servers, floor: Floor) -> None:
+    row = latency.measure(
+        servers, floor, 1, items=40, guarantee="at_least_once", swap=False, profiles=3
+    )
+    assert (row.latency.clicks, row.profiles, row.duplicates) == (50, 3, 0)
+    name = "at-least-once-50-40-alone-3"
+    for number in range(3):
+        topic = {"recommendations_topic": f"{name}-profile-{number}"}
+        lists = Answers(servers.kafka(name).model_copy(update=topic))
+        try:
+            assert len(lists.read()) >= row.latency.clicks
+        finally:
+            lists.close()
+
+
+@pytest.mark.long
 def test_a_process_that_dies_is_no_figure(servers: Servers) -> None:
     with pytest.raises(NextclickError, match=r"broken.* died"):
         round_trip.round_trip("broken", Contestant("bench.no_such_module"), servers, 10, 1)
