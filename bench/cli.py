@@ -15,7 +15,7 @@ from rich.table import Table
 from nextclick.bench.options import check_folder, parse_choices, parse_sizes, write_json
 
 app = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios and budgets, within one run.")
-console = Console(soft_wrap=True, width=max(112, Console().width))
+console = Console(soft_wrap=True, width=max(124, Console().width))
 """Wide enough for the widest table, so that no number is cut."""
 
 
@@ -112,7 +112,7 @@ def latency(
     rates, items = parse_sizes("--rate", rate), parse_sizes("--catalogue", catalogue)
     (swaps,) = parse_choices("--swap", swap, ("no", "yes", "both"))[:1]
     with_swap = {"no": (False,), "yes": (True,), "both": (False, True)}[swaps]
-    counts = [int(count) for count in parse_choices("--profiles", profiles, ("0", "1", "2", "3"))]
+    counts = sorted({int(n) for n in parse_choices("--profiles", profiles, ("0", "1", "2", "3"))})
     check_folder(json)
 
     import torch

@@ -74,4 +74,5 @@ class ItemNeighbours(nn.Module):
 
     def _rest(self, votes: Tensor) -> Tensor:
         """Log of the network's weight in the mixture, [B, 1]; 0 in a row without votes."""
-        return torch.where(votes.sum(dim=1, keepdim=True) > 0, torch.log1p(-self.weight), 0.0)
+        # Votes are not negative, and sum to 1 unless all are 0.
+        return votes.sum(dim=1, keepdim=True).mul_(torch.log1p(-self.weight))

@@ -259,10 +259,13 @@ class Scorer:
 
         shortened: a list may end before k; what follows has a log P of −inf.
         """
-        k = max(columns.shape[1] for _, columns in parts)
-        padded = [functional.pad(v, (0, k - v.shape[1]), value=-torch.inf) for v, _ in parts]
-        values = torch.cat(padded).cpu().numpy().astype(np.float64)
-        columns = torch.cat([functional.pad(c, (0, k - c.shape[1])) for _, c in parts]).tolist()
+        if len(parts) > 1:
+            k = max(columns.shape[1] for _, columns in parts)
+            padded = [functional.pad(v, (0, k - v.shape[1]), value=-torch.inf) for v, _ in parts]
+            same = [functional.pad(c, (0, k - c.shape[1])) for _, c in parts]
+            parts = [(torch.cat(padded), torch.cat(same))]
+        values = parts[0][0].cpu().numpy().astype(np.float64)
+        columns = parts[0][1].tolist()
         scores = round_to_six_digits(self.calibration.probabilities(values)).tolist()
         ids = self.vocabulary.item_ids
         ranked = [

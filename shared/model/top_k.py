@@ -25,7 +25,8 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     first = torch.topk(maxima, k, sorted=False).indices
     apart = torch.arange(0, _BLOCK * blocks, blocks, device=scores.device)
     members = (first.unsqueeze(2) + apart).view(rows, -1)
-    rest = torch.arange(_BLOCK * blocks, columns, device=scores.device).expand(rows, -1)
-    members = torch.cat([members, rest], dim=1)
+    if columns > _BLOCK * blocks:
+        rest = torch.arange(_BLOCK * blocks, columns, device=scores.device).expand(rows, -1)
+        members = torch.cat([members, rest], dim=1)
     values, places = torch.topk(scores.gather(1, members), k)
     return values, members.gather(1, places)

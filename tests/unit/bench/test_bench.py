@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from nextclick.bench import arrivals, echo, load, train
+from nextclick.bench import arrivals, cli, echo, load, train
 from nextclick.bench.latency import GUARANTEES, Floor, LatencyTable, Row, seconds_of
 from nextclick.bench.models import random_checkpoint
 from nextclick.bench.options import parse_choices, parse_sizes, write_json
@@ -191,12 +191,13 @@ def test_the_table_of_latencies_is_not_cut() -> None:
     table = LatencyTable()
     table.add_floor(Floor(3000, latency, 0.1))
     for guarantee in GUARANTEES:
-        table.add(Row(3000, 100_000, guarantee, True, 2, latency, 12.3, 45.6, 0, 0.012, 0.1))
-    console = Console(width=112, record=True, file=io.StringIO())
+        table.add(Row(3000, 100_000, guarantee, True, 3, 2, latency, 12.3, 45.6, 0, 0.012, 0.1))
+    console = Console(width=cli.console.width, record=True, file=io.StringIO())
     table.show(console, Servers(Path(), {}, "4.1.0", 29_000))
     text = console.export_text()
     for line in ("at least once", "exactly once", "100,000", "1,209.4", "45.6", "1.2%"):
         assert line in text
+    assert "…" not in text
     assert "Apache Kafka 4.1.0" in text
     assert "29,000 clicks" in text
 
