@@ -50,13 +50,13 @@ class ItemLists:
         if row >= len(self.bounds):
             return []
         part = slice(self.bounds[row - 1], self.bounds[row])
-        found = zip(self.rows[part].tolist(), self.scores[part].tolist(), strict=True)
-        listed = [
-            RelatedItem(item_id, round(score, 6))
-            for other, score in found
-            if (item_id := item_ids[other - 1]) not in withheld
-        ]
-        return listed[:k]
+        listed: list[RelatedItem] = []
+        for other, score in zip(self.rows[part].tolist(), self.scores[part].tolist(), strict=True):
+            if len(listed) == k:
+                break
+            if (item_id := item_ids[other - 1]) not in withheld:
+                listed.append(RelatedItem(item_id, round(score, 6)))
+        return listed
 
     def holders(self, rows: IntArray) -> IntArray:
         """The rows whose lists hold one of these rows."""
