@@ -30,6 +30,7 @@ from tests.integration.traffic import publish_model
         ["simulate"],
         ["worker"],
         ["trainer"],
+        ["related"],
         ["evaluate"],
         ["explain"],
         ["settings"],

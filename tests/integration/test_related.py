@@ -9,10 +9,12 @@ import pytest
 
 from nextclick.services.items.publish import publish as publish_items
 from nextclick.services.related.main import publish_once
+from nextclick.services.related.publisher import digest, messages
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.kafka import (
     Publisher,
     ensure_topics,
+    read_items,
     read_offsets,
     retained_offsets,
     topic_config,
@@ -89,6 +91,12 @@ def test_what_is_sent_is_what_the_topic_does_not_say(settings: Settings) -> None
     assert [item.item_id for item in changed["3"].bought_together] == ["4", "6", "7", "8"]
     assert {known[i] == changed[i] for i in ("5", "6", "14")} == {True}
     assert (changed["4"].items_offset, changed["5"].items_offset) == (2, 0)
+
+    lists, states = Registry(settings.registry.url).related_lists(first), read_items(kafka).states
+    assert lists is not None
+    ids = [str(i) for i in range(1, 31)]
+    again = messages(lists, ids, range(1, 31), first, states)
+    assert {m.item_id: digest(m) for m in again} == {i: digest(m) for i, m in changed.items()}
 
     second = make_version(settings, items=29)
     assert publish_once(settings) == 29 + 1
