@@ -100,8 +100,9 @@ class RelatedPublisher:
 
     def _send(self, said: Iterable[RelatedItems], gone: Iterable[str]) -> int:
         """Send what the topic does not say yet, and tombstones; returns the number of messages."""
-        on_topic, self._on_topic = self._on_topic, None  # if this fails, it is read again
+        on_topic = self._on_topic
         assert on_topic is not None
+        self._on_topic = self._withheld = None  # if this fails, the topic is read again
         new = ((message, digest(message)) for message in said)
         differing = ((m, d) for m, d in new if on_topic.get(m.item_id) != d)
         sent = 0
