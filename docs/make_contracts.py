@@ -25,6 +25,8 @@ from nextclick.shared.schemas import (
     Item,
     ProfiledRecommendation,
     Recommendation,
+    RelatedItem,
+    RelatedItems,
     ScoredItem,
 )
 
@@ -50,6 +52,15 @@ PROFILED_RECOMMENDATION = ProfiledRecommendation(
     **dict(RECOMMENDATION), profile="cart@69fea1de5ef8", shortened_by={"price": 498}
 )
 ITEM = Item(item_id="45", title="Food Bowl", categories=["dogs"], price=12.5, color="blue")
+
+RELATED_ITEMS = RelatedItems(
+    item_id="45",
+    similar=[RelatedItem("31", 0.412), RelatedItem("39", 0.377)],
+    bought_together=[RelatedItem("17", 0.0812)],
+    bought_together_basis="purchases",
+    model_version=RECOMMENDATION.model_version,
+    items_offset=12,
+)
 
 DEAD_LETTER_HEADERS: dict[str, Any] = {
     "$schema": contracts.DRAFT,
@@ -93,6 +104,7 @@ def schemas() -> dict[str, dict[str, Any]]:
             ProfiledRecommendation, "serialization"
         ),
         "item.json": contracts.json_schema(Item, "validation"),
+        "related-items.json": contracts.json_schema(RelatedItems, "serialization"),
         "dead-letter-headers.json": DEAD_LETTER_HEADERS,
     }
 
@@ -106,7 +118,8 @@ def asyncapi() -> dict[str, Any]:
             "title": "nextclick",
             "version": version("nextclick"),
             "description": "Clicks in, recommendations out. Topic names are the defaults of "
-            "NEXTCLICK_KAFKA__CLICKS_TOPIC, …RECOMMENDATIONS_TOPIC, …DLQ_TOPIC and …ITEMS_TOPIC.",
+            "NEXTCLICK_KAFKA__CLICKS_TOPIC, …RECOMMENDATIONS_TOPIC, …DLQ_TOPIC, …ITEMS_TOPIC and "
+            "…RELATED_TOPIC.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
@@ -127,6 +140,7 @@ def asyncapi() -> dict[str, Any]:
             ),
             "deadLetters": _channel(kafka.dlq_topic, "deadLetter"),
             "items": _channel(kafka.items_topic, "item"),
+            "relatedItems": _channel(kafka.related_topic, "relatedItems"),
         },
         "operations": {
             "receiveClick": _operation("receive", "clicks", "click", "The shop sends clicks."),
@@ -151,6 +165,13 @@ def asyncapi() -> dict[str, Any]:
                 "item",
                 "The newest message of an item counts, as a whole; one without a value retires it.",
             ),
+            "sendRelatedItems": _operation(
+                "send",
+                "relatedItems",
+                "relatedItems",
+                "The newest message of an item counts; one without a value: the model does not "
+                "know it.",
+            ),
         },
         "components": {
             "messages": {
@@ -171,6 +192,11 @@ def asyncapi() -> dict[str, Any]:
                     "payload": {"$ref": "./schemas/item.json"},
                     "bindings": _key("the item_id"),
                     "examples": [{"name": "bowl", "payload": ITEM.model_dump(exclude_unset=True)}],
+                },
+                "relatedItems": {
+                    "payload": {"$ref": "./schemas/related-items.json"},
+                    "bindings": _key("the item_id"),
+                    "examples": [{"name": "bowl", "payload": RELATED_ITEMS.model_dump()}],
                 },
             }
         },

@@ -7,6 +7,8 @@ from types import MappingProxyType
 
 OTHER = "*"
 """In the weights: every type that is not named."""
+PURCHASES = ("purchase", "buy", "order", "orders", "transaction", "order_completed")
+"""The types by which an item is bought."""
 DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType(
     {
         **dict.fromkeys(
@@ -15,9 +17,7 @@ DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType(
         **dict.fromkeys(("detail", "product_viewed", "product_clicked", "select_item"), 1.0),
         **dict.fromkeys(("cart", "carts", "add_to_cart", "addtocart", "product_added"), 2.0),
         **dict.fromkeys(("favourite", "favorite", "fav", "wishlist", "add_to_wishlist"), 2.0),
-        **dict.fromkeys(
-            ("purchase", "buy", "order", "orders", "transaction", "order_completed"), 3.0
-        ),
+        **dict.fromkeys(PURCHASES, 3.0),
         **dict.fromkeys(
             ("impression", "impressions", "view_item_list", "product_list_viewed"), 0.0
         ),

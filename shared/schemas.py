@@ -162,6 +162,37 @@ class ProfiledRecommendation(Recommendation):
     """None, or why the list is shorter than top_k: constraint → how many items it left out."""
 
 
+@dataclass(slots=True)
+class RelatedItem(ScoredItem):
+    """One item that is related to another."""
+
+    score: float
+    """How closely, from 0 to 1. Comparable within a model version and a kind of list."""
+
+
+RelatedBasis = Literal["purchases", "clicks"]
+"""What says that items are bought together: purchases, or, for an item without any, all clicks."""
+
+
+class RelatedItems(_Message):
+    """What is related to one item: a message on the topic `items.related` (key = item_id).
+
+    One without a value: the model that serves does not know the item.
+    """
+
+    item_id: str
+    similar: list[RelatedItem]
+    """What shoppers look at beside it, most similar first."""
+    bought_together: list[RelatedItem]
+    """What shoppers buy with it, the closest first."""
+    bought_together_basis: RelatedBasis
+    """What bought_together comes from: purchases, or, for an item without any, all clicks."""
+    model_version: str
+    items_offset: int = 0
+    """Messages on the items topic before this offset say what the lists do not hold."""
+    schema_version: Literal[1] = 1
+
+
 REASONS = ("empty", "oversized", "not_json", "framed", "invalid")
 """Reasons of BadClick: why a message is not a click."""
 FRAME_BYTES = 5

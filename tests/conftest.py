@@ -165,6 +165,7 @@ def kafka(backend: Backend, name: str) -> Iterator[KafkaSettings]:
         recommendations_topic=f"recommendations-{name}",
         dlq_topic=f"clicks.dlq-{name}",
         items_topic=f"items-{name}",
+        related_topic=f"items.related-{name}",
         partitions=4,
     )
     yield settings
@@ -208,6 +209,7 @@ def environ(
         f"{PREFIX}KAFKA__RECOMMENDATIONS_TOPIC": kafka.recommendations_topic,
         f"{PREFIX}KAFKA__DLQ_TOPIC": kafka.dlq_topic,
         f"{PREFIX}KAFKA__ITEMS_TOPIC": kafka.items_topic,
+        f"{PREFIX}KAFKA__RELATED_TOPIC": kafka.related_topic,
         f"{PREFIX}KAFKA__PARTITIONS": str(kafka.partitions),
         f"{PREFIX}REDIS__URL": backend.redis_url,
         f"{PREFIX}REDIS__KEY_PREFIX": key_prefix,

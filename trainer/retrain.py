@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -43,6 +43,7 @@ from nextclick.trainer.fit.distributed import SINGLE_PROCESS, ProcessGroup
 from nextclick.trainer.fit.loop import best_epoch
 from nextclick.trainer.fit.pipeline import fit_model
 from nextclick.trainer.fit.presets import Preset
+from nextclick.trainer.fit.related import related_lists
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,8 @@ def retrain(
         candidate.training["restarted"] = restarted
     if log_state is not None:
         candidate.training["event_log"] = log_state._asdict()
-    return outcome(registry.publish(candidate), decision.reason)
+    related = related_lists(data, candidate.vocabulary, candidate.model)
+    return outcome(registry.publish(replace(candidate, related=related)), decision.reason)
 
 
 def last_trained_on(registry: Registry) -> tuple[str, LogState] | None:

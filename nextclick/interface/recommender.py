@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 import torch
 
@@ -11,7 +12,9 @@ from nextclick.shared.model import Checkpoint, Constraints, Explanation, Scorer,
 from nextclick.shared.model.explain import explain
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import Settings
-from nextclick.shared.schemas import ScoredItem
+from nextclick.shared.schemas import RelatedItem, ScoredItem
+from nextclick.shared.version_names import base_of
+from nextclick.shared.windows import PADDING
 
 _TOP_K = 10
 
@@ -51,7 +54,9 @@ class Recommender:
             if pointer is None:
                 raise NextclickError(f"the registry {registry.url} has no model yet")
             version = pointer.version
-        return cls(registry.load(version), version=version, device=device)
+        related = registry.related_lists(base_of(version))
+        checkpoint = replace(registry.load(version), related=related)
+        return cls(checkpoint, version=version, device=device)
 
     def publish(self, registry: Registry | str) -> str:
         """Write a new version and make it current: running workers swap to it within seconds.
@@ -95,14 +100,15 @@ class Recommender:
         return ranking.items
 
     def similar(self, item: str, k: int = _TOP_K) -> list[ScoredItem]:
-        """The k items with the most similar vectors, best first, without the item itself.
+        """The k items that are most similar to one, best first, without the item itself.
 
-        A score is the cosine of two item vectors, from −1 to 1. Raises ValueError for an item that
-        is not in the catalogue, and for k < 1.
+        30 at most; a score is from 0 to 1. A version of an earlier nextclick gives the k items with
+        the nearest vectors; a score is then their cosine, from −1 to 1. Raises ValueError for an
+        item that is not in the catalogue, and for k < 1.
         """
-        (row,) = self.checkpoint.vocabulary.rows([str(item)])
-        if row == 0:
-            raise ValueError(f"{item!r} is not among the model's {len(self.items):,} items")
+        row, related = self._row(item), self.checkpoint.related
+        if related is not None:
+            return [*related.similar.of(row, self.items, positive(k))]
         with torch.inference_mode():
             vectors = self.checkpoint.model.item_vectors()
             cosines = vectors @ vectors[row - 1]
@@ -110,6 +116,27 @@ class Recommender:
             best = torch.topk(cosines, min(positive(k), len(self.items) - 1))
         found = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [ScoredItem(self.items[column], cosine) for column, cosine in found]
+
+    def bought_together(self, item: str, k: int = _TOP_K) -> list[RelatedItem]:
+        """The k items that are most often bought together with one, the closest first; 30 at most.
+
+        A score is from 0 to 1. Of an item that nobody bought together with another: those that are
+        clicked together with it. Raises ValueError for an item that is not in the catalogue, and
+        for k < 1, NextclickError for a version of an earlier nextclick.
+        """
+        row, related = self._row(item), self.checkpoint.related
+        if related is None:
+            raise NextclickError(
+                f"{self.name} does not know what is bought together: an earlier version of "
+                "nextclick made it; fit it again"
+            )
+        return related.bought_together.of(row, self.items, positive(k))
+
+    def _row(self, item: str) -> int:
+        (row,) = self.checkpoint.vocabulary.rows([str(item)]).tolist()
+        if row == PADDING:
+            raise ValueError(f"{item!r} is not among the model's {len(self.items):,} items")
+        return int(row)
 
     def explain(self, history: Iterable[str], k: int = _TOP_K) -> Explanation:
         """Recommend k items, with the contribution of each click of the history to each of them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -25,6 +26,7 @@ from nextclick.trainer.data import (
 from nextclick.trainer.evaluate import Evaluation, evaluate_model
 from nextclick.trainer.evaluate import evaluate as rank_cases
 from nextclick.trainer.fit.presets import preset as preset_named
+from nextclick.trainer.fit.related import related_lists
 from nextclick.trainer.retrain import FitLimits, fit_candidate, nothing_to_learn
 
 _GAP_SECONDS = SessionSettings().gap_seconds
@@ -64,7 +66,8 @@ def fit(
     )
     limits = FitLimits(seed, max_epochs, max_seconds)
     checkpoint = fit_candidate(log, None, None, recipe, limits, device=select_device(device))
-    return Recommender(checkpoint, device=device)
+    related = related_lists(log, checkpoint.vocabulary, checkpoint.model)
+    return Recommender(replace(checkpoint, related=related), device=device)
 
 
 def evaluate(

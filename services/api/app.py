@@ -28,6 +28,7 @@ from nextclick.services.api.messages import (
     BatchedRequest,
     BatchRequest,
     BatchResponse,
+    BoughtTogether,
     ClickAccepted,
     ClickQuery,
     ClickRequest,
@@ -39,6 +40,7 @@ from nextclick.services.api.messages import (
     Problem,
     Recommendations,
     SessionResponse,
+    SimilarItems,
 )
 from nextclick.services.api.middleware import (
     AccessCheck,
@@ -50,6 +52,7 @@ from nextclick.services.api.middleware import (
 from nextclick.services.api.models import registry_summary
 from nextclick.services.api.problems import Rejected, responses
 from nextclick.services.api.recommender import ListAnswer, ListRequest
+from nextclick.services.api.related import FoundItems, RelatedKind, look_up
 from nextclick.services.api.rule_book import RuleBook
 from nextclick.services.api.rules import only_category
 from nextclick.services.api.single_flight import SingleFlight
@@ -57,6 +60,7 @@ from nextclick.shared.errors import NextclickError
 from nextclick.shared.items import known_item
 from nextclick.shared.kafka import ItemCatalogue
 from nextclick.shared.messages import Headers, trace_context
+from nextclick.shared.model.related import LISTED, MAX_RELATED
 from nextclick.shared.profiles import Profile, profile_id, unknown_profile
 from nextclick.shared.redis import SessionStore
 from nextclick.shared.registry import ModelSlot, Registry
@@ -69,6 +73,9 @@ UserId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
 ItemId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
 ItemsWanted = Annotated[
     int, Query(ge=1, le=MAX_K, description="length of the list; shorter if there are fewer items")
+]
+RelatedWanted = Annotated[
+    int, Query(ge=1, le=MAX_RELATED, description="length of the list; it may be shorter")
 ]
 Category = Annotated[
     str | None,
@@ -158,19 +165,7 @@ def create_app(
             except ValueError as error:
                 raise Rejected(HTTPStatus.UNPROCESSABLE_ENTITY, f"constraints: {error}") from None
             constraints.append(asked.constraints)
-        if asked.profile is not None:
-            if asked.profile not in profiles:
-                raise Rejected(HTTPStatus.NOT_FOUND, unknown_profile(asked.profile, profiles))
-            constraints.append(profiles[asked.profile])
-        if asked.category is not None:
-            known = components.rules.rules.catalogue.categories, components.items.table.categories
-            if not any(asked.category in names for names in known):
-                raise Rejected(
-                    HTTPStatus.NOT_FOUND,
-                    f"there is no category {asked.category!r} on the items topic or in "
-                    "NEXTCLICK_API__CATALOGUE",
-                )
-            constraints.append(only_category(asked.category))
+        constraints += _named_constraints(components, profiles, asked.profile, asked.category)
         seen = settings.exclude_seen if asked.exclude_seen is None else asked.exclude_seen
         return ListRequest(user_id, history, k, seen, tuple(constraints), asked.profile)
 
@@ -279,11 +274,101 @@ def create_app(
         """The versions in the registry, and the one that this process serves."""
         return unless_known(request, registry_summary(components.registry, components.slot))
 
+    _add_related(app, components, profiles)  # before /items/{item_id}, which any path fits
     _add_items(app, components)
     if forget is not None:
         _add_forget(app, forget)
     _add_operation(app, components)
     return app
+
+
+def _named_constraints(
+    components: Components,
+    profiles: Mapping[str, Profile],
+    profile: str | None,
+    category: str | None,
+) -> list[Profile]:
+    """What a request's `profile` and `category` are. Raises Rejected for one that there is not."""
+    constraints = []
+    if profile is not None:
+        if profile not in profiles:
+            raise Rejected(HTTPStatus.NOT_FOUND, unknown_profile(profile, profiles))
+        constraints.append(profiles[profile])
+    if category is not None:
+        known = components.rules.rules.catalogue.categories, components.items.table.categories
+        if not any(category in names for names in known):
+            raise Rejected(
+                HTTPStatus.NOT_FOUND,
+                f"there is no category {category!r} on the items topic or in "
+                "NEXTCLICK_API__CATALOGUE",
+            )
+        constraints.append(only_category(category))
+    return constraints
+
+
+def _add_related(app: FastAPI, components: Components, profiles: Mapping[str, Profile]) -> None:
+    """Add lists of related items: look-ups, so short that the event loop does them itself."""
+
+    def found(
+        kind: RelatedKind, item_id: str, k: int, profile: str | None, category: str | None
+    ) -> FoundItems:
+        constraints = _named_constraints(components, profiles, profile, category)
+        states, rules = components.items.states, components.rules.rules
+        return look_up(components.slot.model, kind, item_id, k, constraints, states, rules)
+
+    def named(profile: str | None) -> str | None:
+        return None if profile is None else profile_id(profile, profiles[profile])
+
+    @app.get(
+        "/items/{item_id:path}/similar",
+        tags=["items"],
+        responses={**responses(404), **NOT_MODIFIED},
+        response_model=SimilarItems,
+    )
+    async def similar_items(
+        request: Request,
+        item_id: ItemId,
+        k: RelatedWanted = LISTED,
+        category: Category = None,
+        profile: ProfileOfList = None,
+    ) -> Response:
+        """The items that are most similar to one, also to one that no list holds now."""
+        related = found("similar", item_id, k, profile, category)
+        answer = SimilarItems(
+            item_id=item_id,
+            items=related.items,
+            model_version=related.model_version,
+            profile=named(profile),
+        )
+        return unless_known(request, answer)
+
+    @app.get(
+        "/items/{item_id:path}/bought-together",
+        tags=["items"],
+        responses={**responses(404), **NOT_MODIFIED},
+        response_model=BoughtTogether,
+    )
+    async def items_bought_together(
+        request: Request,
+        item_id: ItemId,
+        k: RelatedWanted = LISTED,
+        category: Category = None,
+        profile: ProfileOfList = None,
+    ) -> Response:
+        """The items that shoppers buy together with one.
+
+        Of an item that nobody bought together with another: those that they click in the same
+        session. `basis` says which.
+        """
+        related = found("bought_together", item_id, k, profile, category)
+        answer = BoughtTogether(
+            item_id=item_id,
+            items=related.items,
+            model_version=related.model_version,
+            profile=named(profile),
+            basis=related.basis,
+        )
+        return unless_known(request, answer)
 
 
 def _add_items(app: FastAPI, components: Components) -> None:

@@ -139,6 +139,7 @@ def open_components(settings: Settings) -> Iterator[Components]:
         lambda checkpoint: Scorer(checkpoint, device, settings.worker.top_k),
         settings.registry.poll_seconds,
         deltas=settings.registry.deltas,
+        related=True,
     )
     redis = settings.redis.model_copy(update={"timeout_seconds": api.redis_timeout_seconds})
     sessions = session_store(settings.model_copy(update={"redis": redis}))

@@ -18,6 +18,8 @@ from nextclick.shared.schemas import (
     EpochMillis,
     Identifier,
     Item,
+    RelatedBasis,
+    RelatedItem,
     ScoredItem,
     Whole,
 )
@@ -143,6 +145,27 @@ class Recommendations(BaseModel):
         None,
         description="null, or why the list is shorter than asked for: constraint → how many of the "
         "model's items it left out",
+    )
+
+
+class SimilarItems(BaseModel):
+    """The items that are similar to one, with the model version behind the list."""
+
+    item_id: str
+    items: list[RelatedItem] = Field(
+        description="most similar first; score is from 0 to 1, comparable within a model version"
+    )
+    model_version: str
+    profile: str | None = Field(
+        None, description="name@digest of the profile: its name and 12 digits for its content"
+    )
+
+
+class BoughtTogether(SimilarItems):
+    """The items that are bought together with one, with the model version behind the list."""
+
+    basis: RelatedBasis = Field(
+        description="what the list comes from: purchases, or, for an item without any, all clicks"
     )
 
 

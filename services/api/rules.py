@@ -56,6 +56,11 @@ class MergedAttributes:
         return self._merged
 
 
+def attributes_of(item_id: str, rules: Rules, topic: ItemAttributes) -> Attributes:
+    """The attributes of one item."""
+    return _filled(topic.get(item_id), rules.categories_of.get(item_id))
+
+
 def _filled(known: Attributes, categories: tuple[str, ...] | None) -> Attributes:
     if known.categories or not categories:
         return known

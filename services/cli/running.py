@@ -184,6 +184,26 @@ def trainer(
 
 
 @app.command()
+def related(
+    once: Annotated[
+        bool, typer.Option("--once", help="Bring the topic up to date, and exit: for cron.")
+    ] = False,
+) -> None:
+    """Publish similar items and items bought together; follow the model that serves.
+
+    Example: nextclick related --once
+    """
+    from nextclick.services.related import main as related_main
+
+    settings, stop = start("related")
+    if once:
+        sent = related_main.publish_once(settings)
+        typer.echo(f"{sent:,} messages sent to {settings.kafka.related_topic}")
+    else:
+        related_main.run(settings, stop)
+
+
+@app.command()
 def collector() -> None:
     """Collect clicks into the event log, for a `nextclick trainer --no-collect`.
 

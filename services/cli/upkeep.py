@@ -83,8 +83,9 @@ def topics_create() -> None:
     from nextclick.shared.kafka import ensure_topics
 
     kafka = read_settings().kafka
-    created = ensure_topics(kafka, kafka.topics)
-    for topic in kafka.topics:
+    topics = [*kafka.topics, kafka.related_topic]
+    created = ensure_topics(kafka, topics)
+    for topic in topics:
         console.print(f"{topic}: {'created' if topic in created else 'exists, left as it is'}")
 
 

@@ -107,6 +107,8 @@ def new_topic_config(settings: KafkaSettings, topic: str) -> dict[str, str]:
             "delete.retention.ms": str(_TOMBSTONES_MS),
             "min.compaction.lag.ms": str(retention_ms + _DAY_MS),
         }
+    elif topic == settings.related_topic:
+        config = {"cleanup.policy": "compact"}
     if settings.min_insync_replicas:
         config["min.insync.replicas"] = str(settings.min_insync_replicas)
     return config

@@ -1,4 +1,4 @@
-"""A model version and its files: weights, vocabulary, manifest.
+"""A model version and its files: weights, vocabulary, manifest, and perhaps related items.
 
 Weights are safetensors, not pickle, so a checkpoint can hold numbers but never code. The manifest
 holds the SHA-256 of every other file, the metrics, and what the model was trained on.
@@ -21,15 +21,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 
 from nextclick.shared.errors import CheckpointError
+from nextclick.shared.model import related as related_tables
 from nextclick.shared.model.bst import BST
 from nextclick.shared.model.bst_network import BSTConfig
 from nextclick.shared.model.calibration import UNCALIBRATED, Calibration
+from nextclick.shared.model.related import RelatedLists
 from nextclick.shared.model.session_model import SessionModel
 from nextclick.shared.model.source_bst import SourceBST, SourceBSTConfig
 from nextclick.shared.windows import PADDING, IntArray
 
 WEIGHTS = "model.safetensors"
 VOCABULARY = "vocabulary.json"
+RELATED = "related.safetensors"
 MANIFEST = "manifest.json"
 _POPULARITY = "popularity"
 
@@ -107,6 +110,8 @@ class Checkpoint:
     training: dict[str, Any]
     calibration: Calibration = UNCALIBRATED
     """From the model's probabilities to those of the lists."""
+    related: RelatedLists | None = None
+    """None: not computed, or not read."""
 
 
 def to_files(checkpoint: Checkpoint, version: str, created_at: str) -> dict[str, bytes]:
@@ -117,6 +122,8 @@ def to_files(checkpoint: Checkpoint, version: str, created_at: str) -> dict[str,
         WEIGHTS: safetensors.torch.save(tensors),
         VOCABULARY: json.dumps(checkpoint.vocabulary.item_ids, ensure_ascii=False).encode(),
     }
+    if checkpoint.related is not None:
+        files[RELATED] = related_tables.to_bytes(checkpoint.related)
     manifest = Manifest(
         version=version,
         parent=checkpoint.parent,
@@ -148,7 +155,7 @@ def parse_manifest(content: bytes, version: str) -> Manifest:
 
 
 def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
-    """Rebuild a checkpoint on the CPU and validate it.
+    """Rebuild a checkpoint on the CPU, without its related items, and validate it.
 
     Raises CheckpointError for a missing, truncated or altered file, weights of another shape,
     a vocabulary of another size, neighbours outside it, or weights that are not finite.

@@ -1,6 +1,7 @@
 """The model registry: model versions and a pointer to the served one, at any fsspec URL.
 
     <url>/<version>/model.safetensors, vocabulary.json, manifest.json
+    <url>/<version>/related.safetensors    see nextclick.shared.model.related
     <url>/current.json          {"version": …, "history": [older …], "changed_at": …}
     <url>/<version>/delta-<number>    what was learned since, see nextclick.shared.model.delta
     <url>/<version>/delta.json        {"number": …}: the newest
@@ -17,6 +18,7 @@ S3 (see `object_store`).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import secrets
 from collections.abc import Callable, Collection, Iterator
@@ -33,8 +35,10 @@ from nextclick.shared.errors import CheckpointError, ConfigurationError, Unavail
 from nextclick.shared.model import Checkpoint
 from nextclick.shared.model import checkpoint as checkpoints
 from nextclick.shared.model import delta as deltas
-from nextclick.shared.model.checkpoint import MANIFEST, WEIGHTS, Manifest
+from nextclick.shared.model import related as related_tables
+from nextclick.shared.model.checkpoint import MANIFEST, RELATED, WEIGHTS, Manifest
 from nextclick.shared.model.delta import Delta
+from nextclick.shared.model.related import RelatedLists
 from nextclick.shared.runtime import local_folder
 from nextclick.shared.runtime.masking import masked_url, redact, secrets_of_url
 from nextclick.shared.version_names import base_of, name_of, number_of
@@ -191,6 +195,26 @@ class Registry:
                 raise CheckpointError(f"version {version}: {name} is missing") from None
         files[MANIFEST] = manifest.model_dump_json().encode()
         return checkpoints.from_files(files, version)
+
+    def related_lists(self, version: str) -> RelatedLists | None:
+        """Read and validate the related items of a version; None if it has none.
+
+        Raises as `load` does.
+        """
+        manifest = self.manifest(version)
+        if (sha256 := manifest.files.get(RELATED)) is None:
+            return None
+        try:
+            with self._translated("read"):
+                content = self._fs.cat_file(self._path(version, RELATED))
+        except FileNotFoundError:
+            raise CheckpointError(f"version {version}: {RELATED} is missing") from None
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise CheckpointError(f"version {version}: {RELATED} does not match its SHA-256")
+        try:
+            return related_tables.from_bytes(content, manifest.model.items)
+        except CheckpointError as error:
+            raise CheckpointError(f"version {version}: {error}") from None
 
     def manifest(self, version: str) -> Manifest:
         """Read the manifest of a version; raises as `load` does."""

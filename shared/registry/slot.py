@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from nextclick.shared.errors import CheckpointError, Unavailable
 from nextclick.shared.model import Checkpoint, Scorer
 from nextclick.shared.model.delta import applied
+from nextclick.shared.model.related import RelatedLists
 from nextclick.shared.registry.registry import Pointer, Registry, published_at
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.rate_limit import RateLimit
@@ -41,6 +42,8 @@ class ServedModel:
     """The version without a delta."""
     delta: int | None = None
     """The number of the delta that the scorer holds."""
+    related: RelatedLists | None = None
+    """Those of the version, if it has them and they were asked for."""
 
     @property
     def name(self) -> str:
@@ -59,9 +62,11 @@ class ModelSlot:
         clock: Callable[[], float] = time.monotonic,
         *,
         deltas: bool = False,
+        related: bool = False,
     ) -> None:
-        """deltas: take the deltas of the served version, too."""
+        """deltas: take the deltas of the served version, too. related: read related items, too."""
         self._deltas = deltas
+        self._related = related
         self._refused_delta: str | None = None
         self._registry = registry
         self._make_scorer = make_scorer
@@ -193,6 +198,7 @@ class ModelSlot:
         try:
             stage = "load"
             checkpoint = self._registry.load(version)
+            related = self._registry.related_lists(version) if self._related else None
             stage = "smoke"
             scorer = self._make_scorer(checkpoint)
             stage = "warm_up"
@@ -207,7 +213,7 @@ class ModelSlot:
             return
         with self._swapping:
             base = checkpoint if self._deltas else None
-            self._model = ServedModel(version, scorer, on_trial, base)
+            self._model = ServedModel(version, scorer, on_trial, base, related=related)
             _set_metrics(version)
         self._first_loaded.set()
         metrics.SWAPS.inc()

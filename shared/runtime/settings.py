@@ -57,6 +57,10 @@ class KafkaSettings(_Section):
     items_topic: str = Field(
         "items", description="items: attributes, and which of them are in no list"
     )
+    related_topic: str = Field(
+        "items.related",
+        description="similar items, and items bought together: from `nextclick related`",
+    )
     profile_topics: dict[Annotated[str, Field(min_length=1, max_length=249)], ProfileName] = Field(
         default_factory=dict,
         description="JSON object topic → profile: workers publish a list under it there, too; for "
@@ -80,7 +84,7 @@ class KafkaSettings(_Section):
 
     @property
     def topics(self) -> list[str]:
-        """All topics."""
+        """All topics that a click, its answers and lists need."""
         return [self.clicks_topic, *self.answer_topics, self.dlq_topic, self.items_topic]
 
     @property
@@ -422,7 +426,8 @@ class Settings(BaseSettings):
             where = f"NEXTCLICK_KAFKA__PROFILE_TOPICS: {topic}"
             if name not in self.profiles:
                 raise ConfigurationError(f"{where}: {unknown_profile(name, self.profiles)}")
-            if topic in (kafka.clicks_topic, kafka.dlq_topic, kafka.items_topic):
+            others = kafka.clicks_topic, kafka.dlq_topic, kafka.items_topic, kafka.related_topic
+            if topic in others:
                 raise ConfigurationError(f"{where} is a topic of other messages")
 
 

@@ -36,7 +36,7 @@ from tests.waiting import until
 
 SECURITY = Path(__file__).parents[2] / "SECURITY.md"
 PASSWORD = "hunter2"
-TOPICS = ["clicks", "recommendations", "clicks.dlq", "items"]
+TOPICS = ["clicks", "recommendations", "clicks.dlq", "items", "items.related"]
 REAUTHENTICATE_SECONDS = 2
 """So often Kafka asks for the password again, also on connections that are open (KIP-368)."""
 _MECHANISM = ScramMechanism.SCRAM_SHA_512

@@ -30,6 +30,7 @@ from nextclick.shared.runtime.settings import PREFIX, KafkaSettings, Settings
 from nextclick.shared.schemas import Click, Recommendation
 from tests.conftest import Launch
 from tests.integration.traffic import ITEMS, publish_model
+from tests.unit.builders import related_lists
 from tests.waiting import until
 
 CATALOGUE = "item_id,category\n1,odd\n3,odd\n5,odd\n99,odd\n2,even\n"
@@ -61,7 +62,7 @@ def settings(
 def components(
     settings: Settings, kafka: KafkaSettings, key_prefix: str, name: str
 ) -> Iterator[Components]:
-    publish_model(Path(settings.registry.url), seed=1)
+    publish_model(Path(settings.registry.url), seed=1, related=related_lists(ITEMS))
     with open_components(settings) as made:
         assert made.slot.wait(30)
         assert made.items.wait(30)
@@ -339,6 +340,56 @@ def test_explanations(client: TestClient, settings: Settings) -> None:
     assert client.get("/explain").json()["history"] == []
 
 
+def test_related_items_are_looked_up(client: TestClient, components: Components) -> None:
+    model = components.slot.model
+    assert model is not None
+    answer = client.get("/items/1/similar?k=3")
+    assert answer.json() == {
+        "item_id": "1",
+        "items": [
+            {"item_id": "2", "score": 0.5},
+            {"item_id": "3", "score": 0.333333},
+            {"item_id": "4", "score": 0.25},
+        ],
+        "model_version": model.version,
+        "profile": None,
+    }
+    same = client.get("/items/1/similar?k=3", headers={"If-None-Match": answer.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    assert len(ids(client.get("/items/1/similar"))) == 20
+    bought = client.get("/items/50/bought-together")
+    assert (ids(bought), bought.json()["basis"]) == (["1", "2", "3", "4", "5"], "clicks")
+    assert client.get("/items/1/bought-together").json()["basis"] == "purchases"
+    assert client.put("/denied/2").status_code == 204
+    assert client.delete("/items/3").status_code == 204
+    assert ids(client.get("/items/1/similar?k=3")) == ["4", "5", "6"]
+    assert ids(client.get("/items/2/similar?k=2")) == ["4", "5"], "it is sold out; these are not"
+
+
+def test_profiles_hold_for_related_items(client: TestClient, settings: Settings) -> None:
+    said = [
+        {"item_id": str(i), "price": i, "categories": ["even" if i % 2 == 0 else "odd"]}
+        for i in range(1, ITEMS)
+    ]
+    assert client.post("/items", json={"items": said}).status_code == 204
+    answer = client.get("/items/1/similar?profile=cheap")
+    assert ids(answer) == ["2", "3", "4", "5"], "7 is pinned in other lists"
+    assert answer.json()["profile"] == f"cheap@{settings.profiles['cheap'].digest}"
+    assert ids(client.get("/items/1/similar?profile=spread")) == ["2", "3"]
+    assert ids(client.get("/items/1/similar?category=odd&k=3")) == ["3", "5", "7"]
+
+
+def test_a_model_from_before_has_no_related_items_and_says_so(
+    client: TestClient, settings: Settings
+) -> None:
+    old = publish_model(Path(settings.registry.url), seed=2)
+    until(lambda: client.get("/models").json()["serving"] == old, "the swap")
+    for kind in ("similar", "bought-together"):
+        answer = refused(client.get(f"/items/1/{kind}"), 503)
+        assert answer["detail"].startswith(f"the model {old} has no related items")
+    assert ids(client.post("/recommendations", json={"history": ["1"]}))
+
+
 def test_models(client: TestClient, settings: Settings, components: Components) -> None:
     first = client.get("/models").json()
     assert first["current"] == first["serving"] == first["versions"][0]["version"]
@@ -375,6 +426,15 @@ WRONG = [
         422,
         "position 2 of a list of 1",
     ),
+    ("GET", "/items/1/similar?k=0", None, 422, "query.k"),
+    ("GET", "/items/1/similar?k=31", None, 422, "query.k"),
+    ("GET", "/items/1/bought-together?k=ten", None, 422, "query.k"),
+    ("GET", f"/items/{'i' * 129}/similar", None, 422, "path.item_id"),
+    ("GET", "/items/unheard-of/similar", None, 404, "does not know the item unheard-of"),
+    ("GET", "/items/unheard-of/bought-together", None, 404, "does not know the item"),
+    ("GET", "/items/1/similar?profile=x", None, 404, "no profile 'x'"),
+    ("GET", "/items/1/similar?category=none", None, 404, "no category 'none'"),
+    ("POST", "/items/1/similar", None, 405, "Method Not Allowed"),
     ("GET", "/recommendations", None, 405, "Method Not Allowed"),
     ("GET", "/nothing", None, 404, "Not Found"),
     ("POST", "/recommendations", b"{", 422, "JSON"),
@@ -430,7 +490,7 @@ def test_every_operation_keeps_what_the_document_promises(
     app = create_app(components, any_host, settings.worker.top_k, access(any_host))
     document = schemathesis.openapi.from_asgi("/openapi.json", app)
     operations = [found.ok() for found in document.get_all_operations()]
-    assert len(operations) == 14
+    assert len(operations) == 16
     for operation in operations:
 
         @hypothesis.settings(

@@ -30,6 +30,7 @@ from tests.integration.traffic import publish_model
         ["simulate"],
         ["worker"],
         ["trainer"],
+        ["related"],
         ["evaluate"],
         ["explain"],
         ["settings"],
@@ -140,9 +141,9 @@ def test_topics_are_created_once_and_then_left(
     environ: dict[str, str], kafka: KafkaSettings
 ) -> None:
     first = nextclick(environ, "topics", "create")
-    assert first.stdout.count("created") == 4, first
+    assert first.stdout.count("created") == 5, first
     again = nextclick(environ, "topics", "create")
-    assert again.stdout.count("left as it is") == 4, again
+    assert again.stdout.count("left as it is") == 5, again
     assert kafka.clicks_topic in again.stdout
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import os
 import re
+import tempfile
 import threading
 import time
 import uuid
@@ -28,6 +29,7 @@ from nextclick.services.cli.explain import find_answer
 from nextclick.services.dlq import dead_letters, redrive
 from nextclick.services.forget import topics as forgetting
 from nextclick.services.items.publish import publish as publish_items
+from nextclick.services.related.main import publish_once
 from nextclick.services.topics import check
 from nextclick.services.worker import main as worker_main
 from nextclick.services.worker import rebuild
@@ -66,6 +68,7 @@ from tests.integration.guarded_kafka import (
     guarded_kafka,
 )
 from tests.integration.traffic import publish_model
+from tests.unit.builders import checkpoint, related_lists
 from tests.waiting import until
 
 ANY_TOPIC_OPERATION = "Describe (which Read and Write include)"
@@ -195,6 +198,14 @@ def change_items(settings: Settings, guarded: Guarded) -> None:
     publish_items(settings.kafka, {"2": with_availability(table, "2", True)})
 
 
+def publish_related(settings: Settings, guarded: Guarded) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        made = dataclasses.replace(checkpoint(), related=related_lists())
+        Registry(folder).publish(made)  # a new version, so that there is something to send
+        ours = settings.registry.model_copy(update={"url": folder})
+        assert publish_once(settings.model_copy(update={"registry": ours})) == 30
+
+
 def look_at_the_page(settings: Settings, guarded: Guarded) -> None:
     feed = Feed(settings.kafka, settings.worker.group_id, {})
     stream = feed.watch()
@@ -241,7 +252,7 @@ def forget_user(settings: Settings, guarded: Guarded) -> None:
 
 def create_topics(settings: Settings, guarded: Guarded) -> None:
     kafka = settings.kafka
-    wanted = kafka.topics
+    wanted = [*kafka.topics, kafka.related_topic]
     assert ensure_topics(kafka, wanted) == wanted
     assert ensure_topics(kafka, wanted) == []
 
@@ -284,6 +295,7 @@ CASES = {
     "rebuild": Case("rebuild", rebuild_sessions),
     "forget": Case("forget", forget_user),
     "items": Case("items", change_items),
+    "related": Case("related", publish_related),
     "topics": Case("topics", create_topics),
     "check": Case("check", check_topics),
 }
@@ -304,7 +316,7 @@ def serve(
             kafka = kafka.model_copy(
                 update={
                     f"{topic}_topic": f"{getattr(kafka, f'{topic}_topic')}.{_suffix}"
-                    for topic in ("clicks", "recommendations", "dlq", "items")
+                    for topic in ("clicks", "recommendations", "dlq", "items", "related")
                 }
             )
         settings = Settings.from_environment().model_copy(update={"kafka": kafka})

@@ -23,6 +23,7 @@ from nextclick.shared.items import ItemTable
 from nextclick.shared.kafka import Publisher, TopicReader
 from nextclick.shared.messages import AS_REPLAYED, Message, OutMessage, of_user
 from nextclick.shared.model import BST, BSTConfig, Checkpoint, Ranking, Scorer, Vocabulary
+from nextclick.shared.model.related import RelatedLists
 from nextclick.shared.redis import MemorySessions
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -32,7 +33,9 @@ from tests.waiting import until
 ITEMS = 50
 
 
-def publish_model(registry: Path, seed: int, weight: float | None = None) -> str:
+def publish_model(
+    registry: Path, seed: int, weight: float | None = None, related: RelatedLists | None = None
+) -> str:
     """Publish a model with random weights: what it recommends is arbitrary but fixed.
 
     One of its weights is `weight`, if that is given.
@@ -45,7 +48,7 @@ def publish_model(registry: Path, seed: int, weight: float | None = None) -> str
     vocabulary = Vocabulary([str(i) for i in range(1, ITEMS + 1)])
     popularity = np.arange(ITEMS, 0, -1)
     return Registry(str(registry)).publish(
-        Checkpoint(model.eval(), vocabulary, popularity, "test", None, {}, {})
+        Checkpoint(model.eval(), vocabulary, popularity, "test", None, {}, {}, related=related)
     )
 
 

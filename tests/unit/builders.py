@@ -11,6 +11,7 @@ from torch import Tensor
 from nextclick.services.simulator.shop import Clicks
 from nextclick.services.simulator.world import World
 from nextclick.shared.model import BST, BSTConfig, Checkpoint, ItemNeighbours, Vocabulary
+from nextclick.shared.model.related import ItemLists, RelatedLists
 from nextclick.shared.windows import PADDING
 from nextclick.trainer.data import Samples
 from nextclick.trainer.evaluate import Evaluation, FloatArray, evaluate
@@ -67,6 +68,25 @@ def checkpoint(items: int = 30, seed: int = 0) -> Checkpoint:
         metrics={"test_hr@10": 0.5},
         training={"clicks": 7},
     )
+
+
+def related_lists(items: int = 30) -> RelatedLists:
+    """Of each item the next 29 are similar, and five bought together, of odd rows by purchases.
+
+    After the last one comes the first.
+    """
+
+    def following(count: int) -> ItemLists:
+        rows = (np.arange(items)[:, None] + np.arange(1, count + 1)) % items + 1
+        scores = np.broadcast_to(1 / np.arange(2, count + 2), rows.shape)
+        return ItemLists(
+            np.arange(items + 1) * count,
+            rows.ravel().astype(np.int32),
+            scores.ravel().astype(np.float32),
+        )
+
+    is_odd = np.arange(1, items + 1) % 2 == 1
+    return RelatedLists(following(min(29, items - 1)), following(5), is_odd)
 
 
 def evaluate_scores(scores: FloatArray, cases: Samples, **options: bool) -> Evaluation:

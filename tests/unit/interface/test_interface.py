@@ -211,7 +211,31 @@ def test_a_list_keeps_to_the_rules(random_model: nextclick.Recommender) -> None:
     assert ids(random_model.recommend(iter(np.array([3, 7])), k=100)) == everything
 
 
-def test_similar_items_are_those_with_the_nearest_vectors(
+def test_related_items_are_there_after_a_fit_and_come_back_from_a_registry(
+    fitted: nextclick.Recommender, tmp_path: Path
+) -> None:
+    item, registry = fitted.items[3], str(tmp_path / "registry")
+    similar, bought = fitted.similar(item, k=4), fitted.bought_together(item, k=4)
+    for found in (similar, bought):
+        assert len(found) == 4
+        assert item not in ids(found)
+        scores = [one.score for one in found]
+        assert scores == sorted(scores, reverse=True)
+    nextclick.Recommender(fitted.checkpoint, device="cpu").publish(registry)
+    same = nextclick.Recommender.from_registry(registry, device="cpu")
+    assert (same.similar(item, k=4), same.bought_together(item, k=4)) == (similar, bought)
+
+
+def test_a_version_from_before_knows_nothing_of_purchases(
+    random_model: nextclick.Recommender,
+) -> None:
+    with pytest.raises(nextclick.NextclickError, match="does not know what is bought together"):
+        random_model.bought_together("7")
+    with pytest.raises(ValueError, match="is not among the model's 30 items"):
+        random_model.bought_together("never seen")
+
+
+def test_without_lists_similar_items_are_those_with_the_nearest_vectors(
     random_model: nextclick.Recommender,
 ) -> None:
     weights = random_model.checkpoint.model.state_dict()["network.item_embedding.weight"]

@@ -18,12 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from nextclick.services.related.publisher import messages
 from nextclick.services.worker import decide
 from nextclick.shared.errors import BadClick, BadItem
+from nextclick.shared.items import ItemStates
 from nextclick.shared.messages import REDRIVEN, Message, of_user
 from nextclick.shared.model import Ranking
 from nextclick.shared.runtime.settings import KafkaSettings
-from nextclick.shared.schemas import Recommendation, decode_click, decode_item
+from nextclick.shared.schemas import Recommendation, RelatedItems, decode_click, decode_item
+from tests.unit.builders import related_lists
 
 DOCS = Path(__file__).parents[3] / "docs"
 _spec = importlib.util.spec_from_file_location("make_contracts", DOCS / "make_contracts.py")
@@ -47,6 +50,7 @@ RECOMMENDATION = validator("recommendation.json")
 PROFILED = validator("profiled-recommendation.json")
 HEADERS = validator("dead-letter-headers.json")
 ITEM = validator("item.json")
+RELATED = validator("related-items.json")
 
 
 @pytest.mark.parametrize("path", make_contracts.texts(), ids=lambda path: path.name)
@@ -179,15 +183,26 @@ def test_a_recommendation_that_is_none_is_refused() -> None:
 
 
 def test_the_examples_are_messages() -> None:
-    messages = ASYNCAPI["components"]["messages"]
-    for example in messages["click"]["examples"]:
+    known = ASYNCAPI["components"]["messages"]
+    for example in known["click"]["examples"]:
         CLICK.validate(example["payload"])
         assert decode_click(json.dumps(example["payload"]).encode()) == make_contracts.CLICK
-    for example in messages["recommendation"]["examples"]:
+    for example in known["recommendation"]["examples"]:
         RECOMMENDATION.validate(example["payload"])
         assert Recommendation.model_validate(example["payload"]) == make_contracts.RECOMMENDATION
-    for example in messages["profiledRecommendation"]["examples"]:
+    for example in known["profiledRecommendation"]["examples"]:
         PROFILED.validate(example["payload"])
+    for example in known["relatedItems"]["examples"]:
+        RELATED.validate(example["payload"])
+        assert RelatedItems.model_validate(example["payload"]) == make_contracts.RELATED_ITEMS
+
+
+def test_what_is_said_about_related_items_fits_its_schema() -> None:
+    ids = [str(i) for i in range(1, 31)]
+    for said in messages(related_lists(), ids, range(1, 31), "v", ItemStates(offset=3)):
+        sent = json.loads(said.model_dump_json())
+        RELATED.validate(sent)
+        assert sent.keys() == set(RELATED.schema["required"])
 
 
 @pytest.mark.parametrize(
@@ -229,7 +244,7 @@ def test_a_reference_leads_somewhere(reference: str) -> None:
 def test_the_document_names_our_topics_and_keys() -> None:
     kafka = KafkaSettings()
     addresses = {channel["address"] for channel in ASYNCAPI["channels"].values()}
-    assert addresses == {*kafka.topics, "{topic}"}
+    assert addresses == {*kafka.topics, kafka.related_topic, "{topic}"}
     actions = {name: one["action"] for name, one in ASYNCAPI["operations"].items()}
     assert actions == {
         "receiveClick": "receive",
@@ -237,6 +252,7 @@ def test_the_document_names_our_topics_and_keys() -> None:
         "sendProfiledRecommendation": "send",
         "sendDeadLetter": "send",
         "receiveItem": "receive",
+        "sendRelatedItems": "send",
     }
     config = ASYNCAPI["channels"]["items"]["bindings"]["kafka"]
     assert config["partitions"] == 1

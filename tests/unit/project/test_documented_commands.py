@@ -49,6 +49,7 @@ RUN_BY = {
     "nextclick models promote": INTEGRATION + "cli.py",
     "nextclick models rollback": INTEGRATION + "cli.py",
     "nextclick models show": INTEGRATION + "cli.py",
+    "nextclick related": INTEGRATION + "related.py",
     "nextclick replay": INTEGRATION + "tutorial.py",
     "nextclick servers": INTEGRATION + "tutorial.py",
     "nextclick sessions rebuild": "tests/faults/test_redis.py",

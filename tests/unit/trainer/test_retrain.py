@@ -58,6 +58,11 @@ def test_the_first_model_is_published_and_the_next_starts_from_it(registry: Regi
     assert manifest.training["warm_start"] is False
     assert manifest.training["clicks"] == 2400
     assert manifest.metrics["test_hr@10"] > manifest.metrics["test_popularity_hr@10"]
+    related = registry.related_lists(first.version)
+    assert related is not None
+    ids = registry.load(first.version).vocabulary.item_ids
+    beside = related.bought_together.of(ids.index("item7") + 1, ids, 4)
+    assert {item.item_id for item in beside} <= {f"item{i}" for i in range(30)} - {"item7"}
 
     wider = pd.concat([pattern_log(30), pattern_log(33, offset=1)], ignore_index=True)
     second = run(wider, registry)

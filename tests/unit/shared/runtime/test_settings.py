@@ -81,7 +81,7 @@ def test_topics_of_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "NEXTCLICK_KAFKA__PROFILE_TOPICS"
     with pytest.raises(ConfigurationError, match=rf"{name}: r: .*'x'.* has: cart, home"):
         read('{"r": "x"}')
-    for taken in ("clicks", "clicks.dlq", "items"):
+    for taken in ("clicks", "clicks.dlq", "items", "items.related"):
         with pytest.raises(ConfigurationError, match=f"{name}: {taken} is a topic of other"):
             read(f'{{"{taken}": "cart"}}')
     with pytest.raises(ConfigurationError, match="at least 1 char"):

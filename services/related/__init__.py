@@ -1,0 +1,1 @@
+"""`nextclick related`: related items of the served version onto their topic."""
