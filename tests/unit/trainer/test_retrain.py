@@ -338,6 +338,85 @@ def test_the_manifest_tells_the_quality_for_each_event_type(registry: Registry) 
     assert min(of_types) <= metrics["test_hr@10"] <= max(of_types)
 
 
+def test_the_published_model_knows_what_was_held_out(registry: Registry) -> None:
+    """An item that only the newest clicks have is served; the model that was judged lacks it."""
+    frame = pattern_log(30)
+    frame.loc[frame["timestamp"] >= 38, "item_id"] = "brand new"
+    outcome = run(frame, registry)
+    assert outcome is not None
+    assert outcome.version is not None, outcome.reason
+    served, judged = registry.load(outcome.version), registry.load_judged(outcome.version)
+    assert "brand new" in served.vocabulary.item_ids
+    assert "brand new" not in judged.vocabulary.item_ids
+    assert served.calibration == judged.calibration
+    assert isinstance(served.model, BST)
+    assert isinstance(judged.model, BST)
+    assert served.model.about_share == judged.model.about_share
+    assert served.model.neighbours.weight == judged.model.neighbours.weight
+    new = served.vocabulary.rows(["brand new"])[0] - 1
+    assert served.popularity[new] == 60
+    refit = served.training["refit"]
+    assert (refit["clicks"], refit["items"]) == (480, 1)
+    assert refit["hr@10_after"] > refit["hr@10_before"]
+    (recommended,) = Scorer(served, CPU, top_k=10).recommend([["item1"]])
+    assert "brand new" in [item.item_id for item in recommended.items]
+
+
+def test_a_refit_changes_no_verdict_and_no_weight_of_the_models_that_are_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refit would have learned the next test: it is not compared with, and nothing starts there.
+
+    So a gate refuses and publishes exactly what it would without refits.
+    """
+    rng = np.random.default_rng(0)
+    stream = pattern_log(30)
+    stream["item_id"] = np.where(rng.random(len(stream)) < 0.5, stream["item_id"], "item7")
+
+    def chain(folder: Path) -> tuple[list[Outcome], list[Checkpoint]]:
+        registry, outcomes, judged = Registry(str(folder)), [], []
+        for clicks in (1500, 1900, 1950, 2400):
+            outcome = run(stream[:clicks], registry)
+            assert outcome is not None
+            outcomes.append(outcome)
+            judged.append(registry.load_judged(registry.versions()[-1]))
+        return outcomes, judged
+
+    outcomes, judged = chain(tmp_path / "refitted")
+    assert "refit" in judged[-1].training
+    monkeypatch.setattr("nextclick.trainer.retrain.refit_checked", lambda *_, **__: None)
+    expected, as_judged = chain(tmp_path / "not refitted")
+    assert [one.reason for one in outcomes] == [one.reason for one in expected]
+    assert [bits(one) for one in judged] == [bits(one) for one in as_judged]
+    assert [one.metrics for one in judged] == [one.metrics for one in as_judged]
+
+
+@pytest.mark.parametrize("broken", ["nothing", "nan"])
+def test_a_refit_that_is_worse_on_what_it_knows_is_not_published(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def refit(judged: Checkpoint, *_: object, **__: object) -> Checkpoint:
+        changed = copy.deepcopy(judged)
+        assert isinstance(changed.model, BST)
+        with torch.no_grad():
+            if broken == "nan":
+                overflow(changed.model)
+            else:
+                turn_items_round(changed.model)
+                changed.model.neighbours.weight.zero_()
+        return changed
+
+    monkeypatch.setattr("nextclick.trainer.retrain.refit", refit)
+    outcome = run(pattern_log(30), registry)
+    assert outcome is not None
+    assert outcome.version is not None, outcome.reason
+    served = registry.load(outcome.version)
+    assert bits(served) == bits(registry.load_judged(outcome.version))
+    assert "refit" not in served.training
+    said = "not finite" if broken == "nan" else "HR@10 on the test clicks, which it knows, fell"
+    assert said in served.training["not_refitted"]
+
+
 def single_clicks() -> pd.DataFrame:
     """A shop whose shoppers click once each: there is not one window to learn from."""
     return pattern_log(20, users=1200, clicks=1)
