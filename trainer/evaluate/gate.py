@@ -24,8 +24,8 @@ SEGMENT_MARGIN = 0.01
 SEGMENT_LEVEL = 0.025
 """Probability of a false refusal by any segment, where the candidate is worse by just the margin;
 as that of the comparison over all cases."""
-SEGMENT_USERS = 50
-"""Segments of fewer users decide nothing: the approximation would be bad."""
+SEGMENT_USERS = 200
+"""Segments of fewer users decide nothing: a few bots could have their say there."""
 
 
 @dataclass(frozen=True)

@@ -370,12 +370,12 @@ def test_a_refit_changes_no_verdict_and_no_weight_of_the_models_that_are_judged(
     So a gate refuses and publishes exactly what it would without refits.
     """
     rng = np.random.default_rng(0)
-    stream = pattern_log(30)
+    stream = pattern_log(30, users=30)
     stream["item_id"] = np.where(rng.random(len(stream)) < 0.5, stream["item_id"], "item7")
 
     def chain(folder: Path) -> tuple[list[Outcome], list[Checkpoint]]:
         registry, outcomes, judged = Registry(str(folder)), [], []
-        for clicks in (1500, 1900, 1950, 2400):
+        for clicks in (700, 720, 1200):
             outcome = run(stream[:clicks], registry)
             assert outcome is not None
             outcomes.append(outcome)

@@ -251,7 +251,7 @@ def test_the_more_segments_there_are_the_clearer_one_must_be() -> None:
 
 def test_models_that_are_equal_are_rarely_refused_for_a_segment() -> None:
     """docs/models.md has the rates of longer runs."""
-    equal, at_margin, runs = 0, 0, 60
+    equal, at_margin, runs = 0, 0, 40
     for seed in range(runs):
         rng = np.random.default_rng(seed)
         users = np.sort(rng.integers(0, 400, 1200))
@@ -268,4 +268,4 @@ def test_models_that_are_equal_are_rarely_refused_for_a_segment() -> None:
             equal += refused and counted == "equal"
             at_margin += refused and counted == "at_margin"
     assert equal <= 1
-    assert at_margin <= 5
+    assert at_margin <= 4
