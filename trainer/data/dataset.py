@@ -206,8 +206,7 @@ Rounding = npt.NDArray[np.float64]
 
 def _even_rounding(users: int) -> Rounding:
     """Numbers spread evenly over [0, 1): shape [users]."""
-    rounding: Rounding = (np.arange(users) * 0.6180339887498949) % 1.0
-    return rounding
+    return np.arange(users, dtype=np.float64) * 0.6180339887498949 % 1.0
 
 
 def _rounding_by_id(user_ids: npt.NDArray[np.object_]) -> Rounding:

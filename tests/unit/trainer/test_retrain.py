@@ -17,6 +17,7 @@ from nextclick.trainer.collect import EventLog
 from nextclick.trainer.data import LeftOut, click_log
 from nextclick.trainer.fit.loop import Epoch
 from nextclick.trainer.fit.presets import DEFAULT, Preset, Regularisation, preset
+from nextclick.trainer.fit.refit import refit
 from nextclick.trainer.main import TRAINED_ON
 from nextclick.trainer.retrain import FitLimits, Outcome, current_champion, fit_candidate, retrain
 from tests.unit.builders import CPU
@@ -355,9 +356,9 @@ def test_the_published_model_knows_what_was_held_out(registry: Registry) -> None
     assert served.model.neighbours.weight == judged.model.neighbours.weight
     new = served.vocabulary.rows(["brand new"])[0] - 1
     assert served.popularity[new] == 60
-    refit = served.training["refit"]
-    assert (refit["clicks"], refit["items"]) == (480, 1)
-    assert refit["hr@10_after"] > refit["hr@10_before"]
+    added = served.training["refit"]
+    assert (added["clicks"], added["items"]) == (480, 1)
+    assert added["hr@10_after"] > added["hr@10_before"]
     (recommended,) = Scorer(served, CPU, top_k=10).recommend([["item1"]])
     assert "brand new" in [item.item_id for item in recommended.items]
 
@@ -391,11 +392,26 @@ def test_a_refit_changes_no_verdict_and_no_weight_of_the_models_that_are_judged(
     assert [one.metrics for one in judged] == [one.metrics for one in as_judged]
 
 
-@pytest.mark.parametrize("broken", ["nothing", "nan"])
+def test_a_stop_during_the_refit_changes_nothing(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def refit_when_stopped(*arguments: object, **options: object) -> Checkpoint:
+        begun.append(True)
+        return refit(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("nextclick.trainer.retrain.refit", refit_when_stopped)
+    assert run(pattern_log(30, users=30), registry, stopped=lambda: bool(begun)) is None
+    assert begun
+    assert registry.versions() == []
+
+
+@pytest.mark.parametrize("broken", ["worse", "nan"])
 def test_a_refit_that_is_worse_on_what_it_knows_is_not_published(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    def refit(judged: Checkpoint, *_: object, **__: object) -> Checkpoint:
+    def broken_refit(judged: Checkpoint, *_: object, **__: object) -> Checkpoint:
         changed = copy.deepcopy(judged)
         assert isinstance(changed.model, BST)
         with torch.no_grad():
@@ -406,7 +422,7 @@ def test_a_refit_that_is_worse_on_what_it_knows_is_not_published(
                 changed.model.neighbours.weight.zero_()
         return changed
 
-    monkeypatch.setattr("nextclick.trainer.retrain.refit", refit)
+    monkeypatch.setattr("nextclick.trainer.retrain.refit", broken_refit)
     outcome = run(pattern_log(30), registry)
     assert outcome is not None
     assert outcome.version is not None, outcome.reason
