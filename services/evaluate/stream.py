@@ -27,7 +27,7 @@ from nextclick.trainer.data import Split, bound_contributions, click_log, sample
 from nextclick.trainer.evaluate import evaluate, model_score
 from nextclick.trainer.evaluate.metrics import Score
 from nextclick.trainer.fit.presets import Preset
-from nextclick.trainer.retrain import FitLimits, Outcome, current_champion, retrain
+from nextclick.trainer.retrain import FitLimits, Outcome, retrain
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -155,9 +155,10 @@ class Retraining:
         )
         assert outcome is not None  # it is never stopped
         self.outcomes.append(outcome)
-        _, served = current_champion(self.registry)
-        if served is None:
+        pointer = self.registry.pointer()
+        if pointer is None:
             return {}
+        served = self.registry.load(pointer.version)
         self.registry.prune(keep_versions=1, keep_days=0)
         bounded, _ = bound_contributions(frame, self.max_per_minute)
         log = click_log(bounded, self.gap_ms, validation=0.0, test=0.0)

@@ -1,7 +1,9 @@
 """A model version and its files: weights, vocabulary, manifest, and perhaps related items.
 
 Weights are safetensors, not pickle, so a checkpoint can hold numbers but never code. The manifest
-holds the SHA-256 of every other file, the metrics, and what the model was trained on.
+holds the SHA-256 of every other file, the metrics, and what the model was trained on. A version
+that was refitted after it was judged has the judged weights beside, in a file of their own: only
+the next retraining reads it.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from nextclick.shared.model.source_bst import SourceBST, SourceBSTConfig
 from nextclick.shared.windows import PADDING, IntArray
 
 WEIGHTS = "model.safetensors"
+JUDGED_WEIGHTS = "judged.safetensors"
 VOCABULARY = "vocabulary.json"
 RELATED = "related.safetensors"
 MANIFEST = "manifest.json"
@@ -114,16 +117,24 @@ class Checkpoint:
     """None: not computed, or not read."""
 
 
-def to_files(checkpoint: Checkpoint, version: str, created_at: str) -> dict[str, bytes]:
-    """Serialise to file name → content, the manifest last. created_at: ISO 8601, UTC."""
-    tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.model.state_dict().items()}
-    tensors[_POPULARITY] = torch.from_numpy(checkpoint.popularity)
+def to_files(
+    checkpoint: Checkpoint, version: str, created_at: str, judged: Checkpoint | None = None
+) -> dict[str, bytes]:
+    """Serialise to file name → content, the manifest last. created_at: ISO 8601, UTC.
+
+    judged: the model that was judged, if `checkpoint` is its refit; its items are the first ones of
+    the refit.
+    """
     files = {
-        WEIGHTS: safetensors.torch.save(tensors),
+        WEIGHTS: _weights(checkpoint),
         VOCABULARY: json.dumps(checkpoint.vocabulary.item_ids, ensure_ascii=False).encode(),
     }
     if checkpoint.related is not None:
         files[RELATED] = related_tables.to_bytes(checkpoint.related)
+    if judged is not None:
+        ids = judged.vocabulary.item_ids
+        assert ids == checkpoint.vocabulary.item_ids[: len(ids)]
+        files[JUDGED_WEIGHTS] = _weights(judged)
     manifest = Manifest(
         version=version,
         parent=checkpoint.parent,
@@ -137,6 +148,12 @@ def to_files(checkpoint: Checkpoint, version: str, created_at: str) -> dict[str,
     )
     files[MANIFEST] = manifest.model_dump_json(indent=2).encode()
     return files
+
+
+def _weights(checkpoint: Checkpoint) -> bytes:
+    tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.model.state_dict().items()}
+    tensors[_POPULARITY] = torch.from_numpy(checkpoint.popularity)
+    return safetensors.torch.save(tensors)
 
 
 def parse_manifest(content: bytes, version: str) -> Manifest:
@@ -154,32 +171,42 @@ def parse_manifest(content: bytes, version: str) -> Manifest:
     return manifest
 
 
-def from_files(files: Mapping[str, bytes], version: str) -> Checkpoint:
+def from_files(files: Mapping[str, bytes], version: str, *, judged: bool = False) -> Checkpoint:
     """Rebuild a checkpoint on the CPU, without its related items, and validate it.
 
-    Raises CheckpointError for a missing, truncated or altered file, weights of another shape,
-    a vocabulary of another size, neighbours outside it, or weights that are not finite.
+    judged: the model that was judged, from JUDGED_WEIGHTS. Raises CheckpointError for a missing,
+    truncated or altered file, weights of another shape, a vocabulary of another size, neighbours
+    outside it, or weights that are not finite.
     """
-    for name in (MANIFEST, WEIGHTS, VOCABULARY):
+    weights = JUDGED_WEIGHTS if judged else WEIGHTS
+    for name in (MANIFEST, weights, VOCABULARY):
         if name not in files:
             raise CheckpointError(f"version {version}: {name} is missing")
     manifest = parse_manifest(files[MANIFEST], version)
-    for name in (WEIGHTS, VOCABULARY):
+    for name in (weights, VOCABULARY):
         if hashlib.sha256(files[name]).hexdigest() != manifest.files.get(name):
             raise CheckpointError(f"version {version}: {name} does not match its SHA-256")
+    config = manifest.model
     try:
-        tensors = safetensors.torch.load(files[WEIGHTS])
+        tensors = safetensors.torch.load(files[weights])
         item_ids = json.loads(files[VOCABULARY])
         popularity = tensors.pop(_POPULARITY)
-        _check_shapes(manifest.model, tensors)
-        model = build(manifest.model)
+        if judged:
+            items = popularity.numel()
+            if not 1 <= items <= config.items:
+                raise ValueError(f"{items} items, but {config.items} in the refit")
+            config = config.model_copy(update={"items": items})
+        _check_shapes(config, tensors)
+        model = build(config)
         model.load_state_dict(tensors)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         summary = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"version {version}: {WEIGHTS} cannot be loaded: {summary}") from None
-    items = manifest.model.items
-    if not are_item_ids(item_ids, items):
-        raise CheckpointError(f"version {version}: {VOCABULARY} does not list {items} item ids")
+        raise CheckpointError(f"version {version}: {weights} cannot be loaded: {summary}") from None
+    if not are_item_ids(item_ids, manifest.model.items):
+        raise CheckpointError(
+            f"version {version}: {VOCABULARY} does not list {manifest.model.items} item ids"
+        )
+    items, item_ids = config.items, item_ids[: config.items]
     if (
         popularity.dtype != torch.int64
         or popularity.shape != (items,)

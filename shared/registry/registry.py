@@ -2,6 +2,7 @@
 
     <url>/<version>/model.safetensors, vocabulary.json, manifest.json
     <url>/<version>/related.safetensors    see nextclick.shared.model.related
+    <url>/<version>/judged.safetensors    the weights before the refit, for the next retraining
     <url>/current.json          {"version": …, "history": [older …], "changed_at": …}
     <url>/<version>/delta-<number>    what was learned since, see nextclick.shared.model.delta
     <url>/<version>/delta.json        {"number": …}: the newest
@@ -135,9 +136,15 @@ class Registry:
                 self._fs.pipe_file(probe, b"")
                 self._fs.rm_file(probe)
 
-    def publish(self, checkpoint: Checkpoint, now: datetime | None = None) -> str:
+    def publish(
+        self,
+        checkpoint: Checkpoint,
+        now: datetime | None = None,
+        judged: Checkpoint | None = None,
+    ) -> str:
         """Write a new version and point to it; returns its name.
 
+        judged: the model that was judged, if `checkpoint` is its refit; see `load_judged`.
         Names sort by time: a second, and of it the 65,536ths in hex. A name is never used twice.
         Raises Unavailable if the registry cannot be written.
         """
@@ -149,7 +156,9 @@ class Registry:
                 self._exclusive_lock()
             ):  # else another process may remove the half-written version as a leftover
                 version = self._free_name(now)
-                files = checkpoints.to_files(checkpoint, version, now.isoformat(timespec="seconds"))
+                files = checkpoints.to_files(
+                    checkpoint, version, now.isoformat(timespec="seconds"), judged
+                )
                 if self._local:
                     local_folder.add(Path(self._root) / version, files)
                 else:
@@ -185,16 +194,27 @@ class Registry:
         if (number := number_of(version)) is not None:
             base = base_of(version)
             return deltas.applied(self.load_delta(base, number), self.load(base))
+        return self._load(self.manifest(version), WEIGHTS)
+
+    def load_judged(self, version: str) -> Checkpoint:
+        """The model of a version as it was judged: before it was refitted, if it was.
+
+        It did not learn the clicks by which it was judged. Raises as `load` does.
+        """
         manifest = self.manifest(version)
-        files = {}
-        for name in (checkpoints.WEIGHTS, checkpoints.VOCABULARY):
+        refitted = checkpoints.JUDGED_WEIGHTS in manifest.files
+        return self._load(manifest, checkpoints.JUDGED_WEIGHTS if refitted else WEIGHTS)
+
+    def _load(self, manifest: Manifest, weights: str) -> Checkpoint:
+        version, files = manifest.version, {}
+        for name in (weights, checkpoints.VOCABULARY):
             try:
                 with self._translated("read"):
                     files[name] = self._fs.cat_file(self._path(version, name))
             except FileNotFoundError:
                 raise CheckpointError(f"version {version}: {name} is missing") from None
         files[MANIFEST] = manifest.model_dump_json().encode()
-        return checkpoints.from_files(files, version)
+        return checkpoints.from_files(files, version, judged=weights != WEIGHTS)
 
     def related_lists(self, version: str) -> RelatedLists | None:
         """Read and validate the related items of a version; None if it has none.

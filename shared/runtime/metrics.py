@@ -106,6 +106,7 @@ LABEL_VALUES = {
     RETRAINS: ("published", "refused", "lost"),
     GATE_REFUSALS: (
         "worse",
+        "segment",
         "baseline",
         "same",
         "calibration",

@@ -30,14 +30,14 @@ from tests.waiting import until
 
 
 def run(folder: Path, world: int, **options: object) -> Checkpoint:
-    """Retrain on so many processes; the published model."""
+    """Retrain on so many processes; the published model as it was judged: the refit is rank 0's."""
     for process in start(folder, world, **options):  # type: ignore[arg-type]
         process.join(60)
         assert process.exitcode == 0, (folder / "0").read_text()
     registry = Registry(str(folder / "registry"))
     pointer = registry.pointer()
     assert pointer is not None
-    return registry.load(pointer.version)
+    return registry.load_judged(pointer.version)
 
 
 def codes(processes: list[ForkServerProcess]) -> list[int | None]:

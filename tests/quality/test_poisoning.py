@@ -75,7 +75,7 @@ def test_the_gate_decides_as_without_bots(
     log = crowd(honest(20_000))
     data = click_log(bound_contributions(log, PER_MINUTE)[0], gap_ms=0)
     good = fitted(log, QUICK)
-    decision, _ = judge(data, good, champion, CPU)
+    decision = judge(data, good, champion, CPU)[0]
     assert decision.publish, decision.reason
-    decision, _ = judge(data, turned(good, slice(1, 4)), good, CPU)
+    decision = judge(data, turned(good, slice(1, 4)), good, CPU)[0]
     assert decision.refusal == "worse", decision.reason

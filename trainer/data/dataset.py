@@ -142,27 +142,35 @@ class Samples:
 
 
 def click_log(
-    frame: pd.DataFrame, gap_ms: int, validation: float = 0.1, test: float = 0.1
+    frame: pd.DataFrame,
+    gap_ms: int,
+    validation: float = 0.1,
+    test: float = 0.1,
+    *,
+    stable: bool = False,
 ) -> ClickLog:
     """Group, sessionise and split a log.
 
     frame: columns user_id, item_id, timestamp (epoch ms), perhaps event_type, and weight, if some
     clicks count more than others (see `weighted`); rows in stream order. gap_ms: session
     gap; 0: sessions never end. validation, test: shares of each user's clicks; the newest are the
-    test, those before them the validation.
+    test, those before them the validation. stable: a later log never holds out a click that this
+    one trains on, though other users come and go; see `_rounding_by_id`.
     """
-    users, user_ids = pd.factorize(frame["user_id"])
+    users, unique_users = pd.factorize(frame["user_id"])
     items, item_ids = pd.factorize(frame["item_id"])
     timestamps = frame["timestamp"].to_numpy(np.int64)
     order = np.argsort(users, kind="stable")
     users, items, timestamps = users[order], items[order], timestamps[order]
+    user_ids = np.asarray(unique_users, object)
+    rounding = _rounding_by_id(user_ids) if stable else _even_rounding(len(user_ids))
     return ClickLog(
         users=users,
         items=items,
         starts=session_starts(users, timestamps, gap_ms),
-        split=_temporal_split(users, validation, test),
+        split=_temporal_split(users, validation, test, rounding),
         item_ids=[str(item) for item in item_ids],
-        user_ids=np.asarray(user_ids, object),
+        user_ids=user_ids,
         first_timestamp=int(timestamps.min(initial=2**62)),
         last_timestamp=int(timestamps.max(initial=0)),
         order=order,
@@ -193,19 +201,38 @@ def weighted(
     return frame[kept].assign(weight=weight[kept]).reset_index(drop=True)
 
 
-def _temporal_split(users: IntArray, validation: float, test: float) -> IntArray:
-    """Assign a Split to each click: shape [N]. users: shape [N], grouped.
+Rounding = npt.NDArray[np.float64]
 
-    The shares hold on average over users: a fractional number of clicks is rounded up for some
-    users and down for others. Rounding up always would put all clicks of users with one or two into
-    the test.
+
+def _even_rounding(users: int) -> Rounding:
+    """Numbers spread evenly over [0, 1): shape [users]."""
+    return np.arange(users, dtype=np.float64) * 0.6180339887498949 % 1.0
+
+
+def _rounding_by_id(user_ids: npt.NDArray[np.object_]) -> Rounding:
+    """A number in [0, 1) for each user, the same in any log: shape [users].
+
+    With it, of a user with m more clicks at most m more are held out, and none more of one whose
+    oldest clicks have left the log. So whatever a log holds out is new or was held out before.
+    """
+    hashed = np.asarray(pd.util.hash_array(user_ids), np.uint64)
+    return (hashed >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def _temporal_split(
+    users: IntArray, validation: float, test: float, rounding: Rounding
+) -> IntArray:
+    """Assign a Split to each click: shape [N].
+
+    users: shape [N], grouped, numbers as of `rounding`. The shares hold on average over users: a
+    fractional number of clicks is rounded up for some users and down for others, by `rounding`.
+    Rounding up always would put all clicks of users with one or two into the test.
     """
     first_of_user = np.r_[True, users[1:] != users[:-1]][: len(users)]
     number = np.cumsum(first_of_user) - 1
     count = np.bincount(number)
     first = np.flatnonzero(first_of_user)
     from_end = (first + count)[number] - np.arange(len(users))  # 1 = the user's newest click
-    rounding = (np.arange(len(count)) * 0.6180339887498949) % 1.0  # evenly spread over [0, 1)
     held_out = np.floor(count * test + rounding)[number]
     before = np.floor(count * (test + validation) + rounding)[number]
     split = np.full(len(users), Split.TRAIN, np.int64)

@@ -1,6 +1,6 @@
 """Ranking metrics, confidence intervals, and the gate that decides whether to publish."""
 
-from nextclick.trainer.evaluate.bootstrap import paired_interval
+from nextclick.trainer.evaluate.bootstrap import paired_interval, sign_flip_p_values
 from nextclick.trainer.evaluate.metrics import (
     METRICS,
     Evaluation,
@@ -26,4 +26,5 @@ __all__ = [
     "most_frequent_types",
     "paired_interval",
     "ranks_of",
+    "sign_flip_p_values",
 ]

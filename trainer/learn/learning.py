@@ -76,6 +76,8 @@ class _Recent:
     starts: IntArray
     age: IntArray
     """Clicks of the stream that came later."""
+    oldest: int
+    """Clicks of at least this age were learned by the base: they are context only."""
 
     def cases(self, oldest: int, newest: int = 0) -> IntArray:
         """Indices of clicks of an age in [newest, oldest) that follow another of their session."""
@@ -95,10 +97,12 @@ def learn(
     sha256: str,
     number: int,
     forget_count: int = 0,
+    new: int | None = None,
 ) -> Delta | None:
     """The delta that recent clicks make of a base; None if there is nothing to learn.
 
-    log: the clicks, bounded per user (`bound_contributions`). The other arguments are the delta's.
+    log: the clicks, bounded per user (`bound_contributions`). new: the newest of them that the base
+    did not learn; None: all. The other arguments are the delta's.
     """
     if not isinstance(base.model, BST) or len(log.items) == 0:
         return None
@@ -110,6 +114,7 @@ def learn(
         log.users,
         log.starts,
         len(order) - 1 - order,
+        len(order) if new is None else new,
     )
     counted = np.concatenate([base.popularity, np.zeros(len(new_items), np.int64)])
 
@@ -177,10 +182,11 @@ def count_pairs_of_users(recent: _Recent, items: int, half_life: float, newest: 
     Of the clicks of at least the age `newest`, each pair weighs 0.5 ^ (age / half_life).
     """
     known = (recent.age >= newest) & (recent.rows != PADDING)
+    new = recent.age < recent.oldest
     index = np.arange(len(recent.rows))
     users, first, second, weights = [], [], [], []
     for distance in range(1, HISTORY_LENGTH + 1):
-        later = index[(index - recent.starts >= distance) & known]
+        later = index[(index - recent.starts >= distance) & known & new]
         later = later[known[later - distance]]
         users.append(recent.users[later])
         first.append(recent.rows[later - distance] - 1)
@@ -201,7 +207,8 @@ def users_per_item(
 ) -> FloatArray:
     """Users of each item by clicks of at least an age: [items]; each counts 0.5 ^ (age / half_life)
     of the newest click."""
-    known = np.flatnonzero((recent.age >= newest) & (recent.rows != PADDING))
+    chosen = (recent.age >= newest) & (recent.age < recent.oldest)
+    known = np.flatnonzero(chosen & (recent.rows != PADDING))
     known = known[np.argsort(recent.age[known], kind="stable")]
     key = recent.users[known] * items + recent.rows[known] - 1
     kept = known[np.unique(key, return_index=True)[1]]
@@ -231,7 +238,8 @@ def _choose(
     """
     assert isinstance(base.model, BST)
     default = FORGETTING[0], base.model.neighbours.weight.item()
-    newest = min(_CASES, len(recent.rows) // 3, _SCORES // len(base.vocabulary))
+    unknown = min(recent.oldest, len(recent.rows))
+    newest = min(_CASES, unknown // 3, _SCORES // len(base.vocabulary))
     cases = recent.cases(newest)
     cases = cases[recent.windows(cases).any(axis=1)]
     if len(cases) < _LEAST_CASES:

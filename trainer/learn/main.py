@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 COLUMNS = ("user_id", "item_id", "timestamp", "event_type")
 LEAST_CLICKS = 2_000
-"""Newest clicks that are counted even if they are older than the base: the newest of each user were
-its test and validation, so the base may not have learned from them."""
+"""Newest clicks that are read even if they are older than the base, as histories of the new ones.
+Unless the base was refitted they are counted, too: it did not learn each user's newest ones."""
 MAX_CLICKS = 50_000
 """Most clicks that are counted, the newest."""
 _STOP_SECONDS = 20.0
@@ -42,6 +42,8 @@ class _Base:
     sha256: str
     checkpoint: Checkpoint
     trained_on: LogState
+    refitted: bool
+    """Whether it learned all clicks until then."""
 
 
 class Learner:
@@ -89,7 +91,8 @@ class Learner:
         except (KeyError, TypeError):  # published otherwise
             trained_on = state
         checkpoint = self._registry.load(version)
-        return _Base(version, manifest.files[WEIGHTS], checkpoint, trained_on)
+        refitted = "refit" in manifest.training
+        return _Base(version, manifest.files[WEIGHTS], checkpoint, trained_on, refitted)
 
     def _publish(self, base: _Base, state: LogState, new: int) -> int | None:
         began = time.monotonic()
@@ -107,6 +110,7 @@ class Learner:
             base.sha256,
             max(int(self._now()), newest + 1),
             tombstones.count,
+            new if base.refitted else None,
         )
         if delta is None:
             return None

@@ -17,6 +17,7 @@ from nextclick.trainer.collect import EventLog
 from nextclick.trainer.data import LeftOut, click_log
 from nextclick.trainer.fit.loop import Epoch
 from nextclick.trainer.fit.presets import DEFAULT, Preset, Regularisation, preset
+from nextclick.trainer.fit.refit import refit
 from nextclick.trainer.main import TRAINED_ON
 from nextclick.trainer.retrain import FitLimits, Outcome, current_champion, fit_candidate, retrain
 from tests.unit.builders import CPU
@@ -341,6 +342,100 @@ def test_the_manifest_tells_the_quality_for_each_event_type(registry: Registry) 
     metrics = registry.manifest(outcome.version).metrics
     of_types = [metrics["test_hr@10_of_view"], metrics["test_hr@10_of_purchase"]]
     assert min(of_types) <= metrics["test_hr@10"] <= max(of_types)
+
+
+def test_the_published_model_knows_what_was_held_out(registry: Registry) -> None:
+    """An item that only the newest clicks have is served; the model that was judged lacks it."""
+    frame = pattern_log(30)
+    frame.loc[frame["timestamp"] >= 38, "item_id"] = "brand new"
+    outcome = run(frame, registry)
+    assert outcome is not None
+    assert outcome.version is not None, outcome.reason
+    served, judged = registry.load(outcome.version), registry.load_judged(outcome.version)
+    assert "brand new" in served.vocabulary.item_ids
+    assert "brand new" not in judged.vocabulary.item_ids
+    assert served.calibration == judged.calibration
+    assert isinstance(served.model, BST)
+    assert isinstance(judged.model, BST)
+    assert served.model.about_share == judged.model.about_share
+    assert served.model.neighbours.weight == judged.model.neighbours.weight
+    new = served.vocabulary.rows(["brand new"])[0] - 1
+    assert served.popularity[new] == 60
+    added = served.training["refit"]
+    assert (added["clicks"], added["items"]) == (480, 1)
+    assert added["hr@10_after"] > added["hr@10_before"]
+    (recommended,) = Scorer(served, CPU, top_k=10).recommend([["item1"]])
+    assert "brand new" in [item.item_id for item in recommended.items]
+
+
+def test_a_refit_changes_no_verdict_and_no_weight_of_the_models_that_are_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refit would have learned the next test: it is not compared with, and nothing starts there.
+
+    So a gate refuses and publishes exactly what it would without refits.
+    """
+    rng = np.random.default_rng(0)
+    stream = pattern_log(30, users=30)
+    stream["item_id"] = np.where(rng.random(len(stream)) < 0.5, stream["item_id"], "item7")
+
+    def chain(folder: Path) -> tuple[list[Outcome], list[Checkpoint]]:
+        registry, outcomes, judged = Registry(str(folder)), [], []
+        for clicks in (700, 720, 1200):
+            outcome = run(stream[:clicks], registry)
+            assert outcome is not None
+            outcomes.append(outcome)
+            judged.append(registry.load_judged(registry.versions()[-1]))
+        return outcomes, judged
+
+    outcomes, judged = chain(tmp_path / "refitted")
+    assert "refit" in judged[-1].training
+    monkeypatch.setattr("nextclick.trainer.retrain.refit_checked", lambda *_, **__: None)
+    expected, as_judged = chain(tmp_path / "not refitted")
+    assert [one.reason for one in outcomes] == [one.reason for one in expected]
+    assert [bits(one) for one in judged] == [bits(one) for one in as_judged]
+    assert [one.metrics for one in judged] == [one.metrics for one in as_judged]
+
+
+def test_a_stop_during_the_refit_changes_nothing(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def refit_when_stopped(*arguments: object, **options: object) -> Checkpoint:
+        begun.append(True)
+        return refit(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("nextclick.trainer.retrain.refit", refit_when_stopped)
+    assert run(pattern_log(30, users=30), registry, stopped=lambda: bool(begun)) is None
+    assert begun
+    assert registry.versions() == []
+
+
+@pytest.mark.parametrize("broken", ["worse", "nan"])
+def test_a_refit_that_is_worse_on_what_it_knows_is_not_published(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def broken_refit(judged: Checkpoint, *_: object, **__: object) -> Checkpoint:
+        changed = copy.deepcopy(judged)
+        assert isinstance(changed.model, BST)
+        with torch.no_grad():
+            if broken == "nan":
+                overflow(changed.model)
+            else:
+                turn_items_round(changed.model)
+                changed.model.neighbours.weight.zero_()
+        return changed
+
+    monkeypatch.setattr("nextclick.trainer.retrain.refit", broken_refit)
+    outcome = run(pattern_log(30), registry)
+    assert outcome is not None
+    assert outcome.version is not None, outcome.reason
+    served = registry.load(outcome.version)
+    assert bits(served) == bits(registry.load_judged(outcome.version))
+    assert "refit" not in served.training
+    said = "not finite" if broken == "nan" else "HR@10 on the test clicks, which it knows, fell"
+    assert said in served.training["not_refitted"]
 
 
 def single_clicks() -> pd.DataFrame:

@@ -42,6 +42,38 @@ def test_what_is_published_is_current_and_loads(registry: Registry) -> None:
     assert registry.manifest(version).created_at == "2026-01-31T12:00:00+00:00"
 
 
+def test_a_refit_serves_and_the_model_that_was_judged_stays_beside_it(registry: Registry) -> None:
+    judged, refitted = checkpoint(30, seed=1), checkpoint(32, seed=2)
+    version = registry.publish(refitted, judged=judged)
+    for written, read in (
+        (refitted, registry.load(version)),
+        (judged, registry.load_judged(version)),
+    ):
+        assert read.vocabulary.item_ids == written.vocabulary.item_ids
+        assert read.popularity.tolist() == written.popularity.tolist()
+        for name, value in written.model.state_dict().items():
+            assert read.model.state_dict()[name].equal(value)
+    alone = registry.publish(judged)
+    assert registry.load_judged(alone).popularity.tolist() == judged.popularity.tolist()
+    registry.rollback()
+    assert registry.remove([alone]) == [alone]
+
+
+def test_an_altered_judged_model_is_refused_and_the_version_serves(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path))
+    version = registry.publish(checkpoint(32), judged=checkpoint(30))
+    file = tmp_path / version / "judged.safetensors"
+    content = file.read_bytes()
+    for broken in (content[:-1], b""):
+        file.write_bytes(broken)
+        with pytest.raises(CheckpointError, match=r"judged.safetensors does not match"):
+            registry.load_judged(version)
+    file.unlink()
+    with pytest.raises(CheckpointError, match=r"judged.safetensors is missing"):
+        registry.load_judged(version)
+    assert len(registry.load(version).vocabulary) == 32
+
+
 def test_versions_sort_by_time_and_roll_back_step_by_step(registry: Registry) -> None:
     made = [
         registry.publish(checkpoint(seed=i), datetime(2026, 1, i, tzinfo=UTC)) for i in (1, 2, 3)

@@ -283,3 +283,33 @@ def test_a_random_split_loses_and_doubles_nothing() -> None:
         assert part.labels is not None
         assert part.labels.tolist() == part.targets.tolist()
         assert (part.histories[:, 0] == 10 * part.targets).all()
+
+
+@given(
+    st.lists(st.integers(0, 15), min_size=1, max_size=120),
+    st.lists(st.integers(0, 25), max_size=80),
+    st.integers(0, 60),
+)
+def test_a_stable_split_never_holds_out_what_an_earlier_log_trained_on(
+    before: list[int], after: list[int], left: int
+) -> None:
+    """Users and clicks come, and the oldest clicks leave the window."""
+    stream = pd.DataFrame({"user_id": [f"u{user}" for user in before + after]})
+    stream = stream.assign(item_id="i", timestamp=np.arange(len(stream)))
+
+    def splits(frame: pd.DataFrame) -> dict[int, int]:
+        log = click_log(frame, gap_ms=0, stable=True)
+        assert log.order is not None
+        return dict(zip(frame["timestamp"].to_numpy()[log.order], log.split, strict=True))
+
+    earlier, later = splits(stream[: len(before)]), splits(stream[left:])
+    for click in earlier.keys() & later.keys():
+        assert later[click] <= earlier[click]  # a test click may become training, not the reverse
+
+
+def test_a_stable_split_holds_out_the_same_shares() -> None:
+    users = np.random.default_rng(0).integers(0, 3000, 10_000)
+    clicks = frame(*[(f"u{user}", "i", i) for i, user in enumerate(users)])
+    log = click_log(clicks, gap_ms=0, stable=True)
+    for split, share in ((Split.TRAIN, 0.8), (Split.VALIDATION, 0.1), (Split.TEST, 0.1)):
+        assert abs((log.split == split).mean() - share) < 0.02

@@ -198,3 +198,74 @@ def test_probabilities_within_noise_or_no_worse_than_the_champions_are_published
     # Both are off, the candidate a little more: by chance.
     assert decide(claiming(0.62, 0.5), claiming(0.61, 0.5, seed=2), hitting(0.3)).publish
     assert decide(claiming(0.7, 0.5), None, hitting(0.3)).publish
+
+
+def judged(differences: dict[str, list[int]], users: int = 1000) -> Decision:
+    """Each user has a case in each segment. The champion hits half; so many are lost, and won."""
+    segments, parts = {}, []
+    for number, (name, (lost, won)) in enumerate(differences.items()):
+        order = np.random.default_rng(number).permutation(users)
+        champion = np.where(np.arange(users) < users // 2, 1, 100)
+        candidate = champion.copy()
+        candidate[:lost] = 100
+        candidate[users // 2 : users // 2 + won] = 1
+        parts.append((candidate[order], champion[order]))
+        segments[name] = np.repeat(np.arange(len(differences)), users) == number
+    new, old = (np.concatenate(ranks) for ranks in zip(*parts, strict=True))
+    return gate.decide(
+        Evaluation(new, 0.5),
+        Evaluation(old, 0.5),
+        {POPULARITY: Evaluation(np.full(len(new), 100), 0.5)},
+        np.tile(np.arange(users), len(differences)),
+        segments=segments,
+    )
+
+
+def test_a_candidate_that_is_better_but_clearly_worse_in_a_segment_is_refused() -> None:
+    decision = judged({"new_items": (80, 20), "others": (0, 100)})
+    assert (decision.publish, decision.refusal) == (False, "segment")
+    assert "in new_items (0.4400 to 0.5000, 1000 users)" in decision.reason
+    assert decision.segments["others"].p_value == 1.0
+
+
+def test_worse_in_a_segment_by_less_than_the_margin_or_within_noise_is_published() -> None:
+    for lost, won in ((9, 0), (60, 45)):  # certain, but small; large, but perhaps by chance
+        decision = judged({"new_items": (lost, won), "others": (0, 100)})
+        assert decision.publish, decision.reason
+        assert decision.segments["new_items"].candidate < decision.segments["new_items"].champion
+
+
+def test_a_segment_of_few_users_decides_nothing() -> None:
+    decision = judged({"purchase": (20, 0), "click": (0, 24)}, users=gate.SEGMENT_USERS - 1)
+    assert decision.publish
+    assert decision.segments == {}
+
+
+def test_the_more_segments_there_are_the_clearer_one_must_be() -> None:
+    alone = judged({"short_histories": (62, 28), "others": (0, 60)})
+    among = judged({"short_histories": (62, 28), **{f"type{i}": (60, 60) for i in range(12)}})
+    p_values = [one.segments["short_histories"].p_value for one in (alone, among)]
+    assert p_values[0] < gate.SEGMENT_LEVEL < p_values[1]
+    assert (alone.refusal, among.refusal) == ("segment", "")
+
+
+def test_models_that_are_equal_are_rarely_refused_for_a_segment() -> None:
+    """docs/models.md has the rates of longer runs."""
+    equal, at_margin, runs = 0, 0, 40
+    for seed in range(runs):
+        rng = np.random.default_rng(seed)
+        users = np.sort(rng.integers(0, 400, 1200))
+        champion = rng.random(1200) < 0.5
+        swapped = rng.random(1200) < 0.2
+        again = np.where(swapped, rng.random(1200) < 0.5, champion)
+        worse = again & ~(rng.random(1200) < 2 * gate.SEGMENT_MARGIN)
+        segments = {f"s{i}": rng.random(1200) < share for i, share in enumerate((0.3, 0.5, 0.2))}
+        for hits, counted in ((again, "equal"), (worse, "at_margin")):
+            verdicts = gate.compare_segments(
+                *(Evaluation(np.where(h, 1, 100), 0.5) for h in (hits, champion)), users, segments
+            )
+            refused = any(one.p_value <= gate.SEGMENT_LEVEL for one in verdicts.values())
+            equal += refused and counted == "equal"
+            at_margin += refused and counted == "at_margin"
+    assert equal <= 1
+    assert at_margin <= 4

@@ -60,6 +60,26 @@ def test_a_delta_is_published_for_new_clicks_only(registry: Registry, event_log:
     assert again.users.tolist() == before.users.tolist()
 
 
+def test_what_a_refitted_base_knows_is_not_counted_again(
+    registry: Registry, event_log: EventLog
+) -> None:
+    add(event_log, ("a", "1", "2"), ("b", "3"))
+    base = checkpoint()
+    base.training["event_log"] = event_log.state()._asdict()
+    base.training["refit"] = {"clicks": 1}
+    version = registry.publish(base)
+    add(event_log, ("b", "4"), ("c", "1"), at_ms=FIRST_MS + 1000)
+    assert learner(registry, event_log).step() == 1000
+    delta = registry.load_delta(version, 1000)
+    # "b" goes on in its session; 1 has a new user, 2 and 3 have none.
+    assert delta.touched.tolist() == [1, 3, 4]
+    assert delta.users.tolist() == [
+        base.popularity[0] + 1,
+        base.popularity[2],
+        base.popularity[3] + 1,
+    ]
+
+
 def test_who_is_forgotten_is_in_no_delta_any_more(registry: Registry, event_log: EventLog) -> None:
     version = registry.publish(checkpoint())
     ours = learner(registry, event_log)
