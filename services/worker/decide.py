@@ -24,6 +24,9 @@ from nextclick.shared.profiles import Profile
 from nextclick.shared.schemas import (
     MAX_CLICK_BYTES,
     Click,
+    ExperimentArm,
+    ExperimentRecommendation,
+    ProfiledExperimentRecommendation,
     ProfiledRecommendation,
     Recommendation,
     event_id_of,
@@ -117,10 +120,12 @@ def recommendation(
     now_ms: int,
     items_offset: int = 0,
     profile_id: str | None = None,
+    experiment: ExperimentArm | None = None,
 ) -> Recommendation:
     """Make the recommendation that answers a click.
 
-    profile_id: how the message names the profile; None: its topic has none.
+    profile_id: how the message names the profile; None: its topic has none. experiment: None: no
+    experiment runs. Without these two a message has no field for them.
     """
     answer = Recommendation.model_construct(
         event_id=click.event_id,
@@ -134,10 +139,13 @@ def recommendation(
         items_offset=items_offset,
     )
     if profile_id is None:
-        return answer
-    return ProfiledRecommendation.model_construct(
-        **dict(answer), profile=profile_id, shortened_by=ranking.shortened_by
-    )
+        if experiment is None:
+            return answer
+        return ExperimentRecommendation.model_construct(**dict(answer), experiment=experiment)
+    fields = dict(answer) | {"profile": profile_id, "shortened_by": ranking.shortened_by}
+    if experiment is None:
+        return ProfiledRecommendation.model_construct(**fields)
+    return ProfiledExperimentRecommendation.model_construct(**fields, experiment=experiment)
 
 
 def rankings(

@@ -12,6 +12,7 @@ from functools import lru_cache
 import torch
 
 from nextclick.services.worker import health
+from nextclick.services.worker.arms import ArmScorer
 from nextclick.services.worker.at_least_once import AtLeastOnce
 from nextclick.services.worker.decide import AnswerTopic, dead_letter_bytes
 from nextclick.services.worker.exactly_once import ExactlyOnce
@@ -67,6 +68,7 @@ def build(
     consumer = ClickConsumer(
         kafka, kafka.clicks_topic, worker_settings.group_id, instance_id=worker_settings.instance_id
     )
+    judged = _judged_types(settings.clicks)
     guarantee: Guarantee
     if worker_settings.guarantee == "exactly_once":
         # With a stable id, the next worker aborts this one's open transaction at once.
@@ -92,8 +94,10 @@ def build(
         ),
         max_batch=worker_settings.max_batch,
         stop=stop,
-        guard=Guard(
-            worker_settings.guard_clicks, slot.roll_back, judged=_judged_types(settings.clicks)
+        arms=ArmScorer(
+            Guard(worker_settings.guard_clicks, slot.roll_back, judged=judged),
+            slot.refuse_arms,
+            judged,
         ),
         items=items,
         trace=trace,
@@ -150,6 +154,7 @@ def run(
         make_scorer,
         settings.registry.poll_seconds,
         deltas=settings.registry.deltas,
+        arms=True,
     )
     with _tracing(settings) as trace:
         worker = build(settings, slot, lambda: items.states, stop, on_step, trace)

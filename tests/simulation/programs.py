@@ -12,6 +12,7 @@ from typing import Any, cast
 from confluent_kafka import Consumer as RealConsumer
 from confluent_kafka.admin import AdminClient
 
+from nextclick.services.worker.arms import ArmScorer
 from nextclick.services.worker.at_least_once import AtLeastOnce
 from nextclick.services.worker.decide import AnswerTopic
 from nextclick.services.worker.exactly_once import ExactlyOnce
@@ -246,7 +247,7 @@ class Programs:
             dlq_topic=settings.dlq_topic,
             max_batch=drawn.max_batch,
             stop=stop,
-            guard=Guard(clock=process.monotonic),
+            arms=ArmScorer(Guard(clock=process.monotonic)),
             now=process.wall,
             on_step=on_step,
         )
