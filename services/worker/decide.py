@@ -49,6 +49,14 @@ class AnswerTopic:
     """The constraints on its lists."""
     profile_id: str | None = None
     """How its messages name the profile."""
+    encode_in_experiment: EncodeRecommendation = as_json
+
+    def encoded(self, answer: Recommendation) -> bytes:
+        """The value of a message."""
+        in_experiment = isinstance(
+            answer, (ExperimentRecommendation, ProfiledExperimentRecommendation)
+        )
+        return self.encode_in_experiment(answer) if in_experiment else self.encode(answer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,7 +187,7 @@ class Worker:
             ]
             traces = self.trace(messages, self._done_at)
             encoded = [
-                of_user(topic.name, answer, headers, topic.encode)
+                of_user(topic.name, answer, headers, topic.encoded)
                 for topic, answers_there in zip(self.topics, answers, strict=True)
                 for answer, headers in zip(answers_there, traces.headers, strict=True)
             ]

@@ -81,15 +81,12 @@ class ModelSlot:
         *,
         deltas: bool = False,
         arms: bool = False,
-        accept: Callable[[Experiment], None] = lambda experiment: None,
     ) -> None:
-        """deltas: take the deltas of the served version, too. arms: take part in experiments.
-
-        accept(experiment): raises a NextclickError if this process cannot take part, and why.
-        """
+        """deltas: take the deltas of the served version, too. arms: take part in experiments."""
+        self.accept: Callable[[Experiment], None] = lambda experiment: None
+        """Raises a NextclickError if this process cannot take part in an experiment, and why."""
         self._deltas = deltas
         self._with_arms = arms
-        self._accept = accept
         self._arms: Arms | None = None
         self._refused_experiment: str | None = None
         """The name of an experiment that this process takes no part in."""
@@ -218,7 +215,7 @@ class ModelSlot:
         if arms is not None and arms.experiment == experiment:
             return
         try:
-            self._accept(experiment)
+            self.accept(experiment)
             if experiment.b == experiment.a:
                 b = served
             else:

@@ -241,7 +241,8 @@ def test_a_slot_may_be_unable_to_take_part(registry: Registry, versions: tuple[s
     def refuse(experiment: Experiment) -> None:
         raise ConfigurationError("no schema for it")
 
-    slot = ModelSlot(registry, lambda c: Scorer(c, CPU, 5), 0.01, arms=True, accept=refuse)
+    slot = slot_of(registry)
+    slot.accept = refuse
     registry.start_experiment("e", "current", versions[1], 0.2)
     assert held(slot) == (versions[0], None)
     with pytest.raises(Unavailable, match="no schema for it"):
