@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 from nextclick.shared.errors import ConfigurationError
 
 Arm: TypeAlias = Literal["a", "b"]
+ARMS: tuple[Arm, Arm] = ("a", "b")
 CURRENT = "current"
 """In place of a version: the one that the registry's pointer names at the start."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -139,6 +139,7 @@ def open_components(settings: Settings) -> Iterator[Components]:
         lambda checkpoint: Scorer(checkpoint, device, settings.worker.top_k),
         settings.registry.poll_seconds,
         deltas=settings.registry.deltas,
+        arms=True,
     )
     redis = settings.redis.model_copy(update={"timeout_seconds": api.redis_timeout_seconds})
     sessions = session_store(settings.model_copy(update={"redis": redis}))
@@ -199,6 +200,7 @@ def open_components(settings: Settings) -> Iterator[Components]:
             ready={
                 "model": model,
                 "items": items.check,
+                "experiment": slot.check_arms,
                 "redis": sessions.ping,
                 "kafka": lambda: monitor.ping(WAIT_SECONDS),
             },
@@ -221,6 +223,7 @@ def _metrics_port(port: int, components: Components) -> Iterator[None]:
         "NEXTCLICK_API__METRICS_PORT",
         alive=components.alive,
         ready=components.ready,
+        not_deciding=["experiment"],
     )
     try:
         yield

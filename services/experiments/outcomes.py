@@ -8,9 +8,11 @@ mean is over users.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from array import array
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from sys import intern
 
 from nextclick.services.experiments.statistics import (
     ALPHA,
@@ -34,16 +36,30 @@ _REMEMBERED = 32
 """Newest answers of a user: what a crash can repeat are fewer (MAX_UNCOMMITTED_CLICKS_PER_USER)."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _User:
+    """Some hundred bytes; there may be a million of them."""
+
+    number: int
     arm: Arm
-    answered: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
-    items: frozenset[str] = frozenset()
+    answered: tuple[int, ...] = ()
+    """Hashes of the events that were answered last."""
+    items: tuple[str, ...] = ()
     """Of the last list."""
     history: str = ""
     """The segment of the last list's history."""
     sums: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Segment → weight of judging clicks, and of hits among them."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was known at some time."""
+
+    time_ms: int
+    """Epoch milliseconds."""
+    judged: int
+    uplift: Uplift | None
 
 
 @dataclass(frozen=True)
@@ -74,6 +90,10 @@ class Outcomes:
         self._users: dict[str, _User] = {}
         self._rates: dict[str, dict[Arm, Rates]] = {ALL: {"a": Rates(), "b": Rates()}}
         self._event_types: set[str] = set()
+        self._times, self._numbers = array("q"), array("q")
+        """Of each judging click: the time, and the number of the user."""
+        self._weights, self._hits = array("d"), array("d")
+        """The weight, and the weight if it was a hit."""
         self.lists: Counter[Arm] = Counter()
         self.judged: Counter[Arm] = Counter()
         self.users: Counter[Arm] = Counter()
@@ -84,28 +104,29 @@ class Outcomes:
     def add(self, answer: ReceivedRecommendation) -> None:
         """Count an answer; those of a user in their order, repeated ones too."""
         user = self._users.get(answer.user_id)
-        if user is not None and answer.event_id in user.answered:
+        event = hash(answer.event_id)
+        if user is not None and event in user.answered:
             return
         placed = answer.experiment
         if placed is None or placed.name != self.experiment.name:
             if user is not None:  # not shown a list of the experiment since
                 self._judge(user, answer)
-                user.items = frozenset()
+                user.items = ()
             return
         arm = self.experiment.arm_of(answer.user_id)
         if placed.arm != arm or answer.model_version != self.experiment.version_of(arm):
             self.misplaced += 1
             if user is not None:
-                user.items = frozenset()
+                user.items = ()
             return
         self.lists[arm] += 1
         if user is None:
-            user = self._users[answer.user_id] = _User(arm)
+            user = self._users[answer.user_id] = _User(len(self._users), arm)
             self.users[arm] += 1
         else:
             self._judge(user, answer)
-        user.answered.append(answer.event_id)
-        user.items = frozenset([item.item_id for item in answer.items[:K]])
+        user.answered = (*user.answered[1 - _REMEMBERED :], event)
+        user.items = tuple([intern(item.item_id) for item in answer.items[:K]])
         short = len(answer.history) <= SHORT_HISTORY
         user.history = f"history ≤ {SHORT_HISTORY}" if short else f"history > {SHORT_HISTORY}"
 
@@ -118,6 +139,10 @@ class Outcomes:
             return
         hit = answer.history[-1] in user.items
         self.judged[user.arm] += 1
+        self._times.append(answer.scored_at)
+        self._numbers.append(user.number)
+        self._weights.append(weight)
+        self._hits.append(weight * hit)
         segments = [ALL, user.history]
         if event_type in self._event_types or len(self._event_types) < MAX_EVENT_TYPES:
             self._event_types.add(event_type)
@@ -138,6 +163,25 @@ class Outcomes:
         """The segments; all of their intervals hold together with 95 % (Bonferroni)."""
         names = sorted(self._rates.keys() - {ALL})
         return [self._comparison(name, ALPHA / len(names)) for name in names]
+
+    def over_time(self, looks: int) -> list[Look]:
+        """What `overall` would have been after equal numbers of judging clicks."""
+        times = self._times
+        order = sorted(range(len(times)), key=times.__getitem__)  # partitions were read in turn
+        arms = [user.arm for user in self._users.values()]
+        rates: dict[Arm, Rates] = {"a": Rates(), "b": Rates()}
+        sums = [(0.0, 0.0)] * len(arms)
+        ends = {len(order) * (look + 1) // looks for look in range(looks)} - {0}
+        found = []
+        for done, at in enumerate(order, 1):
+            number = self._numbers[at]
+            weight, hit = sums[number]
+            after = sums[number] = weight + self._weights[at], hit + self._hits[at]
+            old = hit / weight if weight else None
+            rates[arms[number]].replace(old, after[1] / after[0])
+            if done in ends:
+                found.append(Look(times[at], done, uplift(rates["a"], rates["b"])))
+        return found
 
     def _comparison(self, segment: str, alpha: float) -> Comparison:
         rates = self._rates[segment]

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nextclick.services.worker.guard import Guard, Score, are_finite, plain_lists
+from nextclick.services.worker.guard import Guard, Score, plain_lists
 from nextclick.services.worker.last_lists import LastLists
 from nextclick.shared.experiments import Arm, Experiment
-from nextclick.shared.model import Ranking
+from nextclick.shared.model import Ranking, are_finite
 from nextclick.shared.registry import Arms, ServedModel
 from nextclick.shared.runtime import metrics
 from nextclick.shared.schemas import Click, ExperimentArm
@@ -102,7 +102,7 @@ class ArmScorer:
             return []
         try:
             lists = score(arms.b.scorer, [history for _, history in requests])
-            problem = "" if are_finite(lists) else "scores that are not finite"
+            problem = "" if all(map(are_finite, lists)) else "scores that are not finite"
         except Exception as error:
             lists, problem = [], repr(error)
         if not problem:

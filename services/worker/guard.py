@@ -16,12 +16,11 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 
 from nextclick.services.worker.last_lists import USERS, LastLists
 from nextclick.services.worker.trial import Trial, Verdict
 from nextclick.services.worker.version_stats import VersionStats
-from nextclick.shared.model import Ranking, Scorer
+from nextclick.shared.model import Ranking, Scorer, are_finite
 from nextclick.shared.registry import ServedModel
 from nextclick.shared.runtime import metrics
 from nextclick.shared.schemas import Click
@@ -131,7 +130,7 @@ class Guard:
             fields = {"model_version": model.version}
             log.error("model %s cannot score", model.version, exc_info=error, extra=fields)
             return [], Verdict("failed", repr(error))
-        if are_finite(lists):
+        if all(are_finite(rankings) for rankings in lists):
             return lists, None
         return lists, Verdict("not_finite", "scores that are not finite")
 
@@ -215,20 +214,11 @@ class Guard:
         return good
 
 
-def are_finite(lists: list[list[Ranking]]) -> bool:
-    """Whether all scores of all kinds of lists are finite numbers."""
-    return all(_is_finite(ranking) for rankings in lists for ranking in rankings)
-
-
-def _is_finite(ranking: Ranking) -> bool:
-    return isfinite(sum([item.score for item in ranking.items]))
-
-
 def _replace_not_finite(
     model: ServedModel, lists: list[list[Ranking]], score: Score
 ) -> list[list[Ranking]]:
     replaced = []
     for rankings, (popular,) in zip(lists, score(model.scorer, [[]]), strict=True):
         instead = replace(popular, fallback="not_finite")
-        replaced.append([r if _is_finite(r) else instead for r in rankings])
+        replaced.append([r if are_finite([r]) else instead for r in rankings])
     return replaced

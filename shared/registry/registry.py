@@ -381,6 +381,21 @@ class Registry:
             raise CheckpointError(f"{version} is a delta; {verb} its base, {base_of(version)}")
         self.load(version)
 
+    def check_no_experiment(self) -> None:
+        """Raise ConfigurationError while an experiment decides what workers serve.
+
+        For people who promote or roll back: until it ends it would have no effect.
+        """
+        try:
+            pointer = self.pointer()
+        except CheckpointError:  # promoting rewrites it
+            return
+        if pointer is not None and pointer.running is not None:
+            raise ConfigurationError(
+                f"workers serve the versions of the experiment {pointer.running.name} until it "
+                "ends: nextclick experiment stop, or stop --promote a or b"
+            )
+
     def start_experiment(
         self, name: str, a: str, b: str, share: float, now: datetime | None = None
     ) -> Experiment:
