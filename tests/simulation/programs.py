@@ -85,6 +85,9 @@ class _Scorer:
 class _Slot:
     """Holds another model every `swap_seconds`; the same for good if that is 0."""
 
+    arms = None
+    """No experiment runs."""
+
     def __init__(self, process: Process, faults: Faults) -> None:
         self._process = process
         self._faults = faults
