@@ -159,6 +159,23 @@ ROWS: dict[str, list[Panel]] = {
             "What is learned between retrainings, if that is on.",
         ),
         Panel(
+            "Live experiment, HR@10 by arm",
+            "percentunit",
+            {
+                f"{rate('nextclick_experiment_hits_total', 'arm')} / "
+                f"{rate('nextclick_experiment_judged_total', 'arm')}": "{{arm}}"
+            },
+            "By clicks, and without an interval: `nextclick experiment report` says what it means.",
+        ),
+        Panel(
+            "Live experiment, lists by arm",
+            "cps",
+            {
+                rate("nextclick_experiment_lists_total", "arm"): "{{arm}}",
+                "sum(nextclick_experiment_running)": "workers that take part",
+            },
+        ),
+        Panel(
             "Event log",
             "cps",
             {

@@ -22,6 +22,8 @@ from nextclick.shared.runtime.settings import ApiSettings, KafkaSettings, Worker
 from nextclick.shared.schemas import (
     REASONS,
     Click,
+    ExperimentArm,
+    ExperimentRecommendation,
     Item,
     ProfiledRecommendation,
     Recommendation,
@@ -50,6 +52,9 @@ RECOMMENDATION = Recommendation(
 )
 PROFILED_RECOMMENDATION = ProfiledRecommendation(
     **dict(RECOMMENDATION), profile="cart@69fea1de5ef8", shortened_by={"price": 498}
+)
+EXPERIMENT_RECOMMENDATION = ExperimentRecommendation(
+    **dict(RECOMMENDATION), experiment=ExperimentArm(name="newer-model", arm="b")
 )
 ITEM = Item(item_id="45", title="Food Bowl", categories=["dogs"], price=12.5, color="blue")
 
@@ -103,6 +108,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "profiled-recommendation.json": contracts.json_schema(
             ProfiledRecommendation, "serialization"
         ),
+        "experiment-recommendation.json": contracts.experiment_json_schema(),
         "item.json": contracts.json_schema(Item, "validation"),
         "related-items.json": contracts.json_schema(RelatedItems, "serialization"),
         "dead-letter-headers.json": DEAD_LETTER_HEADERS,
@@ -132,11 +138,14 @@ def asyncapi() -> dict[str, Any]:
         },
         "channels": {
             "clicks": _channel(kafka.clicks_topic, "click"),
-            "recommendations": _channel(kafka.recommendations_topic, "recommendation"),
+            "recommendations": _channel(
+                kafka.recommendations_topic, "recommendation", "experimentRecommendation"
+            ),
             "profiledRecommendations": _channel(
                 "{topic}",
                 "profiledRecommendation",
-                {"topic": {"description": "a topic of NEXTCLICK_KAFKA__PROFILE_TOPICS"}},
+                "experimentRecommendation",
+                parameters={"topic": {"description": "a topic of NEXTCLICK_KAFKA__PROFILE_TOPICS"}},
             ),
             "deadLetters": _channel(kafka.dlq_topic, "deadLetter"),
             "items": _channel(kafka.items_topic, "item"),
@@ -149,6 +158,12 @@ def asyncapi() -> dict[str, Any]:
                 "recommendations",
                 "recommendation",
                 "One answer for each click. A second answer to a click has the same event_id.",
+            ),
+            "sendExperimentRecommendation": _operation(
+                "send",
+                "recommendations",
+                "experimentRecommendation",
+                "The same while a live experiment runs.",
             ),
             "sendProfiledRecommendation": _operation(
                 "send",
@@ -182,6 +197,9 @@ def asyncapi() -> dict[str, Any]:
                 "profiledRecommendation": _message(
                     "profiled-recommendation", PROFILED_RECOMMENDATION.model_dump(mode="json")
                 ),
+                "experimentRecommendation": _message(
+                    "experiment-recommendation", EXPERIMENT_RECOMMENDATION.model_dump(mode="json")
+                ),
                 "deadLetter": {
                     "contentType": "application/octet-stream",
                     "headers": {"$ref": "./schemas/dead-letter-headers.json"},
@@ -203,7 +221,9 @@ def asyncapi() -> dict[str, Any]:
     }
 
 
-def _channel(topic: str, message: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+def _channel(
+    topic: str, *messages: str, parameters: dict[str, Any] | None = None
+) -> dict[str, Any]:
     kafka = KafkaSettings()
     config = {name: _number(text) for name, text in new_topic_config(kafka, topic).items()}
     # -1 means the broker's own number, which AsyncAPI has no word for.
@@ -211,7 +231,7 @@ def _channel(topic: str, message: str, parameters: dict[str, Any] | None = None)
     return {
         "address": topic,
         **({"parameters": parameters} if parameters else {}),
-        "messages": {message: {"$ref": f"#/components/messages/{message}"}},
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
         "bindings": {
             "kafka": {
                 "partitions": kafka.partitions_of(topic),
@@ -269,6 +289,7 @@ def texts() -> dict[Path, str]:
     files[folder / "click.avsc"] = contracts.AVRO_CLICK
     files[folder / "recommendation.avsc"] = contracts.AVRO_RECOMMENDATION
     files[folder / "profiled-recommendation.avsc"] = contracts.AVRO_PROFILED_RECOMMENDATION
+    files[folder / "experiment-recommendation.avsc"] = contracts.AVRO_EXPERIMENT_RECOMMENDATION
     files[FOLDER / "asyncapi.json"] = asyncapi()
     files[FOLDER / "openapi.json"] = openapi()
     return {
@@ -279,6 +300,9 @@ def texts() -> dict[Path, str]:
         folder / "recommendation.proto": contracts.proto_text(contracts.protobuf_recommendation()),
         folder / "profiled-recommendation.proto": contracts.proto_text(
             contracts.protobuf_recommendation(profiled=True)
+        ),
+        folder / "experiment-recommendation.proto": contracts.proto_text(
+            contracts.protobuf_recommendation(experiment=True)
         ),
     }
 

@@ -162,6 +162,31 @@ class ProfiledRecommendation(Recommendation):
     """None, or why the list is shorter than top_k: constraint → how many items it left out."""
 
 
+class ExperimentArm(_Message):
+    """Which live experiment a list is part of, and on which side."""
+
+    name: str
+    arm: Literal["a", "b"]
+
+
+class ExperimentRecommendation(Recommendation):
+    """An answer in a live experiment; its model is the one of its user's arm."""
+
+    experiment: ExperimentArm
+
+
+class ProfiledExperimentRecommendation(ProfiledRecommendation):
+    """An answer in a live experiment, under a profile."""
+
+    experiment: ExperimentArm
+
+
+class ReceivedRecommendation(Recommendation):
+    """An answer as a reader takes it: in a live experiment or not."""
+
+    experiment: ExperimentArm | None = None
+
+
 @dataclass(slots=True)
 class RelatedItem(ScoredItem):
     """One item that is related to another."""
@@ -209,7 +234,7 @@ ReadFramed: TypeAlias = Callable[[SchemaId, bytes], Mapping[str, object]]
 
 Raises BadClick if the value can never be read, Unavailable if the registry does not answer."""
 Headers: TypeAlias = Iterable[tuple[str, bytes | None]]
-_M = TypeVar("_M", Click, Recommendation)
+_M = TypeVar("_M", Click, Recommendation, ReceivedRecommendation)
 
 
 def decode_click(
@@ -237,8 +262,21 @@ def decode_recommendation(
 
     Raises BadRecommendation, and Unavailable if `read_framed` does.
     """
+    return _decoded_recommendation(Recommendation, value, headers, read_framed)
+
+
+def decode_received(
+    value: bytes | None, headers: Headers = (), read_framed: ReadFramed | None = None
+) -> ReceivedRecommendation:
+    """The same with the experiment that an answer is part of."""
+    return _decoded_recommendation(ReceivedRecommendation, value, headers, read_framed)
+
+
+def _decoded_recommendation(
+    model: type[_M], value: bytes | None, headers: Headers, read_framed: ReadFramed | None
+) -> _M:
     try:
-        return _decoded(Recommendation, value or b" ", headers, read_framed)
+        return _decoded(model, value or b" ", headers, read_framed)
     except ValidationError as error:
         raise BadRecommendation(_reason_and_text(error)[1]) from None
     except BadClick as error:

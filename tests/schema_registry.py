@@ -34,6 +34,7 @@ OURS = (
     contracts.protobuf_click(),
     contracts.protobuf_recommendation(),
     contracts.protobuf_recommendation(profiled=True),
+    contracts.protobuf_recommendation(experiment=True),
 )
 SERIALIZED = {contracts.proto_text(file): as_posted(file) for file in OURS}
 

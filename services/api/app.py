@@ -180,6 +180,7 @@ def create_app(
             fallback=answer.fallback,
             profile=None if name is None else profile_id(name, profiles[name]),
             shortened_by=answer.shortened_by,
+            experiment=answer.experiment,
         )
 
     def json_route(path: str, tag: str, **options: Any) -> Callable[[Any], Any]:

@@ -140,6 +140,7 @@ def open_components(settings: Settings) -> Iterator[Components]:
         settings.registry.poll_seconds,
         deltas=settings.registry.deltas,
         related=True,
+        arms=True,
     )
     redis = settings.redis.model_copy(update={"timeout_seconds": api.redis_timeout_seconds})
     sessions = session_store(settings.model_copy(update={"redis": redis}))
@@ -200,6 +201,7 @@ def open_components(settings: Settings) -> Iterator[Components]:
             ready={
                 "model": model,
                 "items": items.check,
+                "experiment": slot.check_arms,
                 "redis": sessions.ping,
                 "kafka": lambda: monitor.ping(WAIT_SECONDS),
             },
@@ -222,6 +224,7 @@ def _metrics_port(port: int, components: Components) -> Iterator[None]:
         "NEXTCLICK_API__METRICS_PORT",
         alive=components.alive,
         ready=components.ready,
+        not_deciding=["experiment"],
     )
     try:
         yield

@@ -16,6 +16,7 @@ from nextclick.shared.profiles import Profile
 from nextclick.shared.schemas import (
     MAX_ID_LENGTH,
     EpochMillis,
+    ExperimentArm,
     Identifier,
     Item,
     RelatedBasis,
@@ -145,6 +146,9 @@ class Recommendations(BaseModel):
         None,
         description="null, or why the list is shorter than asked for: constraint → how many of the "
         "model's items it left out",
+    )
+    experiment: ExperimentArm | None = Field(
+        None, description="null, or the live experiment that runs, and the arm of the user"
     )
 
 

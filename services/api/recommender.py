@@ -13,14 +13,15 @@ from nextclick.services.api.published_clicks import PublishedClicks
 from nextclick.services.api.rule_book import RuleBook
 from nextclick.services.api.rules import MergedAttributes
 from nextclick.shared.errors import NextclickError, Unavailable
+from nextclick.shared.experiments import ARMS
 from nextclick.shared.items import ItemAttributes, ItemStates
-from nextclick.shared.model import Constraints
+from nextclick.shared.model import Constraints, Ranking, are_finite
 from nextclick.shared.profiles import Profile
 from nextclick.shared.redis import SessionStore
 from nextclick.shared.registry import ModelSlot, ServedModel
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.rate_limit import RateLimit
-from nextclick.shared.schemas import Click, ScoredItem
+from nextclick.shared.schemas import Click, ExperimentArm, ScoredItem
 from nextclick.shared.windows import HISTORY_LENGTH
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class ListAnswer:
     history: list[str]
     fallback: ListFallback | None
     shortened_by: dict[str, int] | None
+    experiment: ExperimentArm | None = None
 
 
 class Recommender:
@@ -95,14 +97,13 @@ class Recommender:
         if model is None:
             raise NoModel
         histories, without_redis = self._histories(requests)
-        items = self._items()
-        rankings = model.scorer.recommend(
-            histories, self._constraints(model, requests, items.attributes), items.withheld
-        )
+        ranked = self._by_arm(model, requests, histories)
         answers = []
-        for history, ranking, missing in zip(histories, rankings, without_redis, strict=True):
+        for history, (by, arm, ranking), missing in zip(
+            histories, ranked, without_redis, strict=True
+        ):
             answer = ListAnswer(
-                ranking.items, model.name, history, ranking.fallback, ranking.shortened_by
+                ranking.items, by.name, history, ranking.fallback, ranking.shortened_by, arm
             )
             if missing:
                 answer = replace(answer, fallback="sessions_unavailable")
@@ -110,6 +111,45 @@ class Recommender:
                 metrics.FALLBACKS.labels(answer.fallback).inc()
             answers.append(answer)
         return answers
+
+    def _by_arm(
+        self, model: ServedModel, requests: list[ListRequest], histories: list[list[str]]
+    ) -> list[tuple[ServedModel, ExperimentArm | None, Ranking]]:
+        """For each request the model of its user's arm, the arm in an experiment, and the list.
+
+        A request that names no user is in no arm. If arm b is broken, all get the other one.
+        """
+        arms = self._slot.arms
+        if arms is None or model.name != arms.experiment.a:
+            return [(model, None, r) for r in self._rank(model, requests, histories)]
+        of = [q.user_id and arms.experiment.arm_of(q.user_id) for q in requests]
+        places_b = [place for place, arm in enumerate(of) if arm == "b"]
+        rest = [place for place, arm in enumerate(of) if arm != "b"]
+
+        def rank(by: ServedModel, places: list[int]) -> list[Ranking]:
+            return self._rank(by, [requests[p] for p in places], [histories[p] for p in places])
+
+        try:
+            found = dict(zip(places_b, rank(arms.b, places_b), strict=True))
+            problem = "" if are_finite(found.values()) else "scores that are not finite"
+        except Exception as error:
+            problem = repr(error)
+        if problem:
+            self._slot.refuse_arms(arms.experiment, f"model {arms.b.version} gives {problem}")
+            return [(model, None, r) for r in self._rank(model, requests, histories)]
+        found |= zip(rest, rank(model, rest), strict=True)
+        marks = {arm: ExperimentArm(name=arms.experiment.name, arm=arm) for arm in ARMS}
+        return [
+            (arms.b if arm == "b" else model, marks[arm] if arm else None, found[place])
+            for place, arm in enumerate(of)
+        ]
+
+    def _rank(
+        self, model: ServedModel, requests: list[ListRequest], histories: list[list[str]]
+    ) -> list[Ranking]:
+        items = self._items()
+        constraints = self._constraints(model, requests, items.attributes)
+        return model.scorer.recommend(histories, constraints, items.withheld)
 
     def _constraints(
         self, model: ServedModel, requests: list[ListRequest], topic: ItemAttributes

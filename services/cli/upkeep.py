@@ -188,7 +188,9 @@ def models_promote(version: str) -> None:
 
     Example: nextclick models promote 20260131T120000-3fa2
     """
-    open_registry().promote(version)
+    registry = open_registry()
+    registry.check_no_experiment()
+    registry.promote(version)
     console.print(f"current: {version}")
 
 
@@ -198,9 +200,10 @@ def models_rollback() -> None:
 
     Example: nextclick models rollback
     """
-    console.print(
-        f"current: {open_registry().rollback(reason='by a person, with the command').version}"
-    )
+    registry = open_registry()
+    registry.check_no_experiment()
+    version = registry.rollback(reason="by a person, with the command").version
+    console.print(f"current: {version}")
 
 
 @models_app.command("prune")

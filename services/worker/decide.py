@@ -24,6 +24,9 @@ from nextclick.shared.profiles import Profile
 from nextclick.shared.schemas import (
     MAX_CLICK_BYTES,
     Click,
+    ExperimentArm,
+    ExperimentRecommendation,
+    ProfiledExperimentRecommendation,
     ProfiledRecommendation,
     Recommendation,
     event_id_of,
@@ -46,6 +49,14 @@ class AnswerTopic:
     """The constraints on its lists."""
     profile_id: str | None = None
     """How its messages name the profile."""
+    encode_in_experiment: EncodeRecommendation = as_json
+
+    def encoded(self, answer: Recommendation) -> bytes:
+        """The value of a message."""
+        in_experiment = isinstance(
+            answer, (ExperimentRecommendation, ProfiledExperimentRecommendation)
+        )
+        return self.encode_in_experiment(answer) if in_experiment else self.encode(answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +128,12 @@ def recommendation(
     now_ms: int,
     items_offset: int = 0,
     profile_id: str | None = None,
+    experiment: ExperimentArm | None = None,
 ) -> Recommendation:
     """Make the recommendation that answers a click.
 
-    profile_id: how the message names the profile; None: its topic has none.
+    profile_id: how the message names the profile; None: its topic has none. experiment: None: no
+    experiment runs. Without these two a message has no field for them.
     """
     answer = Recommendation.model_construct(
         event_id=click.event_id,
@@ -134,10 +147,13 @@ def recommendation(
         items_offset=items_offset,
     )
     if profile_id is None:
-        return answer
-    return ProfiledRecommendation.model_construct(
-        **dict(answer), profile=profile_id, shortened_by=ranking.shortened_by
-    )
+        if experiment is None:
+            return answer
+        return ExperimentRecommendation.model_construct(**dict(answer), experiment=experiment)
+    fields = dict(answer) | {"profile": profile_id, "shortened_by": ranking.shortened_by}
+    if experiment is None:
+        return ProfiledRecommendation.model_construct(**fields)
+    return ProfiledExperimentRecommendation.model_construct(**fields, experiment=experiment)
 
 
 def rankings(

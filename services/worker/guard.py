@@ -5,8 +5,7 @@ version fails or gives scores that are not finite, the previous model answers th
 has a significantly lower hit rate or is slower (services/worker/trial.py), the previous model
 answers from the next batch on. In both cases the model slot is told, which rolls the registry back.
 
-Everything here runs in the serving thread. The last list of a user is kept for the USERS who
-clicked last.
+Everything here runs in the serving thread.
 """
 
 from __future__ import annotations
@@ -15,24 +14,19 @@ import contextlib
 import logging
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 
+from nextclick.services.worker.last_lists import USERS, LastLists
 from nextclick.services.worker.trial import Trial, Verdict
 from nextclick.services.worker.version_stats import VersionStats
-from nextclick.shared.model import Ranking, Scorer
+from nextclick.shared.model import Ranking, Scorer, are_finite
 from nextclick.shared.registry import ServedModel
 from nextclick.shared.runtime import metrics
 from nextclick.shared.schemas import Click
 
 log = logging.getLogger(__name__)
 
-USERS = 10_000
-"""Users whose last list is kept: about 5 MB."""
-_HIT_RATE_K = 10
-"""Items of a list that count: HR@10 for lists of any length."""
 _JUDGED_KEPT = 2000
 """Users kept per version if the guard is off."""
 
@@ -72,8 +66,6 @@ class Guard:
         """
         self._clicks = clicks
         self._roll_back = roll_back
-        self._judged = judged
-        self._users = users
         self._clock = clock
         self._current: _Served | None = None
         self._previous: _Served | None = None
@@ -82,7 +74,7 @@ class Guard:
         self._rejected: Callable[[], ServedModel | None] = lambda: None
         self._stats: list[VersionStats] = []
         self._error_logged_for: ServedModel | None = None
-        self._lists: OrderedDict[str, tuple[VersionStats, tuple[str, ...]]] = OrderedDict()
+        self._lists = LastLists[VersionStats](judged, users)
 
     def recommend(
         self,
@@ -123,6 +115,10 @@ class Guard:
                 self._check_trial(self._trial, len(requests), seconds)
         return now.model, lists
 
+    def forget(self, user_ids: Sequence[str]) -> None:
+        """Do not judge the last lists of users: they have got another list since."""
+        self._lists.forget(user_ids)
+
     def _rank(
         self, model: ServedModel, histories: list[list[str]], score: Score
     ) -> tuple[list[list[Ranking]], Verdict | None]:
@@ -134,7 +130,7 @@ class Guard:
             fields = {"model_version": model.version}
             log.error("model %s cannot score", model.version, exc_info=error, extra=fields)
             return [], Verdict("failed", repr(error))
-        if all(_is_finite(ranking) for rankings in lists for ranking in rankings):
+        if all(are_finite(rankings) for rankings in lists):
             return lists, None
         return lists, Verdict("not_finite", "scores that are not finite")
 
@@ -146,13 +142,10 @@ class Guard:
     ) -> None:
         lists = self._lists
         for (click, _), ranking in zip(requests, rankings, strict=True):
-            user = click.user_id
-            last = lists.pop(user, None)
-            if last is not None and self._judged(click.event_type):
-                last[0].judge(user, click.item_id in last[1])
-            lists[user] = (stats, tuple([item.item_id for item in ranking.items[:_HIT_RATE_K]]))
-        while len(lists) > self._users:
-            lists.popitem(last=False)
+            if (judgement := lists.judge(click)) is not None:
+                judgement[0].judge(click.user_id, judgement[1])
+            lists.keep(click.user_id, stats, ranking)
+        lists.shrink()
         for stats_of_version in self._stats:
             hits, judged = stats_of_version.take_new()
             if judged:
@@ -221,15 +214,11 @@ class Guard:
         return good
 
 
-def _is_finite(ranking: Ranking) -> bool:
-    return isfinite(sum([item.score for item in ranking.items]))
-
-
 def _replace_not_finite(
     model: ServedModel, lists: list[list[Ranking]], score: Score
 ) -> list[list[Ranking]]:
     replaced = []
     for rankings, (popular,) in zip(lists, score(model.scorer, [[]]), strict=True):
         instead = replace(popular, fallback="not_finite")
-        replaced.append([r if _is_finite(r) else instead for r in rankings])
+        replaced.append([r if are_finite([r]) else instead for r in rankings])
     return replaced

@@ -15,6 +15,9 @@ from nextclick.shared.runtime.settings import Settings
 ACKNOWLEDGED_SECONDS = 5.0
 """Kafka acknowledges answers within so long; a leader that lost the others answers reads only."""
 
+NOT_DECIDING = ("experiment",)
+"""Without its second arm, a worker answers every click nonetheless."""
+
 
 def health_server(settings: Settings, worker: Worker, items: Check) -> AbstractContextManager[None]:
     """Serve the metrics port; see nextclick.shared.kafka.health.health_server."""
@@ -25,6 +28,7 @@ def health_server(settings: Settings, worker: Worker, items: Check) -> AbstractC
         settings.worker.group_id,
         worker.consumer,
         partial(checks, worker, items),
+        not_deciding=NOT_DECIDING,
     )
 
 
@@ -55,6 +59,7 @@ def checks(worker: Worker, items: Check, monitor: LagMonitor) -> dict[str, Check
         "model": model,
         "partitions": partitions,
         "items": items,
+        "experiment": worker.slot.check_arms,
         "redis": worker.sessions.ping,
         "kafka": kafka,
     }

@@ -33,6 +33,7 @@ from functools import partial
 from prometheus_client.context_managers import Timer
 
 from nextclick.services.worker import decide
+from nextclick.services.worker.arms import ArmScorer
 from nextclick.services.worker.guarantee import Batch, Guarantee
 from nextclick.services.worker.guard import Guard
 from nextclick.services.worker.traces import TraceBatch, forward
@@ -74,7 +75,7 @@ class Worker:
     stop: threading.Event
     rules: ClickRules = field(default_factory=ClickRules)
     max_dead_letter_bytes: int = decide.MAX_DEAD_LETTER_BYTES
-    guard: Guard = field(default_factory=Guard)
+    arms: ArmScorer = field(default_factory=lambda: ArmScorer(Guard()))
     items: Callable[[], ItemStates] = ItemStates
     """What the items topic says now."""
     trace: TraceBatch = forward
@@ -162,22 +163,31 @@ class Worker:
         with _timed("score"):
             items = self.items()
             score = partial(decide.rankings, self.topics, items)
-            model, lists = self.guard.recommend(model, requests, score)  # 4
+            sources, lists = self.arms.recommend(model, self.slot.arms, requests, score)  # 4
         self._done("scored")
         with _timed("encode"):
             now_ms = int(self.now() * 1000)
             answers = [
                 [
                     decide.recommendation(
-                        click, history, ranking, model.name, now_ms, items.offset, topic.profile_id
+                        click,
+                        history,
+                        ranking,
+                        source.model_version,
+                        now_ms,
+                        items.offset,
+                        topic.profile_id,
+                        source.experiment,
                     )
-                    for (click, history), ranking in zip(requests, rankings, strict=True)
+                    for (click, history), ranking, source in zip(
+                        requests, rankings, sources, strict=True
+                    )
                 ]
                 for topic, rankings in zip(self.topics, lists, strict=True)
             ]
             traces = self.trace(messages, self._done_at)
             encoded = [
-                of_user(topic.name, answer, headers, topic.encode)
+                of_user(topic.name, answer, headers, topic.encoded)
                 for topic, answers_there in zip(self.topics, answers, strict=True)
                 for answer, headers in zip(answers_there, traces.headers, strict=True)
             ]

@@ -12,6 +12,7 @@ from functools import lru_cache
 import torch
 
 from nextclick.services.worker import health
+from nextclick.services.worker.arms import ArmScorer
 from nextclick.services.worker.at_least_once import AtLeastOnce
 from nextclick.services.worker.decide import AnswerTopic, dead_letter_bytes
 from nextclick.services.worker.exactly_once import ExactlyOnce
@@ -20,6 +21,7 @@ from nextclick.services.worker.guard import Guard
 from nextclick.services.worker.loop import Worker
 from nextclick.services.worker.traces import TraceBatch, forward
 from nextclick.shared.event_types import label_weights_of, weight_of, weights_of
+from nextclick.shared.experiments import Experiment
 from nextclick.shared.items import ItemStates
 from nextclick.shared.kafka import (
     ClickConsumer,
@@ -30,6 +32,7 @@ from nextclick.shared.kafka import (
     max_message_bytes,
 )
 from nextclick.shared.kafka.schema_registry import answer_encoder, framed_reader
+from nextclick.shared.messages import EncodeRecommendation
 from nextclick.shared.model import Checkpoint, Scorer, select_device
 from nextclick.shared.profiles import profile_id
 from nextclick.shared.redis import session_store
@@ -39,7 +42,7 @@ from nextclick.shared.runtime.garbage_collector import freeze_garbage_collector
 from nextclick.shared.runtime.heartbeat import HEARTBEAT
 from nextclick.shared.runtime.retry import RetryUntilAvailable
 from nextclick.shared.runtime.settings import ClickSettings, Settings
-from nextclick.shared.schemas import Click
+from nextclick.shared.schemas import Click, Recommendation
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +66,18 @@ def build(
     sessions.ping()
     sessions.warn_of_evictions()
     ensure_topics(kafka, kafka.topics)
-    topics = [answer_topic(settings, topic) for topic in kafka.answer_topics]
+    in_experiment = [ExperimentEncoder(settings, topic) for topic in kafka.answer_topics]
+    topics = [answer_topic(settings, encoder) for encoder in in_experiment]
+
+    def accept(experiment: Experiment) -> None:
+        for encoder in in_experiment:
+            encoder.connect()
+
+    slot.accept = accept
     consumer = ClickConsumer(
         kafka, kafka.clicks_topic, worker_settings.group_id, instance_id=worker_settings.instance_id
     )
+    judged = _judged_types(settings.clicks)
     guarantee: Guarantee
     if worker_settings.guarantee == "exactly_once":
         # With a stable id, the next worker aborts this one's open transaction at once.
@@ -92,8 +103,10 @@ def build(
         ),
         max_batch=worker_settings.max_batch,
         stop=stop,
-        guard=Guard(
-            worker_settings.guard_clicks, slot.roll_back, judged=_judged_types(settings.clicks)
+        arms=ArmScorer(
+            Guard(worker_settings.guard_clicks, slot.roll_back, judged=judged),
+            slot.refuse_arms,
+            judged,
         ),
         items=items,
         trace=trace,
@@ -101,16 +114,36 @@ def build(
     )
 
 
-def answer_topic(settings: Settings, topic: str) -> AnswerTopic:
+def answer_topic(settings: Settings, in_experiment: ExperimentEncoder) -> AnswerTopic:
     """A topic of recommendations as the settings say; see `answer_encoder` for errors."""
+    topic = in_experiment.topic
     name = settings.kafka.profile_topics.get(topic)
     encode = answer_encoder(settings.schema_registry, topic, name is not None)
     if name is None:
-        return AnswerTopic(topic, encode)
+        return AnswerTopic(topic, encode, encode_in_experiment=in_experiment)
     profile = settings.profiles[name]
     identity = profile_id(name, profile)
     log.info("lists on %s are under the profile %s: %s", topic, identity, profile.content)
-    return AnswerTopic(topic, encode, profile, identity)
+    return AnswerTopic(topic, encode, profile, identity, in_experiment)
+
+
+class ExperimentEncoder:
+    """Encodes answers of experiments, whose schema is looked up when the first one begins."""
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self.topic = topic
+        self._settings = settings.schema_registry
+        self._encode: EncodeRecommendation | None = None
+
+    def connect(self) -> None:
+        """Look the schema up; raises as `answer_encoder` does."""
+        if self._encode is None:
+            self._encode = answer_encoder(self._settings, self.topic, experiment=True)
+
+    def __call__(self, answer: Recommendation) -> bytes:
+        """The value of a message; see `messages.EncodeRecommendation`."""
+        assert self._encode is not None, "connect() comes before an experiment begins"
+        return self._encode(answer)
 
 
 def _judged_types(clicks: ClickSettings) -> Callable[[str], bool]:
@@ -150,6 +183,7 @@ def run(
         make_scorer,
         settings.registry.poll_seconds,
         deltas=settings.registry.deltas,
+        arms=True,
     )
     with _tracing(settings) as trace:
         worker = build(settings, slot, lambda: items.states, stop, on_step, trace)

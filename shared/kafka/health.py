@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
 
 from nextclick.shared.kafka import ClickConsumer, LagMonitor
@@ -22,18 +22,22 @@ def health_server(
     consumer: ClickConsumer,
     ready: Callable[[LagMonitor], dict[str, Check]],
     loops: Mapping[str, Heartbeat] = MappingProxyType({"loop": HEARTBEAT}),
+    not_deciding: Collection[str] = (),
 ) -> Iterator[None]:
     """Serve /metrics, /healthz and /readyz, and measure the lag, within the context.
 
     port 0: do nothing. ready: makes the readiness checks, given a monitor of the group. loops: all
-    of them must beat. Raises ConfigurationError that names `setting` if the port cannot be bound.
+    of them must beat. not_deciding: see `HealthServer`. Raises ConfigurationError that names
+    `setting` if the port cannot be bound.
     """
     if port == 0:
         yield
         return
     monitor = LagMonitor(kafka, kafka.clicks_topic, group_id)
     alive = {name: heartbeat.check for name, heartbeat in loops.items()}
-    server = HealthServer(port, setting, alive=alive, ready=ready(monitor))
+    server = HealthServer(
+        port, setting, alive=alive, ready=ready(monitor), not_deciding=not_deciding
+    )
     lag = LagWatch(monitor, lambda: set(consumer.assignment))
     lag.start()
     try:

@@ -23,6 +23,7 @@ from nextclick.shared.kafka.client import (
     partitions_of,
     poll_raw,
     read_message,
+    unavailable,
     watermarks_of,
 )
 from nextclick.shared.kafka.login import Login
@@ -55,6 +56,25 @@ def retained_offsets(
         return watermarks_of(settings, consumer, topic)
     finally:
         consumer.close()
+
+
+def offsets_since(settings: KafkaSettings, topic: str, time_ms: int) -> dict[int, range]:
+    """Partition of a topic → offsets that it retains now, from this time of Kafka's on.
+
+    time_ms: epoch milliseconds. Raises Unavailable if Kafka does not answer or has no such topic.
+    """
+    consumer = make_client(Consumer, {**WITHOUT_GROUP, **client_config(settings)})
+    try:
+        retained = watermarks_of(settings, consumer, topic)
+        asked = [TopicPartition(topic, partition, time_ms) for partition in retained]
+        found = consumer.offsets_for_times(asked, timeout=REQUEST_SECONDS)
+    except KafkaException as error:
+        raise unavailable(settings, error) from None
+    finally:
+        consumer.close()
+    # A negative offset is the end: no message is that new.
+    first = {place.partition: place.offset for place in found if place.offset >= 0}
+    return {p: range(first.get(p, held.stop), held.stop) for p, held in retained.items()}
 
 
 def read_offsets(

@@ -8,7 +8,7 @@ from nextclick.shared.model.constraints import Constraints
 from nextclick.shared.model.device import select_device
 from nextclick.shared.model.explain import Explanation
 from nextclick.shared.model.neighbours import ItemNeighbours
-from nextclick.shared.model.scorer import Ranking, Scorer
+from nextclick.shared.model.scorer import Ranking, Scorer, are_finite
 from nextclick.shared.model.session_model import SessionModel
 from nextclick.shared.model.source_bst import SourceBST, SourceBSTConfig
 
@@ -26,5 +26,6 @@ __all__ = [
     "SourceBST",
     "SourceBSTConfig",
     "Vocabulary",
+    "are_finite",
     "select_device",
 ]

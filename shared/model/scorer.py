@@ -9,8 +9,9 @@ items whose scores are that close.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -305,6 +306,11 @@ class Scorer:
         scores = self.log_probabilities(windows_tried)
         if scores.shape != (2, len(self.vocabulary)) or not torch.isfinite(scores).all():
             raise CheckpointError("the model's scores are not finite numbers, one for every item")
+
+
+def are_finite(rankings: Iterable[Ranking]) -> bool:
+    """Whether all scores are finite numbers."""
+    return all(isfinite(sum([item.score for item in r.items])) for r in rankings)
 
 
 def round_to_six_digits(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -3,7 +3,8 @@
     <url>/<version>/model.safetensors, vocabulary.json, manifest.json
     <url>/<version>/related.safetensors    see nextclick.shared.model.related
     <url>/<version>/judged.safetensors    the weights before the refit, for the next retraining
-    <url>/current.json          {"version": …, "history": [older …], "changed_at": …}
+    <url>/current.json          {"version": …, "history": [older …], "changed_at": …}, and
+                                live experiments, if there were any
     <url>/<version>/delta-<number>    what was learned since, see nextclick.shared.model.delta
     <url>/<version>/delta.json        {"number": …}: the newest
     <url>/refused.json          [{"at": …, "reason": …}, …]: candidates that the gate refused
@@ -23,7 +24,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,6 +34,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from nextclick.shared import object_store
 from nextclick.shared.errors import CheckpointError, ConfigurationError, Unavailable
+from nextclick.shared.experiments import CURRENT, Experiment, check_name
 from nextclick.shared.model import Checkpoint
 from nextclick.shared.model import checkpoint as checkpoints
 from nextclick.shared.model import delta as deltas
@@ -52,6 +54,7 @@ _HISTORY_KEPT = 50
 REFUSED = "refused.json"
 _REFUSALS_KEPT = 50
 _ROLLBACKS_KEPT = 20
+_EXPERIMENTS_KEPT = 20
 _MAX_ATTEMPTS = 20
 """Most attempts to change a file while other processes change it."""
 _TIME = "%Y%m%dT%H%M%S"
@@ -77,6 +80,21 @@ class Pointer:
     history: list[str]
     rollbacks: list[Rollback] = field(default_factory=list, compare=False)
     """The newest ones, newest last."""
+    experiments: list[Experiment] = field(default_factory=list)
+    """The newest ones, newest last. Only the last one may be running."""
+
+    @property
+    def running(self) -> Experiment | None:
+        """The experiment that runs: workers serve its versions instead of `version`."""
+        last = self.experiments[-1] if self.experiments else None
+        return last if last is not None and last.ended_at is None else None
+
+    def without_running(self, outcome: str, now: datetime) -> Pointer:
+        """The same with the running experiment ended, if there is one."""
+        if self.running is None:
+            return self
+        ended = replace(self.running, ended_at=now, outcome=outcome)
+        return replace(self, experiments=[*self.experiments[:-1], ended])
 
 
 @dataclass(frozen=True)
@@ -315,16 +333,18 @@ class Registry:
         """Remove old versions; returns their names, oldest first.
 
         What stays: the newest `keep_versions`, all younger than `keep_days`, those whose names
-        hold no time, the current one, and the one that a rollback would go back to. Removed
-        versions leave the pointer's history first. On an object store nothing keeps others from
-        promoting a version just as it is removed; its files are then gone. Raises Unavailable, and
-        CheckpointError for an invalid pointer.
+        hold no time, the current one, the one that a rollback would go back to, and those of an
+        experiment that runs. Removed versions leave the pointer's history first. On an object store
+        nothing keeps others from promoting a version just as it is removed; its files are then
+        gone. Raises Unavailable, and CheckpointError for an invalid pointer.
         """
         now, age = now or datetime.now(UTC), timedelta(days=keep_days)
 
         def old(pointer: Pointer) -> set[str]:
             versions = self.versions()
             served = {pointer.version, *pointer.history[-1:]}
+            if (running := pointer.running) is not None:
+                served |= {running.a, running.b}
             return {
                 version
                 for version in versions[:-keep_versions]
@@ -354,7 +374,8 @@ class Registry:
     def remove(self, versions: Collection[str]) -> list[str]:
         """Remove versions, all but the current one; returns their names, oldest first.
 
-        There may be none left then that a rollback could go back to. Raises as `prune`.
+        There may be none left then that a rollback could go back to. An experiment ends if one of
+        its versions goes. Raises as `prune`.
         """
         return self._remove_all(
             lambda pointer: {*versions}.intersection(self.versions()) - {pointer.version}
@@ -369,7 +390,10 @@ class Registry:
                 return None
             doomed.update(choose(pointer))
             history = [version for version in pointer.history if version not in doomed]
-            return None if history == pointer.history else replace(pointer, history=history)
+            new = replace(pointer, history=history)
+            if (running := pointer.running) and (gone := doomed & {running.a, running.b}):
+                new = new.without_running(f"version {min(gone)} was removed", datetime.now(UTC))
+            return None if new == pointer else new
 
         with self._exclusive_lock():
             self._replace_pointer(without_doomed)
@@ -387,17 +411,94 @@ class Registry:
 
     def promote(self, version: str) -> None:
         """Point to a version of the registry, after checking that it loads; raises as `load`."""
-        if base_of(version) != version:
-            raise CheckpointError(f"{version} is a delta; promote its base, {base_of(version)}")
-        self.load(version)
+        self._check_loads(version, "promote")
 
         def to_version(old: Pointer | None) -> Pointer | None:
             if old is not None and old.version == version:
                 return None
-            history = [] if old is None else [*old.history, old.version][-_HISTORY_KEPT:]
-            return Pointer(version, history, [] if old is None else old.rollbacks)
+            return Pointer(version, []) if old is None else _at_version(old, version)
 
         self._move_pointer(to_version, replace_invalid=True)
+
+    def _check_loads(self, version: str, verb: str) -> None:
+        if base_of(version) != version:
+            raise CheckpointError(f"{version} is a delta; {verb} its base, {base_of(version)}")
+        self.load(version)
+
+    def check_no_experiment(self) -> None:
+        """Raise ConfigurationError while an experiment decides what workers serve.
+
+        For people who promote or roll back: until it ends it would have no effect.
+        """
+        try:
+            pointer = self.pointer()
+        except CheckpointError:  # promoting rewrites it
+            return
+        if pointer is not None and pointer.running is not None:
+            raise ConfigurationError(
+                f"workers serve the versions of the experiment {pointer.running.name} until it "
+                "ends: nextclick experiment stop, or stop --promote a or b"
+            )
+
+    def start_experiment(
+        self, name: str, a: str, b: str, share: float, now: datetime | None = None
+    ) -> Experiment:
+        """Let workers serve version b to a share of the users, and a to the others.
+
+        a, b: versions, or CURRENT. 0 < share < 1. Raises ConfigurationError if an experiment runs
+        already or had the name, CheckpointError if there is no model yet or a version is missing,
+        broken or a delta, and Unavailable.
+        """
+        check_name(name)
+        for version in {a, b} - {CURRENT}:
+            self._check_loads(version, "try")
+        salt, now = secrets.token_hex(8), now or datetime.now(UTC)
+
+        def started(old: Pointer | None) -> Pointer:
+            if old is None:
+                raise CheckpointError(f"the registry {self.url} has no model yet")
+            if old.running is not None:
+                raise ConfigurationError(
+                    f"the experiment {old.running.name} is running, on all users; end it first: "
+                    "nextclick experiment stop"
+                )
+            if name in [one.name for one in old.experiments]:
+                raise ConfigurationError(
+                    f"there was an experiment {name} already, which messages name; take another "
+                    "name"
+                )
+            of_a, of_b = (old.version if v == CURRENT else v for v in (a, b))
+            for version in (of_a, of_b):
+                self.manifest(version)  # it may have been removed since it was loaded
+            new = Experiment(name, salt, of_a, of_b, share, now)
+            return replace(old, experiments=[*old.experiments, new][-_EXPERIMENTS_KEPT:])
+
+        pointer = self._move_pointer(started)
+        assert pointer is not None
+        return pointer.experiments[-1]
+
+    def stop_experiment(self, promote: str | None = None, now: datetime | None = None) -> Pointer:
+        """End the running experiment; returns the pointer.
+
+        promote: the arm whose version becomes the current one, in the same step; None: workers
+        serve the version that the pointer names. Raises ConfigurationError if no experiment runs,
+        CheckpointError if the version does not load, and Unavailable.
+        """
+        now = now or datetime.now(UTC)
+
+        def stopped(old: Pointer | None) -> Pointer:
+            if old is None or old.running is None:
+                raise ConfigurationError("no experiment is running")
+            ended = old.without_running(f"promoted {promote}" if promote else "stopped", now)
+            if promote is None:
+                return ended
+            version = old.running.version_of("a" if promote == "a" else "b")
+            self.load(version)
+            return ended if version == old.version else _at_version(ended, version)
+
+        pointer = self._move_pointer(stopped)
+        assert pointer is not None
+        return pointer
 
     def rollback(
         self,
@@ -423,8 +524,10 @@ class Registry:
                 )
             *history, version = old.history
             self.load(version)
-            rollbacks = [*old.rollbacks, Rollback(now, old.version, reason)]
-            return Pointer(version, history, rollbacks[-_ROLLBACKS_KEPT:])
+            rollbacks = [*old.rollbacks, Rollback(now, old.version, reason)][-_ROLLBACKS_KEPT:]
+            if old.running is not None and old.version in (old.running.a, old.running.b):
+                old = old.without_running(f"version {old.version} was rolled back: {reason}", now)
+            return replace(old, version=version, history=history, rollbacks=rollbacks)
 
         pointer = self._move_pointer(to_previous)
         assert pointer is not None
@@ -560,17 +663,31 @@ class Registry:
         )
 
 
+def _at_version(pointer: Pointer, version: str) -> Pointer:
+    history = [*pointer.history, pointer.version][-_HISTORY_KEPT:]
+    return replace(pointer, version=version, history=history)
+
+
 def _bytes_of(pointer: Pointer) -> bytes:
     rollbacks = [
         {"at": one.at.isoformat(), "version": one.version, "reason": one.reason}
         for one in pointer.rollbacks
     ]
-    content = {
+    content: dict[str, Any] = {
         "version": pointer.version,
         "history": pointer.history,
         "rollbacks": rollbacks,
         "changed_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if pointer.experiments:
+        content["experiments"] = [
+            asdict(one)
+            | {
+                "started_at": one.started_at.isoformat(),
+                "ended_at": one.ended_at and one.ended_at.isoformat(),
+            }
+            for one in pointer.experiments
+        ]
     return json.dumps(content).encode()
 
 
@@ -580,7 +697,22 @@ def _pointer_of(content: dict[str, Any]) -> Pointer:
         Rollback(datetime.fromisoformat(one["at"]), str(one["version"]), str(one["reason"]))
         for one in content.get("rollbacks", ())  # not written by earlier versions of nextclick
     ]
-    return Pointer(version, history, rollbacks)
+    experiments = [_experiment_of(one) for one in content.get("experiments", ())]
+    return Pointer(version, history, rollbacks, experiments)
+
+
+def _experiment_of(one: dict[str, Any]) -> Experiment:
+    ended_at = one["ended_at"]
+    return Experiment(
+        name=str(one["name"]),
+        salt=str(one["salt"]),
+        a=str(one["a"]),
+        b=str(one["b"]),
+        share=float(one["share"]),
+        started_at=datetime.fromisoformat(one["started_at"]),
+        ended_at=None if ended_at is None else datetime.fromisoformat(ended_at),
+        outcome=str(one["outcome"]),
+    )
 
 
 def _is_name(version: str) -> bool:

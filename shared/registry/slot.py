@@ -5,6 +5,10 @@ old one, and then replaces the single reference `model`. The worker reads that o
 click is dropped or scored by a half-loaded model. If anything fails, the old model stays.
 
 Deltas of the served version are taken in the same way; the version stays the same.
+
+While a live experiment runs, `model` is the version of arm a, whatever else is published, without
+deltas; and `arms` holds that of arm b, too. If one of the two cannot serve there are no arms here:
+all users get `model`, and no list of this process counts for the experiment.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from nextclick.shared.errors import CheckpointError, Unavailable
+from nextclick.shared.errors import CheckpointError, NextclickError, Unavailable
+from nextclick.shared.experiments import Experiment
 from nextclick.shared.model import Checkpoint, Scorer
 from nextclick.shared.model.delta import applied
 from nextclick.shared.model.related import RelatedLists
@@ -51,6 +56,22 @@ class ServedModel:
         return self.version if self.delta is None else name_of(self.version, self.delta)
 
 
+@dataclass(frozen=True)
+class Arms:
+    """An experiment that this process takes part in; `ModelSlot.model` serves arm a."""
+
+    experiment: Experiment
+    b: ServedModel
+
+
+class _CannotServe(Exception):
+    """A version cannot serve; the text says why, `stage` where it failed."""
+
+    def __init__(self, stage: str, text: str) -> None:
+        super().__init__(text)
+        self.stage = stage
+
+
 class ModelSlot:
     """Holds the served model and keeps it up to date."""
 
@@ -63,10 +84,21 @@ class ModelSlot:
         *,
         deltas: bool = False,
         related: bool = False,
+        arms: bool = False,
     ) -> None:
-        """deltas: take the deltas of the served version, too. related: read related items, too."""
+        """deltas: take the deltas of the served version, too. related: read related items, too.
+
+        arms: take part in experiments.
+        """
+        self.accept: Callable[[Experiment], None] = lambda experiment: None
+        """Raises a NextclickError if this process cannot take part in an experiment, and why."""
         self._deltas = deltas
         self._related = related
+        self._with_arms = arms
+        self._arms: Arms | None = None
+        self._refused_experiment: str | None = None
+        """The name of an experiment that this process takes no part in."""
+        self._arms_problem: str | None = None
         self._refused_delta: str | None = None
         self._registry = registry
         self._make_scorer = make_scorer
@@ -91,6 +123,23 @@ class ModelSlot:
         if self._crash is not None:
             raise self._crash
         return self._model
+
+    @property
+    def arms(self) -> Arms | None:
+        """The experiment that the next batch is part of; None if there is none."""
+        return self._arms
+
+    def check_arms(self) -> None:
+        """Raise Unavailable if an experiment runs and this process takes no part in it."""
+        if self._arms_problem is not None:
+            raise Unavailable(self._arms_problem)
+
+    def refuse_arms(self, experiment: Experiment, why: str) -> None:
+        """Take no part in an experiment from now on. Called by the serving thread."""
+        with self._swapping:
+            self._refused_experiment = experiment.name
+            self._set_arms(None, _problem(experiment, why))
+        log.error("%s", self._arms_problem, extra={"model_version": experiment.b})
 
     def start(self) -> None:
         """Start the thread that follows the pointer."""
@@ -135,20 +184,71 @@ class ModelSlot:
                 return
             if self._rolled_back is not None:
                 pointer = self._move_pointer(pointer, *self._rolled_back)
-            served = self._model.version if self._model else None
-            if pointer.version != self._rejected:
-                self._rejected = None  # if it is promoted again, it is tried again
-            if pointer.version == served and self._deltas and self._model is not None:
-                self._take_delta(self._model)
-            if pointer.version in (served, self._rejected):
-                return
-            forward = served in pointer.history and pointer.version not in pointer.history
-            self._swap(pointer.version, on_trial=forward)
-            self._warnings.reset()
+            self._follow(pointer)
+            self._take_arms(pointer.running)
         except Unavailable as error:
             self._warn(str(error))
         except CheckpointError as error:  # the pointer itself is invalid
             self._warn(str(error))
+
+    def _follow(self, pointer: Pointer) -> None:
+        """Serve what the pointer names, or arm a of the experiment that runs."""
+        served, running = self._model, pointer.running
+        version = pointer.version if running is None else running.a
+        if version != self._rejected:
+            self._rejected = None  # if it is promoted again, it is tried again
+        if version == self._rejected:
+            return
+        if served is None or served.version != version:
+            before = served.version if served else None
+            forward = before in pointer.history and version not in pointer.history
+            self._swap(version, on_trial=forward and running is None)
+            self._warnings.reset()
+        elif running is not None and served.delta is not None:
+            self._swap(version, on_trial=served.on_trial)
+        elif running is None and self._deltas:
+            self._take_delta(served)
+
+    def _take_arms(self, experiment: Experiment | None) -> None:
+        """Hold the model of arm b while an experiment runs, if arm a serves."""
+        if experiment is None or not self._with_arms:
+            self._set_arms(None)
+            return
+        if experiment.name == self._refused_experiment:
+            return
+        served, arms = self._model, self._arms
+        if served is None or served.name != experiment.a:
+            self._set_arms(None, _problem(experiment, f"version {experiment.a} does not serve"))
+            return
+        if arms is not None and arms.experiment == experiment:
+            return
+        try:
+            self.accept(experiment)
+            if experiment.b == experiment.a:
+                b = served
+            else:
+                b = self._prepared(experiment.b, on_trial=False)
+        except Unavailable as error:
+            self._set_arms(None, _problem(experiment, str(error)))
+            raise
+        except (_CannotServe, NextclickError) as error:
+            self.refuse_arms(experiment, str(error))
+            return
+        with self._swapping:
+            if self._model is served:  # the guard has not rolled it back meanwhile
+                self._set_arms(Arms(experiment, b))
+                log.info(
+                    "experiment %s: %.4g %% of the users get model %s, the others %s",
+                    experiment.name,
+                    100 * experiment.share,
+                    experiment.b,
+                    experiment.a,
+                    extra={"model_version": experiment.b},
+                )
+
+    def _set_arms(self, arms: Arms | None, problem: str | None = None) -> None:
+        self._arms, self._arms_problem = arms, problem
+        metrics.EXPERIMENT_RUNNING.set(arms is not None)
 
     def _take_delta(self, served: ServedModel) -> None:
         """Serve the newest delta of the served version, unless it serves already."""
@@ -195,6 +295,28 @@ class ModelSlot:
 
     def _swap(self, version: str, *, on_trial: bool) -> None:
         served = self._model.version if self._model else None
+        arms = self._arms
+        try:
+            if arms is not None and arms.b.version == version:  # it was promoted
+                model = replace(arms.b, on_trial=on_trial)
+            else:
+                model = self._prepared(version, on_trial)
+        except _CannotServe as error:
+            self._rejected = version  # a version's files never change: a retry would fail, too
+            kept = f"keeping {served}" if served else "there is no older one"
+            fields = {"model_version": version, "previous_version": served, "reason": error.stage}
+            log.error("model %s cannot serve, %s: %s", version, kept, error, extra=fields)
+            return
+        with self._swapping:
+            self._model = model
+            _set_metrics(version)
+        self._first_loaded.set()
+        metrics.SWAPS.inc()
+        fields = {"model_version": version, "previous_version": served}
+        log.info("serving model %s", version, extra=fields)
+
+    def _prepared(self, version: str, on_trial: bool) -> ServedModel:
+        """Load a version, try one batch, and warm it up. Raises _CannotServe and Unavailable."""
         try:
             stage = "load"
             checkpoint = self._registry.load(version)
@@ -206,19 +328,9 @@ class ModelSlot:
                 scorer.recommend([[scorer.vocabulary.item_ids[0]]] * size)
         except (CheckpointError, RuntimeError) as error:  # RuntimeError: torch, out of memory, …
             metrics.SWAP_FAILURES.labels(stage).inc()
-            self._rejected = version  # a version's files never change: a retry would fail, too
-            kept = f"keeping {served}" if served else "there is no older one"
-            fields = {"model_version": version, "previous_version": served, "reason": stage}
-            log.error("model %s cannot serve, %s: %s", version, kept, error, extra=fields)
-            return
-        with self._swapping:
-            base = checkpoint if self._deltas else None
-            self._model = ServedModel(version, scorer, on_trial, base, related=related)
-            _set_metrics(version)
-        self._first_loaded.set()
-        metrics.SWAPS.inc()
-        fields = {"model_version": version, "previous_version": served}
-        log.info("serving model %s", version, extra=fields)
+            raise _CannotServe(stage, str(error)) from None
+        base = checkpoint if self._deltas else None
+        return ServedModel(version, scorer, on_trial, base, related=related)
 
     def _warn(self, text: str) -> None:
         if self._warnings.allow():
@@ -232,6 +344,10 @@ class ModelSlot:
         except BaseException as error:  # a bug: `model` re-raises it in the serving thread
             self._crash = error
             self._first_loaded.set()
+
+
+def _problem(experiment: Experiment, why: str) -> str:
+    return f"no part in the experiment {experiment.name}, all users get arm a: {why}"
 
 
 def _set_metrics(version: str) -> None:

@@ -14,7 +14,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -95,13 +95,21 @@ class HealthServer:
     """Serves HTTP from background threads until closed."""
 
     def __init__(
-        self, port: int, setting: str, *, alive: Mapping[str, Check], ready: Mapping[str, Check]
+        self,
+        port: int,
+        setting: str,
+        *,
+        alive: Mapping[str, Check],
+        ready: Mapping[str, Check],
+        not_deciding: Collection[str] = (),
     ) -> None:
         """Listen on `port` of all interfaces, as prometheus_client does.
 
-        `setting` is the environment variable that holds the port. Raises ConfigurationError if the
-        port cannot be bound.
+        `setting` is the environment variable that holds the port. not_deciding: checks that are
+        shown, but do not make the answer 503. Raises ConfigurationError if the port cannot be
+        bound.
         """
+        self._not_deciding = not_deciding
         self._probes = {"/healthz": Probes(alive), "/readyz": Probes(ready)}
         self._metrics = make_wsgi_app()
         try:
@@ -139,7 +147,8 @@ class HealthServer:
             known = ["/metrics", *self._probes]
             return _send(start_response, "404 Not Found", {"error": f"there is {known}"})
         results = self._probes[path].results()
-        healthy = all(outcome == "ok" for outcome in results.values())
+        deciding = results.keys() - self._not_deciding
+        healthy = all(results[name] == "ok" for name in deciding)
         return _send(start_response, "200 OK" if healthy else "503 Service Unavailable", results)
 
 

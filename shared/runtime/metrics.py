@@ -45,6 +45,18 @@ LIVE_JUDGED = Counter(
     "nextclick_live_judged", "Lists that were followed by a click of their user", ["version"]
 )
 LIVE_HITS = Counter("nextclick_live_hits", "Judged lists that held the clicked item", ["version"])
+EXPERIMENT_RUNNING = Gauge(
+    "nextclick_experiment_running", "1 while this process serves both arms of an experiment"
+)
+EXPERIMENT_LISTS = Counter("nextclick_experiment_lists", "Lists of an experiment", ["arm"])
+EXPERIMENT_JUDGED = Counter(
+    "nextclick_experiment_judged",
+    "Those of them that a later click of their user followed",
+    ["arm"],
+)
+EXPERIMENT_HITS = Counter(
+    "nextclick_experiment_hits", "Judged ones that held the clicked item", ["arm"]
+)
 DELTAS = Counter("nextclick_deltas", "Deltas published, taken by who serves, or refused", ["what"])
 DELTA_MADE = Gauge("nextclick_delta_timestamp", "When the delta that serves was made")
 DELTA_SECONDS = Summary("nextclick_delta_seconds", "Time to make and publish a delta")
@@ -102,6 +114,9 @@ LABEL_VALUES = {
     FALLBACKS: ("unknown_items", "not_finite", "cold_start", "sessions_unavailable"),
     SWAP_FAILURES: ("load", "smoke", "warm_up"),
     ROLLBACKS: ("not_finite", "failed", "slower", "worse"),
+    EXPERIMENT_LISTS: ("a", "b"),
+    EXPERIMENT_JUDGED: ("a", "b"),
+    EXPERIMENT_HITS: ("a", "b"),
     DELTAS: ("published", "taken", "refused"),
     RETRAINS: ("published", "refused", "lost"),
     GATE_REFUSALS: (

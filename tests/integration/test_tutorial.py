@@ -24,10 +24,10 @@ PREPARATION = ("make demo", "export PATH")
 """Of the checkout, which a test has."""
 
 
-def typed() -> list[str]:
-    """The commands of the page in their order."""
+def typed(page: Path = TUTORIAL) -> list[str]:
+    """The commands of a page in their order."""
     found = []
-    for kind, block in re.findall(r"```(bash|console)\n(.*?)```", TUTORIAL.read_text(), re.DOTALL):
+    for kind, block in re.findall(r"```(bash|console)\n(.*?)```", page.read_text(), re.DOTALL):
         for line in block.splitlines():
             command = line.removeprefix("$ ").partition("  #")[0].strip()
             if command and (kind == "bash" or line.startswith("$ ")):

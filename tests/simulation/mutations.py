@@ -344,7 +344,7 @@ def swap_within_a_batch(patch: pytest.MonkeyPatch) -> None:
     answer, recommend = Worker._answer, Guard.recommend
 
     def answer_with_slot(self: Worker, batch: list[decide.DecodedMessage]) -> None:
-        self.guard.__dict__["slot"] = self.slot
+        self.arms.guard.__dict__["slot"] = self.slot
         answer(self, batch)
 
     def recommend_with_both(self: Guard, model: Any, requests: Any, *_: Any) -> Any:

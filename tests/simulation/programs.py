@@ -12,6 +12,7 @@ from typing import Any, cast
 from confluent_kafka import Consumer as RealConsumer
 from confluent_kafka.admin import AdminClient
 
+from nextclick.services.worker.arms import ArmScorer
 from nextclick.services.worker.at_least_once import AtLeastOnce
 from nextclick.services.worker.decide import AnswerTopic
 from nextclick.services.worker.exactly_once import ExactlyOnce
@@ -83,6 +84,9 @@ class _Scorer:
 
 class _Slot:
     """Holds another model every `swap_seconds`; the same for good if that is 0."""
+
+    arms = None
+    """No experiment runs."""
 
     def __init__(self, process: Process, faults: Faults) -> None:
         self._process = process
@@ -246,7 +250,7 @@ class Programs:
             dlq_topic=settings.dlq_topic,
             max_batch=drawn.max_batch,
             stop=stop,
-            guard=Guard(clock=process.monotonic),
+            arms=ArmScorer(Guard(clock=process.monotonic)),
             now=process.wall,
             on_step=on_step,
         )

@@ -12,7 +12,7 @@ from nextclick.shared.kafka.publisher import Receipt
 from nextclick.shared.messages import Message, OutMessage, Place
 from nextclick.shared.model import Scorer
 from nextclick.shared.redis import MemorySessions
-from nextclick.shared.registry import ServedModel
+from nextclick.shared.registry import Arms, ServedModel
 from nextclick.shared.schemas import Click, Recommendation
 from tests.unit.builders import CPU, checkpoint
 
@@ -39,6 +39,7 @@ class Stage:
         self.committed: dict[int, int] = {}
         self.committing = False
         self.model = ServedModel("v1", Scorer(checkpoint(), CPU, 3))
+        self.arms: Arms | None = None
         self.during_poll: Callable[[], None] = lambda: None
         self._messages = messages
         self._store = MemorySessions(gap_ms=0, ttl_seconds=60)

@@ -193,6 +193,7 @@ class Page:
         registry = self._components.registry
 
         def move() -> None:
+            registry.check_no_experiment()
             if body.action == "promote":
                 registry.promote(body.version)
             else:

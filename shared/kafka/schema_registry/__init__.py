@@ -37,9 +37,14 @@ def framed_reader(
 
 
 def answer_encoder(
-    settings: SchemaRegistrySettings, topic: str, profiled: bool = False
+    settings: SchemaRegistrySettings,
+    topic: str,
+    profiled: bool = False,
+    experiment: bool = False,
 ) -> EncodeRecommendation:
     """Encodes recommendations for a topic, with a profile or without, as the settings say.
+
+    experiment: those of an experiment, which have a schema of their own.
 
     Connects, if they say a schema's format. Raises ConfigurationError if the registry does not have
     the schema, Unavailable if it does not answer, ModuleNotFoundError without the extra.
@@ -55,7 +60,9 @@ def answer_encoder(
     from nextclick.shared.kafka.schema_registry.client import SchemaRegistry
     from nextclick.shared.kafka.schema_registry.writer import make_encoder
 
-    return make_encoder(SchemaRegistry(settings), kind, topic, settings.auto_register, profiled)
+    return make_encoder(
+        SchemaRegistry(settings), kind, topic, settings.auto_register, profiled, experiment
+    )
 
 
 def _once(action: Callable[..., object], *arguments: object) -> object:

@@ -15,7 +15,11 @@ from google.protobuf.descriptor_pb2 import (
 )
 from pydantic import BaseModel
 
-from nextclick.shared.schemas import ProfiledRecommendation, Recommendation
+from nextclick.shared.schemas import (
+    ProfiledExperimentRecommendation,
+    ProfiledRecommendation,
+    Recommendation,
+)
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -75,6 +79,27 @@ AVRO_PROFILED_RECOMMENDATION: dict[str, Any] = AVRO_RECOMMENDATION | {
     ]
 }
 """Readers of one take the other, too."""
+AVRO_EXPERIMENT_RECOMMENDATION: dict[str, Any] = AVRO_RECOMMENDATION | {
+    "fields": [
+        *AVRO_PROFILED_RECOMMENDATION["fields"],
+        {
+            "name": "experiment",
+            "type": [
+                "null",
+                {
+                    "type": "record",
+                    "name": "ExperimentArm",
+                    "fields": [
+                        {"name": "name", "type": "string"},
+                        {"name": "arm", "type": "string"},
+                    ],
+                },
+            ],
+            "default": None,
+        },
+    ]
+}
+"""Under a profile or not; readers of those take it, too."""
 
 _STRING = FieldDescriptorProto.TYPE_STRING
 _INT64 = FieldDescriptorProto.TYPE_INT64
@@ -93,10 +118,13 @@ def protobuf_click() -> FileDescriptorProto:
     return file
 
 
-def protobuf_recommendation(profiled: bool = False) -> FileDescriptorProto:
-    """A file with the message Recommendation, first, and the one that it uses.
+def protobuf_recommendation(
+    profiled: bool = False, experiment: bool = False
+) -> FileDescriptorProto:
+    """A file with the message Recommendation, first, and those that it uses.
 
-    profiled: as it is under a profile, with two more fields.
+    profiled: as it is under a profile, with two more fields. experiment: as it is in an experiment,
+    under a profile or not, with three.
     """
     file = FileDescriptorProto(name="recommendation.proto", package="nextclick", syntax="proto3")
     answer = file.message_type.add(name="Recommendation")
@@ -113,7 +141,7 @@ def protobuf_recommendation(profiled: bool = False) -> FileDescriptorProto:
     answer.oneof_decl.add(name="_fallback")
     _add(answer, "schema_version", _INT32)
     _add(answer, "items_offset", _INT64)
-    if profiled:
+    if profiled or experiment:
         _add(answer, "profile", _STRING)
         entry = answer.nested_type.add(name="ShortenedByEntry")
         entry.options.map_entry = True
@@ -122,6 +150,13 @@ def protobuf_recommendation(profiled: bool = False) -> FileDescriptorProto:
         kind = FieldDescriptorProto.TYPE_MESSAGE
         counts = _add(answer, "shortened_by", kind, repeated=True)
         counts.type_name = ".nextclick.Recommendation.ShortenedByEntry"
+    if experiment:
+        _add(
+            answer, "experiment", FieldDescriptorProto.TYPE_MESSAGE
+        ).type_name = ".nextclick.ExperimentArm"
+        arm = file.message_type.add(name="ExperimentArm")
+        _add(arm, "name", _STRING)
+        _add(arm, "arm", _STRING)
     item = file.message_type.add(name="ScoredItem")
     _add(item, "item_id", _STRING)
     _add(item, "score", _DOUBLE)
@@ -181,14 +216,32 @@ def json_schema(
     return {"$schema": DRAFT, "title": schema["title"], **without_titles(schema)}
 
 
-def recommendation_schema(kind: str, profiled: bool = False) -> str:
+def experiment_json_schema() -> dict[str, Any]:
+    """The JSON Schema of a recommendation in an experiment, under a profile or not."""
+    schema = json_schema(ProfiledExperimentRecommendation, "serialization")
+    optional = ProfiledRecommendation.model_fields.keys() - Recommendation.model_fields.keys()
+    schema["required"] = [name for name in schema["required"] if name not in optional]
+    return schema
+
+
+def recommendation_schema(kind: str, profiled: bool = False, experiment: bool = False) -> str:
     """The schema of recommendations as text for a registry. kind: avro, protobuf, json_schema.
 
-    profiled: of those under a profile.
+    profiled: of those under a profile. experiment: of those in an experiment, under a profile or
+    not.
     """
     if kind == "protobuf":
-        return proto_text(protobuf_recommendation(profiled))
+        return proto_text(protobuf_recommendation(profiled, experiment))
     if kind == "avro":
-        return json.dumps(AVRO_PROFILED_RECOMMENDATION if profiled else AVRO_RECOMMENDATION)
+        return json.dumps(avro_recommendation(profiled, experiment))
+    if experiment:
+        return json.dumps(experiment_json_schema())
     model = ProfiledRecommendation if profiled else Recommendation
     return json.dumps(json_schema(model, "serialization"))
+
+
+def avro_recommendation(profiled: bool, experiment: bool) -> dict[str, Any]:
+    """The Avro schema of recommendations; see `recommendation_schema`."""
+    if experiment:
+        return AVRO_EXPERIMENT_RECOMMENDATION
+    return AVRO_PROFILED_RECOMMENDATION if profiled else AVRO_RECOMMENDATION

@@ -8,14 +8,14 @@ from typing import Any
 
 from fastavro import parse_schema, schemaless_writer
 from google.protobuf import message_factory
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.kafka.schema_registry.avro import without_logical_types
 from nextclick.shared.kafka.schema_registry.client import Kind, SchemaNotFound, SchemaRegistry
 from nextclick.shared.kafka.schema_registry.contracts import (
-    AVRO_PROFILED_RECOMMENDATION,
-    AVRO_RECOMMENDATION,
+    avro_recommendation,
     protobuf_recommendation,
     recommendation_schema,
 )
@@ -29,32 +29,39 @@ FIRST_MESSAGE = b"\x00"
 
 
 def make_encoder(
-    registry: SchemaRegistry, kind: str, topic: str, auto_register: bool, profiled: bool = False
+    registry: SchemaRegistry,
+    kind: str,
+    topic: str,
+    auto_register: bool,
+    profiled: bool = False,
+    experiment: bool = False,
 ) -> EncodeRecommendation:
     """Encodes by the schema of the subject of the topic's values (TopicNameStrategy).
 
-    kind: avro, protobuf, json_schema. profiled: the topic's lists have a profile. Raises
-    as `answer_encoder` does.
+    kind: avro, protobuf, json_schema. profiled: the topic's lists have a profile. experiment: the
+    lists are of an experiment. Raises as `answer_encoder` does.
     """
     subject = f"{topic}-value"
-    schema = recommendation_schema(kind, profiled)
+    schema = recommendation_schema(kind, profiled, experiment)
     try:
         schema_id = registry.schema_id(subject, _KINDS[kind], schema, register=auto_register)
     except SchemaNotFound:
-        file = f"{'profiled-' if profiled else ''}recommendation.{_ENDINGS[kind]}"
+        variant = "experiment-" if experiment else "profiled-" if profiled else ""
         raise ConfigurationError(
             f"the schema registry {registry.name} does not have our schema of recommendations "
-            f"under the subject {subject}: register docs/schemas/{file} there, or set "
+            f"under the subject {subject}: register "
+            f"docs/schemas/{variant}recommendation.{_ENDINGS[kind]} there, or set "
             "NEXTCLICK_SCHEMA_REGISTRY__AUTO_REGISTER=true"
         ) from None
     frame = b"\x00" + schema_id.to_bytes(4)
     if kind == "avro":
-        return _avro(frame, profiled)
-    return _protobuf(frame + FIRST_MESSAGE, profiled) if kind == "protobuf" else _json(frame)
+        return _avro(frame, avro_recommendation(profiled, experiment))
+    if kind == "protobuf":
+        return _protobuf(frame + FIRST_MESSAGE, protobuf_recommendation(profiled, experiment))
+    return _json(frame)
 
 
-def _avro(frame: bytes, profiled: bool) -> EncodeRecommendation:
-    ours = AVRO_PROFILED_RECOMMENDATION if profiled else AVRO_RECOMMENDATION
+def _avro(frame: bytes, ours: dict[str, Any]) -> EncodeRecommendation:
     schema = parse_schema(without_logical_types(ours))
 
     def encode(answer: Recommendation) -> bytes:
@@ -66,9 +73,9 @@ def _avro(frame: bytes, profiled: bool) -> EncodeRecommendation:
     return encode
 
 
-def _protobuf(frame: bytes, profiled: bool) -> EncodeRecommendation:
+def _protobuf(frame: bytes, file: FileDescriptorProto) -> EncodeRecommendation:
     pool = DescriptorPool()
-    pool.AddSerializedFile(protobuf_recommendation(profiled).SerializeToString())
+    pool.AddSerializedFile(file.SerializeToString())
     find: Callable[[str], Any] = pool.FindMessageTypeByName
     message: Any = message_factory.GetMessageClass(find("nextclick.Recommendation"))
 
@@ -83,5 +90,8 @@ def _json(frame: bytes) -> EncodeRecommendation:
 
 
 def _fields(answer: Recommendation) -> dict[str, Any]:
-    items = [{"item_id": item.item_id, "score": item.score} for item in answer.items]
-    return dict(answer) | {"items": items}
+    fields = dict(answer)
+    fields["items"] = [{"item_id": item.item_id, "score": item.score} for item in answer.items]
+    if "experiment" in fields:
+        fields["experiment"] = dict(fields["experiment"])
+    return fields

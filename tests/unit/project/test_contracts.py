@@ -25,7 +25,13 @@ from nextclick.shared.items import ItemStates
 from nextclick.shared.messages import REDRIVEN, Message, of_user
 from nextclick.shared.model import Ranking
 from nextclick.shared.runtime.settings import KafkaSettings
-from nextclick.shared.schemas import Recommendation, RelatedItems, decode_click, decode_item
+from nextclick.shared.schemas import (
+    ExperimentArm,
+    Recommendation,
+    RelatedItems,
+    decode_click,
+    decode_item,
+)
 from tests.unit.builders import related_lists
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -48,6 +54,7 @@ def validator(name: str) -> jsonschema.Draft202012Validator:
 CLICK = validator("click.json")
 RECOMMENDATION = validator("recommendation.json")
 PROFILED = validator("profiled-recommendation.json")
+IN_EXPERIMENT = validator("experiment-recommendation.json")
 HEADERS = validator("dead-letter-headers.json")
 ITEM = validator("item.json")
 RELATED = validator("related-items.json")
@@ -159,6 +166,15 @@ def test_what_the_worker_sends_fits_its_schemas() -> None:
         assert sent_there.keys() == set(PROFILED.schema["required"])
         RECOMMENDATION.validate(sent_there)  # for those who do not know of profiles
         assert {name: sent_there[name] for name in sent} == sent | {"scored_at": 1}
+        arm = ExperimentArm(name="try", arm="b")
+        for profile_id in (None, "cart@69fea1de5ef8"):
+            tried = decide.recommendation(click, ["17"], ranking, "v", 1, 0, profile_id, arm)
+            sent_then = json.loads(of_user("t", tried).value or b"")
+            IN_EXPERIMENT.validate(sent_then)
+            assert sent_then.keys() >= set(IN_EXPERIMENT.schema["required"])
+            (RECOMMENDATION if profile_id is None else PROFILED).validate(sent_then)
+            assert sent_then.pop("experiment") == {"name": "try", "arm": "b"}
+            assert sent_then == (sent_there if profile_id else sent | {"scored_at": 1})
     again = {REDRIVEN: b"2"}.items()
     letter = decide.dead_letter(
         "dlq",
@@ -195,6 +211,8 @@ def test_the_examples_are_messages() -> None:
     for example in known["relatedItems"]["examples"]:
         RELATED.validate(example["payload"])
         assert RelatedItems.model_validate(example["payload"]) == make_contracts.RELATED_ITEMS
+    for example in known["experimentRecommendation"]["examples"]:
+        IN_EXPERIMENT.validate(example["payload"])
 
 
 def test_what_is_said_about_related_items_fits_its_schema() -> None:
@@ -249,6 +267,7 @@ def test_the_document_names_our_topics_and_keys() -> None:
     assert actions == {
         "receiveClick": "receive",
         "sendRecommendation": "send",
+        "sendExperimentRecommendation": "send",
         "sendProfiledRecommendation": "send",
         "sendDeadLetter": "send",
         "receiveItem": "receive",

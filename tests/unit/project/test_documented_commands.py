@@ -37,6 +37,10 @@ RUN_BY = {
     "nextclick evaluate": INTEGRATION + "evaluate_command.py",
     "nextclick events compact": INTEGRATION + "cli.py",
     "nextclick events upgrade": INTEGRATION + "cli.py",
+    "nextclick experiment report": INTEGRATION + "experiment.py",
+    "nextclick experiment start": INTEGRATION + "experiment.py",
+    "nextclick experiment status": INTEGRATION + "experiment.py",
+    "nextclick experiment stop": INTEGRATION + "experiment.py",
     "nextclick explain": INTEGRATION + "cli.py",
     "nextclick forget": INTEGRATION + "forget.py",
     "nextclick import": INTEGRATION + "tutorial.py",
@@ -63,6 +67,7 @@ RUN_BY = {
 """The test that runs a command: its file holds the command's words."""
 OTHERS = {
     ".": "run by tests/integration/test_tutorial.py",
+    "b2sum": "run by tests/integration/test_experiment.py",
     "curl": "run by tests/integration/test_tutorial.py or asked by test_api.py and test_health.py",
     "docker": "up, run and down are run by tests/containers/test_compose.py, all are checked here",
     "export": "settings; names are checked by tests/unit/shared/runtime/test_settings.py",
@@ -73,6 +78,7 @@ OTHERS = {
     "kubectl": "not run: there is no cluster; kustomize is, by test_kubernetes.py",
     "make": "the targets are checked here; make test and make lint are run for each change",
     "pip": "not run: the tests' environment holds the extras",
+    "printf": "run by tests/integration/test_experiment.py",
     "redis-cli": "its ACL is run by tests/integration/test_redis_login.py",
     "torchrun": "run by tests/faults/test_ranks.py, on one machine",
 }

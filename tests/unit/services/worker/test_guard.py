@@ -308,7 +308,7 @@ def test_the_lists_of_the_last_users_are_kept() -> None:
     for i, user in enumerate(["a", "b", "a", "c"]):
         click = Click.model_construct(event_id=str(i), user_id=user, item_id="1", timestamp=i)
         shop.guard.recommend(model, [(click, ["1"])])
-    assert list(shop.guard._lists) == ["a", "c"]
+    assert list(shop.guard._lists._lists) == ["a", "c"]
 
 
 def test_it_costs_microseconds(shop: Shop) -> None:

@@ -14,7 +14,8 @@ from nextclick.shared.errors import Unavailable
 
 def kafka_check(open_since: float | None) -> None:
     sessions = SimpleNamespace(ping=lambda: None)
-    worker = cast(Any, SimpleNamespace(open_since=open_since, sessions=sessions))
+    slot = SimpleNamespace(check_arms=lambda: None)
+    worker = cast(Any, SimpleNamespace(open_since=open_since, sessions=sessions, slot=slot))
     monitor = cast(Any, SimpleNamespace(ping=lambda timeout: None))
     checks(worker, lambda: None, monitor)["kafka"]()
 

@@ -32,20 +32,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from nextclick.services.worker.main import ExperimentEncoder
 from nextclick.shared.errors import BadClick, BadRecommendation, ConfigurationError, Unavailable
 from nextclick.shared.kafka.schema_registry import answer_encoder, contracts, framed_reader
 from nextclick.shared.kafka.schema_registry.client import SchemaRegistry
 from nextclick.shared.kafka.schema_registry.reader import FramedReader
 from nextclick.shared.runtime.retry import RetryUntilAvailable
-from nextclick.shared.runtime.settings import SchemaRegistrySettings
+from nextclick.shared.runtime.settings import SchemaRegistrySettings, Settings
 from nextclick.shared.schemas import (
     SCHEMA_ID_HEADER,
     Click,
+    ExperimentArm,
+    ExperimentRecommendation,
+    ProfiledExperimentRecommendation,
     ProfiledRecommendation,
     ReadFramed,
     Recommendation,
     ScoredItem,
     decode_click,
+    decode_received,
     decode_recommendation,
 )
 from tests.schema_registry import Registry, as_posted, formats_asked_for, serving
@@ -562,6 +567,38 @@ def test_a_recommendation_under_a_profile_says_more_and_is_read_as_one(
             counts = dict(of_protobuf.shortened_by) or None
             found = {"profile": of_protobuf.profile, "shortened_by": counts}
         assert (found["profile"], found["shortened_by"]) == (answer.profile, shortened_by)
+
+
+@pytest.mark.parametrize("kind", ["avro", "protobuf", "json_schema"])
+@pytest.mark.parametrize("profiled", [False, True])
+def test_a_recommendation_in_an_experiment_says_so_in_a_schema_of_its_own(
+    registry: Registry, kind: Any, profiled: bool
+) -> None:
+    """Looked up only when an experiment begins: without one a topic has the schema it had."""
+    arm = ExperimentArm(name="try", arm="b")
+    answer: Recommendation = ExperimentRecommendation(**dict(ANSWER), experiment=arm)
+    if profiled:
+        answer = ProfiledExperimentRecommendation(
+            **dict(ANSWER), experiment=arm, profile="cart@69fea1de5ef8", shortened_by={"price": 7}
+        )
+    chosen = settings(registry, recommendations_format=kind, auto_register=True)
+    encoder = ExperimentEncoder(
+        Settings().model_copy(update={"schema_registry": chosen}), "answers"
+    )
+    assert registry.subjects == {}
+    encoder.connect()
+    encoder.connect()
+    assert [len(versions) for versions in registry.subjects.values()] == [1]
+    value = encoder(answer)
+    read_framed = framed_reader(settings(registry), Recommendation)
+    assert decode_recommendation(value, (), read_framed) == ANSWER
+    assert decode_received(value, (), read_framed).experiment == arm
+    if profiled and kind == "json_schema":
+        assert b"cart@69fea1de5ef8" in value
+    chosen = settings(registry, recommendations_format=kind)
+    strict = ExperimentEncoder(Settings().model_copy(update={"schema_registry": chosen}), "others")
+    with pytest.raises(ConfigurationError, match=r"docs/schemas/experiment-recommendation\."):
+        strict.connect()
 
 
 def test_a_topic_without_a_profile_has_the_schema_that_it_had(registry: Registry) -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import pytest
 
@@ -25,9 +25,12 @@ def start() -> Iterator[Start]:
     servers = []
 
     def begin(
-        alive: Mapping[str, Check] | None = None, ready: Mapping[str, Check] | None = None
+        alive: Mapping[str, Check] | None = None,
+        ready: Mapping[str, Check] | None = None,
+        not_deciding: Collection[str] = (),
     ) -> HealthServer:
-        servers.append(HealthServer(0, "SETTING", alive=alive or {}, ready=ready or {}))
+        checks = {"alive": alive or {}, "ready": ready or {}}
+        servers.append(HealthServer(0, "SETTING", **checks, not_deciding=not_deciding))
         return servers[-1]
 
     yield begin
@@ -51,6 +54,14 @@ def well() -> None:
 
 def away() -> None:
     raise Unavailable("Redis is away")
+
+
+def test_a_check_that_does_not_decide_is_shown(start: Start) -> None:
+    server = start(ready={"redis": well, "experiment": away}, not_deciding=["experiment"])
+    status, body = get(server, "/readyz")
+    assert (status, json.loads(body)) == (200, {"redis": "ok", "experiment": "Redis is away"})
+    assert 'nextclick_ready{check="experiment"} 0.0' in get(server, "/metrics")[1]
+    metrics.READY.remove("experiment")  # it is the whole process's
 
 
 def test_all_well_is_200_with_an_entry_for_each_check(start: Start) -> None:
