@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from nextclick.services.cli.common import app, cell, console, read_settings
 from nextclick.services.cli.upkeep import open_registry
@@ -55,15 +56,13 @@ def experiment_status(json: Annotated[Path | None, _JSON] = None) -> None:
 
     pointer = open_registry().pointer()
     experiments = pointer.experiments if pointer is not None else []
-    table = Table("experiment", "state", "a", "b", "share of b", "started")
-    for column in table.columns[2:4]:
-        column.no_wrap = True  # a version that is cut short cannot be copied
+    table = Table("experiment", "state", "versions", "share of b", "started")
+    table.columns[2].no_wrap = True  # a version that is cut short cannot be copied
     for one in experiments:
         table.add_row(
             cell(one.name),
             cell(one.outcome) if one.ended_at else "running",
-            cell(one.a),
-            cell(one.b),
+            Text.assemble("a ", cell(one.a), "\nb ", cell(one.b)),
             f"{one.share:.4g}",
             f"{one.started_at:%Y-%m-%d %H:%M}",
         )
