@@ -18,6 +18,7 @@ import yaml
 
 from deploy.make_dashboard import ROWS
 from nextclick.shared import embedded
+from nextclick.shared.registry import Registry
 from nextclick.shared.runtime import processes
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from tests.conftest import Launch
@@ -26,6 +27,7 @@ from tests.waiting import until
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "prometheus"
 NOTHING_IS_WRONG_YET = "Checks that fail"
+EXPERIMENT = "Live experiment, HR@10 by arm"
 
 
 def free_port() -> int:
@@ -107,6 +109,7 @@ def test_every_panel_gets_data_and_an_outage_raises_its_alert(
     ports: dict[str, int],
     tmp_path: Path,
 ) -> None:
+    other = publish_model(tmp_path / "registry", seed=2)
     publish_model(tmp_path / "registry", seed=1)
     redis = embedded.start_redis(tmp_path / "redis")
     try:
@@ -131,7 +134,7 @@ def test_every_panel_gets_data_and_an_outage_raises_its_alert(
             for row in (row for title, row in ROWS.items() if title != "HTTP")
             for panel in row
             for query in panel.queries
-            if panel.title != NOTHING_IS_WRONG_YET
+            if panel.title not in (NOTHING_IS_WRONG_YET, EXPERIMENT)
         }
 
         def every_query_has_data() -> bool:
@@ -148,6 +151,10 @@ def test_every_panel_gets_data_and_an_outage_raises_its_alert(
             until(every_query_has_data, "data", 60)
         except AssertionError:
             raise AssertionError(f"no data for {sorted(empty)}") from None
+        Registry(str(tmp_path / "registry")).start_experiment("one", "current", other, 0.5)
+        (arms,) = [panel for row in ROWS.values() for panel in row if panel.title == EXPERIMENT]
+        queries = {f"{EXPERIMENT}: {query}" for query in arms.queries}
+        until(every_query_has_data, "data of an experiment", 60)
         (checks,) = [
             panel for row in ROWS.values() for panel in row if panel.title == NOTHING_IS_WRONG_YET
         ]
