@@ -195,10 +195,9 @@ class ModelSlot:
         """Serve what the pointer names, or arm a of the experiment that runs."""
         served, running = self._model, pointer.running
         version = pointer.version if running is None else running.a
-        if version != self._rejected:
-            self._rejected = None  # if it is promoted again, it is tried again
         if version == self._rejected:
             return
+        self._rejected = None  # if it is promoted again, it is tried again
         if served is None or served.version != version:
             before = served.version if served else None
             forward = before in pointer.history and version not in pointer.history
