@@ -57,6 +57,7 @@ class Floor(Scorer):
         histories: list[list[str]],
         constraints: Sequence[Constraints] | None = None,
         withheld: frozenset[str] = frozenset(),
+        seeds: Sequence[int] | None = None,
     ) -> list[Ranking]:
         """Rank as for empty histories."""
         return super().recommend([[] for _ in histories])

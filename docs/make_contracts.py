@@ -11,7 +11,7 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from nextclick.services.api.access import access
 from nextclick.services.api.app import Components, create_app
@@ -21,11 +21,12 @@ from nextclick.shared.messages import REDRIVEN
 from nextclick.shared.runtime.settings import ApiSettings, KafkaSettings, WorkerSettings
 from nextclick.shared.schemas import (
     REASONS,
+    AnswerSchema,
     Click,
+    DrawnItems,
     ExperimentArm,
-    ExperimentRecommendation,
+    ExtendedRecommendation,
     Item,
-    ProfiledRecommendation,
     Recommendation,
     RelatedItem,
     RelatedItems,
@@ -50,12 +51,19 @@ RECOMMENDATION = Recommendation(
     click_timestamp=CLICK.timestamp,
     scored_at=1_795_516_001_073,
 )
-PROFILED_RECOMMENDATION = ProfiledRecommendation(
+PROFILED_RECOMMENDATION = ExtendedRecommendation(
     **dict(RECOMMENDATION), profile="cart@69fea1de5ef8", shortened_by={"price": 498}
 )
-EXPERIMENT_RECOMMENDATION = ExperimentRecommendation(
+EXPERIMENT_RECOMMENDATION = ExtendedRecommendation(
     **dict(RECOMMENDATION), experiment=ExperimentArm(name="newer-model", arm="b")
 )
+EXPLORED_RECOMMENDATION = ExtendedRecommendation(
+    **dict(RECOMMENDATION),
+    profile="home@2f9f0ffae7b5",
+    shortened_by=None,
+    exploration=DrawnItems(seed="8a4c1f0293d5e67b", propensities=[1, 0.0814217]),
+)
+ANSWERS: tuple[AnswerSchema, ...] = get_args(AnswerSchema)
 ITEM = Item(item_id="45", title="Food Bowl", categories=["dogs"], price=12.5, color="blue")
 
 RELATED_ITEMS = RelatedItems(
@@ -104,11 +112,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     """File name → JSON Schema. A click as it may be sent, a recommendation as it is sent."""
     return {
         "click.json": contracts.json_schema(Click, "validation"),
-        "recommendation.json": contracts.json_schema(Recommendation, "serialization"),
-        "profiled-recommendation.json": contracts.json_schema(
-            ProfiledRecommendation, "serialization"
-        ),
-        "experiment-recommendation.json": contracts.experiment_json_schema(),
+        **{f"{name}.json": contracts.recommendation_json_schema(name) for name in ANSWERS},
         "item.json": contracts.json_schema(Item, "validation"),
         "related-items.json": contracts.json_schema(RelatedItems, "serialization"),
         "dead-letter-headers.json": DEAD_LETTER_HEADERS,
@@ -145,6 +149,7 @@ def asyncapi() -> dict[str, Any]:
                 "{topic}",
                 "profiledRecommendation",
                 "experimentRecommendation",
+                "exploredRecommendation",
                 parameters={"topic": {"description": "a topic of NEXTCLICK_KAFKA__PROFILE_TOPICS"}},
             ),
             "deadLetters": _channel(kafka.dlq_topic, "deadLetter"),
@@ -171,6 +176,12 @@ def asyncapi() -> dict[str, Any]:
                 "profiledRecommendation",
                 "One answer for each click on each topic that has a profile.",
             ),
+            "sendExploredRecommendation": _operation(
+                "send",
+                "profiledRecommendations",
+                "exploredRecommendation",
+                "The same where the profile explores.",
+            ),
             "sendDeadLetter": _operation(
                 "send", "deadLetters", "deadLetter", "What lay on the clicks topic and is no click."
             ),
@@ -195,10 +206,16 @@ def asyncapi() -> dict[str, Any]:
                     "recommendation", RECOMMENDATION.model_dump(mode="json")
                 ),
                 "profiledRecommendation": _message(
-                    "profiled-recommendation", PROFILED_RECOMMENDATION.model_dump(mode="json")
+                    "profiled-recommendation",
+                    PROFILED_RECOMMENDATION.model_dump(mode="json", exclude_unset=True),
                 ),
                 "experimentRecommendation": _message(
-                    "experiment-recommendation", EXPERIMENT_RECOMMENDATION.model_dump(mode="json")
+                    "experiment-recommendation",
+                    EXPERIMENT_RECOMMENDATION.model_dump(mode="json", exclude_unset=True),
+                ),
+                "exploredRecommendation": _message(
+                    "extended-recommendation",
+                    EXPLORED_RECOMMENDATION.model_dump(mode="json", exclude_unset=True),
                 ),
                 "deadLetter": {
                     "contentType": "application/octet-stream",
@@ -287,9 +304,8 @@ def texts() -> dict[Path, str]:
     folder = FOLDER / "schemas"
     files = {folder / name: schema for name, schema in schemas().items()}
     files[folder / "click.avsc"] = contracts.AVRO_CLICK
-    files[folder / "recommendation.avsc"] = contracts.AVRO_RECOMMENDATION
-    files[folder / "profiled-recommendation.avsc"] = contracts.AVRO_PROFILED_RECOMMENDATION
-    files[folder / "experiment-recommendation.avsc"] = contracts.AVRO_EXPERIMENT_RECOMMENDATION
+    for name in ANSWERS:
+        files[folder / f"{name}.avsc"] = contracts.avro_recommendation(name)
     files[FOLDER / "asyncapi.json"] = asyncapi()
     files[FOLDER / "openapi.json"] = openapi()
     return {
@@ -297,13 +313,10 @@ def texts() -> dict[Path, str]:
         for path, content in files.items()
     } | {
         folder / "click.proto": contracts.proto_text(contracts.protobuf_click()),
-        folder / "recommendation.proto": contracts.proto_text(contracts.protobuf_recommendation()),
-        folder / "profiled-recommendation.proto": contracts.proto_text(
-            contracts.protobuf_recommendation(profiled=True)
-        ),
-        folder / "experiment-recommendation.proto": contracts.proto_text(
-            contracts.protobuf_recommendation(experiment=True)
-        ),
+        **{
+            folder / f"{name}.proto": contracts.proto_text(contracts.protobuf_recommendation(name))
+            for name in ANSWERS
+        },
     }
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 from nextclick.shared.schemas import (
     SCHEMA_ID_HEADER,
     Click,
+    ExtendedRecommendation,
     Recommendation,
     schema_id_header,
 )
@@ -62,7 +63,8 @@ EncodeRecommendation: TypeAlias = Callable[[Recommendation], bytes]
 
 def as_json(message: Click | Recommendation) -> bytes:
     """The value of a message as plain JSON."""
-    return message.model_dump_json().encode()
+    only_set = isinstance(message, ExtendedRecommendation)
+    return message.model_dump_json(exclude_unset=only_set).encode()
 
 
 def of_user(

@@ -50,6 +50,34 @@ class Pin(_Part):
     item_id: Identifier
 
 
+class Exploration(_Part):
+    """How many places of a list are drawn, and from what (shared/model/exploration.py)."""
+
+    slots: Annotated[int, Field(strict=True, ge=0, le=MAX_POSITION), Whole] = 1
+    """Places for items that would follow the list."""
+    candidates: Annotated[int, Field(strict=True, ge=1, le=10_000), Whole] = 100
+    """So many of the best items that follow are drawn from."""
+    new_slots: Annotated[int, Field(strict=True, ge=0, le=MAX_POSITION), Whole] = 0
+    """Places for new items."""
+    new_below: Annotated[int, Field(strict=True, ge=1, le=1_000_000), Whole] = 20
+    """An item is new as long as fewer users clicked on it in what the model has learned."""
+    temperature: Annotated[float, Field(strict=True, ge=0.1, le=100, allow_inf_nan=False)] = 1.0
+    """Items are drawn in proportion to probability^(1 / temperature)."""
+
+    @model_validator(mode="after")
+    def _draws(self) -> Self:
+        if not self.places:
+            raise ValueError("slots and new_slots are both 0, so nothing is explored")
+        if self.candidates < self.places:
+            raise ValueError(f"{self.candidates} candidates are too few for {self.places} places")
+        return self
+
+    @property
+    def places(self) -> int:
+        """Places that are drawn, the last ones of a list."""
+        return self.slots + self.new_slots
+
+
 class Profile(_Part):
     """Constraints on a list. An empty profile constrains nothing."""
 
@@ -71,6 +99,8 @@ class Profile(_Part):
     """Factors on the probability of items, for their order only."""
     pins: Annotated[list[Pin], Field(max_length=MAX_POSITION)] = []
     """Items at fixed positions, unless a constraint or their state keeps them out."""
+    exploration: Exploration | None = None
+    """Places whose items are drawn; None: none."""
 
     @field_validator("pins")
     @classmethod
@@ -104,10 +134,17 @@ class Profile(_Part):
         return blake2b(self.content.encode(), digest_size=6).hexdigest()
 
     def check_length(self, k: int) -> None:
-        """Raise ValueError if a pin stands behind the end of a list of k items."""
+        """Raise ValueError if a list of k items has no room for pins or drawn places."""
         last = max((pin.position for pin in self.pins), default=0)
         if last > k:
             raise ValueError(f"an item is pinned to position {last} of a list of {k}")
+        drawn = 0 if self.exploration is None else self.exploration.places
+        if drawn and last > k - drawn:
+            raise ValueError(
+                f"an item is pinned to position {last}, and the last {drawn} of {k} are drawn"
+            )
+        if drawn >= k:
+            raise ValueError(f"{drawn} places are drawn of a list of {k}; one at least is not")
 
 
 def profile_id(name: str, profile: Profile) -> str:

@@ -153,15 +153,6 @@ class Recommendation(_Message):
     schema_version: Literal[1] = 1
 
 
-class ProfiledRecommendation(Recommendation):
-    """An answer under a profile: a message on a topic of NEXTCLICK_KAFKA__PROFILE_TOPICS."""
-
-    profile: str
-    """name@digest: the name of the profile, and twelve digits that stand for its content."""
-    shortened_by: dict[str, int] | None = None
-    """None, or why the list is shorter than top_k: constraint → how many items it left out."""
-
-
 class ExperimentArm(_Message):
     """Which live experiment a list is part of, and on which side."""
 
@@ -169,22 +160,41 @@ class ExperimentArm(_Message):
     arm: Literal["a", "b"]
 
 
-class ExperimentRecommendation(Recommendation):
-    """An answer in a live experiment; its model is the one of its user's arm."""
+class DrawnItems(_Message):
+    """What of a list was drawn, and with which probabilities."""
 
-    experiment: ExperimentArm
-
-
-class ProfiledExperimentRecommendation(ProfiledRecommendation):
-    """An answer in a live experiment, under a profile."""
-
-    experiment: ExperimentArm
+    seed: str
+    """Sixteen hexadecimal digits that the draws follow from."""
+    propensities: list[float]
+    """By item: the probability with which it is in the list, given the history; 1: always."""
 
 
-class ReceivedRecommendation(Recommendation):
-    """An answer as a reader takes it: in a live experiment or not."""
+class ExtendedRecommendation(Recommendation):
+    """An answer with what profiles, experiments and exploration add to it.
 
+    A message has only the fields that were set: `profile` and `shortened_by` on a topic of
+    NEXTCLICK_KAFKA__PROFILE_TOPICS, `exploration` if that profile explores, and `experiment` in a
+    live experiment. A reader takes it as a Recommendation, too.
+    """
+
+    profile: str | None = None
+    """name@digest: the name of the profile, and twelve digits that stand for its content."""
+    shortened_by: dict[str, int] | None = None
+    """None, or why the list is shorter than top_k: constraint → how many items it left out."""
     experiment: ExperimentArm | None = None
+    """The live experiment; the model is the one of the user's arm."""
+    exploration: DrawnItems | None = None
+    """What of the list was drawn."""
+
+
+AnswerSchema: TypeAlias = Literal[
+    "recommendation",
+    "profiled-recommendation",
+    "experiment-recommendation",
+    "extended-recommendation",
+]
+"""The schemas of answers, named as their files in docs/schemas. Each has the fields of those before
+it, so readers of one take the others, too."""
 
 
 @dataclass(slots=True)
@@ -234,7 +244,7 @@ ReadFramed: TypeAlias = Callable[[SchemaId, bytes], Mapping[str, object]]
 
 Raises BadClick if the value can never be read, Unavailable if the registry does not answer."""
 Headers: TypeAlias = Iterable[tuple[str, bytes | None]]
-_M = TypeVar("_M", Click, Recommendation, ReceivedRecommendation)
+_M = TypeVar("_M", Click, Recommendation, ExtendedRecommendation)
 
 
 def decode_click(
@@ -265,11 +275,11 @@ def decode_recommendation(
     return _decoded_recommendation(Recommendation, value, headers, read_framed)
 
 
-def decode_received(
+def decode_extended(
     value: bytes | None, headers: Headers = (), read_framed: ReadFramed | None = None
-) -> ReceivedRecommendation:
-    """The same with the experiment that an answer is part of."""
-    return _decoded_recommendation(ReceivedRecommendation, value, headers, read_framed)
+) -> ExtendedRecommendation:
+    """The same with all that an answer may say."""
+    return _decoded_recommendation(ExtendedRecommendation, value, headers, read_framed)
 
 
 def _decoded_recommendation(

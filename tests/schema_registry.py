@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import parse_qs, unquote, urlsplit
 from uuid import NAMESPACE_URL, uuid5
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from nextclick.shared.kafka.schema_registry import contracts
+from nextclick.shared.schemas import AnswerSchema
 
 Answer = tuple[int, Any]
 
@@ -32,9 +33,7 @@ def as_posted(file: FileDescriptorProto) -> str:
 
 OURS = (
     contracts.protobuf_click(),
-    contracts.protobuf_recommendation(),
-    contracts.protobuf_recommendation(profiled=True),
-    contracts.protobuf_recommendation(experiment=True),
+    *(contracts.protobuf_recommendation(schema) for schema in get_args(AnswerSchema)),
 )
 SERIALIZED = {contracts.proto_text(file): as_posted(file) for file in OURS}
 

@@ -136,7 +136,7 @@ def _schema_registry(settings: Settings) -> Iterator[Finding]:
         if registry.auto_register:  # to ask for the id of our schema would register it
             return
     for topic in settings.kafka.answer_topics:
-        answer_encoder(registry, topic, topic in settings.kafka.profile_topics)
+        answer_encoder(registry, topic, settings.answer_schema(topic))
 
 
 def _redis(settings: Settings) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from nextclick.services.experiments.statistics import (
     uplift,
 )
 from nextclick.shared.experiments import Arm, Experiment
-from nextclick.shared.schemas import ReceivedRecommendation
+from nextclick.shared.schemas import ExtendedRecommendation
 
 K = 10
 """Items of a list that count."""
@@ -101,7 +101,7 @@ class Outcomes:
         self.misplaced = 0
         """Lists that are not by the model of their user's arm; they do not count."""
 
-    def add(self, answer: ReceivedRecommendation) -> None:
+    def add(self, answer: ExtendedRecommendation) -> None:
         """Count an answer; those of a user in their order, repeated ones too."""
         user = self._users.get(answer.user_id)
         event = hash(answer.event_id)
@@ -130,7 +130,7 @@ class Outcomes:
         short = len(answer.history) <= SHORT_HISTORY
         user.history = f"history ≤ {SHORT_HISTORY}" if short else f"history > {SHORT_HISTORY}"
 
-    def _judge(self, user: _User, answer: ReceivedRecommendation) -> None:
+    def _judge(self, user: _User, answer: ExtendedRecommendation) -> None:
         if not user.items:
             return
         event_type = self._event_type_of(answer.user_id, answer.event_id)

@@ -32,7 +32,7 @@ from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.anomalies import time_bounds
 from nextclick.shared.runtime.masking import printable
 from nextclick.shared.runtime.settings import Settings
-from nextclick.shared.schemas import Click, Recommendation, decode_received
+from nextclick.shared.schemas import Click, Recommendation, decode_extended
 
 LOOKS = 50
 """Points of the uplift over time."""
@@ -142,7 +142,7 @@ def _outcomes(
     read_framed = framed_reader(settings.schema_registry, Recommendation)
     for message in messages:
         with suppress(BadRecommendation):  # not from a worker
-            outcomes.add(decode_received(message.value, message.headers, read_framed))
+            outcomes.add(decode_extended(message.value, message.headers, read_framed))
     return outcomes
 
 

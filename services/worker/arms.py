@@ -12,16 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nextclick.services.worker.guard import Guard, Score, plain_lists
+from nextclick.services.worker.guard import Guard, Requests, Score, plain_lists
 from nextclick.services.worker.last_lists import LastLists
 from nextclick.shared.experiments import Arm, Experiment
 from nextclick.shared.model import Ranking, are_finite
 from nextclick.shared.registry import Arms, ServedModel
 from nextclick.shared.runtime import metrics
-from nextclick.shared.schemas import Click, ExperimentArm
-
-Requests = Sequence[tuple[Click, list[str]]]
-"""Clicks, each with its history."""
+from nextclick.shared.schemas import ExperimentArm
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,7 @@ class ArmScorer:
         if not requests:
             return []
         try:
-            lists = score(arms.b.scorer, [history for _, history in requests])
+            lists = score(arms.b.scorer, requests)
             problem = "" if all(map(are_finite, lists)) else "scores that are not finite"
         except Exception as error:
             lists, problem = [], repr(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick
@@ -19,15 +20,13 @@ from nextclick.shared.messages import (
     times_redriven,
     trace_context,
 )
-from nextclick.shared.model import Ranking, Scorer
+from nextclick.shared.model import Ranking, Scorer, seed_of
 from nextclick.shared.profiles import Profile
 from nextclick.shared.schemas import (
     MAX_CLICK_BYTES,
     Click,
     ExperimentArm,
-    ExperimentRecommendation,
-    ProfiledExperimentRecommendation,
-    ProfiledRecommendation,
+    ExtendedRecommendation,
     Recommendation,
     event_id_of,
 )
@@ -53,9 +52,7 @@ class AnswerTopic:
 
     def encoded(self, answer: Recommendation) -> bytes:
         """The value of a message."""
-        in_experiment = isinstance(
-            answer, (ExperimentRecommendation, ProfiledExperimentRecommendation)
-        )
+        in_experiment = isinstance(answer, ExtendedRecommendation) and answer.experiment
         return self.encode_in_experiment(answer) if in_experiment else self.encode(answer)
 
 
@@ -135,31 +132,36 @@ def recommendation(
     profile_id: how the message names the profile; None: its topic has none. experiment: None: no
     experiment runs. Without these two a message has no field for them.
     """
-    answer = Recommendation.model_construct(
-        event_id=click.event_id,
-        user_id=click.user_id,
-        items=ranking.items,
-        model_version=model_version,
-        history=history,
-        click_timestamp=click.timestamp,
-        scored_at=now_ms,
-        fallback=ranking.fallback,
-        items_offset=items_offset,
-    )
-    if profile_id is None:
-        if experiment is None:
-            return answer
-        return ExperimentRecommendation.model_construct(**dict(answer), experiment=experiment)
-    fields = dict(answer) | {"profile": profile_id, "shortened_by": ranking.shortened_by}
-    if experiment is None:
-        return ProfiledRecommendation.model_construct(**fields)
-    return ProfiledExperimentRecommendation.model_construct(**fields, experiment=experiment)
+    fields: dict[str, Any] = {
+        "event_id": click.event_id,
+        "user_id": click.user_id,
+        "items": ranking.items,
+        "model_version": model_version,
+        "history": history,
+        "click_timestamp": click.timestamp,
+        "scored_at": now_ms,
+        "fallback": ranking.fallback,
+        "items_offset": items_offset,
+        "schema_version": 1,
+    }
+    more: dict[str, Any] = {}
+    if profile_id is not None:
+        more |= {"profile": profile_id, "shortened_by": ranking.shortened_by}
+    if ranking.drawn is not None:
+        more["exploration"] = ranking.drawn
+    if experiment is not None:
+        more["experiment"] = experiment
+    return (ExtendedRecommendation if more else Recommendation).model_construct(**fields, **more)
 
 
 def rankings(
-    topics: Sequence[AnswerTopic], items: ItemStates, scorer: Scorer, histories: list[list[str]]
+    topics: Sequence[AnswerTopic],
+    items: ItemStates,
+    scorer: Scorer,
+    requests: Sequence[tuple[Click, list[str]]],
 ) -> list[list[Ranking]]:
-    """For each topic the rankings for histories, all from one forward pass."""
+    """For each topic the rankings for clicks and their histories, all from one forward pass."""
+    histories = [history for _, history in requests]
     if all(topic.profile is None for topic in topics):
         return [scorer.recommend(histories, withheld=items.withheld)] * len(topics)
     kinds = [
@@ -169,7 +171,9 @@ def rankings(
         * len(histories)
         for topic in topics
     ]
-    return scorer.recommend_each(histories, kinds, items.withheld)
+    explores = any(topic.profile and topic.profile.exploration for topic in topics)
+    seeds = [seed_of(c.user_id, c.event_id) for c, _ in requests] if explores else None
+    return scorer.recommend_each(histories, kinds, items.withheld, seeds)
 
 
 def log_fields(message: Message, error: BadClick) -> dict[str, object]:

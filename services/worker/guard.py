@@ -31,13 +31,15 @@ _JUDGED_KEPT = 2000
 """Users kept per version if the guard is off."""
 
 
-Score = Callable[[Scorer, list[list[str]]], list[list[Ranking]]]
-"""Makes the rankings for histories: for each kind of list one per history."""
+Requests = Sequence[tuple[Click, list[str]]]
+"""Clicks, each with its history."""
+Score = Callable[[Scorer, Requests], list[list[Ranking]]]
+"""Makes the rankings for requests: for each kind of list one per request."""
 
 
-def plain_lists(scorer: Scorer, histories: list[list[str]]) -> list[list[Ranking]]:
+def plain_lists(scorer: Scorer, requests: Requests) -> list[list[Ranking]]:
     """One kind of list, without constraints."""
-    return [scorer.recommend(histories)]
+    return [scorer.recommend([history for _, history in requests])]
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Guard:
     def recommend(
         self,
         model: ServedModel,
-        requests: Sequence[tuple[Click, list[str]]],
+        requests: Requests,
         score: Score = plain_lists,
     ) -> tuple[ServedModel, list[list[Ranking]]]:
         """Rank for clicks and their histories; returns the model that answered, and the rankings.
@@ -91,13 +93,12 @@ class Guard:
         now = self._current
         if now is None or model is not now.model:
             now = self._switch_to(model)
-        histories = [history for _, history in requests]
         began = self._clock()
-        lists, broken = self._rank(now.model, histories, score)
+        lists, broken = self._rank(now.model, requests, score)
         seconds = self._clock() - began
         if broken is not None and self._previous is not None:
             now = self._reject(broken)
-            lists, broken = self._rank(now.model, histories, score)
+            lists, broken = self._rank(now.model, requests, score)
         if broken is not None:
             if self._error_logged_for is not now.model:
                 log.error(
@@ -107,7 +108,7 @@ class Guard:
                     extra={"model_version": now.model.version, "reason": broken.reason},
                 )
                 self._error_logged_for = now.model
-            lists = _replace_not_finite(now.model, lists, score)
+            lists = _replace_not_finite(now.model, requests, lists, score)
         self._judge(requests, lists[0], now.stats)
         if requests and broken is None:
             now.stats.scored(len(requests), seconds)
@@ -120,10 +121,10 @@ class Guard:
         self._lists.forget(user_ids)
 
     def _rank(
-        self, model: ServedModel, histories: list[list[str]], score: Score
+        self, model: ServedModel, requests: Requests, score: Score
     ) -> tuple[list[list[Ranking]], Verdict | None]:
         try:
-            lists = score(model.scorer, histories)
+            lists = score(model.scorer, requests)
         except Exception as error:
             if self._previous is None:
                 raise
@@ -136,7 +137,7 @@ class Guard:
 
     def _judge(
         self,
-        requests: Sequence[tuple[Click, list[str]]],
+        requests: Requests,
         rankings: list[Ranking],
         stats: VersionStats,
     ) -> None:
@@ -215,10 +216,13 @@ class Guard:
 
 
 def _replace_not_finite(
-    model: ServedModel, lists: list[list[Ranking]], score: Score
+    model: ServedModel, requests: Requests, lists: list[list[Ranking]], score: Score
 ) -> list[list[Ranking]]:
-    replaced = []
-    for rankings, (popular,) in zip(lists, score(model.scorer, [[]]), strict=True):
-        instead = replace(popular, fallback="not_finite")
-        replaced.append([r if are_finite([r]) else instead for r in rankings])
-    return replaced
+    popular = score(model.scorer, [(click, []) for click, _ in requests])
+    return [
+        [
+            r if are_finite([r]) else replace(instead, fallback="not_finite")
+            for r, instead in zip(*kind, strict=True)
+        ]
+        for kind in zip(lists, popular, strict=True)
+    ]

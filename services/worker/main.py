@@ -118,7 +118,7 @@ def answer_topic(settings: Settings, in_experiment: ExperimentEncoder) -> Answer
     """A topic of recommendations as the settings say; see `answer_encoder` for errors."""
     topic = in_experiment.topic
     name = settings.kafka.profile_topics.get(topic)
-    encode = answer_encoder(settings.schema_registry, topic, name is not None)
+    encode = answer_encoder(settings.schema_registry, topic, settings.answer_schema(topic))
     if name is None:
         return AnswerTopic(topic, encode, encode_in_experiment=in_experiment)
     profile = settings.profiles[name]
@@ -132,13 +132,14 @@ class ExperimentEncoder:
 
     def __init__(self, settings: Settings, topic: str) -> None:
         self.topic = topic
-        self._settings = settings.schema_registry
+        self._settings = settings
         self._encode: EncodeRecommendation | None = None
 
     def connect(self) -> None:
         """Look the schema up; raises as `answer_encoder` does."""
         if self._encode is None:
-            self._encode = answer_encoder(self._settings, self.topic, experiment=True)
+            schema = self._settings.answer_schema(self.topic, experiment=True)
+            self._encode = answer_encoder(self._settings.schema_registry, self.topic, schema)
 
     def __call__(self, answer: Recommendation) -> bytes:
         """The value of a message; see `messages.EncodeRecommendation`."""

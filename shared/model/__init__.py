@@ -7,6 +7,7 @@ from nextclick.shared.model.checkpoint import Checkpoint, Vocabulary
 from nextclick.shared.model.constraints import Constraints
 from nextclick.shared.model.device import select_device
 from nextclick.shared.model.explain import Explanation
+from nextclick.shared.model.exploration import seed_of
 from nextclick.shared.model.neighbours import ItemNeighbours
 from nextclick.shared.model.scorer import Ranking, Scorer, are_finite
 from nextclick.shared.model.session_model import SessionModel
@@ -27,5 +28,6 @@ __all__ = [
     "SourceBSTConfig",
     "Vocabulary",
     "are_finite",
+    "seed_of",
     "select_device",
 ]

@@ -7,13 +7,17 @@ They are applied where the best are chosen, so that a list is short only if noth
 3. With a limit per category these are taken one after the other, in descending order. An item of a
    category that has its number already is passed over.
 
+4. If a profile explores, that is the list without its last places, which are drawn from what these
+   rules leave (exploration.py).
+
 Scores are not changed: they remain probabilities over the whole catalogue.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,8 +26,10 @@ import torch
 from torch import Tensor
 
 from nextclick.shared.model.checkpoint import Vocabulary
+from nextclick.shared.model.exploration import strata, uniform
 from nextclick.shared.model.item_index import CONSTRAINTS, ItemIndex, PreparedProfile
 from nextclick.shared.model.top_k import top_k
+from nextclick.shared.profiles import Exploration
 from nextclick.shared.windows import PADDING, IntArray
 
 _PER_PLACE = 3
@@ -88,6 +94,22 @@ class Constraints:
         return min((limit for limit in limits if limit is not None), default=None)
 
     @cached_property
+    def exploration(self) -> Exploration | None:
+        """That of the first profile that explores; None: nothing is drawn."""
+        all_of_them = (p.profile.exploration for p in self.profiles)
+        return next((one for one in all_of_them if one is not None), None)
+
+    @cached_property
+    def drawn_places(self) -> int:
+        """How many of the last places are drawn; the first never is."""
+        return 0 if self.exploration is None else min(self.exploration.places, self.k - 1)
+
+    @cached_property
+    def head(self) -> Constraints:
+        """The constraints on the list without its drawn places."""
+        return replace(self, k=self.k - self.drawn_places) if self.drawn_places else self
+
+    @cached_property
     def pins(self) -> list[tuple[int, int]]:
         """Position and column, by position."""
         taken: dict[int, int] = {}
@@ -96,6 +118,20 @@ class Constraints:
                 if position <= self.k and column not in taken.values():
                     taken.setdefault(position, column)
         return sorted(taken.items())
+
+    def full_categories(self, columns: Sequence[int]) -> list[int]:
+        """What the limit per category keeps out of drawn places, given the columns before them.
+
+        Draws do not know of each other, so a category must have room for all of them.
+        """
+        limit, index = self.max_per_category, self.index
+        if limit is None or index is None:
+            return []
+        counts = Counter(name for column in columns for name in index.categories_of(column))
+        room = limit - self.drawn_places
+        full = [of for name, of in index.categories.items() if counts[name] > room]
+        closed: list[int] = np.concatenate(full).tolist() if full else []
+        return closed
 
 
 def constrained_top_k(
@@ -108,7 +144,13 @@ def constrained_top_k(
     scores: [B, items], −inf for withheld items; batch: their windows [B, HISTORY_LENGTH];
     constraints: one per window.
     """
-    keys = _keys(scores, batch, constraints)
+    return _best(_keys(scores, batch, constraints), scores, constraints)
+
+
+def _best(
+    keys: Tensor, scores: Tensor, constraints: Sequence[Constraints]
+) -> tuple[Tensor, Tensor]:
+    """As `constrained_top_k`. keys: [B, items], by what the items are ordered."""
     limited = [c.max_per_category is not None for c in constraints]
     wanted = [c.k * (_PER_PLACE if x else 1) for c, x in zip(constraints, limited, strict=True)]
     values, columns = top_k(keys, min(keys.shape[1], max(wanted)))
@@ -140,6 +182,57 @@ def constrained_top_k(
         )
         lists.append(_arranged(c, pins, best[:n], others))
     return _gathered(scores, lists)
+
+
+def explored_top_k(
+    scores: Tensor,
+    batch: IntArray,
+    constraints: Sequence[Constraints],
+    seeds: Sequence[int],
+    users: IntArray,
+) -> tuple[tuple[Tensor, Tensor], list[list[float] | None]]:
+    """As `constrained_top_k`, with drawn places; and each list's propensities (None: none drawn).
+
+    seeds: one per window. users: [items], who clicked on each item in what the model has learned.
+    """
+    keys = _keys(scores, batch, constraints)
+    values, columns = _best(keys, scores, [c.head for c in constraints])
+    lengths = (values != -torch.inf).sum(dim=1).tolist()
+    lists = [best[:n] for best, n in zip(columns.tolist(), lengths, strict=True)]
+    propensities = draw_places(keys, lists, constraints, seeds, users)
+    return _gathered(scores, lists), propensities
+
+
+def draw_places(
+    keys: Tensor,
+    lists: Sequence[list[int]],
+    constraints: Sequence[Constraints],
+    seeds: Sequence[int],
+    users: IntArray,
+) -> list[list[float] | None]:
+    """Append the drawn places to lists of columns; returns each list's propensities.
+
+    keys: [B, items], by what the items are ordered; they are not kept. See `explored_top_k`.
+    """
+    propensities: list[list[float] | None] = [None] * len(lists)
+    rows_of: dict[Exploration, list[int]] = {}
+    for row, constraint in enumerate(constraints):
+        if constraint.exploration is not None and constraint.drawn_places:
+            rows_of.setdefault(constraint.exploration, []).append(row)
+            keys[row, constraint.full_categories(lists[row])] = -torch.inf
+    for exploration, rows in rows_of.items():
+        made = strata(
+            keys[rows],
+            [lists[row] for row in rows],
+            exploration,
+            [constraints[row].drawn_places for row in rows],
+            np.flatnonzero(users < exploration.new_below),
+        )
+        for row, of_row in zip(rows, made, strict=True):
+            drawn = [one.draw(uniform(seeds[row], place)) for place, one in enumerate(of_row)]
+            propensities[row] = [1.0] * len(lists[row]) + [p for _, p in drawn]
+            lists[row].extend(column for column, _ in drawn)
+    return propensities
 
 
 def _gathered(scores: Tensor, lists: list[list[int]]) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,15 +27,18 @@ from nextclick.shared.model.constraints import (
     Constraints,
     Withheld,
     constrained_top_k,
+    draw_places,
+    explored_top_k,
     left_out,
     most_popular,
 )
+from nextclick.shared.model.exploration import seed_text
 from nextclick.shared.model.item_index import ItemIndex
 from nextclick.shared.model.session_model import Encoded
 from nextclick.shared.model.shortlist import MAX_ITEMS, Shortlist
 from nextclick.shared.model.top_k import top_k
 from nextclick.shared.profiles import Profile
-from nextclick.shared.schemas import ScoredItem
+from nextclick.shared.schemas import DrawnItems, ScoredItem
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING, IntArray, windows
 
 _SCORES_PER_BLOCK = 640_000
@@ -50,6 +53,8 @@ _POWERS_OF_TEN = np.array([float(f"1e{exponent}") for exponent in range(60)])
 """Exact up to 1e22, so that rounding with them gives the nearest double of a decimal."""
 
 Fallback = Literal["cold_start", "unknown_items", "not_finite"]
+_List: TypeAlias = tuple[list[ScoredItem], list[float] | None]
+"""Items, and their propensities if some were drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,8 @@ class Ranking:
     fallback: Fallback | None
     shortened_by: dict[str, int] | None = None
     """Why the list is shorter than it was to be: see `constraints.left_out`."""
+    drawn: DrawnItems | None = None
+    """What of the list was drawn; None: nothing."""
 
 
 class Scorer:
@@ -95,6 +102,7 @@ class Scorer:
         shares = (checkpoint.popularity + 0.5) / (checkpoint.popularity + 0.5).sum()
         self.log_popularity: npt.NDArray[np.float64] = np.log(shares)
         """Shape [items]: log P(next click) if no item of the session is known."""
+        self._users = checkpoint.popularity
         self._popularity = checkpoint.popularity / max(1, int(checkpoint.popularity.sum()))
         self._by_popularity: IntArray = np.argsort(-checkpoint.popularity, kind="stable")
         self._withheld = Withheld.nothing(len(self.vocabulary), device)
@@ -116,6 +124,7 @@ class Scorer:
         histories: list[list[str]],
         constraints: Sequence[Constraints] | None = None,
         withheld: frozenset[str] = frozenset(),
+        seeds: Sequence[int] | None = None,
     ) -> list[Ranking]:
         """Rank the catalogue for each history (item ids, oldest first), best first.
 
@@ -123,8 +132,9 @@ class Scorer:
         popular items, and its Ranking says why in `fallback`. With `constraints`, one per history,
         a list holds the best k items that they allow, else the top_k of the whole catalogue.
         No list holds an item of `withheld`, which is quickest if it is the same object as before.
+        seeds: see `recommend_each`.
         """
-        (rankings,) = self.recommend_each(histories, [constraints], withheld)
+        (rankings,) = self.recommend_each(histories, [constraints], withheld, seeds)
         return rankings
 
     def recommend_each(
@@ -132,11 +142,13 @@ class Scorer:
         histories: list[list[str]],
         kinds: Sequence[Sequence[Constraints] | None],
         withheld: frozenset[str] = frozenset(),
+        seeds: Sequence[int] | None = None,
     ) -> list[list[Ranking]]:
         """Rank for each kind of list, as `recommend`; all kinds from one forward pass.
 
         kinds: for each kind the constraints, one per history, or None for lists without any.
-        Returns the rankings of each kind.
+        seeds: one per history, for the places that profiles draw (`exploration.seed_of`); None:
+        nothing is drawn. Returns the rankings of each kind.
         """
         if not histories:
             return [[] for _ in kinds]
@@ -147,9 +159,11 @@ class Scorer:
         batch = windows(rows, ends - lengths, ends)
         known = batch[:, -1].nonzero()[0].tolist()
         kept = [None if kind is None else [kind[i] for i in known] for kind in kinds]
+        seeds_kept = None if seeds is None else [seeds[i] for i in known]
+        tops = self._top(batch[known], kept, never, seeds_kept)
         return [
-            self._rankings(histories, batch, dict(zip(known, ranked, strict=True)), kind, never)
-            for kind, ranked in zip(kinds, self._top(batch[known], kept, never), strict=True)
+            self._rankings(histories, batch, dict(zip(known, top, strict=True)), kind, never, seeds)
+            for kind, top in zip(kinds, tops, strict=True)
         ]
 
     def prepare(
@@ -169,27 +183,34 @@ class Scorer:
         self,
         histories: list[list[str]],
         batch: IntArray,
-        ranked: dict[int, list[ScoredItem]],
+        ranked: dict[int, _List],
         constraints: Sequence[Constraints] | None,
         withheld: Withheld,
+        seeds: Sequence[int] | None,
     ) -> list[Ranking]:
         """One ranking per history. ranked: place of a history → the model's list."""
         rankings = []
         for place, history in enumerate(histories):
             constraint = self._plain if constraints is None else constraints[place]
+            seed = None if seeds is None else seeds[place]
             fallback: Fallback | None = None
             if place in ranked:
-                items = ranked[place]
+                items, propensities = ranked[place]
             else:
                 fallback = "unknown_items" if history else "cold_start"
                 plain = constraints is None and not withheld.any
-                items = self._popular if plain else self._most_popular(constraint, withheld)
+                items, propensities = (
+                    self._popular if plain else self._most_popular(constraint, withheld, seed)
+                )
             shortened_by = None
             if len(items) < constraint.k:
                 window = batch[place] if constraint.without_history else batch[place, :0]
                 seen = window[window != PADDING] - 1
                 shortened_by = left_out(constraint, withheld, seen, len(items))
-            rankings.append(Ranking(items, fallback, shortened_by))
+            drawn = None
+            if propensities is not None and seed is not None:
+                drawn = DrawnItems.model_construct(seed=seed_text(seed), propensities=propensities)
+            rankings.append(Ranking(items, fallback, shortened_by, drawn))
         return rankings
 
     def log_probabilities(self, batch: IntArray) -> torch.Tensor:
@@ -217,10 +238,16 @@ class Scorer:
         batch: IntArray,
         kinds: Sequence[Sequence[Constraints] | None],
         withheld: Withheld,
-    ) -> list[list[list[ScoredItem]]]:
+        seeds: Sequence[int] | None,
+    ) -> list[list[_List]]:
         """The lists of each kind, one per window. Each window is encoded and scored once."""
         if len(batch) == 0:
             return [[] for _ in kinds]
+        explores = [
+            seeds is not None and kind is not None and any(c.drawn_places for c in kind)
+            for kind in kinds
+        ]
+        propensities: list[list[list[float] | None]] = [[] for _ in kinds]
         best: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in kinds]
         short = self.shortlist
         # With constraints all items are ranked: they could leave too few of a shortlist.
@@ -232,10 +259,10 @@ class Scorer:
                 encoded = self._encode(histories)
                 if short is not None and len(exact) < len(kinds):
                     mask = withheld.mask if withheld.any else None
-                    top = short.top(histories, self.top_k, mask, encoded)
+                    shortlisted = short.top(histories, self.top_k, mask, encoded)
                     for i in range(len(kinds)):
                         if i not in exact:
-                            best[i].append(top)
+                            best[i].append(shortlisted)
                 if not exact:
                     continue
                 first = start
@@ -245,13 +272,21 @@ class Scorer:
                     first += len(scores)
                     for i in exact:
                         kind = kinds[i]
-                        best[i].append(
-                            top_k(scores, self.top_k)
-                            if kind is None
-                            else constrained_top_k(scores, batch[part], kind[part])
-                        )
+                        if kind is None:
+                            best[i].append(top_k(scores, self.top_k))
+                        elif explores[i] and seeds is not None:
+                            top, drawn = explored_top_k(
+                                scores, batch[part], kind[part], seeds[part], self._users
+                            )
+                            best[i].append(top)
+                            propensities[i] += drawn
+                        else:
+                            best[i].append(constrained_top_k(scores, batch[part], kind[part]))
         shortened = [kind is not None or withheld.any for kind in kinds]
-        return [self._lists(*both) for both in zip(best, shortened, strict=True)]
+        return [
+            list(zip(self._lists(tops, may_end), drawn or [None] * len(batch), strict=True))
+            for tops, may_end, drawn in zip(best, shortened, propensities, strict=True)
+        ]
 
     def _lists(
         self, parts: list[tuple[torch.Tensor, torch.Tensor]], shortened: bool
@@ -294,11 +329,23 @@ class Scorer:
             logits = self._model.score(tuple(t[part] for t in encoded), self._catalogue)
             yield self._model.log_probabilities(logits, histories[part])
 
-    def _most_popular(self, constraint: Constraints, withheld: Withheld) -> list[ScoredItem]:
-        columns = most_popular(self._by_popularity, self.log_popularity, constraint, withheld)
+    def _most_popular(
+        self, constraint: Constraints, withheld: Withheld, seed: int | None = None
+    ) -> _List:
+        drawn = seed is not None and constraint.drawn_places > 0
+        head = constraint.head if drawn else constraint
+        columns = most_popular(self._by_popularity, self.log_popularity, head, withheld)
+        propensities = None
+        if drawn and seed is not None:
+            keys = torch.from_numpy(self.log_popularity.astype(np.float32)[None])
+            keys.masked_fill_(withheld.mask.cpu(), -torch.inf)
+            if (bias := constraint.bias) is not None:
+                keys += bias.cpu()
+            (propensities,) = draw_places(keys, [columns], [constraint], [seed], self._users)
         shares = round_to_six_digits(self._popularity[columns]).tolist()
         ids = self.vocabulary.item_ids
-        return [ScoredItem(ids[i], share) for i, share in zip(columns, shares, strict=True)]
+        items = [ScoredItem(ids[i], share) for i, share in zip(columns, shares, strict=True)]
+        return items, propensities
 
     def _smoke_test(self) -> None:
         windows_tried = np.full((2, HISTORY_LENGTH), len(self.vocabulary), np.int64)

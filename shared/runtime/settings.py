@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.profiles import Profile, ProfileName, unknown_profile
 from nextclick.shared.runtime.environment import API_KEY, CLIENT_CONFIG, URLS
+from nextclick.shared.schemas import AnswerSchema
 
 PREFIX = "NEXTCLICK_"
 NESTING = "__"
@@ -411,6 +412,15 @@ class Settings(BaseSettings):
             raise ConfigurationError(f"{wrong} is not a JSON object") from None
         settings._check_profiles()
         return settings
+
+    def answer_schema(self, topic: str, experiment: bool = False) -> AnswerSchema:
+        """The schema of the answers on a topic, outside of experiments or in them."""
+        name = self.kafka.profile_topics.get(topic)
+        if name is not None and self.profiles[name].exploration is not None:
+            return "extended-recommendation"
+        if experiment:
+            return "experiment-recommendation"
+        return "recommendation" if name is None else "profiled-recommendation"
 
     def _check_profiles(self) -> None:
         """Raise ConfigurationError for what only several settings together say."""

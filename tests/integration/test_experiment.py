@@ -17,7 +17,7 @@ from nextclick.services.cli import app
 from nextclick.shared.kafka import TopicReader, ensure_topics
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
-from nextclick.shared.schemas import ReceivedRecommendation, decode_received
+from nextclick.shared.schemas import ExtendedRecommendation, decode_extended
 from tests.conftest import Launch
 from tests.integration.test_tutorial import Terminals, typed
 from tests.integration.traffic import Shop, check, make_clicks, publish_model
@@ -84,11 +84,11 @@ def test_workers_that_are_killed_serve_two_models(
     b, a = (publish_model(url, seed) for seed in (1, 2))
     ensure_topics(kafka, kafka.topics)
     clicks = make_clicks(3000, users=400)
-    shop, seen = Shop(kafka), list[ReceivedRecommendation]()
+    shop, seen = Shop(kafka), list[ExtendedRecommendation]()
     with closing(TopicReader(kafka, [kafka.recommendations_topic])) as reader:
 
         def answered(number: int) -> bool:
-            seen.extend(decode_received(m.value, m.headers) for m in reader.poll(timeout=0.2))
+            seen.extend(decode_extended(m.value, m.headers) for m in reader.poll(timeout=0.2))
             return len({answer.event_id for answer in seen}) >= number
 
         worker = launch("worker", **ours)

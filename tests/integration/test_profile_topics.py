@@ -13,7 +13,7 @@ from nextclick.shared.items import ItemTable
 from nextclick.shared.kafka import TopicReader, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.profiles import Profile, profile_id
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
-from nextclick.shared.schemas import Item, ProfiledRecommendation
+from nextclick.shared.schemas import ExtendedRecommendation, Item
 from tests.conftest import Launch
 from tests.integration.traffic import ITEMS, Shop, make_clicks, publish_model
 from tests.waiting import until
@@ -56,7 +56,7 @@ def test_a_worker_that_is_killed_answers_on_all_topics(
                 profile = topics.get(message.topic)
                 assert ("profile" in value) == (profile is not None)
                 if profile is not None:
-                    answer = ProfiledRecommendation.model_validate(value)
+                    answer = ExtendedRecommendation.model_validate(value)
                     content = Profile.model_validate(PROFILES[profile])
                     assert answer.profile == profile_id(profile, content)
                     holds(profile, answer, table)
@@ -76,7 +76,7 @@ def test_a_worker_that_is_killed_answers_on_all_topics(
                 assert len(ids) == len(wanted)
 
 
-def holds(profile: str, answer: ProfiledRecommendation, table: ItemTable) -> None:
+def holds(profile: str, answer: ExtendedRecommendation, table: ItemTable) -> None:
     if answer.items_offset != table.states.offset:  # before the worker has read the topic
         return
     listed = [table.states.attributes.get(item.item_id) for item in answer.items]

@@ -12,7 +12,7 @@ from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.messages import EncodeRecommendation, as_json
 from nextclick.shared.runtime.retry import RetryUntilAvailable
 from nextclick.shared.runtime.settings import SchemaRegistrySettings
-from nextclick.shared.schemas import Click, ReadFramed, Recommendation
+from nextclick.shared.schemas import AnswerSchema, Click, ReadFramed, Recommendation
 
 __all__ = ["answer_encoder", "framed_reader"]
 
@@ -39,12 +39,9 @@ def framed_reader(
 def answer_encoder(
     settings: SchemaRegistrySettings,
     topic: str,
-    profiled: bool = False,
-    experiment: bool = False,
+    answers: AnswerSchema = "recommendation",
 ) -> EncodeRecommendation:
-    """Encodes recommendations for a topic, with a profile or without, as the settings say.
-
-    experiment: those of an experiment, which have a schema of their own.
+    """Encodes recommendations for a topic, as the settings say. answers: which of our schemas.
 
     Connects, if they say a schema's format. Raises ConfigurationError if the registry does not have
     the schema, Unavailable if it does not answer, ModuleNotFoundError without the extra.
@@ -60,9 +57,7 @@ def answer_encoder(
     from nextclick.shared.kafka.schema_registry.client import SchemaRegistry
     from nextclick.shared.kafka.schema_registry.writer import make_encoder
 
-    return make_encoder(
-        SchemaRegistry(settings), kind, topic, settings.auto_register, profiled, experiment
-    )
+    return make_encoder(SchemaRegistry(settings), kind, topic, settings.auto_register, answers)
 
 
 def _once(action: Callable[..., object], *arguments: object) -> object:

@@ -15,11 +15,24 @@ from google.protobuf.descriptor_pb2 import (
 )
 from pydantic import BaseModel
 
-from nextclick.shared.schemas import (
-    ProfiledExperimentRecommendation,
-    ProfiledRecommendation,
-    Recommendation,
-)
+from nextclick.shared.schemas import AnswerSchema, ExtendedRecommendation, Recommendation
+
+_FIELDS: dict[AnswerSchema, tuple[str, ...]] = {
+    "profiled-recommendation": ("profile", "shortened_by"),
+    "experiment-recommendation": ("experiment",),
+    "extended-recommendation": ("exploration",),
+}
+"""By schema, the fields that those before it have not."""
+_REQUIRED: dict[AnswerSchema, tuple[str, ...]] = {
+    "profiled-recommendation": ("profile", "shortened_by"),
+    "experiment-recommendation": ("experiment",),
+}
+"""What a schema's answers always have, beside what plain ones have."""
+_DESCRIPTIONS: dict[AnswerSchema, str] = {
+    "profiled-recommendation": "An answer on a topic of NEXTCLICK_KAFKA__PROFILE_TOPICS.",
+    "experiment-recommendation": "An answer in a live experiment, under a profile or not.",
+    "extended-recommendation": "An answer on a topic whose profile explores.",
+}
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -67,44 +80,30 @@ AVRO_RECOMMENDATION: dict[str, Any] = {
         {"name": "items_offset", "type": "long", "default": 0},
     ],
 }
-AVRO_PROFILED_RECOMMENDATION: dict[str, Any] = AVRO_RECOMMENDATION | {
-    "fields": [
-        *AVRO_RECOMMENDATION["fields"],
-        {"name": "profile", "type": ["null", "string"], "default": None},
-        {
-            "name": "shortened_by",
-            "type": ["null", {"type": "map", "values": "long"}],
-            "default": None,
-        },
-    ]
+_AVRO_ADDED: dict[str, Any] = {
+    "profile": "string",
+    "shortened_by": {"type": "map", "values": "long"},
+    "experiment": {
+        "type": "record",
+        "name": "ExperimentArm",
+        "fields": [{"name": "name", "type": "string"}, {"name": "arm", "type": "string"}],
+    },
+    "exploration": {
+        "type": "record",
+        "name": "DrawnItems",
+        "fields": [
+            {"name": "seed", "type": "string"},
+            {"name": "propensities", "type": {"type": "array", "items": "double"}},
+        ],
+    },
 }
-"""Readers of one take the other, too."""
-AVRO_EXPERIMENT_RECOMMENDATION: dict[str, Any] = AVRO_RECOMMENDATION | {
-    "fields": [
-        *AVRO_PROFILED_RECOMMENDATION["fields"],
-        {
-            "name": "experiment",
-            "type": [
-                "null",
-                {
-                    "type": "record",
-                    "name": "ExperimentArm",
-                    "fields": [
-                        {"name": "name", "type": "string"},
-                        {"name": "arm", "type": "string"},
-                    ],
-                },
-            ],
-            "default": None,
-        },
-    ]
-}
-"""Under a profile or not; readers of those take it, too."""
+"""The types of what profiles, experiments and exploration add, by field."""
 
 _STRING = FieldDescriptorProto.TYPE_STRING
 _INT64 = FieldDescriptorProto.TYPE_INT64
 _INT32 = FieldDescriptorProto.TYPE_INT32
 _DOUBLE = FieldDescriptorProto.TYPE_DOUBLE
+_MESSAGE = FieldDescriptorProto.TYPE_MESSAGE
 
 
 def protobuf_click() -> FileDescriptorProto:
@@ -118,19 +117,34 @@ def protobuf_click() -> FileDescriptorProto:
     return file
 
 
-def protobuf_recommendation(
-    profiled: bool = False, experiment: bool = False
-) -> FileDescriptorProto:
-    """A file with the message Recommendation, first, and those that it uses.
+def added_fields(schema: AnswerSchema) -> list[str]:
+    """The fields that answers of a schema may have beside those of a plain one, in their order."""
+    fields: list[str] = []
+    for name, added in _FIELDS.items():
+        if schema == "recommendation":
+            break
+        fields += added
+        if name == schema:
+            break
+    return fields
 
-    profiled: as it is under a profile, with two more fields. experiment: as it is in an experiment,
-    under a profile or not, with three.
-    """
+
+def avro_recommendation(schema: AnswerSchema = "recommendation") -> dict[str, Any]:
+    """The Avro schema of answers."""
+    added = [
+        {"name": name, "type": ["null", _AVRO_ADDED[name]], "default": None}
+        for name in added_fields(schema)
+    ]
+    return AVRO_RECOMMENDATION | {"fields": [*AVRO_RECOMMENDATION["fields"], *added]}
+
+
+def protobuf_recommendation(schema: AnswerSchema = "recommendation") -> FileDescriptorProto:
+    """A file with the message Recommendation, first, and those that it uses."""
     file = FileDescriptorProto(name="recommendation.proto", package="nextclick", syntax="proto3")
     answer = file.message_type.add(name="Recommendation")
     _add(answer, "event_id", _STRING)
     _add(answer, "user_id", _STRING)
-    items = _add(answer, "items", FieldDescriptorProto.TYPE_MESSAGE, repeated=True)
+    items = _add(answer, "items", _MESSAGE, repeated=True)
     items.type_name = ".nextclick.ScoredItem"
     _add(answer, "model_version", _STRING)
     _add(answer, "history", _STRING, repeated=True)
@@ -141,22 +155,25 @@ def protobuf_recommendation(
     answer.oneof_decl.add(name="_fallback")
     _add(answer, "schema_version", _INT32)
     _add(answer, "items_offset", _INT64)
-    if profiled or experiment:
+    added = added_fields(schema)
+    if "profile" in added:
         _add(answer, "profile", _STRING)
         entry = answer.nested_type.add(name="ShortenedByEntry")
         entry.options.map_entry = True
         _add(entry, "key", _STRING)
         _add(entry, "value", _INT64)
-        kind = FieldDescriptorProto.TYPE_MESSAGE
-        counts = _add(answer, "shortened_by", kind, repeated=True)
+        counts = _add(answer, "shortened_by", _MESSAGE, repeated=True)
         counts.type_name = ".nextclick.Recommendation.ShortenedByEntry"
-    if experiment:
-        _add(
-            answer, "experiment", FieldDescriptorProto.TYPE_MESSAGE
-        ).type_name = ".nextclick.ExperimentArm"
+    if "experiment" in added:
+        _add(answer, "experiment", _MESSAGE).type_name = ".nextclick.ExperimentArm"
         arm = file.message_type.add(name="ExperimentArm")
         _add(arm, "name", _STRING)
         _add(arm, "arm", _STRING)
+    if "exploration" in added:
+        _add(answer, "exploration", _MESSAGE).type_name = ".nextclick.DrawnItems"
+        drawn = file.message_type.add(name="DrawnItems")
+        _add(drawn, "seed", _STRING)
+        _add(drawn, "propensities", _DOUBLE, repeated=True)
     item = file.message_type.add(name="ScoredItem")
     _add(item, "item_id", _STRING)
     _add(item, "score", _DOUBLE)
@@ -216,32 +233,36 @@ def json_schema(
     return {"$schema": DRAFT, "title": schema["title"], **without_titles(schema)}
 
 
-def experiment_json_schema() -> dict[str, Any]:
-    """The JSON Schema of a recommendation in an experiment, under a profile or not."""
-    schema = json_schema(ProfiledExperimentRecommendation, "serialization")
-    optional = ProfiledRecommendation.model_fields.keys() - Recommendation.model_fields.keys()
-    schema["required"] = [name for name in schema["required"] if name not in optional]
-    return schema
+def recommendation_json_schema(schema: AnswerSchema = "recommendation") -> dict[str, Any]:
+    """The JSON Schema of answers."""
+    if schema == "recommendation":
+        return json_schema(Recommendation, "serialization")
+    made = json_schema(ExtendedRecommendation, "serialization")
+    added, required = added_fields(schema), _REQUIRED.get(schema, ())
+    plain = Recommendation.model_fields.keys()
+    made["title"] = schema.title().replace("-", "")
+    made["description"] = _DESCRIPTIONS[schema]
+    made["properties"] = {
+        name: of if name in plain or name == "shortened_by" else _if_there(of)
+        for name, of in made["properties"].items()
+        if name in plain or name in added
+    }
+    made["required"] = [n for n in made["required"] if n in plain or n in required]
+    text = json.dumps(made["properties"])
+    made["$defs"] = {name: of for name, of in made["$defs"].items() if f"$defs/{name}" in text}
+    return made
 
 
-def recommendation_schema(kind: str, profiled: bool = False, experiment: bool = False) -> str:
-    """The schema of recommendations as text for a registry. kind: avro, protobuf, json_schema.
+def _if_there(field: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field that is never null: it is there, or it is not."""
+    (of, _) = field["anyOf"]
+    return {**of, "description": field["description"]}
 
-    profiled: of those under a profile. experiment: of those in an experiment, under a profile or
-    not.
-    """
+
+def recommendation_schema(kind: str, schema: AnswerSchema = "recommendation") -> str:
+    """The schema of answers as text for a registry. kind: avro, protobuf, json_schema."""
     if kind == "protobuf":
-        return proto_text(protobuf_recommendation(profiled, experiment))
+        return proto_text(protobuf_recommendation(schema))
     if kind == "avro":
-        return json.dumps(avro_recommendation(profiled, experiment))
-    if experiment:
-        return json.dumps(experiment_json_schema())
-    model = ProfiledRecommendation if profiled else Recommendation
-    return json.dumps(json_schema(model, "serialization"))
-
-
-def avro_recommendation(profiled: bool, experiment: bool) -> dict[str, Any]:
-    """The Avro schema of recommendations; see `recommendation_schema`."""
-    if experiment:
-        return AVRO_EXPERIMENT_RECOMMENDATION
-    return AVRO_PROFILED_RECOMMENDATION if profiled else AVRO_RECOMMENDATION
+        return json.dumps(avro_recommendation(schema))
+    return json.dumps(recommendation_json_schema(schema))

@@ -13,9 +13,9 @@ from pydantic_core import from_json
 
 from nextclick.shared.errors import BadClick
 from nextclick.shared.kafka.schema_registry.client import FetchedSchema
-from nextclick.shared.schemas import Click, ReceivedRecommendation
+from nextclick.shared.schemas import Click, ExtendedRecommendation
 
-FIELDS = frozenset(Click.model_fields) | frozenset(ReceivedRecommendation.model_fields)
+FIELDS = frozenset(Click.model_fields) | frozenset(ExtendedRecommendation.model_fields)
 """Names that are looked for, whatever the message."""
 
 

@@ -20,7 +20,7 @@ from nextclick.shared.kafka.schema_registry.contracts import (
     recommendation_schema,
 )
 from nextclick.shared.messages import EncodeRecommendation, as_json
-from nextclick.shared.schemas import Recommendation
+from nextclick.shared.schemas import AnswerSchema, Recommendation
 
 _KINDS: dict[str, Kind] = {"avro": "AVRO", "protobuf": "PROTOBUF", "json_schema": "JSON"}
 _ENDINGS = {"avro": "avsc", "protobuf": "proto", "json_schema": "json"}
@@ -33,31 +33,29 @@ def make_encoder(
     kind: str,
     topic: str,
     auto_register: bool,
-    profiled: bool = False,
-    experiment: bool = False,
+    answers: AnswerSchema = "recommendation",
 ) -> EncodeRecommendation:
     """Encodes by the schema of the subject of the topic's values (TopicNameStrategy).
 
-    kind: avro, protobuf, json_schema. profiled: the topic's lists have a profile. experiment: the
-    lists are of an experiment. Raises as `answer_encoder` does.
+    kind: avro, protobuf, json_schema. answers: which of our schemas. Raises as `answer_encoder`
+    does.
     """
     subject = f"{topic}-value"
-    schema = recommendation_schema(kind, profiled, experiment)
+    schema = recommendation_schema(kind, answers)
     try:
         schema_id = registry.schema_id(subject, _KINDS[kind], schema, register=auto_register)
     except SchemaNotFound:
-        variant = "experiment-" if experiment else "profiled-" if profiled else ""
         raise ConfigurationError(
             f"the schema registry {registry.name} does not have our schema of recommendations "
             f"under the subject {subject}: register "
-            f"docs/schemas/{variant}recommendation.{_ENDINGS[kind]} there, or set "
+            f"docs/schemas/{answers}.{_ENDINGS[kind]} there, or set "
             "NEXTCLICK_SCHEMA_REGISTRY__AUTO_REGISTER=true"
         ) from None
     frame = b"\x00" + schema_id.to_bytes(4)
     if kind == "avro":
-        return _avro(frame, avro_recommendation(profiled, experiment))
+        return _avro(frame, avro_recommendation(answers))
     if kind == "protobuf":
-        return _protobuf(frame + FIRST_MESSAGE, protobuf_recommendation(profiled, experiment))
+        return _protobuf(frame + FIRST_MESSAGE, protobuf_recommendation(answers))
     return _json(frame)
 
 
@@ -92,6 +90,8 @@ def _json(frame: bytes) -> EncodeRecommendation:
 def _fields(answer: Recommendation) -> dict[str, Any]:
     fields = dict(answer)
     fields["items"] = [{"item_id": item.item_id, "score": item.score} for item in answer.items]
-    if "experiment" in fields:
-        fields["experiment"] = dict(fields["experiment"])
+    for name in ("experiment", "exploration"):
+        # One that is missing may be unknown to the schema as well.
+        if (part := fields.pop(name, None)) is not None:
+            fields[name] = dict(part)
     return fields

@@ -269,6 +269,7 @@ def test_the_document_names_our_topics_and_keys() -> None:
         "sendRecommendation": "send",
         "sendExperimentRecommendation": "send",
         "sendProfiledRecommendation": "send",
+        "sendExploredRecommendation": "send",
         "sendDeadLetter": "send",
         "receiveItem": "receive",
         "sendRelatedItems": "send",

@@ -13,7 +13,7 @@ from nextclick.services.experiments import report
 from nextclick.services.experiments.outcomes import MAX_EVENT_TYPES, Outcomes, verdict
 from nextclick.services.experiments.statistics import ALPHA, half_width
 from nextclick.shared.experiments import Arm, Experiment
-from nextclick.shared.schemas import ExperimentArm, ReceivedRecommendation, ScoredItem
+from nextclick.shared.schemas import ExperimentArm, ExtendedRecommendation, ScoredItem
 
 EXPERIMENT = Experiment("try", "5a17", "va", "vb", 0.5, datetime(2026, 1, 31, tzinfo=UTC))
 WEIGHTS = {"click": 1.0, "purchase": 3.0, "view": 0.0}
@@ -37,10 +37,10 @@ def answer(
     arm: Arm | None = None,
     version: str | None = None,
     history: Sequence[str] = (),
-) -> ReceivedRecommendation:
+) -> ExtendedRecommendation:
     """To a click on an item, with a list of which one item may be hit."""
     arm = arm or EXPERIMENT.arm_of(user)
-    return ReceivedRecommendation.model_construct(
+    return ExtendedRecommendation.model_construct(
         event_id=f"{user}-{number}",
         user_id=user,
         items=LIST,
@@ -52,7 +52,7 @@ def answer(
     )
 
 
-def outcomes(answers: Sequence[ReceivedRecommendation], **types: str) -> Outcomes:
+def outcomes(answers: Sequence[ExtendedRecommendation], **types: str) -> Outcomes:
     """types: event type of the clicks of the given event numbers, as n1="purchase"."""
     found = Outcomes(
         EXPERIMENT,

@@ -19,12 +19,13 @@ from nextclick.shared.experiments import Experiment
 from nextclick.shared.items import ItemTable
 from nextclick.shared.messages import OutMessage
 from nextclick.shared.model import Ranking, Scorer
+from nextclick.shared.model.delta import applied
 from nextclick.shared.registry import Arms, ServedModel
 from nextclick.shared.runtime import metrics
 from nextclick.shared.schemas import (
-    ProfiledExperimentRecommendation,
+    ExtendedRecommendation,
     Recommendation,
-    decode_received,
+    decode_extended,
     decode_recommendation,
 )
 from tests.unit.builders import CPU, checkpoint
@@ -33,18 +34,30 @@ from tests.unit.services.worker.test_profile_topics import (
     ITEMS,
     KEPT,
     TOPICS,
+    assert_drawn_alike,
     item_ids,
     messages,
     said,
 )
+from tests.unit.shared.model.test_delta import a_delta
 from tests.unit.worker_stage import Stage, click, garbage, worker
 
 EXPERIMENT = Experiment("try", "5a17", "va", "vb", 0.5, datetime(2026, 1, 31, tzinfo=UTC))
 SEEDS = {"va": 0, "vb": 1}
 """Version → its weights."""
 A, B = (ServedModel(v, Scorer(checkpoint(ITEMS, seed), CPU, 5)) for v, seed in SEEDS.items())
-ANEW = {v: Scorer(checkpoint(ITEMS, seed), CPU, 5) for v, seed in SEEDS.items()}
 ARMS = Arms(EXPERIMENT, B)
+DELTA = a_delta(base="va")
+
+
+def with_delta() -> ServedModel:
+    base = checkpoint(ITEMS, SEEDS["va"])
+    return ServedModel("va", Scorer(applied(DELTA, base), CPU, 5), delta=DELTA.number)
+
+
+CHANGED = with_delta()
+ANEW = {v: Scorer(checkpoint(ITEMS, seed), CPU, 5) for v, seed in SEEDS.items()}
+ANEW[CHANGED.name] = with_delta().scorer
 PLAIN = AnswerTopic("recommendations")
 USERS = [f"user-{i}" for i in range(12)]
 IN_B = [user for user in USERS if EXPERIMENT.arm_of(user) == "b"]
@@ -70,11 +83,15 @@ def values(sent: list[OutMessage]) -> list[dict[str, Any]]:
 
 
 @settings(max_examples=15)
-@given(st.lists(st.tuples(said, clicked), min_size=1, max_size=3), st.integers(0, 3))
-def test_every_list_is_recomputable_from_its_message_whatever_its_arm(
-    steps: list[tuple[list[tuple[str, Any]], list[tuple[str, str]]]], begins: int
+@given(st.lists(st.tuples(said, clicked), min_size=1, max_size=3), st.integers(0, 3), st.booleans())
+def test_every_list_is_recomputable_from_its_message(
+    steps: list[tuple[list[tuple[str, Any]], list[tuple[str, str]]]], begins: int, learns: bool
 ) -> None:
-    """With items that change, profiles, and an experiment that begins before some batch."""
+    """Model, delta, items, profile, drawn places and arm at once.
+
+    Items change between batches, an experiment begins before one of them, and until then the model
+    may have a delta (while an experiment runs, the slot holds none).
+    """
     on_items = messages([*BASE, *(pair for changes, _ in steps for pair in changes)])
     table = ItemTable(keep_attributes=True)
     table.apply(on_items[: len(BASE)])
@@ -87,29 +104,34 @@ def test_every_list_is_recomputable_from_its_message_whatever_its_arm(
         table.apply(on_items[at : at + len(changes)])
         at += len(changes)
         stage.arms = ARMS if step >= begins else None
+        stage.model = CHANGED if learns and stage.arms is None else A
         stage._messages = [click(number + i, *pair) for i, pair in enumerate(batch)]
         number += len(batch)
         ours.step()
     ours.finish()
     assert len(stage.sent) == number * (1 + len(TOPICS))
     for message in stage.sent:
-        answer = decode_received(message.value)
+        answer = decode_extended(message.value)
         fields = json.loads(message.value or b"")
         if answer.experiment is None:
             assert "experiment" not in fields
-            assert answer.model_version == "va"
+            assert answer.model_version == (CHANGED.name if learns else "va")
         else:
             arm = EXPERIMENT.arm_of(answer.user_id)
             assert (answer.experiment.name, answer.experiment.arm) == ("try", arm)
             assert answer.model_version == {"a": "va", "b": "vb"}[arm]
         then = ItemTable(keep_attributes=True)
         then.apply(m for m in on_items if m.offset < answer.items_offset)
-        scorer, constraints = ANEW[answer.model_version], None
+        scorer, constraints, seeds = ANEW[answer.model_version], None, None
         if "profile" in fields:
             profiles = [KEPT[fields["profile"]]]
             constraints = [scorer.prepare(profiles, then.states.attributes)(5, False)]
-        (again,) = scorer.recommend([answer.history], constraints, then.states.withheld)
+            assert ("exploration" in fields) == (profiles[0].exploration is not None)
+        if answer.exploration is not None:
+            seeds = [int(answer.exploration.seed, 16)]
+        (again,) = scorer.recommend([answer.history], constraints, then.states.withheld, seeds)
         assert lists_agree(answer.items, again.items)
+        assert_drawn_alike(answer, again)
         assert answer.fallback == again.fallback
         assert fields.get("shortened_by") == (again.shortened_by if "profile" in fields else None)
 
@@ -145,7 +167,7 @@ def test_a_message_under_a_profile_has_both() -> None:
     ours.step()
     for message in stage.sent:
         if message.topic == TOPICS[1].name:
-            answer = ProfiledExperimentRecommendation.model_validate_json(message.value or b"")
+            answer = ExtendedRecommendation.model_validate_json(message.value or b"")
             assert answer.profile == TOPICS[1].profile_id
             assert answer.experiment.name == "try"
 

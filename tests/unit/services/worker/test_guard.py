@@ -42,8 +42,8 @@ class Model:
         if self.error is not None:
             raise self.error
         self.asked += 1
-        if histories == [[]]:
-            return [self._ranking(0.5, "cold_start")]
+        if not any(histories):
+            return [self._ranking(0.5, "cold_start") for _ in histories]
         return [self._ranking(self.score, None) for _ in histories]
 
     def _ranking(self, score: float, fallback: Fallback | None) -> Ranking:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,9 +14,9 @@ from nextclick.bench.agreement import lists_agree
 from nextclick.services.worker.decide import AnswerTopic
 from nextclick.shared.items import ItemTable
 from nextclick.shared.messages import Message, OutMessage
-from nextclick.shared.model import Ranking, Scorer
+from nextclick.shared.model import Ranking, Scorer, seed_of
 from nextclick.shared.profiles import Profile, profile_id
-from nextclick.shared.schemas import ProfiledRecommendation, Recommendation
+from nextclick.shared.schemas import ExtendedRecommendation, Recommendation
 from tests.unit.builders import CPU, checkpoint
 from tests.unit.profile_oracle import Asked
 from tests.unit.worker_stage import Stage, click, worker
@@ -29,6 +30,12 @@ PROFILES = {
         {"max_price": 3.0, "excluded_tags": ["odd"], "pins": [{"position": 2, "item_id": "6"}]}
     ),
     "mail": Profile.model_validate({"categories": ["a", "b"], "tags": ["new"]}),
+    "news": Profile.model_validate(
+        {
+            "max_per_category": 4,
+            "exploration": {"slots": 1, "new_slots": 1, "new_below": 9, "candidates": 6},
+        }
+    ),
 }
 KEPT = {profile_id(name, profile): profile for name, profile in PROFILES.items()}
 """What a shop keeps of its profiles, by the name that is in messages."""
@@ -108,21 +115,34 @@ def test_every_list_is_recomputable_from_its_message_and_breaks_no_constraint(
         answers = [m for m in sent if m.topic == topic.name]
         assert len(answers) == clicks
         for message in answers:
-            answer = ProfiledRecommendation.model_validate_json(message.value or b"")
+            answer = ExtendedRecommendation.model_validate_json(message.value or b"")
             profile = KEPT[answer.profile]
             assert answer.model_version == "v1"
             then = ItemTable(keep_attributes=True)
             then.apply(m for m in items if m.offset < answer.items_offset)
             constraints = anew.prepare([profile], then.states.attributes)(anew.top_k, False)
-            (again,) = anew.recommend([answer.history], [constraints], then.states.withheld)
+            seeds = [int(answer.exploration.seed, 16)] if answer.exploration else None
+            (again,) = anew.recommend([answer.history], [constraints], then.states.withheld, seeds)
             assert lists_agree(answer.items, again.items)
+            assert_drawn_alike(answer, again)
             assert (answer.fallback, answer.shortened_by) == (again.fallback, again.shortened_by)
             keeps_to(profile, then, answer)
     alone, _ = run(steps, (AnswerTopic("recommendations"),))
     assert [m for m in sent if m.topic == "recommendations"] == alone
 
 
-def keeps_to(profile: Profile, then: ItemTable, answer: ProfiledRecommendation) -> None:
+def assert_drawn_alike(answer: ExtendedRecommendation, again: Ranking) -> None:
+    """Whether the places that were drawn are said to be so, as they can be computed again."""
+    if (drawn := answer.exploration) is None:
+        assert again.drawn is None
+        return
+    assert again.drawn is not None
+    assert drawn.seed == again.drawn.seed == f"{seed_of(answer.user_id, answer.event_id):016x}"
+    assert drawn.propensities == pytest.approx(again.drawn.propensities, rel=1e-3)
+    assert len(drawn.propensities) == len(answer.items)
+
+
+def keeps_to(profile: Profile, then: ItemTable, answer: ExtendedRecommendation) -> None:
     asked = Asked([profile], then.states.attributes, then.states.withheld, SCORER.top_k)
     listed = [item.item_id for item in answer.items]
     assert all(asked.allowed(item_id) for item_id in listed)
@@ -143,7 +163,7 @@ def test_the_first_topic_may_have_a_profile_itself() -> None:
     sent, _ = run([([], [("u", "1"), ("v", "2")])], (cart,))
     assert {m.topic for m in sent} == {"recommendations.cart"}
     for message in sent:
-        answer = ProfiledRecommendation.model_validate_json(message.value or b"")
+        answer = ExtendedRecommendation.model_validate_json(message.value or b"")
         assert answer.profile == cart.profile_id
         assert answer.items[1].item_id == "6"
 
@@ -163,23 +183,25 @@ def test_no_offset_is_committed_before_all_topics_are_acknowledged() -> None:
     assert "commit" in stage.names()
 
 
-def test_a_model_that_is_broken_on_one_topic_only_is_seen() -> None:
+@pytest.mark.parametrize("topic", [TOPICS[0], TOPICS[3]], ids=lambda topic: topic.name)
+def test_a_model_that_is_broken_on_one_topic_only_is_seen(topic: AnswerTopic) -> None:
     """The guard looks at the scores of all lists; popular items stand in on each topic."""
 
     class Broken(Scorer):
         def recommend_each(self, *arguments: Any) -> list[list[Ranking]]:
             lists = super().recommend_each(*arguments)
-            if arguments[0] != [[]]:
+            if any(arguments[0]):
                 for item in lists[1][0].items:
                     item.score = float("nan")
             return lists
 
     stage = Stage([click(0)])
     stage.model = type(stage.model)("v1", Broken(checkpoint(ITEMS), CPU, 5))
-    ours = worker(stage, topics=(AnswerTopic("recommendations"), TOPICS[0]))
+    ours = worker(stage, topics=(AnswerTopic("recommendations"), topic))
     ours.step()
-    plain, home = stage.sent
+    plain, other = stage.sent
     assert Recommendation.model_validate_json(plain.value or b"").fallback is None
-    answer = ProfiledRecommendation.model_validate_json(home.value or b"")
+    answer = ExtendedRecommendation.model_validate_json(other.value or b"")
     assert answer.fallback == "not_finite"
-    assert answer.profile == TOPICS[0].profile_id
+    assert answer.profile == topic.profile_id
+    assert (answer.exploration is not None) == (topic is TOPICS[3])

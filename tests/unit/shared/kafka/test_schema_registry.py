@@ -43,14 +43,12 @@ from nextclick.shared.schemas import (
     SCHEMA_ID_HEADER,
     Click,
     ExperimentArm,
-    ExperimentRecommendation,
-    ProfiledExperimentRecommendation,
-    ProfiledRecommendation,
+    ExtendedRecommendation,
     ReadFramed,
     Recommendation,
     ScoredItem,
     decode_click,
-    decode_received,
+    decode_extended,
     decode_recommendation,
 )
 from tests.schema_registry import Registry, as_posted, formats_asked_for, serving
@@ -546,9 +544,9 @@ def test_a_recommendation_under_a_profile_says_more_and_is_read_as_one(
 ) -> None:
     chosen = settings(registry, recommendations_format=kind, auto_register=True)
     context = SerializationContext("answers", MessageField.VALUE)
-    encode = answer_encoder(chosen, "answers", profiled=True)
+    encode = answer_encoder(chosen, "answers", "profiled-recommendation")
     for shortened_by in (None, {"price": 7, "max_per_category": 2}):
-        answer = ProfiledRecommendation(
+        answer = ExtendedRecommendation(
             **dict(ANSWER), profile="cart@69fea1de5ef8", shortened_by=shortened_by
         )
         value = encode(answer)
@@ -560,7 +558,7 @@ def test_a_recommendation_under_a_profile_says_more_and_is_read_as_one(
         elif kind == "json_schema":
             found = JSONDeserializer(None, schema_registry_client=client)(value, context)
         else:
-            file = contracts.protobuf_recommendation(profiled=True)
+            file = contracts.protobuf_recommendation("profiled-recommendation")
             message = message_class(file, "nextclick.Recommendation")
             options = {"use.deprecated.format": False}
             of_protobuf: Any = ProtobufDeserializer(message, options, client)(value, context)
@@ -576,9 +574,9 @@ def test_a_recommendation_in_an_experiment_says_so_in_a_schema_of_its_own(
 ) -> None:
     """Looked up only when an experiment begins: without one a topic has the schema it had."""
     arm = ExperimentArm(name="try", arm="b")
-    answer: Recommendation = ExperimentRecommendation(**dict(ANSWER), experiment=arm)
+    answer: Recommendation = ExtendedRecommendation(**dict(ANSWER), experiment=arm)
     if profiled:
-        answer = ProfiledExperimentRecommendation(
+        answer = ExtendedRecommendation(
             **dict(ANSWER), experiment=arm, profile="cart@69fea1de5ef8", shortened_by={"price": 7}
         )
     chosen = settings(registry, recommendations_format=kind, auto_register=True)
@@ -592,7 +590,7 @@ def test_a_recommendation_in_an_experiment_says_so_in_a_schema_of_its_own(
     value = encoder(answer)
     read_framed = framed_reader(settings(registry), Recommendation)
     assert decode_recommendation(value, (), read_framed) == ANSWER
-    assert decode_received(value, (), read_framed).experiment == arm
+    assert decode_extended(value, (), read_framed).experiment == arm
     if profiled and kind == "json_schema":
         assert b"cart@69fea1de5ef8" in value
     chosen = settings(registry, recommendations_format=kind)
@@ -604,10 +602,10 @@ def test_a_recommendation_in_an_experiment_says_so_in_a_schema_of_its_own(
 def test_a_topic_without_a_profile_has_the_schema_that_it_had(registry: Registry) -> None:
     for kind in ("avro", "protobuf", "json_schema"):
         assert "shortened_by" not in contracts.recommendation_schema(kind)
-        assert "shortened_by" in contracts.recommendation_schema(kind, profiled=True)
+        assert "shortened_by" in contracts.recommendation_schema(kind, "profiled-recommendation")
     chosen = settings(registry, recommendations_format="avro")
     with pytest.raises(ConfigurationError, match=r"docs/schemas/profiled-recommendation\.avsc"):
-        answer_encoder(chosen, "answers", profiled=True)
+        answer_encoder(chosen, "answers", "profiled-recommendation")
 
 
 def test_without_auto_register_the_schema_must_be_there(registry: Registry) -> None:
