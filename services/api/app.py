@@ -181,6 +181,7 @@ def create_app(
             profile=None if name is None else profile_id(name, profiles[name]),
             shortened_by=answer.shortened_by,
             experiment=answer.experiment,
+            exploration=answer.exploration,
         )
 
     def json_route(path: str, tag: str, **options: Any) -> Callable[[Any], Any]:

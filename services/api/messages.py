@@ -15,6 +15,7 @@ from pydantic import (
 from nextclick.shared.profiles import Profile
 from nextclick.shared.schemas import (
     MAX_ID_LENGTH,
+    DrawnItems,
     EpochMillis,
     ExperimentArm,
     Identifier,
@@ -149,6 +150,9 @@ class Recommendations(BaseModel):
     )
     experiment: ExperimentArm | None = Field(
         None, description="null, or the live experiment that runs, and the arm of the user"
+    )
+    exploration: DrawnItems | None = Field(
+        None, description="null, or which places of the list were drawn, and how likely each was"
     )
 
 

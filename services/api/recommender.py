@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,13 +16,13 @@ from nextclick.services.api.rules import MergedAttributes
 from nextclick.shared.errors import NextclickError, Unavailable
 from nextclick.shared.experiments import ARMS
 from nextclick.shared.items import ItemAttributes, ItemStates
-from nextclick.shared.model import Constraints, Ranking, are_finite
+from nextclick.shared.model import Constraints, Ranking, are_finite, seed_of
 from nextclick.shared.profiles import Profile
 from nextclick.shared.redis import SessionStore
 from nextclick.shared.registry import ModelSlot, ServedModel
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.rate_limit import RateLimit
-from nextclick.shared.schemas import Click, ExperimentArm, ScoredItem
+from nextclick.shared.schemas import Click, DrawnItems, ExperimentArm, ScoredItem
 from nextclick.shared.windows import HISTORY_LENGTH
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class ListAnswer:
     fallback: ListFallback | None
     shortened_by: dict[str, int] | None
     experiment: ExperimentArm | None = None
+    exploration: DrawnItems | None = None
 
 
 class Recommender:
@@ -103,7 +105,13 @@ class Recommender:
             histories, ranked, without_redis, strict=True
         ):
             answer = ListAnswer(
-                ranking.items, by.name, history, ranking.fallback, ranking.shortened_by, arm
+                ranking.items,
+                by.name,
+                history,
+                ranking.fallback,
+                ranking.shortened_by,
+                arm,
+                ranking.drawn,
             )
             if missing:
                 answer = replace(answer, fallback="sessions_unavailable")
@@ -149,7 +157,9 @@ class Recommender:
     ) -> list[Ranking]:
         items = self._items()
         constraints = self._constraints(model, requests, items.attributes)
-        return model.scorer.recommend(histories, constraints, items.withheld)
+        explores = constraints is not None and any(c.drawn_places for c in constraints)
+        seeds = [*map(_seed, requests, histories)] if explores else None
+        return model.scorer.recommend(histories, constraints, items.withheld, seeds)
 
     def _constraints(
         self, model: ServedModel, requests: list[ListRequest], topic: ItemAttributes
@@ -201,6 +211,19 @@ class Recommender:
             return None
         found = {place: session.history for place, session in zip(users, sessions, strict=True)}
         return found | {place: after[last] for place, last in last_click.items()}
+
+
+def _seed(request: ListRequest, history: list[str]) -> int:
+    """What a list is drawn from.
+
+    For a click that of the worker's list. A user's list stays the same until the next click.
+    Without a user each request draws anew: two visitors may have the same history.
+    """
+    if request.click is not None:
+        return seed_of(request.click.user_id, request.click.event_id)
+    if request.user_id is not None:
+        return seed_of(request.user_id, "\0".join(history))
+    return secrets.randbits(64)
 
 
 def _has_constraints(constraint: Constraints, top_k: int) -> bool:

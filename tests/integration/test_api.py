@@ -128,6 +128,7 @@ def test_a_user_gets_what_the_worker_would_answer(
         "profile": None,
         "shortened_by": None,
         "experiment": None,
+        "exploration": None,
     }
     assert client.get("/users/a%2Fb%20%C3%BC/session").json() == {
         "user_id": "a/b ü",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,12 +14,16 @@ from nextclick.shared.items import ItemTable
 from nextclick.shared.kafka import TopicReader, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.profiles import Profile, profile_id
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
-from nextclick.shared.schemas import ExtendedRecommendation, Item
+from nextclick.shared.schemas import DrawnItems, ExtendedRecommendation, Item
 from tests.conftest import Launch
 from tests.integration.traffic import ITEMS, Shop, make_clicks, publish_model
 from tests.waiting import until
 
-PROFILES = {"cheap": {"max_price": 9.0}, "spread": {"max_per_category": 2}}
+PROFILES: dict[str, dict[str, Any]] = {
+    "cheap": {"max_price": 9.0},
+    "spread": {"max_per_category": 2},
+    "news": {"exploration": {"slots": 3, "temperature": 5.0}},
+}
 
 
 @pytest.mark.long
@@ -44,6 +49,7 @@ def test_a_worker_that_is_killed_answers_on_all_topics(
 
     clicks = make_clicks(2000)
     wanted = {click.event_id for click in clicks}
+    drawn: dict[str, tuple[list[str], DrawnItems | None]] = {}
     found: dict[str, list[str]] = {topic: [] for topic in [kafka.recommendations_topic, *topics]}
     shop = Shop(kafka)
     ensure_topics(kafka, [*found])
@@ -60,6 +66,11 @@ def test_a_worker_that_is_killed_answers_on_all_topics(
                     content = Profile.model_validate(PROFILES[profile])
                     assert answer.profile == profile_id(profile, content)
                     holds(profile, answer, table)
+                    if profile == "news":
+                        # A click that a crash has answered twice has the same items.
+                        items = [item.item_id for item in answer.items]
+                        now = items, answer.exploration
+                        assert drawn.setdefault(answer.event_id, now) == now
             return all(len({*ids}) >= at_least for ids in found.values())
 
         worker = launch("worker", **ours)
@@ -83,6 +94,10 @@ def holds(profile: str, answer: ExtendedRecommendation, table: ItemTable) -> Non
     if profile == "cheap":
         assert all(item.price is not None and item.price <= 9 for item in listed)
         assert (len(listed), answer.shortened_by) == (9, {"price": ITEMS - 9})
+    elif profile == "news":
+        assert answer.exploration is not None
+        assert answer.exploration.propensities[:7] == [1] * 7
+        assert len(answer.items) == 10
     else:
         names = [category for item in listed for category in item.categories]
         assert max(map(names.count, names)) <= 2

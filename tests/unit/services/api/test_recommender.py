@@ -1,4 +1,4 @@
-"""Lists by arm while a live experiment runs."""
+"""Lists by arm while a live experiment runs, and lists with drawn places."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import pytest
 from nextclick.bench.agreement import lists_agree
 from nextclick.services.api.recommender import ListAnswer, ListRequest, Recommender
 from nextclick.services.api.rules import Rules
+from nextclick.services.worker.decide import AnswerTopic, rankings
 from nextclick.shared.experiments import Experiment
 from nextclick.shared.items import ItemStates
 from nextclick.shared.model import Ranking, Scorer
+from nextclick.shared.profiles import Profile
 from nextclick.shared.redis import MemorySessions
 from nextclick.shared.registry import Arms, ServedModel
-from nextclick.shared.schemas import ExperimentArm
+from nextclick.shared.schemas import Click, ExperimentArm
 from tests.unit.builders import CPU, checkpoint
 
 EXPERIMENT = Experiment("try", "5a17", "va", "vb", 0.5, datetime(2026, 1, 31, tzinfo=UTC))
@@ -90,3 +92,50 @@ def test_a_broken_arm_b_leaves_all_users_to_the_other() -> None:
     for answer in answers(slot, [of_user(user) for user in USERS]):
         assert (answer.experiment, answer.model_version) == (None, "va")
     assert slot.refused == ["model vb gives RuntimeError('CUDA error')"]
+
+
+EXPLORES = Profile.model_validate({"exploration": {"slots": 2, "candidates": 20}})
+
+
+def explored(user: str | None, history: list[str] | None = None, **more: Any) -> ListRequest:
+    return ListRequest(user, history or [], 5, False, (EXPLORES,), "news", **more)
+
+
+def test_a_list_of_a_user_is_drawn_once_for_each_history_and_others_each_time() -> None:
+    slot = Slot()
+    slot.arms = None
+    first, again, other = answers(slot, [explored("ann"), explored("ann"), explored("bob")])
+    assert first == again
+    assert first.exploration is not None
+    assert other.exploration is not None
+    assert first.exploration.seed != other.exploration.seed
+    assert first.exploration.propensities[:3] == [1, 1, 1]
+    visitors = answers(slot, [explored(None, ["1"]) for _ in range(30)])
+    assert len({v.exploration.seed for v in visitors if v.exploration}) == 30
+    assert len({tuple(i.item_id for i in v.items) for v in visitors}) > 5
+
+
+def test_a_list_for_a_click_is_drawn_as_the_workers() -> None:
+    slot = Slot()
+    slot.arms = None
+    click = Click(event_id="e1", user_id="ann", item_id="3", timestamp=1000)
+    published: Any = SimpleNamespace(up_to=lambda click: [click])
+    rules: Any = SimpleNamespace(rules=Rules())
+    sessions = MemorySessions(gap_ms=0, ttl_seconds=60)
+    recommender = Recommender(slot, sessions, rules, published, lambda: STATES)  # type: ignore[arg-type]
+    (answer,) = recommender.answer([explored("ann", click=click)])
+    topic = AnswerTopic("recommendations.news", profile=EXPLORES, profile_id="news@1")
+    ((ranking,),) = rankings([topic], STATES, A.scorer, [(click, ["3"])])
+    assert answer.history == ["3"]
+    assert lists_agree(answer.items, ranking.items)
+    assert answer.exploration == ranking.drawn
+
+
+def test_a_request_without_such_a_profile_draws_nothing() -> None:
+    slot = Slot()
+    slot.arms = None
+    drawn, plain = answers(slot, [explored("ann"), of_user("ann")])
+    assert drawn.exploration is not None
+    assert plain.exploration is None
+    (short,) = answers(slot, [replace(explored("ann"), k=1)])
+    assert short.exploration is None, "the first place is never drawn"
