@@ -62,7 +62,9 @@ class Exploration(_Part):
     new_below: Annotated[int, Field(strict=True, ge=1, le=1_000_000), Whole] = 20
     """An item is new as long as fewer users clicked on it in what the model has learned."""
     temperature: Annotated[float, Field(strict=True, ge=0.1, le=100, allow_inf_nan=False)] = 1.0
-    """Items are drawn in proportion to probability^(1 / temperature)."""
+    """Items are drawn in proportion to probability^(1 / temperature) …"""
+    epsilon: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)] = 0.1
+    """… and in this share of the draws with equal probabilities."""
 
     @model_validator(mode="after")
     def _draws(self) -> Self:

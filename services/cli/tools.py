@@ -168,12 +168,27 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(help="With --stream: write a plot over time here.")
     ] = None,
+    off_policy: Annotated[
+        bool,
+        typer.Option(
+            "--off-policy",
+            help="DATA is a topic whose profile explores, or a file of its messages, one a line: "
+            "estimate what other models' lists would have been worth.",
+        ),
+    ] = False,
+    versions: Annotated[
+        str,
+        typer.Option(
+            help="With --off-policy: model versions, separated by commas; default: current."
+        ),
+    ] = "",
 ) -> None:
     """Compare recommenders on one data set: quality, noise, coverage, time.
 
     Example: nextclick evaluate missions --html report.html
     Example: nextclick evaluate sessions/ --methods bst,vsknn --seeds 3 --json report.json
     Example: nextclick evaluate event_log/ --stream --every 6h --plot stream.png
+    Example: nextclick evaluate recommendations.news --off-policy --versions current
     """
     import torch
 
@@ -189,6 +204,19 @@ def evaluate(
         settings, format, mapping, columns, time_unit, time_format, guests, encoding
     )
     gap_ms, device = int(settings.session.gap_seconds * 1000), select_device(settings.device)
+    if versions and not off_policy:
+        raise ConfigurationError("--versions goes with --off-policy")
+    if off_policy:
+        if stream or html is not None or plot is not None or seeds != 1 or methods != "all":
+            raise ConfigurationError("--off-policy goes with --versions and --json only")
+        from nextclick.services.evaluate import off_policy_report
+        from nextclick.shared.runtime.terminal import output
+
+        names = evaluation.names(versions) or [off_policy_report.CURRENT]
+        found = off_policy_report.run(settings, data, names, device, gap_ms)
+        content = off_policy_report.as_json(found)
+        output(content, json, lambda: off_policy_report.show(found, console))
+        return
     if stream:
         if html is not None or seeds != 1 or methods != "all" or bound_users is not None:
             raise ConfigurationError(

@@ -3,8 +3,8 @@
 The worth of lists is the share of them that the next click follows: the user's next click in the
 same session is on an item of the list. That is known for items that were shown. An item of the
 other model's list that the log's list did not hold can only be judged by the lists that happened to
-hold it, each of which stands for 1 / propensity lists. With, for one list, history h, shown items S,
-the other list L, r the click (0 or 1) on an item and p its propensity:
+hold it, each of which stands for 1 / propensity lists. With the shown items S and the other list L
+of one history, r the click (0 or 1) on an item and p its propensity:
 
     IPS    sum over S ∩ L of r / p                              (Horvitz and Thompson, 1952)
     SNIPS  the same, divided by what sum over S ∩ L of 1 / p is in place of the length of L
@@ -13,11 +13,11 @@ the other list L, r the click (0 or 1) on an item and p its propensity:
     DR     sum over L of m + sum over S ∩ L of (r - m) / p      (Dudík, Langford and Li, "Doubly
            Robust Policy Evaluation and Learning", 2011)
 
-each averaged over lists. m is what is expected of an item anyway: the other model's own probability,
-times one factor that is fitted to the lists of other users (two folds). By item, because a whole
-list is never drawn again; so all three take it that whether a shown item is clicked does not depend
-on what stands beside it (Li et al., "Offline Evaluation of Ranking Policies with Click Models",
-2018, the item model).
+each averaged over lists. m is what is expected of an item anyway: the other model's own
+probability, times one factor that is fitted to the lists of other users (two folds). By item,
+because a whole list is never drawn again; so all three take it that whether a shown item is clicked
+does not depend on what stands beside it (Li et al., "Offline Evaluation of Ranking Policies with
+Click Models", 2018, the item model).
 
 IPS counts items that the log could not show as worthless, SNIPS takes them to be worth what the
 others are, DR what m says. `Estimates.support` says how many there are.
@@ -81,10 +81,9 @@ class Log:
         self._answered[answer.user_id] = (*answered[1 - _REMEMBERED :], event)
         now = answer.click_timestamp
         self.newest_ms = max(self.newest_ms, now)
-        before = self._open.pop(answer.user_id, None)
-        if before is not None and answer.history:
-            if not self.gap_ms or now - before.time_ms <= self.gap_ms:
-                before.clicked = answer.history[-1]
+        if (before := self._open.pop(answer.user_id, None)) is not None:
+            same_session = not self.gap_ms or now - before.time_ms <= self.gap_ms
+            before.clicked = answer.history[-1] if same_session and answer.history else None
         drawn = answer.exploration
         if drawn is None or len(drawn.propensities) != len(answer.items):
             self.plain += 1
@@ -191,10 +190,12 @@ def _users(lists: Sequence[LoggedList]) -> npt.NDArray[np.int64]:
 
 
 def _mean(values: FloatArray, of: FloatArray, users: npt.NDArray[np.int64]) -> Estimate:
-    """The ratio of the sums of `values` and `of`, with an interval by the normal approximation.
+    """The ratio of the sums of `values` and `of`, with an interval.
 
     The users are the sample: the lists of one are not independent (linearised ratio estimator;
-    Cochran, Sampling Techniques, 1977).
+    Cochran, Sampling Techniques, 1977). Few clicks with small propensities make its distribution
+    skewed, so that the ordinary interval ends too low too often; hence Hall's transformation of
+    Student's t ("On the Removal of Skewness by Transformation", 1992).
     """
     total = of.sum()
     if total == 0:
@@ -202,5 +203,16 @@ def _mean(values: FloatArray, of: FloatArray, users: npt.NDArray[np.int64]) -> E
     mean = float(values.sum() / total)
     of_users = np.bincount(users, weights=values - mean * of)
     count = len(of_users)
-    error = math.sqrt(float((of_users**2).sum()) * count / max(1, count - 1)) / float(total)
-    return Estimate(mean, mean - _NORMAL_95 * error, mean + _NORMAL_95 * error)
+    deviation = math.sqrt(float((of_users**2).mean()))
+    if deviation == 0:
+        return Estimate(mean, mean, mean)
+    error = deviation * math.sqrt(count) * math.sqrt(count / max(1, count - 1)) / float(total)
+    skew = float((of_users**3).mean()) / deviation**3 / math.sqrt(count)
+
+    def quantile(normal: float) -> float:
+        """Of Student's t, from that of its transformation, which is nearly normal."""
+        if abs(skew) < 1e-6:
+            return normal
+        return 3 / skew * (float(np.cbrt(1 + skew * (normal - skew / 6))) - 1)
+
+    return Estimate(mean, mean - quantile(_NORMAL_95) * error, mean - quantile(-_NORMAL_95) * error)

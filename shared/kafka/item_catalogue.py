@@ -38,7 +38,7 @@ def read_items(settings: KafkaSettings) -> ItemTable:
 
     Raises Unavailable if Kafka does not answer, ConfigurationError for a missing permission.
     """
-    topic, table = settings.items_topic, ItemTable(keep_values=True)
+    topic, table = settings.items_topic, ItemTable(keep_values=True, keep_attributes=True)
     ensure_topics(settings, [topic])
     table.apply(read_offsets(settings, topic, retained_offsets(settings, topic)))
     return table

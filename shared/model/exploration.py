@@ -5,11 +5,14 @@ ever. Each drawn place has its own *stratum*: candidates that no other place may
 propensity of a drawn item, the probability with which the list holds it given the history, is
 exactly the probability of its draw, and draws of several places are independent.
 
-Strata of `slots`: the `candidates` best items that follow, dealt out by rank in turn. Strata of
-`new_slots`: the items with fewer than `new_below` users, dealt out by column in turn. Where too few
-items of one kind are left, the place is one of the other kind. Within a stratum an item is drawn in
-proportion to key^(1 / temperature), where the key is its probability times its boosts. Whatever
-keeps an item out of a list keeps it out of the strata.
+Strata of `slots`: the `candidates` best items that follow, dealt out by rank in turn (by column if
+they are the whole catalogue). Strata of `new_slots`: the items with fewer than `new_below` users,
+dealt out by column in turn. Where too few items of one kind are left, the place is one of the other
+kind. Within a stratum an item is drawn in proportion to key^(1 / temperature), where the key is its
+probability times its boosts, or, in a share `epsilon` of the draws, with equal probability: so no
+propensity is so small that one click would count for thousands (a defensive mixture; Hesterberg,
+"Weighted Average Importance Sampling and Defensive Mixture Distributions", 1995). Whatever keeps an
+item out of a list keeps it out of the strata.
 
 Draws follow from a seed alone. So a click that is answered again after a crash gets the same list,
 and whoever has a message can compute it again. If rounding differs between two machines, a draw
@@ -97,7 +100,10 @@ def strata(
         at = torch.from_numpy(new).to(keys.device)
         of_new = keys[:, at].cpu().numpy().astype(np.float64)
         keys[:, at] = -torch.inf
-    best, ranked = top_k(keys, min(exploration.candidates, keys.shape[1]))
+    if exploration.candidates < keys.shape[1]:
+        best, ranked = top_k(keys, exploration.candidates)
+    else:  # all items, which need not be sorted
+        best, ranked = keys, torch.arange(keys.shape[1]).expand_as(keys)
     of_best, best_columns = best.cpu().numpy().astype(np.float64), ranked.cpu().numpy()
     lists = []
     for row, wanted in enumerate(places):
@@ -105,19 +111,22 @@ def strata(
         count = min(exploration.new_slots, wanted, int(fresh.sum()))
         others_count = min(wanted - count, int(others.sum()))
         count = min(wanted - others_count, int(fresh.sum()))
-        logits = of_best[row, others] / exploration.temperature
-        made = _dealt(best_columns[row, others], logits, others_count)
+        made = _dealt(best_columns[row, others], of_best[row, others], others_count, exploration)
         if count:
-            made += _dealt(new[fresh], of_new[row, fresh] / exploration.temperature, count)
+            made += _dealt(new[fresh], of_new[row, fresh], count, exploration)
         lists.append(made)
     return lists
 
 
-def _dealt(columns: IntArray, logits: FloatArray, count: int) -> list[Stratum]:
+def _dealt(
+    columns: IntArray, keys: FloatArray, count: int, exploration: Exploration
+) -> list[Stratum]:
     """Deal columns out to `count` strata, each of which then has one at least."""
     made = []
     for first in range(count):
-        of = logits[first::count]
-        weights = np.exp(of - of.max())
-        made.append(Stratum(columns[first::count], weights / weights.sum()))
+        logits = keys[first::count] / exploration.temperature
+        weights = np.exp(logits - logits.max())
+        weights *= (1 - exploration.epsilon) / weights.sum()
+        weights += exploration.epsilon / len(weights)
+        made.append(Stratum(columns[first::count], weights))
     return made
