@@ -14,8 +14,8 @@ VERSITYGW := build/versitygw
 
 .PHONY: help demo test test-long check test-ids test-oldest-client test-containers \
 	test-kafka-3.9 test-redis-7 gpu simulate quality faults soak lint format bench-drift \
-	bench-calibration peers bench-peers bench-replay bench-http fuzz audit bill clients s3-server \
-	screenshots generated lock clean
+	bench-calibration bench-off-policy bench-exploration peers bench-peers bench-replay \
+	bench-http fuzz audit bill clients s3-server screenshots generated lock clean
 help:            ## list the targets
 	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
@@ -110,6 +110,12 @@ format: $(INSTALLED) ## rewrite the code as ruff likes it
 
 bench-drift: $(INSTALLED) ## twelve retrains while missions come and go; ARGS="--png drift.png"
 	@$(BIN)/python -m nextclick.bench.drift $(ARGS)
+
+bench-off-policy: $(INSTALLED) ## are off-policy estimates right? ARGS="--png off-policy.png"
+	@$(BIN)/python -m nextclick.bench.off_policy $(ARGS)
+
+bench-exploration: $(INSTALLED) ## does exploration pay? ARGS="--png exploration.png"
+	@$(BIN)/python -m nextclick.bench.exploration $(ARGS)
 
 bench-calibration: $(INSTALLED) ## are scores probabilities? ARGS="missions sessions/ --png calibration.png"
 	@$(BIN)/python -m nextclick.bench.calibration $(ARGS)

@@ -85,7 +85,7 @@ def run(
         else:
             log.add(answer)
     if refused:
-        notes.append(f"{refused:,} messages are no recommendations and were left out")
+        notes.append(f"{refused:,} × no recommendation: left out")
     lists = log.judged()
     if len({one.user_id for one in lists}) < 2:
         raise ConfigurationError(

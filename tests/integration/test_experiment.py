@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,11 @@ from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from nextclick.shared.schemas import ExtendedRecommendation, decode_extended
 from tests.conftest import Launch
-from tests.integration.test_tutorial import Terminals, typed
+from tests.integration.shells import Terminals, typed
 from tests.integration.traffic import Shop, check, make_clicks, publish_model
 from tests.waiting import until
 
 PAGE = Path(__file__).parents[2] / "docs" / "ab-tests.md"
-
-
-@pytest.fixture
-def terminals(tmp_path: Path) -> Iterator[Terminals]:
-    opened = Terminals(tmp_path)
-    yield opened
-    opened.close()
 
 
 def run(*arguments: str) -> Any:

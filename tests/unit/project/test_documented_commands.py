@@ -70,6 +70,7 @@ OTHERS = {
     "b2sum": "run by tests/integration/test_experiment.py",
     "curl": "run by tests/integration/test_tutorial.py or asked by test_api.py and test_health.py",
     "docker": "up, run and down are run by tests/containers/test_compose.py, all are checked here",
+    "echo": "run by tests/integration/test_exploration.py",
     "export": "settings; names are checked by tests/unit/shared/runtime/test_settings.py",
     "kafka-acls.sh": "tests/integration/test_kafka_acls.py makes the ACLs that it would make",
     "kafka-configs.sh": "not run: Kafka's own tool",
