@@ -244,6 +244,11 @@ class TrainerSettings(_Section):
     flush_seconds: float = Field(
         5.0, gt=0, description="write collected clicks to the event log at least this often"
     )
+    promote: bool = Field(
+        True,
+        description="workers serve what the gate agreed to; false: it waits for an experiment or "
+        "nextclick models promote",
+    )
     delta_seconds: float = Field(
         0,
         ge=0,
