@@ -2,22 +2,27 @@
 
 What an item lacks is not assumed: an item of which no category, tag or price is known fails what
 asks for one, passes what forbids one, has no boost by it, and counts for no limit per category.
-`shared/model/constraints.py` applies profiles to a model's catalogue.
+What a profile says about one item is said here; `shared/model/item_index.py` asks it of a whole
+catalogue at once, and `shared/model/constraints.py` makes lists of that.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from hashlib import blake2b
-from typing import Annotated, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from nextclick.shared.items import Attributes
 from nextclick.shared.schemas import MAX_NAMES, Identifier, Name, Whole
 
+CONSTRAINTS = ("categories", "excluded_categories", "tags", "excluded_tags", "price")
+"""Names of the constraints that exclude an item whatever else the list holds, in their order."""
 MAX_POSITION = 100
 """The last position that an item can be pinned to: the length of the longest list."""
 
@@ -40,6 +45,17 @@ class Boosts(_Part):
     categories: _FactorByName = {}
     tags: _FactorByName = {}
     items: _FactorByName = {}
+
+    def of(self, item_id: str, attributes: Attributes) -> float:
+        """The factor of one item."""
+        product = self.items.get(item_id, 1.0)
+        for names, factors in (
+            (attributes.categories, self.categories),
+            (attributes.tags, self.tags),
+        ):
+            for name in names:
+                product *= factors.get(name, 1.0)
+        return product
 
 
 class Pin(_Part):
@@ -78,6 +94,17 @@ class Exploration(_Part):
     def places(self) -> int:
         """Places that are drawn, the last ones of a list."""
         return self.slots + self.new_slots
+
+
+class Membership(NamedTuple):
+    """A constraint on the categories or the tags of an item."""
+
+    constraint: str
+    """Its name in CONSTRAINTS."""
+    kind: Literal["categories", "tags"]
+    names: frozenset[str]
+    required: bool
+    """True: the item must have one of the names. False: it must have none."""
 
 
 class Profile(_Part):
@@ -135,6 +162,35 @@ class Profile(_Part):
         """Twelve hexadecimal digits that stand for the content: its BLAKE2b."""
         return blake2b(self.content.encode(), digest_size=6).hexdigest()
 
+    @cached_property
+    def memberships(self) -> tuple[Membership, ...]:
+        """What it asks of categories and tags, in the order of CONSTRAINTS."""
+        stated: list[Membership] = []
+        kinds: tuple[Literal["categories", "tags"], ...] = ("categories", "tags")
+        for kind in kinds:
+            for constraint, required in ((kind, True), (f"excluded_{kind}", False)):
+                if (names := getattr(self, constraint)) is not None:
+                    stated.append(Membership(constraint, kind, frozenset(names), required))
+        return tuple(stated)
+
+    @cached_property
+    def prices(self) -> tuple[float, float] | None:
+        """The lowest and the highest price; None: any, also one that is not known."""
+        if self.min_price is None and self.max_price is None:
+            return None
+        return self.min_price or 0.0, math.inf if self.max_price is None else self.max_price
+
+    def excluded_by(self, attributes: Attributes) -> str | None:
+        """The first of CONSTRAINTS that keeps an item out of lists; None if none does."""
+        for constraint, kind, names, required in self.memberships:
+            if names.isdisjoint(getattr(attributes, kind)) == required:
+                return constraint
+        if self.prices is not None:
+            (low, high), price = self.prices, attributes.price
+            if price is None or not low <= price <= high:
+                return "price"
+        return None
+
     def check_length(self, k: int) -> None:
         """Raise ValueError if a list of k items has no room for pins or drawn places."""
         last = max((pin.position for pin in self.pins), default=0)
@@ -147,6 +203,33 @@ class Profile(_Part):
             )
         if drawn >= k:
             raise ValueError(f"{drawn} places are drawn of a list of {k}; one at least is not")
+
+
+class CategoryCounts:
+    """Counts the items of one list by category, for a limit per category."""
+
+    def __init__(self, profiles: Iterable[Profile]) -> None:
+        """Every limit of the profiles holds."""
+        limits = [p.max_per_category for p in profiles if p.max_per_category is not None]
+        self.limit = min(limits, default=None)
+        self._counts: dict[str, int] = {}
+
+    def take(self, categories: Collection[str]) -> bool:
+        """Count an item, unless one of its categories is full; returns whether it was counted."""
+        if self.limit is None:
+            return True
+        counts = self._counts
+        for name in categories:
+            if counts.get(name, 0) >= self.limit:
+                return False
+        for name in categories:
+            counts[name] = counts.get(name, 0) + 1
+        return True
+
+    @property
+    def full(self) -> list[str]:
+        """The categories that take no further item."""
+        return [name for name, n in self._counts.items() if n == self.limit]
 
 
 def profile_id(name: str, profile: Profile) -> str:

@@ -27,9 +27,9 @@ from torch import Tensor
 
 from nextclick.shared.model.checkpoint import Vocabulary
 from nextclick.shared.model.exploration import strata, uniform
-from nextclick.shared.model.item_index import CONSTRAINTS, ItemIndex, PreparedProfile
+from nextclick.shared.model.item_index import ItemIndex, PreparedProfile
 from nextclick.shared.model.top_k import top_k
-from nextclick.shared.profiles import Exploration
+from nextclick.shared.profiles import CONSTRAINTS, CategoryCounts, Exploration
 from nextclick.shared.windows import PADDING, IntArray
 
 _PER_PLACE = 3
@@ -90,8 +90,11 @@ class Constraints:
     @cached_property
     def max_per_category(self) -> int | None:
         """The smallest limit of the profiles; None without one."""
-        limits = [p.profile.max_per_category for p in self.profiles]
-        return min((limit for limit in limits if limit is not None), default=None)
+        return self.category_counts().limit
+
+    def category_counts(self) -> CategoryCounts:
+        """For a new list."""
+        return CategoryCounts(prepared.profile for prepared in self.profiles)
 
     @cached_property
     def exploration(self) -> Exploration | None:
@@ -278,20 +281,15 @@ def _arranged(
     the next ones, if all columns of `closed` are left out. Each time it is asked, one item at least
     goes into the list, or none is left; so it is asked k times at most.
     """
-    limit, index = constraint.max_per_category, constraint.index
-    counts: dict[str, int] = {}
+    counts, index = constraint.category_counts(), constraint.index
+    limited = counts.limit is not None
     taken: set[int] = set()
 
     def take(column: int) -> bool:
         if column in taken:
             return False
-        if limit is not None and index is not None:
-            names = index.categories_of(column)
-            for name in names:
-                if counts.get(name, 0) >= limit:
-                    return False
-            for name in names:
-                counts[name] = counts.get(name, 0) + 1
+        if limited and index is not None and not counts.take(index.categories_of(column)):
+            return False
         taken.add(column)
         return True
 
@@ -304,9 +302,9 @@ def _arranged(
                 break
             if take(column):
                 rest.append(column)
-        if len(rest) == places or limit is None or index is None:
+        if len(rest) == places or not limited or index is None:
             break
-        full = [index.categories[name] for name, n in counts.items() if n >= limit]
+        full = [index.categories[name] for name in counts.full]
         best = others([*taken, *(np.concatenate(full).tolist() if full else ())])
         if not best:
             break
