@@ -14,12 +14,12 @@ from nextclick.services.api.published_clicks import PublishedClicks
 from nextclick.services.api.rule_book import RuleBook
 from nextclick.services.api.rules import MergedAttributes
 from nextclick.shared.errors import NextclickError, Unavailable
-from nextclick.shared.experiments import ARMS
+from nextclick.shared.experiments import Arm
 from nextclick.shared.items import ItemAttributes, ItemStates
-from nextclick.shared.model import Constraints, Ranking, are_finite, seed_of
+from nextclick.shared.model import Constraints, Ranking, seed_of
 from nextclick.shared.profiles import Profile
 from nextclick.shared.redis import SessionStore
-from nextclick.shared.registry import ModelSlot, ServedModel
+from nextclick.shared.registry import ArmBroken, ModelSlot, ServedModel, split_by_arm
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.schemas import Click, DrawnItems, ExperimentArm, ScoredItem
@@ -127,29 +127,23 @@ class Recommender:
 
         A request that names no user is in no arm. If arm b is broken, all get the other one.
         """
-        arms = self._slot.arms
-        if arms is None or model.name != arms.experiment.a:
+        split = split_by_arm(model, self._slot.arms, (q.user_id for q in requests))
+        if split is None:
             return [(model, None, r) for r in self._rank(model, requests, histories)]
-        of = [q.user_id and arms.experiment.arm_of(q.user_id) for q in requests]
-        places_b = [place for place, arm in enumerate(of) if arm == "b"]
-        rest = [place for place, arm in enumerate(of) if arm != "b"]
 
-        def rank(by: ServedModel, places: list[int]) -> list[Ranking]:
-            return self._rank(by, [requests[p] for p in places], [histories[p] for p in places])
+        def rank(by: ServedModel, arm: Arm) -> list[list[Ranking]]:
+            return [self._rank(by, split.part(arm, requests), split.part(arm, histories))]
 
         try:
-            found = dict(zip(places_b, rank(arms.b, places_b), strict=True))
-            problem = "" if are_finite(found.values()) else "scores that are not finite"
-        except Exception as error:
-            problem = repr(error)
-        if problem:
-            self._slot.refuse_arms(arms.experiment, f"model {arms.b.version} gives {problem}")
+            lists_b = split.rank_by_b(lambda b: rank(b, "b"))
+        except ArmBroken as error:
+            self._slot.refuse_arms(split.experiment, str(error))
             return [(model, None, r) for r in self._rank(model, requests, histories)]
-        found |= zip(rest, rank(model, rest), strict=True)
-        marks = {arm: ExperimentArm(name=arms.experiment.name, arm=arm) for arm in ARMS}
+        (rankings,) = split.merged(rank(model, "a"), lists_b)
+        models, marks = {"a": model, "b": split.arms.b}, split.marks
         return [
-            (arms.b if arm == "b" else model, marks[arm] if arm else None, found[place])
-            for place, arm in enumerate(of)
+            (models[arm], marks[arm] if q.user_id else None, ranking)
+            for q, arm, ranking in zip(requests, split.of, rankings, strict=True)
         ]
 
     def _rank(
