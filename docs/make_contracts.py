@@ -14,7 +14,8 @@ from types import SimpleNamespace
 from typing import Any, cast, get_args
 
 from nextclick.services.api.access import access
-from nextclick.services.api.app import Components, create_app
+from nextclick.services.api.app import create_app
+from nextclick.services.api.components import Components
 from nextclick.shared.kafka.schema_registry import contracts
 from nextclick.shared.kafka.topics import new_topic_config
 from nextclick.shared.messages import REDRIVEN

@@ -21,7 +21,8 @@ from fastapi.testclient import TestClient
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from nextclick.services.api.access import access
-from nextclick.services.api.app import Components, create_app
+from nextclick.services.api.app import create_app
+from nextclick.services.api.components import Components
 from nextclick.services.api.main import open_components
 from nextclick.shared import embedded
 from nextclick.shared.kafka import ItemCatalogue, TopicReader, ensure_topics
