@@ -95,7 +95,7 @@ class RelatedPublisher:
                 f"the model {version} has no related items: an earlier version of nextclick made "
                 "it; the next retraining makes one that has them"
             )
-        self._vocabulary = self._registry.load(version).vocabulary
+        self._vocabulary = Vocabulary(self._registry.item_ids(version))
         self._lists, self._version, self._withheld = lists, version, None
 
     def _send(self, said: Iterable[RelatedItems], gone: Iterable[str]) -> int:

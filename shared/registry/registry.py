@@ -20,7 +20,6 @@ S3 (see `object_store`).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import secrets
 from collections.abc import Callable, Collection, Iterator
@@ -232,15 +231,24 @@ class Registry:
         return self._load(manifest, checkpoints.JUDGED_WEIGHTS if refitted else WEIGHTS)
 
     def _load(self, manifest: Manifest, weights: str) -> Checkpoint:
-        version, files = manifest.version, {}
-        for name in (weights, checkpoints.VOCABULARY):
-            try:
-                with self._translated("read"):
-                    files[name] = self._fs.cat_file(self._path(version, name))
-            except FileNotFoundError:
-                raise CheckpointError(f"version {version}: {name} is missing") from None
+        names = (weights, checkpoints.VOCABULARY)
+        files = {name: self._file(manifest.version, name) for name in names}
         files[MANIFEST] = manifest.model_dump_json().encode()
-        return checkpoints.from_files(files, version, judged=weights != WEIGHTS)
+        return checkpoints.from_files(files, manifest.version, judged=weights != WEIGHTS)
+
+    def _file(self, version: str, name: str) -> bytes:
+        """Read a file that a version must have; raises as `load` does."""
+        try:
+            with self._translated("read"):
+                content: bytes = self._fs.cat_file(self._path(version, name))
+        except FileNotFoundError:
+            raise CheckpointError(f"version {version}: {name} is missing") from None
+        return content
+
+    def item_ids(self, version: str) -> list[str]:
+        """Read and validate the item ids of a version, without its weights; raises as `load`."""
+        manifest = self.manifest(version)
+        return checkpoints.read_item_ids(self._file(version, checkpoints.VOCABULARY), manifest)
 
     def related_lists(self, version: str) -> RelatedLists | None:
         """Read and validate the related items of a version; None if it has none.
@@ -248,15 +256,10 @@ class Registry:
         Raises as `load` does.
         """
         manifest = self.manifest(version)
-        if (sha256 := manifest.files.get(RELATED)) is None:
+        if RELATED not in manifest.files:
             return None
-        try:
-            with self._translated("read"):
-                content = self._fs.cat_file(self._path(version, RELATED))
-        except FileNotFoundError:
-            raise CheckpointError(f"version {version}: {RELATED} is missing") from None
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise CheckpointError(f"version {version}: {RELATED} does not match its SHA-256")
+        content = self._file(version, RELATED)
+        checkpoints.check_sha256(RELATED, content, manifest)
         try:
             return related_tables.from_bytes(content, manifest.model.items)
         except CheckpointError as error:

@@ -428,6 +428,19 @@ def test_without_a_version_that_waits_the_pointer_has_no_field_for_it(tmp_path: 
     assert after == before | {"waiting": waits, "changed_at": after["changed_at"]}
 
 
+def test_item_ids_are_read_without_the_weights(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path))
+    version = registry.publish(checkpoint())
+    (tmp_path / version / "model.safetensors").unlink()
+    assert registry.item_ids(version) == [str(i) for i in range(1, 31)]
+    (tmp_path / version / "vocabulary.json").write_text('["1"]')
+    with pytest.raises(CheckpointError, match=r"vocabulary\.json does not match its SHA-256"):
+        registry.item_ids(version)
+    (tmp_path / version / "vocabulary.json").unlink()
+    with pytest.raises(CheckpointError, match=r"vocabulary\.json is missing"):
+        registry.item_ids(version)
+
+
 def test_only_what_has_a_date_is_too_old(tmp_path: Path) -> None:
     registry = Registry(str(tmp_path))
     made = published(registry)
