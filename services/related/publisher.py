@@ -26,6 +26,7 @@ from nextclick.shared.messages import Message, OutMessage
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.model.related import LISTED, RelatedLists
 from nextclick.shared.registry import Registry
+from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.settings import KafkaSettings
 from nextclick.shared.schemas import RelatedItems
 
@@ -122,6 +123,7 @@ class RelatedPublisher:
     def _deliver(self, messages: list[OutMessage]) -> None:
         self._publisher.send(messages)
         self._publisher.wait_acknowledged()
+        metrics.RELATED_MESSAGES.inc(len(messages))
 
 
 def messages(

@@ -265,6 +265,14 @@ class TrainerSettings(_Section):
     )
 
 
+class RelatedSettings(_Section):
+    """Settings of `nextclick related`."""
+
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0 = off"
+    )
+
+
 class ApiSettings(_Section):
     """The HTTP service."""
 
@@ -384,6 +392,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     worker: WorkerSettings = WorkerSettings()
     trainer: TrainerSettings = TrainerSettings()
+    related: RelatedSettings = RelatedSettings()
     api: ApiSettings = ApiSettings()
     dlq: DlqSettings = DlqSettings()
 
