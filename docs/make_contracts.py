@@ -28,6 +28,7 @@ from nextclick.shared.schemas import (
     ExperimentArm,
     ExtendedRecommendation,
     Item,
+    KeptOutItems,
     Recommendation,
     RelatedItem,
     RelatedItems,
@@ -63,6 +64,7 @@ EXPLORED_RECOMMENDATION = ExtendedRecommendation(
     profile="home@2f9f0ffae7b5",
     shortened_by=None,
     exploration=DrawnItems(seed="8a4c1f0293d5e67b", propensities=[1, 0.0814217]),
+    kept_out=KeptOutItems(seen=["17"], bought=[]),
 )
 ANSWERS: tuple[AnswerSchema, ...] = get_args(AnswerSchema)
 ITEM = Item(item_id="45", title="Food Bowl", categories=["dogs"], price=12.5, color="blue")

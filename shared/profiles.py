@@ -30,6 +30,7 @@ ProfileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 _Names = Annotated[list[Name], Field(min_length=1, max_length=MAX_NAMES)]
 _Count = Annotated[int, Field(strict=True, ge=1, le=MAX_POSITION), Whole]
 _Price = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+_Days = Annotated[float, Field(strict=True, gt=0, le=365, allow_inf_nan=False)]
 _Factor = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
 _FactorByName = Annotated[dict[Name, _Factor], Field(max_length=MAX_NAMES)]
 """Name, or item id → factor."""
@@ -124,6 +125,10 @@ class Profile(_Part):
     """Only items that cost at most so much."""
     max_per_category: _Count | None = None
     """At most so many items of each category, the best ones."""
+    exclude_seen_days: _Days | None = None
+    """No item that the user clicked in so many days."""
+    exclude_bought_days: _Days | None = None
+    """No item that the user bought in so many days."""
     boosts: Boosts = Boosts()
     """Factors on the probability of items, for their order only."""
     pins: Annotated[list[Pin], Field(max_length=MAX_POSITION)] = []
@@ -150,6 +155,16 @@ class Profile(_Part):
             if both := sorted({*asked} & {*excluded}):
                 raise ValueError(f"{both[0]!r} is in {kind} and in excluded_{kind}")
         return self
+
+    @property
+    def excludes_past(self) -> bool:
+        """Whether it keeps out what the user clicked or bought in the last days."""
+        return self.exclude_seen_days is not None or self.exclude_bought_days is not None
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether its lists need a message with more than `profile` and `shortened_by`."""
+        return self.exploration is not None or self.excludes_past
 
     @property
     def content(self) -> str:

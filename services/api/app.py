@@ -49,6 +49,7 @@ from nextclick.services.api.recommender import ListRequest
 from nextclick.services.api.single_flight import SingleFlight
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.messages import trace_context
+from nextclick.shared.past import check_days
 from nextclick.shared.profiles import Profile, profile_id
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.health import Probes
@@ -104,6 +105,7 @@ def create_app(
         if isinstance(asked, HistoryRequest | BatchedRequest) and asked.constraints is not None:
             try:
                 asked.constraints.check_length(k)
+                check_days([asked.constraints], profiles.values())
             except ValueError as error:
                 raise Rejected(HTTPStatus.UNPROCESSABLE_ENTITY, f"constraints: {error}") from None
             constraints.append(asked.constraints)
@@ -124,6 +126,7 @@ def create_app(
             shortened_by=answer.shortened_by,
             experiment=answer.experiment,
             exploration=answer.exploration,
+            kept_out=answer.kept_out,
         )
 
     def json_route(path: str, tag: str, **options: Any) -> Callable[[Any], Any]:

@@ -30,6 +30,7 @@ from nextclick.shared.model.exploration import strata, uniform
 from nextclick.shared.model.item_index import ItemIndex, PreparedProfile
 from nextclick.shared.model.top_k import top_k
 from nextclick.shared.profiles import CONSTRAINTS, CategoryCounts, Exploration
+from nextclick.shared.schemas import KeptOutItems
 from nextclick.shared.windows import PADDING, IntArray
 
 _PER_PLACE = 3
@@ -68,6 +69,36 @@ class Withheld:
         return scores.masked_fill_(self.mask, -torch.inf) if self.any else scores
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class KeptOut:
+    """What a user's own clicks keep out of a list, in terms of one model's catalogue."""
+
+    items: KeptOutItems
+    """Those that the model knows."""
+    seen: IntArray
+    """Their columns."""
+    bought: IntArray
+
+    @classmethod
+    def of(cls, items: KeptOutItems, vocabulary: Vocabulary) -> KeptOut:
+        """Look the items up."""
+        (seen, seen_columns), (bought, bought_columns) = (
+            _known(ids, vocabulary) for ids in (items.seen, items.bought)
+        )
+        return cls(KeptOutItems(seen=seen, bought=bought), seen_columns, bought_columns)
+
+    @property
+    def columns(self) -> IntArray:
+        """All of them."""
+        return np.concatenate([self.seen, self.bought])
+
+
+def _known(item_ids: list[str], vocabulary: Vocabulary) -> tuple[list[str], IntArray]:
+    rows = vocabulary.rows(item_ids)
+    known = [item_id for item_id, row in zip(item_ids, rows.tolist(), strict=True) if row]
+    return known, rows[rows != PADDING] - 1
+
+
 @dataclass(frozen=True)
 class Constraints:
     """The constraints on one list, in terms of one model's catalogue; lists may share them."""
@@ -80,6 +111,8 @@ class Constraints:
     """All of them hold: boosts multiply, and pins of an earlier one come first."""
     index: ItemIndex | None = None
     """That of the profiles; needed for a limit per category."""
+    kept_out: KeptOut | None = None
+    """What the user's own clicks keep out."""
 
     @cached_property
     def bias(self) -> Tensor | None:
@@ -266,6 +299,8 @@ def _keys(scores: Tensor, batch: IntArray, constraints: Sequence[Constraints]) -
             row += bias
         if constraint.without_history:
             row[torch.from_numpy(window[window != PADDING] - 1).to(row.device)] = -torch.inf
+        if constraint.kept_out is not None:
+            row[torch.from_numpy(constraint.kept_out.columns).to(row.device)] = -torch.inf
     return keys
 
 
@@ -325,7 +360,7 @@ def most_popular(
     by_popularity: all columns, the most popular first; log_popularity: their log P, [items].
     """
     bias = constraint.bias
-    if bias is None and not withheld.any:
+    if bias is None and constraint.kept_out is None and not withheld.any:
         columns: list[int] = by_popularity[: constraint.k].tolist()
         return columns
     order = by_popularity
@@ -335,6 +370,9 @@ def most_popular(
         never = never | (boosts == -np.inf)
         if boosts[~never].any():
             order = np.argsort(-(log_popularity + boosts), kind="stable")
+    if constraint.kept_out is not None:
+        never = never.copy()
+        never[constraint.kept_out.columns] = True
     order = order[~never[order]]
 
     def others(closed: list[int]) -> list[int]:
@@ -362,6 +400,13 @@ def left_out(
         for name, number in zip(CONSTRAINTS, numbers[1:].tolist(), strict=True):
             counts[name] = counts.get(name, 0) + number
         free &= prepared.excluded_by == 0
+    if (kept_out := constraint.kept_out) is not None:
+        for name, columns in (
+            ("exclude_seen_days", kept_out.seen),
+            ("exclude_bought_days", kept_out.bought),
+        ):
+            counts[name] = int(free[columns].sum())
+            free[columns] = False
     if constraint.max_per_category is not None:
         counts["max_per_category"] = int(free.sum()) - listed
     return {name: number for name, number in counts.items() if number}

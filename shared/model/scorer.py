@@ -38,7 +38,7 @@ from nextclick.shared.model.session_model import Encoded
 from nextclick.shared.model.shortlist import MAX_ITEMS, Shortlist
 from nextclick.shared.model.top_k import top_k
 from nextclick.shared.profiles import Profile
-from nextclick.shared.schemas import DrawnItems, ScoredItem
+from nextclick.shared.schemas import DrawnItems, KeptOutItems, ScoredItem
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING, IntArray, windows
 
 _SCORES_PER_BLOCK = 640_000
@@ -67,6 +67,8 @@ class Ranking:
     """Why the list is shorter than it was to be: see `constraints.left_out`."""
     drawn: DrawnItems | None = None
     """What of the list was drawn; None: nothing."""
+    kept_out: KeptOutItems | None = None
+    """What the user's own clicks kept out; None: nothing was asked."""
 
 
 class Scorer:
@@ -210,7 +212,8 @@ class Scorer:
             drawn = None
             if propensities is not None and seed is not None:
                 drawn = DrawnItems.model_construct(seed=seed_text(seed), propensities=propensities)
-            rankings.append(Ranking(items, fallback, shortened_by, drawn))
+            kept_out = None if constraint.kept_out is None else constraint.kept_out.items
+            rankings.append(Ranking(items, fallback, shortened_by, drawn, kept_out))
         return rankings
 
     def log_probabilities(self, batch: IntArray) -> torch.Tensor:

@@ -427,10 +427,18 @@ class Settings(BaseSettings):
         settings._check_profiles()
         return settings
 
+    @property
+    def past_days(self) -> float:
+        """For how many days a profile asks what users clicked or bought; 0: none does."""
+        days = (
+            d for p in self.profiles.values() for d in (p.exclude_seen_days, p.exclude_bought_days)
+        )
+        return max((d for d in days if d is not None), default=0)
+
     def answer_schema(self, topic: str, experiment: bool = False) -> AnswerSchema:
         """The schema of the answers on a topic, outside of experiments or in them."""
         name = self.kafka.profile_topics.get(topic)
-        if name is not None and self.profiles[name].exploration is not None:
+        if name is not None and self.profiles[name].is_extended:
             return "extended-recommendation"
         if experiment:
             return "experiment-recommendation"

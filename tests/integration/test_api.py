@@ -429,6 +429,13 @@ WRONG = [
         422,
         "position 2 of a list of 1",
     ),
+    (
+        "POST",
+        "/recommendations",
+        b'{"history": [], "constraints": {"exclude_bought_days": 3}}',
+        422,
+        "constraints: clicks of 3 days are asked for, and kept for 0",
+    ),
     ("GET", "/items/1/similar?k=0", None, 422, "query.k"),
     ("GET", "/items/1/similar?k=31", None, 422, "query.k"),
     ("GET", "/items/1/bought-together?k=ten", None, 422, "query.k"),
@@ -481,7 +488,9 @@ def test_what_is_wrong_is_said(client: TestClient) -> None:
         assert says in problem["detail"] + " ".join(problem["errors"])
 
 
-CONTRADICTION = re.compile(r"is above max_price|has several pins|is pinned to|and in excluded_")
+CONTRADICTION = re.compile(
+    r"is above max_price|has several pins|is pinned to|and in excluded_|days are asked for"
+)
 """What JSON Schema cannot say of constraints."""
 
 
