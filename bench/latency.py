@@ -5,8 +5,9 @@
 Broker, Redis, one worker, the load generator and the reader share this machine; bench/round_trip.py
 describes a measurement. For each rate the echo (bench/echo.py) is measured first: the cost of Kafka
 and its client, a floor that the worker's figures are divided by. Then the worker runs for each
-guarantee, alone, and with a retrain beside it and a new model version halfway; and with lists under
-profiles, on topics of their own, beside the plain ones that are timed.
+guarantee, alone, and with a retrain beside it and a new model version halfway; with lists under
+profiles, on topics of their own, beside the plain ones that are timed; and with a second model for
+half of the users.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from nextclick.bench.profiles import PROFILES, item
 from nextclick.bench.round_trip import Event, Percentiles, Servers, round_trip
 from nextclick.services.demo.local_servers import Processes
 from nextclick.services.items.publish import publish
+from nextclick.shared.errors import NextclickError
+from nextclick.shared.experiments import CURRENT
 from nextclick.shared.kafka import ensure_topics
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX
@@ -35,6 +38,8 @@ _TRANSACTIONS_WARM_UP = (300, 60.0)
 """Clicks per second, and seconds."""
 _SWAP_AT = 0.5
 """Fraction of the run at which the new version is published; the retrain starts with the run."""
+_SHARE = 0.5
+"""Of the users that get the second model in an experiment."""
 
 Guarantee = Literal["at_least_once", "exactly_once"]
 GUARANTEES: tuple[Guarantee, ...] = get_args(Guarantee)
@@ -61,6 +66,8 @@ class Row:
     """Whether the run included a retrain and a swap."""
     profiles: int
     """Number of profiles, each with a list of its own for every click."""
+    models: int
+    """Versions that serve at once: 2 in a live experiment, each half of the users."""
     swaps: int
     """Model changes seen in the answers."""
     latency: Percentiles
@@ -105,18 +112,24 @@ def measure(
     guarantee: Guarantee,
     swap: bool,
     profiles: int = 0,
+    experiment: bool = False,
 ) -> Row:
     """Measure the worker at the rate of `floor`, on the same servers.
 
-    profiles: how many of `PROFILES` have a topic. Raises NextclickError if a click is not answered.
+    profiles: how many of `PROFILES` have a topic. experiment: whether half of the users get a
+    second model of the same size; not with `swap`, because workers do not change models during an
+    experiment. Raises NextclickError if a click is not answered, or by one model only.
     """
-    kind = f"{'swap' if swap else 'alone'}-{profiles}"
+    kind = f"{'experiment' if experiment else 'swap' if swap else 'alone'}-{profiles}"
     name = f"{guarantee.replace('_', '-')}-{floor.rate:g}-{items}-{kind}"
     settings = _settings(servers, name, guarantee)
     if profiles:
         settings |= _profile_settings(servers, name, items, profiles)
     registry = Registry(settings[f"{PREFIX}REGISTRY__URL"])
     registry.publish(random_checkpoint(items, seed=0))
+    if experiment:
+        b = registry.publish(random_checkpoint(items, seed=1), promote=False)
+        registry.start_experiment(name, CURRENT, b, _SHARE)
     run_seconds = seconds_of(floor.rate, seconds)
     run = round_trip(
         name,
@@ -127,13 +140,17 @@ def measure(
         items=items,
         events=_retrain_and_swap(registry, settings, items, run_seconds) if swap else (),
     )
+    models = 2 if experiment else 1
+    if len(run.versions) < models:
+        raise NextclickError(f"{name}: one of two models answered no click")
     return Row(
         rate=floor.rate,
         items=items,
         guarantee=guarantee,
         swap=swap,
         profiles=profiles,
-        swaps=len(run.versions) - 1,
+        models=models,
+        swaps=len(run.versions) - models,
         latency=run.latency,
         p50_ratio=run.latency.p50_ms / floor.latency.p50_ms,
         p99_ratio=run.latency.p99_ms / floor.latency.p99_ms,
@@ -185,7 +202,7 @@ class LatencyTable:
 
     def __init__(self) -> None:
         self._table = Table(
-            *("clicks/s", "guarantee", "items", "swaps", "profiles", "clicks"),
+            *("clicks/s", "guarantee", "items", "swaps", "profiles", "models", "clicks"),
             *("p50, ms", "× echo", "p90", "p99", "× echo", "max", "idle"),
             box=SIMPLE,
             padding=(0, 0, 0, 1),
@@ -200,7 +217,7 @@ class LatencyTable:
         latency = floor.latency
         self._table.add_section()
         self._table.add_row(
-            *(f"{floor.rate:,.0f}", "echo", "", "", "", f"{latency.clicks:,}"),
+            *(f"{floor.rate:,.0f}", "echo", "", "", "", "", f"{latency.clicks:,}"),
             *(f"{latency.p50_ms:,.1f}", "", f"{latency.p90_ms:,.1f}", f"{latency.p99_ms:,.1f}", ""),
             *(f"{latency.max_ms:,.0f}", ""),
         )
@@ -210,7 +227,8 @@ class LatencyTable:
         latency = row.latency
         self._table.add_row(
             *(f"{row.rate:,.0f}", row.guarantee.replace("_", " "), f"{row.items:,}"),
-            *(f"{row.swaps}" if row.swap else "no", f"{row.profiles}", f"{latency.clicks:,}"),
+            *(f"{row.swaps}" if row.swap else "no", f"{row.profiles}", f"{row.models}"),
+            f"{latency.clicks:,}",
             *(f"{latency.p50_ms:,.1f}", f"{row.p50_ratio:.1f}", f"{latency.p90_ms:,.1f}"),
             *(f"{latency.p99_ms:,.1f}", f"{row.p99_ratio:.1f}", f"{latency.max_ms:,.0f}"),
             f"{row.idle_cpu:.1%}",
@@ -223,7 +241,8 @@ class LatencyTable:
             "Latency: from the time a click was due until a reader had its answer (exactly once: "
             "until it was committed). echo: consume and produce, no model, no Redis. swaps: new "
             "versions seen, in runs with a retrain. profiles: lists under so many, each on a topic "
-            "of its own, beside the timed ones. clicks: number of timed clicks; with 100 or 200, "
+            "of its own, beside the timed ones. models: 2 in an experiment, each for half of the "
+            "users. clicks: number of timed clicks; with 100 or 200, "
             "p99 is nearly the maximum. idle: share of a core used without clicks."
         )
         console.print(". ".join(f"{name}: {text}" for name, text in servers.facts.items()) + ".")

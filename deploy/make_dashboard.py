@@ -216,6 +216,7 @@ ROWS: dict[str, list[Panel]] = {
             {
                 "max by (job) (nextclick_items_withheld)": "{{job}}: in no list",
                 increase("nextclick_bad_items_total", "job"): "{{job}}: messages refused",
+                increase("nextclick_related_messages_total", "job"): "{{job}}: lists sent",
             },
         ),
         Panel(

@@ -14,7 +14,8 @@ from types import SimpleNamespace
 from typing import Any, cast, get_args
 
 from nextclick.services.api.access import access
-from nextclick.services.api.app import Components, create_app
+from nextclick.services.api.app import create_app
+from nextclick.services.api.components import Components
 from nextclick.shared.kafka.schema_registry import contracts
 from nextclick.shared.kafka.topics import new_topic_config
 from nextclick.shared.messages import REDRIVEN
@@ -27,6 +28,7 @@ from nextclick.shared.schemas import (
     ExperimentArm,
     ExtendedRecommendation,
     Item,
+    KeptOutItems,
     Recommendation,
     RelatedItem,
     RelatedItems,
@@ -62,6 +64,7 @@ EXPLORED_RECOMMENDATION = ExtendedRecommendation(
     profile="home@2f9f0ffae7b5",
     shortened_by=None,
     exploration=DrawnItems(seed="8a4c1f0293d5e67b", propensities=[1, 0.0814217]),
+    kept_out=KeptOutItems(seen=["17"], bought=[]),
 )
 ANSWERS: tuple[AnswerSchema, ...] = get_args(AnswerSchema)
 ITEM = Item(item_id="45", title="Food Bowl", categories=["dogs"], price=12.5, color="blue")

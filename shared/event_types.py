@@ -34,6 +34,11 @@ def normalised(event_type: str) -> str:
     return event_type.strip().casefold().replace(" ", "_").replace("-", "_")
 
 
+def is_purchase(event_type: str) -> bool:
+    """Whether an item is bought by an event of this type."""
+    return normalised(event_type) in PURCHASES
+
+
 def weights_of(changes: Mapping[str, float] | None = None) -> dict[str, float]:
     """Event type (normalised) → weight: the defaults, and what a shop changes about them."""
     changed = {normalised(name): weight for name, weight in (changes or {}).items()}

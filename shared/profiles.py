@@ -2,22 +2,27 @@
 
 What an item lacks is not assumed: an item of which no category, tag or price is known fails what
 asks for one, passes what forbids one, has no boost by it, and counts for no limit per category.
-`shared/model/constraints.py` applies profiles to a model's catalogue.
+What a profile says about one item is said here; `shared/model/item_index.py` asks it of a whole
+catalogue at once, and `shared/model/constraints.py` makes lists of that.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from hashlib import blake2b
-from typing import Annotated, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from nextclick.shared.items import Attributes
 from nextclick.shared.schemas import MAX_NAMES, Identifier, Name, Whole
 
+CONSTRAINTS = ("categories", "excluded_categories", "tags", "excluded_tags", "price")
+"""Names of the constraints that exclude an item whatever else the list holds, in their order."""
 MAX_POSITION = 100
 """The last position that an item can be pinned to: the length of the longest list."""
 
@@ -25,6 +30,7 @@ ProfileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 _Names = Annotated[list[Name], Field(min_length=1, max_length=MAX_NAMES)]
 _Count = Annotated[int, Field(strict=True, ge=1, le=MAX_POSITION), Whole]
 _Price = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+_Days = Annotated[float, Field(strict=True, gt=0, le=365, allow_inf_nan=False)]
 _Factor = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
 _FactorByName = Annotated[dict[Name, _Factor], Field(max_length=MAX_NAMES)]
 """Name, or item id → factor."""
@@ -40,6 +46,17 @@ class Boosts(_Part):
     categories: _FactorByName = {}
     tags: _FactorByName = {}
     items: _FactorByName = {}
+
+    def of(self, item_id: str, attributes: Attributes) -> float:
+        """The factor of one item."""
+        product = self.items.get(item_id, 1.0)
+        for names, factors in (
+            (attributes.categories, self.categories),
+            (attributes.tags, self.tags),
+        ):
+            for name in names:
+                product *= factors.get(name, 1.0)
+        return product
 
 
 class Pin(_Part):
@@ -80,6 +97,17 @@ class Exploration(_Part):
         return self.slots + self.new_slots
 
 
+class Membership(NamedTuple):
+    """A constraint on the categories or the tags of an item."""
+
+    constraint: str
+    """Its name in CONSTRAINTS."""
+    kind: Literal["categories", "tags"]
+    names: frozenset[str]
+    required: bool
+    """True: the item must have one of the names. False: it must have none."""
+
+
 class Profile(_Part):
     """Constraints on a list. An empty profile constrains nothing."""
 
@@ -97,6 +125,10 @@ class Profile(_Part):
     """Only items that cost at most so much."""
     max_per_category: _Count | None = None
     """At most so many items of each category, the best ones."""
+    exclude_seen_days: _Days | None = None
+    """No item that the user clicked in so many days."""
+    exclude_bought_days: _Days | None = None
+    """No item that the user bought in so many days."""
     boosts: Boosts = Boosts()
     """Factors on the probability of items, for their order only."""
     pins: Annotated[list[Pin], Field(max_length=MAX_POSITION)] = []
@@ -125,6 +157,16 @@ class Profile(_Part):
         return self
 
     @property
+    def excludes_past(self) -> bool:
+        """Whether it keeps out what the user clicked or bought in the last days."""
+        return self.exclude_seen_days is not None or self.exclude_bought_days is not None
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether its lists need a message with more than `profile` and `shortened_by`."""
+        return self.exploration is not None or self.excludes_past
+
+    @property
     def content(self) -> str:
         """Its JSON, as ASCII, without defaults and spaces, with sorted keys."""
         stated = self.model_dump(exclude_defaults=True)
@@ -134,6 +176,35 @@ class Profile(_Part):
     def digest(self) -> str:
         """Twelve hexadecimal digits that stand for the content: its BLAKE2b."""
         return blake2b(self.content.encode(), digest_size=6).hexdigest()
+
+    @cached_property
+    def memberships(self) -> tuple[Membership, ...]:
+        """What it asks of categories and tags, in the order of CONSTRAINTS."""
+        stated: list[Membership] = []
+        kinds: tuple[Literal["categories", "tags"], ...] = ("categories", "tags")
+        for kind in kinds:
+            for constraint, required in ((kind, True), (f"excluded_{kind}", False)):
+                if (names := getattr(self, constraint)) is not None:
+                    stated.append(Membership(constraint, kind, frozenset(names), required))
+        return tuple(stated)
+
+    @cached_property
+    def prices(self) -> tuple[float, float] | None:
+        """The lowest and the highest price; None: any, also one that is not known."""
+        if self.min_price is None and self.max_price is None:
+            return None
+        return self.min_price or 0.0, math.inf if self.max_price is None else self.max_price
+
+    def excluded_by(self, attributes: Attributes) -> str | None:
+        """The first of CONSTRAINTS that keeps an item out of lists; None if none does."""
+        for constraint, kind, names, required in self.memberships:
+            if names.isdisjoint(getattr(attributes, kind)) == required:
+                return constraint
+        if self.prices is not None:
+            (low, high), price = self.prices, attributes.price
+            if price is None or not low <= price <= high:
+                return "price"
+        return None
 
     def check_length(self, k: int) -> None:
         """Raise ValueError if a list of k items has no room for pins or drawn places."""
@@ -147,6 +218,33 @@ class Profile(_Part):
             )
         if drawn >= k:
             raise ValueError(f"{drawn} places are drawn of a list of {k}; one at least is not")
+
+
+class CategoryCounts:
+    """Counts the items of one list by category, for a limit per category."""
+
+    def __init__(self, profiles: Iterable[Profile]) -> None:
+        """Every limit of the profiles holds."""
+        limits = [p.max_per_category for p in profiles if p.max_per_category is not None]
+        self.limit = min(limits, default=None)
+        self._counts: dict[str, int] = {}
+
+    def take(self, categories: Collection[str]) -> bool:
+        """Count an item, unless one of its categories is full; returns whether it was counted."""
+        if self.limit is None:
+            return True
+        counts = self._counts
+        for name in categories:
+            if counts.get(name, 0) >= self.limit:
+                return False
+        for name in categories:
+            counts[name] = counts.get(name, 0) + 1
+        return True
+
+    @property
+    def full(self) -> list[str]:
+        """The categories that take no further item."""
+        return [name for name, n in self._counts.items() if n == self.limit]
 
 
 def profile_id(name: str, profile: Profile) -> str:

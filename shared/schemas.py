@@ -169,12 +169,21 @@ class DrawnItems(_Message):
     """By item: the probability with which it is in the list, given the history; 1: always."""
 
 
+class KeptOutItems(_Message):
+    """What the user's own clicks of the last days keep out of a list; 500 items at most."""
+
+    seen: list[str]
+    """Clicked."""
+    bought: list[str]
+    """Bought, and not among those."""
+
+
 class ExtendedRecommendation(Recommendation):
     """An answer with what profiles, experiments and exploration add to it.
 
     A message has only the fields that were set: `profile` and `shortened_by` on a topic of
-    NEXTCLICK_KAFKA__PROFILE_TOPICS, `exploration` if that profile explores, and `experiment` in a
-    live experiment. A reader takes it as a Recommendation, too.
+    NEXTCLICK_KAFKA__PROFILE_TOPICS, `exploration` and `kept_out` if that profile asks for it, and
+    `experiment` in a live experiment. A reader takes it as a Recommendation, too.
     """
 
     profile: str | None = None
@@ -185,6 +194,8 @@ class ExtendedRecommendation(Recommendation):
     """The live experiment; the model is the one of the user's arm."""
     exploration: DrawnItems | None = None
     """What of the list was drawn."""
+    kept_out: KeptOutItems | None = None
+    """The items that the model knows and that the list does not hold for the user's own clicks."""
 
 
 AnswerSchema: TypeAlias = Literal[

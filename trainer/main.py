@@ -153,6 +153,7 @@ def _run_rank_zero(
             forget_count=tombstones.count,
             retired=retired,
             log_state=state,
+            promote=trainer.promote,
             stopped=stopped,
             ranks=group,
         )
@@ -244,6 +245,8 @@ def _report(
         metrics.GATE_REFUSALS.labels(outcome.refusal).inc()
         _note_refusal(registry, outcome.reason)
     verdict = f"published {outcome.version}" if published else "refused the candidate"
+    if outcome.waits:
+        verdict += ", which waits for `nextclick experiment start` or `nextclick models promote`,"
     fields = {
         "outcome": "published" if published else "refused",
         "model_version": outcome.version,

@@ -1,7 +1,8 @@
 """One retraining: event log → candidate → gate → refit → registry.
 
 Only the last step changes what workers see, so a refused, stopped or crashed retraining does not
-affect them.
+affect them. A version that is published without being promoted does not, either: the champion stays
+the version that serves.
 
 What is published has learned the clicks by which it was judged. So that no retraining compares with
 a model that knows the test, or starts from one that knows the validation, the model as it was
@@ -84,6 +85,8 @@ class Outcome:
     """If nothing was published: the gate's reason as a metric label, or `nothing_to_learn`."""
     left_out: LeftOut = field(default_factory=LeftOut)
     """Clicks that did not count."""
+    waits: bool = False
+    """Whether the version was published without being promoted."""
 
 
 def retrain(
@@ -98,6 +101,7 @@ def retrain(
     forget_count: int = 0,
     retired: Collection[str] = (),
     log_state: LogState | None = None,
+    promote: bool = True,
     stopped: Callable[[], bool] = lambda: False,
     ranks: ProcessGroup = SINGLE_PROCESS,
 ) -> Outcome | None:
@@ -107,8 +111,8 @@ def retrain(
     `bound_contributions`. forget_count: see `Tombstones.count`, from before the log was read; from
     a champion that was trained at another count nothing is taken over, and it is not compared with.
     retired: items on which clicks do not count, so that the candidate does not know them.
-    log_state: that of the event log before it was read, for `last_trained_on`. Returns None if
-    `stopped` turns true.
+    log_state: that of the event log before it was read, for `last_trained_on`. promote: see
+    `Registry.publish`. Returns None if `stopped` turns true.
     Of several ranks, rank 0 calls this; the others call `fit_with_rank_zero`. Raises Unavailable if
     the registry cannot be reached.
     """
@@ -171,8 +175,14 @@ def retrain(
         return None
     published, judged = (candidate, None) if refitted is None else (refitted, candidate)
     related = related_lists(data, published.vocabulary, published.model)
-    version = registry.publish(replace(published, related=related), judged=judged)
-    return outcome(version, decision.reason)
+    version = registry.publish(replace(published, related=related), judged=judged, promote=promote)
+    waits = not promote and _waits(registry, version)
+    return replace(outcome(version, decision.reason), waits=waits)
+
+
+def _waits(registry: Registry, version: str) -> bool:
+    pointer = registry.pointer()
+    return pointer is not None and pointer.waiting == version
 
 
 def last_trained_on(registry: Registry) -> tuple[str, LogState] | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from functools import cached_property, partial
 
 import torch
 
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.model import Checkpoint, Constraints, Explanation, Scorer, select_device
 from nextclick.shared.model.explain import explain
+from nextclick.shared.model.related import RelatedLists
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import Settings
 from nextclick.shared.schemas import RelatedItem, ScoredItem
@@ -23,16 +25,23 @@ class Recommender:
     """A fitted model: histories in, ranked items out, with the same results as in a worker."""
 
     def __init__(
-        self, checkpoint: Checkpoint, *, version: str | None = None, device: str = "auto"
+        self,
+        checkpoint: Checkpoint,
+        *,
+        version: str | None = None,
+        device: str = "auto",
+        related: Callable[[], RelatedLists | None] | None = None,
     ) -> None:
         """Use `fit` or `from_registry` to make one.
 
-        device: auto (the first of MPS, CUDA, CPU) or the name of a torch device. Raises
+        device: auto (the first of MPS, CUDA, CPU) or the name of a torch device. related: makes or
+        reads the related items when they are asked for; default: those of the checkpoint. Raises
         ConfigurationError for a missing device, CheckpointError if scores are not finite.
         """
         self.checkpoint = checkpoint
         self.version = version
         """Its version in the registry from which it was loaded or to which it was published."""
+        self._get_related = related
         self._scorer = Scorer(checkpoint, select_device(device), _TOP_K)
 
     def __repr__(self) -> str:
@@ -54,9 +63,8 @@ class Recommender:
             if pointer is None:
                 raise NextclickError(f"the registry {registry.url} has no model yet")
             version = pointer.version
-        related = registry.related_lists(base_of(version))
-        checkpoint = replace(registry.load(version), related=related)
-        return cls(checkpoint, version=version, device=device)
+        related = partial(registry.related_lists, base_of(version))
+        return cls(registry.load(version), version=version, device=device, related=related)
 
     def publish(self, registry: Registry | str) -> str:
         """Write a new version and make it current: running workers swap to it within seconds.
@@ -64,8 +72,20 @@ class Recommender:
         Unlike in the trainer, no gate checks it. Returns the version's name. Raises Unavailable if
         the registry cannot be written.
         """
-        self.version = _opened(registry).publish(self.checkpoint)
+        checkpoint = replace(self.checkpoint, related=self.related)
+        self.version = _opened(registry).publish(checkpoint)
         return self.version
+
+    @cached_property
+    def related(self) -> RelatedLists | None:
+        """The related items, made or read when they are first asked for.
+
+        None: a version of an earlier nextclick. Of one from a registry: raises CheckpointError if
+        it is no longer there or broken, Unavailable if the registry cannot be read.
+        """
+        found = self.checkpoint.related if self._get_related is None else self._get_related()
+        self._get_related = None  # it may hold the whole log
+        return found
 
     @property
     def name(self) -> str:
@@ -104,9 +124,9 @@ class Recommender:
 
         30 at most; a score is from 0 to 1. A version of an earlier nextclick gives the k items with
         the nearest vectors; a score is then their cosine, from −1 to 1. Raises ValueError for an
-        item that is not in the catalogue, and for k < 1.
+        item that is not in the catalogue, and for k < 1; and as `related`.
         """
-        row, related = self._row(item), self.checkpoint.related
+        row, related = self._row(item), self.related
         if related is not None:
             return [*related.similar.of(row, self.items, positive(k))]
         with torch.inference_mode():
@@ -122,9 +142,9 @@ class Recommender:
 
         A score is from 0 to 1. Of an item that nobody bought together with another: those that are
         clicked together with it. Raises ValueError for an item that is not in the catalogue, and
-        for k < 1, NextclickError for a version of an earlier nextclick.
+        for k < 1, NextclickError for a version of an earlier nextclick; and as `related`.
         """
-        row, related = self._row(item), self.checkpoint.related
+        row, related = self._row(item), self.related
         if related is None:
             raise NextclickError(
                 f"{self.name} does not know what is bought together: an earlier version of "

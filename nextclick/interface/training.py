@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 
@@ -66,8 +66,8 @@ def fit(
     )
     limits = FitLimits(seed, max_epochs, max_seconds)
     checkpoint = fit_candidate(log, None, None, recipe, limits, device=select_device(device))
-    related = related_lists(log, checkpoint.vocabulary, checkpoint.model)
-    return Recommender(replace(checkpoint, related=related), device=device)
+    related = partial(related_lists, log, checkpoint.vocabulary, checkpoint.model)
+    return Recommender(checkpoint, device=device, related=related)
 
 
 def evaluate(

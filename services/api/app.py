@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Path, Query, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse
 
-from nextclick.services.api import documentation, problems
+from nextclick.services.api import documentation, item_routes, problems
 from nextclick.services.api.access import Access
-from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.click_publisher import click_of
+from nextclick.services.api.components import Components
 from nextclick.services.api.entity_tags import NOT_MODIFIED, unless_known
 from nextclick.services.api.explainer import ExplanationRequest
-from nextclick.services.api.item_editor import Change, set_available
-from nextclick.services.api.json_route import DirectRoutes, JsonRoute, require_json
+from nextclick.services.api.json_route import DirectRoutes, JsonRoute
 from nextclick.services.api.messages import (
     MAX_HISTORY,
-    MAX_K,
     BatchedRequest,
     BatchRequest,
     BatchResponse,
-    BoughtTogether,
     ClickAccepted,
     ClickQuery,
     ClickRequest,
-    Denied,
     ExplanationResponse,
     HistoryRequest,
-    ItemsRequest,
     ModelsResponse,
     Problem,
     Recommendations,
     SessionResponse,
-    SimilarItems,
 )
 from nextclick.services.api.middleware import (
     AccessCheck,
@@ -50,68 +43,18 @@ from nextclick.services.api.middleware import (
     SecurityHeaders,
 )
 from nextclick.services.api.models import registry_summary
+from nextclick.services.api.parameters import Category, ItemIds, ItemsWanted, ProfileOfList, UserId
 from nextclick.services.api.problems import Rejected, responses
-from nextclick.services.api.recommender import ListAnswer, ListRequest
-from nextclick.services.api.related import FoundItems, RelatedKind, look_up
-from nextclick.services.api.rule_book import RuleBook
-from nextclick.services.api.rules import only_category
+from nextclick.services.api.recommender import ListRequest
 from nextclick.services.api.single_flight import SingleFlight
 from nextclick.shared.errors import NextclickError
-from nextclick.shared.items import known_item
-from nextclick.shared.kafka import ItemCatalogue
-from nextclick.shared.messages import Headers, trace_context
-from nextclick.shared.model.related import LISTED, MAX_RELATED
-from nextclick.shared.profiles import Profile, profile_id, unknown_profile
-from nextclick.shared.redis import SessionStore
-from nextclick.shared.registry import ModelSlot, Registry
+from nextclick.shared.messages import trace_context
+from nextclick.shared.past import check_days
+from nextclick.shared.profiles import Profile, profile_id
 from nextclick.shared.runtime import metrics
-from nextclick.shared.runtime.health import Check, Probes
+from nextclick.shared.runtime.health import Probes
 from nextclick.shared.runtime.settings import ApiSettings
-from nextclick.shared.schemas import MAX_ID_LENGTH, Click, Item, ItemAttributes
-
-UserId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
-ItemId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
-ItemsWanted = Annotated[
-    int, Query(ge=1, le=MAX_K, description="length of the list; shorter if there are fewer items")
-]
-RelatedWanted = Annotated[
-    int, Query(ge=1, le=MAX_RELATED, description="length of the list; it may be shorter")
-]
-Category = Annotated[
-    str | None,
-    Query(min_length=1, max_length=MAX_ID_LENGTH, description="only items of this category"),
-]
-ProfileOfList = Annotated[
-    str | None,
-    Query(
-        max_length=64, description="name of a profile of NEXTCLICK_PROFILES, whose constraints hold"
-    ),
-]
-ItemIds = Annotated[str, Query(min_length=1, max_length=MAX_ID_LENGTH)]
-
-
-@dataclass(frozen=True)
-class Components:
-    """The components that the routes use."""
-
-    recommend: MicroBatcher[ListRequest, ListAnswer]
-    publish: MicroBatcher[tuple[Click, Headers], Click]
-    explain: MicroBatcher[ExplanationRequest, ExplanationResponse]
-    sessions: SessionStore
-    slot: ModelSlot
-    registry: Registry
-    rules: RuleBook
-    items: ItemCatalogue
-    edit: MicroBatcher[Change, None]
-    alive: Mapping[str, Check]
-    ready: Mapping[str, Check]
-    """`model` and `items` decide readiness; lists can be served without Redis and Kafka."""
-
-    @property
-    def titles(self) -> Mapping[str, str]:
-        """Item id → its name for people: from the items topic, else from the catalogue."""
-        return ChainMap(self.items.table.titles, self.rules.rules.catalogue.titles)
-
+from nextclick.shared.schemas import MAX_ID_LENGTH
 
 Forget = Callable[[str], dict[str, Any]]
 """Forgets a user; returns the certificate (services/forget)."""
@@ -162,10 +105,11 @@ def create_app(
         if isinstance(asked, HistoryRequest | BatchedRequest) and asked.constraints is not None:
             try:
                 asked.constraints.check_length(k)
+                check_days([asked.constraints], profiles.values())
             except ValueError as error:
                 raise Rejected(HTTPStatus.UNPROCESSABLE_ENTITY, f"constraints: {error}") from None
             constraints.append(asked.constraints)
-        constraints += _named_constraints(components, profiles, asked.profile, asked.category)
+        constraints += components.constraints(profiles, asked.profile, asked.category)
         seen = settings.exclude_seen if asked.exclude_seen is None else asked.exclude_seen
         return ListRequest(user_id, history, k, seen, tuple(constraints), asked.profile)
 
@@ -182,6 +126,7 @@ def create_app(
             shortened_by=answer.shortened_by,
             experiment=answer.experiment,
             exploration=answer.exploration,
+            kept_out=answer.kept_out,
         )
 
     def json_route(path: str, tag: str, **options: Any) -> Callable[[Any], Any]:
@@ -276,154 +221,11 @@ def create_app(
         """The versions in the registry, and the one that this process serves."""
         return unless_known(request, registry_summary(components.registry, components.slot))
 
-    _add_related(app, components, profiles)  # before /items/{item_id}, which any path fits
-    _add_items(app, components)
+    item_routes.install(app, components, profiles)
     if forget is not None:
         _add_forget(app, forget)
     _add_operation(app, components)
     return app
-
-
-def _named_constraints(
-    components: Components,
-    profiles: Mapping[str, Profile],
-    profile: str | None,
-    category: str | None,
-) -> list[Profile]:
-    """What a request's `profile` and `category` are. Raises Rejected for one that there is not."""
-    constraints = []
-    if profile is not None:
-        if profile not in profiles:
-            raise Rejected(HTTPStatus.NOT_FOUND, unknown_profile(profile, profiles))
-        constraints.append(profiles[profile])
-    if category is not None:
-        known = components.rules.rules.catalogue.categories, components.items.table.categories
-        if not any(category in names for names in known):
-            raise Rejected(
-                HTTPStatus.NOT_FOUND,
-                f"there is no category {category!r} on the items topic or in "
-                "NEXTCLICK_API__CATALOGUE",
-            )
-        constraints.append(only_category(category))
-    return constraints
-
-
-def _add_related(app: FastAPI, components: Components, profiles: Mapping[str, Profile]) -> None:
-    """Add lists of related items: look-ups, so short that the event loop does them itself."""
-
-    def found(
-        kind: RelatedKind, item_id: str, k: int, profile: str | None, category: str | None
-    ) -> FoundItems:
-        constraints = _named_constraints(components, profiles, profile, category)
-        states, rules = components.items.states, components.rules.rules
-        return look_up(components.slot.model, kind, item_id, k, constraints, states, rules)
-
-    def named(profile: str | None) -> str | None:
-        return None if profile is None else profile_id(profile, profiles[profile])
-
-    @app.get(
-        "/items/{item_id:path}/similar",
-        tags=["items"],
-        responses={**responses(404), **NOT_MODIFIED},
-        response_model=SimilarItems,
-    )
-    async def similar_items(
-        request: Request,
-        item_id: ItemId,
-        k: RelatedWanted = LISTED,
-        category: Category = None,
-        profile: ProfileOfList = None,
-    ) -> Response:
-        """The items that are most similar to one, also to one that no list holds now."""
-        related = found("similar", item_id, k, profile, category)
-        answer = SimilarItems(
-            item_id=item_id,
-            items=related.items,
-            model_version=related.model_version,
-            profile=named(profile),
-        )
-        return unless_known(request, answer)
-
-    @app.get(
-        "/items/{item_id:path}/bought-together",
-        tags=["items"],
-        responses={**responses(404), **NOT_MODIFIED},
-        response_model=BoughtTogether,
-    )
-    async def items_bought_together(
-        request: Request,
-        item_id: ItemId,
-        k: RelatedWanted = LISTED,
-        category: Category = None,
-        profile: ProfileOfList = None,
-    ) -> Response:
-        """The items that shoppers buy together with one.
-
-        Of an item that nobody bought together with another: those that they click in the same
-        session. `basis` says which.
-        """
-        related = found("bought_together", item_id, k, profile, category)
-        answer = BoughtTogether(
-            item_id=item_id,
-            items=related.items,
-            model_version=related.model_version,
-            profile=named(profile),
-            basis=related.basis,
-        )
-        return unless_known(request, answer)
-
-
-def _add_items(app: FastAPI, components: Components) -> None:
-    """Add what reads and writes the items topic."""
-
-    def change(said: dict[str, Item | None]) -> Change:
-        return lambda table: said
-
-    @app.post("/items", status_code=204, tags=["items"], dependencies=[Depends(require_json)])
-    async def put_items(body: ItemsRequest) -> None:
-        """Say what several items are; each is replaced as a whole."""
-        await components.edit.submit(change({item.item_id: item for item in body.items}))
-
-    @app.get("/items/{item_id:path}", tags=["items"], responses=responses(404, 410))
-    def read_item(item_id: ItemId) -> Item:
-        """What the items topic says about an item."""
-        item = known_item(components.items.table, item_id)
-        if item is not None:
-            return item
-        if item_id in components.items.states.retired:
-            raise Rejected(HTTPStatus.GONE, f"the item {item_id} is retired")
-        raise Rejected(HTTPStatus.NOT_FOUND, f"the items topic says nothing about {item_id}")
-
-    @app.put(
-        "/items/{item_id:path}",
-        status_code=204,
-        tags=["items"],
-        dependencies=[Depends(require_json)],
-    )
-    async def put_item(item_id: ItemId, body: ItemAttributes) -> None:
-        """Say what an item is: the whole of it. A retired item comes back by it."""
-        item = Item(**body.model_dump(exclude_unset=True) | {"item_id": item_id})
-        await components.edit.submit(change({item_id: item}))
-
-    @app.delete("/items/{item_id:path}", status_code=204, tags=["items"])
-    async def retire_item(item_id: ItemId) -> None:
-        """Retire an item: it is in no list within seconds, and not in the next model."""
-        await components.edit.submit(change({item_id: None}))
-
-    @app.get("/denied", tags=["items"])
-    def list_denied() -> Denied:
-        """The items that no list holds: those that are not available, and the retired."""
-        return Denied(items=sorted(components.items.states.withheld))
-
-    @app.put("/denied/{item_id:path}", status_code=204, tags=["items"])
-    async def deny_item(item_id: ItemId) -> None:
-        """Stop recommending an item for now: `available` becomes false, all else stays."""
-        await components.edit.submit(set_available(item_id, False))
-
-    @app.delete("/denied/{item_id:path}", status_code=204, tags=["items"])
-    async def allow_item(item_id: ItemId) -> None:
-        """Recommend an item again, also one that was retired."""
-        await components.edit.submit(set_available(item_id, True))
 
 
 def _add_forget(app: FastAPI, forget: Forget) -> None:

@@ -13,9 +13,10 @@ import torch
 import uvicorn
 
 from nextclick.services.api.access import access, check_listening_address
-from nextclick.services.api.app import Components, Forget, create_app
+from nextclick.services.api.app import Forget, create_app
 from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.click_publisher import ClickPublisher
+from nextclick.services.api.components import Components
 from nextclick.services.api.explainer import MAX_WAITING, Explainer
 from nextclick.services.api.http_protocol import ConnectionLimits, limited_protocol
 from nextclick.services.api.item_editor import ItemEditor

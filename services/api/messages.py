@@ -20,6 +20,7 @@ from nextclick.shared.schemas import (
     ExperimentArm,
     Identifier,
     Item,
+    KeptOutItems,
     RelatedBasis,
     RelatedItem,
     ScoredItem,
@@ -153,6 +154,9 @@ class Recommendations(BaseModel):
     )
     exploration: DrawnItems | None = Field(
         None, description="null, or which places of the list were drawn, and how likely each was"
+    )
+    kept_out: KeptOutItems | None = Field(
+        None, description="null, or what the user's own clicks kept out, as a profile asks for it"
     )
 
 

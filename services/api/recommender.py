@@ -14,15 +14,22 @@ from nextclick.services.api.published_clicks import PublishedClicks
 from nextclick.services.api.rule_book import RuleBook
 from nextclick.services.api.rules import MergedAttributes
 from nextclick.shared.errors import NextclickError, Unavailable
-from nextclick.shared.experiments import ARMS
+from nextclick.shared.experiments import Arm
 from nextclick.shared.items import ItemAttributes, ItemStates
-from nextclick.shared.model import Constraints, Ranking, are_finite, seed_of
+from nextclick.shared.model import Constraints, KeptOut, Ranking, seed_of
+from nextclick.shared.past import PastClick, kept_out
 from nextclick.shared.profiles import Profile
-from nextclick.shared.redis import SessionStore
-from nextclick.shared.registry import ModelSlot, ServedModel
+from nextclick.shared.redis import Session, SessionStore
+from nextclick.shared.registry import ArmBroken, ModelSlot, ServedModel, split_by_arm
 from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.rate_limit import RateLimit
-from nextclick.shared.schemas import Click, DrawnItems, ExperimentArm, ScoredItem
+from nextclick.shared.schemas import (
+    Click,
+    DrawnItems,
+    ExperimentArm,
+    KeptOutItems,
+    ScoredItem,
+)
 from nextclick.shared.windows import HISTORY_LENGTH
 
 log = logging.getLogger(__name__)
@@ -66,6 +73,7 @@ class ListAnswer:
     shortened_by: dict[str, int] | None
     experiment: ExperimentArm | None = None
     exploration: DrawnItems | None = None
+    kept_out: KeptOutItems | None = None
 
 
 class Recommender:
@@ -79,7 +87,9 @@ class Recommender:
         published: PublishedClicks,
         items: Callable[[], ItemStates] = ItemStates,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        self._now = now
         self._slot = slot
         self._sessions = sessions
         self._rules = rules
@@ -98,20 +108,21 @@ class Recommender:
         model = self._slot.model
         if model is None:
             raise NoModel
-        histories, without_redis = self._histories(requests)
-        ranked = self._by_arm(model, requests, histories)
+        sessions, without_redis = self._sessions_of(requests)
+        ranked = self._by_arm(model, requests, sessions)
         answers = []
-        for history, (by, arm, ranking), missing in zip(
-            histories, ranked, without_redis, strict=True
+        for session, (by, arm, ranking), missing in zip(
+            sessions, ranked, without_redis, strict=True
         ):
             answer = ListAnswer(
                 ranking.items,
                 by.name,
-                history,
+                session.history,
                 ranking.fallback,
                 ranking.shortened_by,
                 arm,
                 ranking.drawn,
+                ranking.kept_out,
             )
             if missing:
                 answer = replace(answer, fallback="sessions_unavailable")
@@ -121,75 +132,89 @@ class Recommender:
         return answers
 
     def _by_arm(
-        self, model: ServedModel, requests: list[ListRequest], histories: list[list[str]]
+        self, model: ServedModel, requests: list[ListRequest], sessions: list[Session]
     ) -> list[tuple[ServedModel, ExperimentArm | None, Ranking]]:
         """For each request the model of its user's arm, the arm in an experiment, and the list.
 
         A request that names no user is in no arm. If arm b is broken, all get the other one.
         """
-        arms = self._slot.arms
-        if arms is None or model.name != arms.experiment.a:
-            return [(model, None, r) for r in self._rank(model, requests, histories)]
-        of = [q.user_id and arms.experiment.arm_of(q.user_id) for q in requests]
-        places_b = [place for place, arm in enumerate(of) if arm == "b"]
-        rest = [place for place, arm in enumerate(of) if arm != "b"]
+        split = split_by_arm(model, self._slot.arms, (q.user_id for q in requests))
+        if split is None:
+            return [(model, None, r) for r in self._rank(model, requests, sessions)]
 
-        def rank(by: ServedModel, places: list[int]) -> list[Ranking]:
-            return self._rank(by, [requests[p] for p in places], [histories[p] for p in places])
+        def rank(by: ServedModel, arm: Arm) -> list[list[Ranking]]:
+            return [self._rank(by, split.part(arm, requests), split.part(arm, sessions))]
 
         try:
-            found = dict(zip(places_b, rank(arms.b, places_b), strict=True))
-            problem = "" if are_finite(found.values()) else "scores that are not finite"
-        except Exception as error:
-            problem = repr(error)
-        if problem:
-            self._slot.refuse_arms(arms.experiment, f"model {arms.b.version} gives {problem}")
-            return [(model, None, r) for r in self._rank(model, requests, histories)]
-        found |= zip(rest, rank(model, rest), strict=True)
-        marks = {arm: ExperimentArm(name=arms.experiment.name, arm=arm) for arm in ARMS}
+            lists_b = split.rank_by_b(lambda b: rank(b, "b"))
+        except ArmBroken as error:
+            self._slot.refuse_arms(split.experiment, str(error))
+            return [(model, None, r) for r in self._rank(model, requests, sessions)]
+        (rankings,) = split.merged(rank(model, "a"), lists_b)
+        models, marks = {"a": model, "b": split.arms.b}, split.marks
         return [
-            (arms.b if arm == "b" else model, marks[arm] if arm else None, found[place])
-            for place, arm in enumerate(of)
+            (models[arm], marks[arm] if q.user_id else None, ranking)
+            for q, arm, ranking in zip(requests, split.of, rankings, strict=True)
         ]
 
     def _rank(
-        self, model: ServedModel, requests: list[ListRequest], histories: list[list[str]]
+        self, model: ServedModel, requests: list[ListRequest], sessions: list[Session]
     ) -> list[Ranking]:
-        items = self._items()
-        constraints = self._constraints(model, requests, items.attributes)
+        items, histories = self._items(), [session.history for session in sessions]
+        constraints = self._constraints(model, requests, sessions, items.attributes)
         explores = constraints is not None and any(c.drawn_places for c in constraints)
         seeds = [*map(_seed, requests, histories)] if explores else None
         return model.scorer.recommend(histories, constraints, items.withheld, seeds)
 
     def _constraints(
-        self, model: ServedModel, requests: list[ListRequest], topic: ItemAttributes
+        self,
+        model: ServedModel,
+        requests: list[ListRequest],
+        sessions: list[Session],
+        topic: ItemAttributes,
     ) -> list[Constraints] | None:
         constraints = []
-        for q in requests:
+        for q, session in zip(requests, sessions, strict=True):
             if q.profiles:
                 attributes = self._attributes.merged(self._rules.rules, topic)
                 prepared = model.scorer.prepare(q.profiles, attributes)
-                constraints.append(prepared(q.k, q.exclude_seen))
+                made = prepared(q.k, q.exclude_seen)
+                if (kept := self._kept_out(q, session)) is not None:
+                    made = replace(made, kept_out=KeptOut.of(kept, model.scorer.vocabulary))
+                constraints.append(made)
             else:
                 constraints.append(Constraints(q.k, q.exclude_seen))
         # Without constraints the scorer can use the shortlist of a very large catalogue.
         needed = any(_has_constraints(c, model.scorer.top_k) for c in constraints)
         return constraints if needed else None
 
-    def _histories(self, requests: list[ListRequest]) -> tuple[list[list[str]], list[bool]]:
-        """The history of each request, and whether it is missing because Redis did not answer."""
-        found = self._read(requests) if any(q.user_id is not None for q in requests) else {}
-        histories, missing = [], []
-        for place, request in enumerate(requests):
-            history = request.history[-HISTORY_LENGTH:]
-            if request.user_id is not None and found is not None:
-                history = found[place]
-            histories.append(history)
-            missing.append(request.user_id is not None and found is None)
-        return histories, missing
+    def _kept_out(self, request: ListRequest, session: Session) -> KeptOutItems | None:
+        """What the user's own clicks keep out: as of a click that was published, else as of now.
 
-    def _read(self, requests: list[ListRequest]) -> dict[int, list[str]] | None:
-        """Place of a request with a user → the history; None if Redis does not answer."""
+        Of a visitor without an id that is the history of the request.
+        """
+        now_ms = int(self._now() * 1000)
+        if request.click is not None and session.last_click is not None:
+            now_ms = session.last_click
+        past = session.past
+        if request.user_id is None:
+            past = [PastClick(item_id, now_ms, bought=False) for item_id in session.history]
+        return kept_out(past, now_ms, request.profiles)
+
+    def _sessions_of(self, requests: list[ListRequest]) -> tuple[list[Session], list[bool]]:
+        """The session of each request, and whether it is missing because Redis did not answer."""
+        found = self._read(requests) if any(q.user_id is not None for q in requests) else {}
+        sessions, missing = [], []
+        for place, request in enumerate(requests):
+            session = Session(request.history[-HISTORY_LENGTH:])
+            if request.user_id is not None and found is not None:
+                session = found[place]
+            sessions.append(session)
+            missing.append(request.user_id is not None and found is None)
+        return sessions, missing
+
+    def _read(self, requests: list[ListRequest]) -> dict[int, Session] | None:
+        """Place of a request with a user → the session; None if Redis does not answer."""
         if self._clock() < self._retry_at:
             return None
         clicks: list[Click] = []
@@ -202,14 +227,14 @@ class Recommender:
             elif request.user_id is not None:
                 users[place] = request.user_id
         try:
-            after = self._sessions.preview(clicks) if clicks else []
+            after = self._sessions.preview_with_past(clicks) if clicks else []
             sessions = self._sessions.read(list(users.values())) if users else []
         except NextclickError as error:
             self._retry_at = self._clock() + _BACKOFF_SECONDS
             if self._warnings.allow():
                 log.warning("popular items answer instead of the model: %s", error)
             return None
-        found = {place: session.history for place, session in zip(users, sessions, strict=True)}
+        found = dict(zip(users, sessions, strict=True))
         return found | {place: after[last] for place, last in last_click.items()}
 
 

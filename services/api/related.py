@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -14,7 +14,7 @@ from nextclick.services.api.rules import Rules, attributes_of
 from nextclick.shared.errors import Unavailable
 from nextclick.shared.items import Attributes, ItemStates
 from nextclick.shared.model.related import MAX_RELATED, ItemLists
-from nextclick.shared.profiles import Profile
+from nextclick.shared.profiles import CategoryCounts, Profile
 from nextclick.shared.registry import ServedModel
 from nextclick.shared.schemas import RelatedBasis, RelatedItem
 from nextclick.shared.windows import PADDING
@@ -80,48 +80,20 @@ def constrained(
     found: best first. Pins are for other lists: an item that is pinned may be no related one.
     """
     known = {item.item_id: attributes_of(item.item_id) for item in found}
+
+    def key(item: RelatedItem) -> float:
+        boosts = (p.boosts.of(item.item_id, known[item.item_id]) for p in profiles)
+        return -item.score * math.prod(boosts)
+
     allowed = [
-        item for item in found if all(_allows(profile, known[item.item_id]) for profile in profiles)
+        item
+        for item in found
+        if all(profile.excluded_by(known[item.item_id]) is None for profile in profiles)
     ]
-    allowed.sort(key=lambda i: -i.score * _boost(profiles, i.item_id, known[i.item_id]))
-    limits = [p.max_per_category for p in profiles if p.max_per_category is not None]
-    taken: list[RelatedItem] = []
-    in_category: Counter[str] = Counter()
-    for item in allowed:
-        categories = known[item.item_id].categories
-        if len(taken) < k and all(in_category[c] < limit for c in categories for limit in limits):
-            in_category.update(categories)
+    counts, taken = CategoryCounts(profiles), list[RelatedItem]()
+    for item in sorted(allowed, key=key):
+        if len(taken) == k:
+            break
+        if counts.take(known[item.item_id].categories):
             taken.append(item)
     return taken
-
-
-def _allows(profile: Profile, of: Attributes) -> bool:
-    for names, asked, excluded in (
-        (of.categories, profile.categories, profile.excluded_categories),
-        (of.tags, profile.tags, profile.excluded_tags),
-    ):
-        if asked is not None and not {*names} & {*asked}:
-            return False
-        if {*names} & {*(excluded or ())}:
-            return False
-    low, high = profile.min_price, profile.max_price
-    if low is None and high is None:
-        return True
-    return (
-        of.price is not None
-        and (low is None or of.price >= low)
-        and (high is None or of.price <= high)
-    )
-
-
-def _boost(profiles: Sequence[Profile], item_id: str, of: Attributes) -> float:
-    product = 1.0
-    for boosts in (profile.boosts for profile in profiles):
-        for names, factors in (
-            (of.categories, boosts.categories),
-            (of.tags, boosts.tags),
-            ((item_id,), boosts.items),
-        ):
-            for name in names:
-                product *= factors.get(name, 1.0)
-    return product

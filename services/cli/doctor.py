@@ -188,11 +188,12 @@ def _model(settings: Settings) -> Iterator[Finding]:
     checkpoint = registry.load(pointer.version)
     published = published_at(pointer.version)
     age = "" if published is None else f", {_age(datetime.now(UTC) - published)} old"
+    waits = f"{pointer.waiting} waits to be promoted; " if pointer.waiting else ""
     hit_rate = checkpoint.metrics.get("test_hr@10", float("nan"))
     yield _ok(
         "model",
         f"{pointer.version}{age}, {len(checkpoint.vocabulary):,} items, HR@10 {hit_rate:.3f}; "
-        f"{len(registry.versions()):,} versions in {registry.url}",
+        f"{waits}{len(registry.versions()):,} versions in {registry.url}",
     )
 
 

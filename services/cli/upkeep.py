@@ -142,7 +142,7 @@ def rebuild_sessions() -> None:
 
 @models_app.command("list")
 def models_list(json: Annotated[Path | None, _JSON] = None) -> None:
-    """List the versions, oldest first; * marks the current one.
+    """List the versions, oldest first; * is the current one, + the one that waits for promotion.
 
     Example: nextclick models list
     """
@@ -153,15 +153,17 @@ def models_list(json: Annotated[Path | None, _JSON] = None) -> None:
         column.no_wrap = True  # a version that is cut short cannot be copied
     listed = []
     for version in registry.versions():
-        is_current = pointer is not None and pointer.version == version
-        mark = "*" if is_current else ""
+        current = pointer is not None and pointer.version == version
+        waiting = pointer is not None and pointer.waiting == version
+        states = {"current": current, "waiting": waiting}
+        mark = "*" if current else "+" if waiting else ""
         try:
             manifest = registry.manifest(version)
         except CheckpointError as error:
             table.add_row(mark, cell(version), "broken", cell(str(error)), "", "")
-            listed.append({"version": version, "current": is_current, "error": str(error)})
+            listed.append({"version": version, **states, "error": str(error)})
             continue
-        listed.append({**manifest.model_dump(mode="json"), "current": is_current})
+        listed.append({**manifest.model_dump(mode="json"), **states})
         table.add_row(
             mark,
             cell(version),
@@ -211,7 +213,7 @@ def models_prune() -> None:
     """Remove old versions, as the trainer does after it has published.
 
     NEXTCLICK_REGISTRY__KEEP_VERSIONS and NEXTCLICK_REGISTRY__KEEP_DAYS say which stay; the current
-    version and the one before it always do.
+    version, the one before it, and the one that waits always do.
 
     Example: NEXTCLICK_REGISTRY__KEEP_DAYS=7 nextclick models prune
     """

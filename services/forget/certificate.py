@@ -162,6 +162,6 @@ def _models(models: Models) -> Iterator[str]:
     if models.removed:
         yield f"models      {len(models.removed)} removed: {', '.join(models.removed)}"
     for name in models.left:
-        served = ", which serves until the next one is published" if name == models.served else ""
+        served = ", which serves until another is promoted" if name == models.served else ""
         yield f"models      {name} may have been trained on this user{served}"
     yield "models      the next fit starts from scratch, without them"

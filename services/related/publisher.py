@@ -26,6 +26,7 @@ from nextclick.shared.messages import Message, OutMessage
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.model.related import LISTED, RelatedLists
 from nextclick.shared.registry import Registry
+from nextclick.shared.runtime import metrics
 from nextclick.shared.runtime.settings import KafkaSettings
 from nextclick.shared.schemas import RelatedItems
 
@@ -95,7 +96,7 @@ class RelatedPublisher:
                 f"the model {version} has no related items: an earlier version of nextclick made "
                 "it; the next retraining makes one that has them"
             )
-        self._vocabulary = self._registry.load(version).vocabulary
+        self._vocabulary = Vocabulary(self._registry.item_ids(version))
         self._lists, self._version, self._withheld = lists, version, None
 
     def _send(self, said: Iterable[RelatedItems], gone: Iterable[str]) -> int:
@@ -122,6 +123,7 @@ class RelatedPublisher:
     def _deliver(self, messages: list[OutMessage]) -> None:
         self._publisher.send(messages)
         self._publisher.wait_acknowledged()
+        metrics.RELATED_MESSAGES.inc(len(messages))
 
 
 def messages(

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from nextclick.services.worker.guard import Guard, Requests, Score, plain_lists
 from nextclick.services.worker.last_lists import LastLists
 from nextclick.shared.experiments import Arm, Experiment
-from nextclick.shared.model import Ranking, are_finite
-from nextclick.shared.registry import Arms, ServedModel
+from nextclick.shared.model import Ranking
+from nextclick.shared.registry import ArmBroken, Arms, ServedModel, split_by_arm
 from nextclick.shared.runtime import metrics
 from nextclick.shared.schemas import ExperimentArm
 
@@ -59,32 +59,34 @@ class ArmScorer:
 
         model, arms: those in the slot. score: see `Guard.recommend`.
         """
-        if arms is None or not requests or model.name != arms.experiment.a:
+        split = split_by_arm(model, arms, (click.user_id for click, _ in requests))
+        if split is None or not requests:
             return self._by_guard(model, requests, score)
-        if arms.experiment == self._refused:  # the caller read the slot before
+        experiment = split.experiment
+        if experiment == self._refused:  # the caller read the slot before
             return self._by_guard(model, requests, score)
-        of = [arms.experiment.arm_of(click.user_id) for click, _ in requests]
-        of_b = [request for request, arm in zip(requests, of, strict=True) if arm == "b"]
-        lists_b = self._by_b(arms, of_b, score)
-        if lists_b is None:
+        of_a, of_b = split.part("a", requests), split.part("b", requests)
+        try:
+            lists_b = split.rank_by_b(lambda b: score(b.scorer, of_b))
+        except ArmBroken as error:
+            self._refused = experiment
+            self._refuse(experiment, str(error))
             return self._by_guard(model, requests, score)
-        of_a = [request for request, arm in zip(requests, of, strict=True) if arm == "a"]
-        if not of_a:
-            sources, lists = self._marked(arms.experiment, of), lists_b
-        else:
-            answered, lists_a = self.guard.recommend(model, of_a, score)
-            if not of_b:
-                lists = lists_a
-            else:
-                lists = [_merged(of, *kinds) for kinds in zip(lists_a, lists_b, strict=True)]
-            sources = self._marked(arms.experiment, of)
-            if answered is not model:  # the guard has taken it back
-                versions = {"a": answered.name, "b": arms.b.name}
-                return [Source(versions[arm]) for arm in of], lists
+        answered, lists_a = self.guard.recommend(model, of_a, score) if of_a else (model, [])
+        lists = split.merged(lists_a, lists_b)
+        # If the guard has taken the model back, nothing is marked.
+        marks = split.marks if answered is model else {}
+        source: dict[Arm, Source] = {
+            "a": Source(answered.name, marks.get("a")),
+            "b": Source(split.arms.b.name, marks.get("b")),
+        }
+        sources = [source[arm] for arm in split.of]
+        if not marks:
+            return sources, lists
         self.guard.forget([click.user_id for click, _ in of_b])
-        if arms.experiment != self._experiment:
-            self._experiment, self._lists = arms.experiment, LastLists(self._judged)
-        self._count(requests, of, lists[0])
+        if experiment != self._experiment:
+            self._experiment, self._lists = experiment, LastLists(self._judged)
+        self._count(requests, split.of, lists[0])
         return sources, lists
 
     def _by_guard(
@@ -92,28 +94,6 @@ class ArmScorer:
     ) -> tuple[list[Source], list[list[Ranking]]]:
         answered, lists = self.guard.recommend(model, requests, score)
         return [Source(answered.name)] * len(requests), lists
-
-    def _by_b(self, arms: Arms, requests: Requests, score: Score) -> list[list[Ranking]] | None:
-        """The rankings of arm b; None if its model is broken."""
-        if not requests:
-            return []
-        try:
-            lists = score(arms.b.scorer, requests)
-            problem = "" if all(map(are_finite, lists)) else "scores that are not finite"
-        except Exception as error:
-            lists, problem = [], repr(error)
-        if not problem:
-            return lists
-        self._refused = arms.experiment
-        self._refuse(arms.experiment, f"model {arms.b.version} gives {problem}")
-        return None
-
-    def _marked(self, experiment: Experiment, of: Sequence[Arm]) -> list[Source]:
-        source: dict[Arm, Source] = {
-            "a": Source(experiment.a, ExperimentArm(name=experiment.name, arm="a")),
-            "b": Source(experiment.b, ExperimentArm(name=experiment.name, arm="b")),
-        }
-        return [source[arm] for arm in of]
 
     def _count(self, requests: Requests, of: Sequence[Arm], rankings: Sequence[Ranking]) -> None:
         """The metrics of the arms."""
@@ -125,9 +105,3 @@ class ArmScorer:
                 metrics.EXPERIMENT_HITS.labels(judgement[0]).inc(judgement[1])
             self._lists.keep(click.user_id, arm, ranking)
         self._lists.shrink()
-
-
-def _merged(of: Sequence[Arm], of_a: list[Ranking], of_b: list[Ranking]) -> list[Ranking]:
-    """One list for each of the arms, in their order."""
-    left: dict[Arm, list[Ranking]] = {"a": of_a[::-1], "b": of_b[::-1]}
-    return [left[arm].pop() for arm in of]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 from nextclick.shared.click_rules import ClickRules
 from nextclick.shared.errors import BadClick
@@ -20,7 +21,8 @@ from nextclick.shared.messages import (
     times_redriven,
     trace_context,
 )
-from nextclick.shared.model import Ranking, Scorer, seed_of
+from nextclick.shared.model import Constraints, KeptOut, Ranking, Scorer, seed_of
+from nextclick.shared.past import PastClick, kept_out
 from nextclick.shared.profiles import Profile
 from nextclick.shared.schemas import (
     MAX_CLICK_BYTES,
@@ -31,6 +33,8 @@ from nextclick.shared.schemas import (
     event_id_of,
 )
 
+ClickId: TypeAlias = tuple[str, str]
+"""User id and event id."""
 MAX_DEAD_LETTER_BYTES = MAX_CLICK_BYTES
 """Longest value of a dead letter; a longer one can never become a valid click."""
 MAX_DEAD_LETTER_KEY_BYTES = 10_000
@@ -149,6 +153,8 @@ def recommendation(
         more |= {"profile": profile_id, "shortened_by": ranking.shortened_by}
     if ranking.drawn is not None:
         more["exploration"] = ranking.drawn
+    if ranking.kept_out is not None:
+        more["kept_out"] = ranking.kept_out
     if experiment is not None:
         more["experiment"] = experiment
     return (ExtendedRecommendation if more else Recommendation).model_construct(**fields, **more)
@@ -159,21 +165,37 @@ def rankings(
     items: ItemStates,
     scorer: Scorer,
     requests: Sequence[tuple[Click, list[str]]],
+    past: Mapping[ClickId, Sequence[PastClick]] = MappingProxyType({}),
 ) -> list[list[Ranking]]:
-    """For each topic the rankings for clicks and their histories, all from one forward pass."""
+    """For each topic the rankings for clicks and their histories, all from one forward pass.
+
+    past: what each user had clicked by each click, itself the last, if a profile asks for it.
+    """
     histories = [history for _, history in requests]
     if all(topic.profile is None for topic in topics):
         return [scorer.recommend(histories, withheld=items.withheld)] * len(topics)
+    befores = [past.get((click.user_id, click.event_id), ()) for click, _ in requests]
     kinds = [
-        None
-        if topic.profile is None
-        else [scorer.prepare([topic.profile], items.attributes)(scorer.top_k, False)]
-        * len(histories)
+        None if topic.profile is None else _constraints(topic.profile, items, scorer, befores)
         for topic in topics
     ]
     explores = any(topic.profile and topic.profile.exploration for topic in topics)
     seeds = [seed_of(c.user_id, c.event_id) for c, _ in requests] if explores else None
     return scorer.recommend_each(histories, kinds, items.withheld, seeds)
+
+
+def _constraints(
+    profile: Profile, items: ItemStates, scorer: Scorer, befores: Sequence[Sequence[PastClick]]
+) -> list[Constraints]:
+    """The constraints on each list under a profile. befores: what each user had clicked by then."""
+    same = scorer.prepare([profile], items.attributes)(scorer.top_k, False)
+    if not profile.excludes_past:
+        return [same] * len(befores)
+    kept = (kept_out(past, past[-1].at if past else 0, [profile]) for past in befores)
+    return [
+        same if one is None else replace(same, kept_out=KeptOut.of(one, scorer.vocabulary))
+        for one in kept
+    ]
 
 
 def log_fields(message: Message, error: BadClick) -> dict[str, object]:

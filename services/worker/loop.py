@@ -26,7 +26,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -46,6 +46,7 @@ from nextclick.shared.messages import (
     of_user,
     offsets_after,
 )
+from nextclick.shared.past import PastClick
 from nextclick.shared.redis import MAX_UNCOMMITTED_CLICKS_PER_USER, SessionStore
 from nextclick.shared.registry import ModelSlot
 from nextclick.shared.runtime import metrics
@@ -55,6 +56,7 @@ from nextclick.shared.schemas import Click
 
 log = logging.getLogger(__name__)
 
+Past = Mapping[decide.ClickId, Sequence[PastClick]]
 STEPS = ("polled", "decoded", "appended", "scored", "produced", "acknowledged", "committed")
 """The arguments of `on_step`, of the worker and of the guarantee."""
 
@@ -92,6 +94,7 @@ class Worker:
     """Per user: clicks that are appended and not known to be committed."""
 
     def __post_init__(self) -> None:
+        self._keeps_past = any(t.profile and t.profile.excludes_past for t in self.topics)
         self.consumer.on_revoke = self.guarantee.on_revoke
         self.consumer.on_lost = self.guarantee.on_lost
         self.consumer.on_removed = self._drop_partitions
@@ -158,11 +161,11 @@ class Worker:
         model = self.slot.model
         assert model is not None, "run() is called once the first model is there"
         with _timed("append"):
-            requests, messages = self._append(batch)  # 3
+            requests, messages, past = self._append(batch)  # 3
         self._done("appended")
         with _timed("score"):
             items = self.items()
-            score = partial(decide.rankings, self.topics, items)
+            score = partial(decide.rankings, self.topics, items, past=past)
             sources, lists = self.arms.recommend(model, self.slot.arms, requests, score)  # 4
         self._done("scored")
         with _timed("encode"):
@@ -210,22 +213,30 @@ class Worker:
 
     def _append(
         self, batch: list[decide.DecodedMessage]
-    ) -> tuple[list[tuple[Click, list[str]]], list[Message]]:
+    ) -> tuple[list[tuple[Click, list[str]]], list[Message], Past]:
         """Append the clicks of a batch.
 
-        Returns those to answer, each with its history; and their messages.
+        Returns those to answer, each with its history; their messages; and what their users had
+        clicked by then, if a profile asks for it.
         """
         clicks, messages = decide.clicks(batch)
         metrics.CLICKS.inc(len(clicks))
         places = [message.place for message in messages]
         # While this waits for Redis, nobody looks what Kafka has done.
         since, self.open_since, began = self.open_since, None, time.monotonic()
-        histories = self._until_available(self.sessions.append, clicks, places)
+        past: dict[decide.ClickId, list[PastClick]] = {}
+        if self._keeps_past:
+            found = self._until_available(self.sessions.append_with_past, clicks, places)
+            histories = [session.history for session in found]
+            for click, session in zip(clicks, found, strict=True):
+                past[click.user_id, click.event_id] = session.past
+        else:
+            histories = self._until_available(self.sessions.append, clicks, places)
         if since is not None:
             self.open_since = since + time.monotonic() - began
         requests = [(c, h) for c, h in zip(clicks, histories, strict=True) if h]
         metrics.ANSWERED_BEFORE.inc(len(clicks) - len(requests))
-        return requests, [m for m, h in zip(messages, histories, strict=True) if h]
+        return requests, [m for m, h in zip(messages, histories, strict=True) if h], past
 
     def _advance(self) -> None:
         """Advance the guarantee, and subtract committed clicks from `_uncommitted`."""

@@ -4,7 +4,7 @@ from nextclick.shared.model.bst import BST
 from nextclick.shared.model.bst_network import BSTConfig
 from nextclick.shared.model.calibration import Calibration
 from nextclick.shared.model.checkpoint import Checkpoint, Vocabulary
-from nextclick.shared.model.constraints import Constraints
+from nextclick.shared.model.constraints import Constraints, KeptOut
 from nextclick.shared.model.device import select_device
 from nextclick.shared.model.explain import Explanation
 from nextclick.shared.model.exploration import seed_of
@@ -21,6 +21,7 @@ __all__ = [
     "Constraints",
     "Explanation",
     "ItemNeighbours",
+    "KeptOut",
     "Ranking",
     "Scorer",
     "SessionModel",

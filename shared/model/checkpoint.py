@@ -171,6 +171,28 @@ def parse_manifest(content: bytes, version: str) -> Manifest:
     return manifest
 
 
+def check_sha256(name: str, content: bytes, manifest: Manifest) -> None:
+    """Raise CheckpointError if a file is not the one that the manifest names."""
+    if hashlib.sha256(content).hexdigest() != manifest.files.get(name):
+        raise CheckpointError(f"version {manifest.version}: {name} does not match its SHA-256")
+
+
+def read_item_ids(content: bytes, manifest: Manifest) -> list[str]:
+    """Read VOCABULARY; raises CheckpointError if it is not that of the manifest."""
+    check_sha256(VOCABULARY, content, manifest)
+    try:
+        item_ids = json.loads(content)
+    except (ValueError, RecursionError):
+        item_ids = None
+    if not are_item_ids(item_ids, manifest.model.items):
+        raise CheckpointError(
+            f"version {manifest.version}: {VOCABULARY} does not list {manifest.model.items} "
+            "item ids"
+        )
+    found: list[str] = item_ids
+    return found
+
+
 def from_files(files: Mapping[str, bytes], version: str, *, judged: bool = False) -> Checkpoint:
     """Rebuild a checkpoint on the CPU, without its related items, and validate it.
 
@@ -183,13 +205,10 @@ def from_files(files: Mapping[str, bytes], version: str, *, judged: bool = False
         if name not in files:
             raise CheckpointError(f"version {version}: {name} is missing")
     manifest = parse_manifest(files[MANIFEST], version)
-    for name in (weights, VOCABULARY):
-        if hashlib.sha256(files[name]).hexdigest() != manifest.files.get(name):
-            raise CheckpointError(f"version {version}: {name} does not match its SHA-256")
+    check_sha256(weights, files[weights], manifest)
     config = manifest.model
     try:
         tensors = safetensors.torch.load(files[weights])
-        item_ids = json.loads(files[VOCABULARY])
         popularity = tensors.pop(_POPULARITY)
         if judged:
             items = popularity.numel()
@@ -202,11 +221,8 @@ def from_files(files: Mapping[str, bytes], version: str, *, judged: bool = False
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         summary = " ".join(str(error).split())[:300]
         raise CheckpointError(f"version {version}: {weights} cannot be loaded: {summary}") from None
-    if not are_item_ids(item_ids, manifest.model.items):
-        raise CheckpointError(
-            f"version {version}: {VOCABULARY} does not list {manifest.model.items} item ids"
-        )
-    items, item_ids = config.items, item_ids[: config.items]
+    items = config.items
+    item_ids = read_item_ids(files[VOCABULARY], manifest)[:items]
     if (
         popularity.dtype != torch.int64
         or popularity.shape != (items,)

@@ -27,9 +27,10 @@ from torch import Tensor
 
 from nextclick.shared.model.checkpoint import Vocabulary
 from nextclick.shared.model.exploration import strata, uniform
-from nextclick.shared.model.item_index import CONSTRAINTS, ItemIndex, PreparedProfile
+from nextclick.shared.model.item_index import ItemIndex, PreparedProfile
 from nextclick.shared.model.top_k import top_k
-from nextclick.shared.profiles import Exploration
+from nextclick.shared.profiles import CONSTRAINTS, CategoryCounts, Exploration
+from nextclick.shared.schemas import KeptOutItems
 from nextclick.shared.windows import PADDING, IntArray
 
 _PER_PLACE = 3
@@ -68,6 +69,36 @@ class Withheld:
         return scores.masked_fill_(self.mask, -torch.inf) if self.any else scores
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class KeptOut:
+    """What a user's own clicks keep out of a list, in terms of one model's catalogue."""
+
+    items: KeptOutItems
+    """Those that the model knows."""
+    seen: IntArray
+    """Their columns."""
+    bought: IntArray
+
+    @classmethod
+    def of(cls, items: KeptOutItems, vocabulary: Vocabulary) -> KeptOut:
+        """Look the items up."""
+        (seen, seen_columns), (bought, bought_columns) = (
+            _known(ids, vocabulary) for ids in (items.seen, items.bought)
+        )
+        return cls(KeptOutItems(seen=seen, bought=bought), seen_columns, bought_columns)
+
+    @property
+    def columns(self) -> IntArray:
+        """All of them."""
+        return np.concatenate([self.seen, self.bought])
+
+
+def _known(item_ids: list[str], vocabulary: Vocabulary) -> tuple[list[str], IntArray]:
+    rows = vocabulary.rows(item_ids)
+    known = [item_id for item_id, row in zip(item_ids, rows.tolist(), strict=True) if row]
+    return known, rows[rows != PADDING] - 1
+
+
 @dataclass(frozen=True)
 class Constraints:
     """The constraints on one list, in terms of one model's catalogue; lists may share them."""
@@ -80,6 +111,8 @@ class Constraints:
     """All of them hold: boosts multiply, and pins of an earlier one come first."""
     index: ItemIndex | None = None
     """That of the profiles; needed for a limit per category."""
+    kept_out: KeptOut | None = None
+    """What the user's own clicks keep out."""
 
     @cached_property
     def bias(self) -> Tensor | None:
@@ -88,10 +121,18 @@ class Constraints:
         return sum(biases[1:], start=biases[0]) if biases else None
 
     @cached_property
+    def boosts(self) -> bool:
+        """Whether the profiles change the order of items."""
+        return self.bias is not None and bool((self.bias.isfinite() & (self.bias != 0)).any())
+
+    @cached_property
     def max_per_category(self) -> int | None:
         """The smallest limit of the profiles; None without one."""
-        limits = [p.profile.max_per_category for p in self.profiles]
-        return min((limit for limit in limits if limit is not None), default=None)
+        return self.category_counts().limit
+
+    def category_counts(self) -> CategoryCounts:
+        """For a new list."""
+        return CategoryCounts(prepared.profile for prepared in self.profiles)
 
     @cached_property
     def exploration(self) -> Exploration | None:
@@ -263,6 +304,8 @@ def _keys(scores: Tensor, batch: IntArray, constraints: Sequence[Constraints]) -
             row += bias
         if constraint.without_history:
             row[torch.from_numpy(window[window != PADDING] - 1).to(row.device)] = -torch.inf
+        if constraint.kept_out is not None:
+            row[torch.from_numpy(constraint.kept_out.columns).to(row.device)] = -torch.inf
     return keys
 
 
@@ -278,20 +321,15 @@ def _arranged(
     the next ones, if all columns of `closed` are left out. Each time it is asked, one item at least
     goes into the list, or none is left; so it is asked k times at most.
     """
-    limit, index = constraint.max_per_category, constraint.index
-    counts: dict[str, int] = {}
+    counts, index = constraint.category_counts(), constraint.index
+    limited = counts.limit is not None
     taken: set[int] = set()
 
     def take(column: int) -> bool:
         if column in taken:
             return False
-        if limit is not None and index is not None:
-            names = index.categories_of(column)
-            for name in names:
-                if counts.get(name, 0) >= limit:
-                    return False
-            for name in names:
-                counts[name] = counts.get(name, 0) + 1
+        if limited and index is not None and not counts.take(index.categories_of(column)):
+            return False
         taken.add(column)
         return True
 
@@ -304,9 +342,9 @@ def _arranged(
                 break
             if take(column):
                 rest.append(column)
-        if len(rest) == places or limit is None or index is None:
+        if len(rest) == places or not limited or index is None:
             break
-        full = [index.categories[name] for name, n in counts.items() if n >= limit]
+        full = [index.categories[name] for name in counts.full]
         best = others([*taken, *(np.concatenate(full).tolist() if full else ())])
         if not best:
             break
@@ -316,27 +354,31 @@ def _arranged(
     return rest
 
 
+def popularity_keys(
+    log_popularity: npt.NDArray[np.float64], constraint: Constraints, withheld: Withheld
+) -> npt.NDArray[np.float64]:
+    """By what popular items are ordered: −inf for those that a list must not hold; [items].
+
+    log_popularity: log P of the items, [items].
+    """
+    keys = log_popularity.copy()
+    if (bias := constraint.bias) is not None:
+        keys += bias.cpu().numpy()
+    keys[withheld.mask.cpu().numpy()] = -np.inf
+    if constraint.kept_out is not None:
+        keys[constraint.kept_out.columns] = -np.inf
+    return keys
+
+
 def most_popular(
-    by_popularity: IntArray,
-    log_popularity: npt.NDArray[np.float64],
-    constraint: Constraints,
-    withheld: Withheld,
+    keys: npt.NDArray[np.float64], by_popularity: IntArray, constraint: Constraints
 ) -> list[int]:
     """The columns of the list of popular items, best first.
 
-    by_popularity: all columns, the most popular first; log_popularity: their log P, [items].
+    keys: as `popularity_keys` makes them. by_popularity: all columns, the most popular first.
     """
-    bias = constraint.bias
-    if bias is None and not withheld.any:
-        columns: list[int] = by_popularity[: constraint.k].tolist()
-        return columns
-    order = by_popularity
-    never = withheld.mask.cpu().numpy()
-    if bias is not None:
-        boosts = bias.cpu().numpy()
-        never = never | (boosts == -np.inf)
-        if boosts[~never].any():
-            order = np.argsort(-(log_popularity + boosts), kind="stable")
+    never = keys == -np.inf
+    order = np.argsort(-keys, kind="stable") if constraint.boosts else by_popularity
     order = order[~never[order]]
 
     def others(closed: list[int]) -> list[int]:
@@ -364,6 +406,13 @@ def left_out(
         for name, number in zip(CONSTRAINTS, numbers[1:].tolist(), strict=True):
             counts[name] = counts.get(name, 0) + number
         free &= prepared.excluded_by == 0
+    if (kept_out := constraint.kept_out) is not None:
+        for name, columns in (
+            ("exclude_seen_days", kept_out.seen),
+            ("exclude_bought_days", kept_out.bought),
+        ):
+            counts[name] = int(free[columns].sum())
+            free[columns] = False
     if constraint.max_per_category is not None:
         counts["max_per_category"] = int(free.sum()) - listed
     return {name: number for name, number in counts.items() if number}

@@ -13,14 +13,12 @@ from torch import Tensor
 
 from nextclick.shared.items import NOTHING_KNOWN, Attributes, ItemAttributes
 from nextclick.shared.model.checkpoint import Vocabulary
-from nextclick.shared.profiles import Profile
+from nextclick.shared.profiles import CONSTRAINTS, Profile
 from nextclick.shared.windows import PADDING, IntArray
 
 Columns = Mapping[str, IntArray]
 """Name → the columns of the items that have it, in no order."""
 
-CONSTRAINTS = ("categories", "excluded_categories", "tags", "excluded_tags", "price")
-"""Names of the constraints that exclude an item whatever else the list holds, in their order."""
 _NO_COLUMNS: IntArray = np.array([], np.int64)
 _PREPARED_BYTES = 64_000_000
 """About the most memory for the prepared profiles of one model."""
@@ -105,18 +103,11 @@ class ItemIndex:
         def exclude(constraint: str, which: npt.NDArray[np.bool_]) -> None:
             excluded_by[which & (excluded_by == 0)] = CONSTRAINTS.index(constraint) + 1
 
-        for kind, columns in (("categories", self.categories), ("tags", self.tags)):
-            asked, excluded = getattr(profile, kind), getattr(profile, f"excluded_{kind}")
-            if asked is not None:
-                exclude(kind, ~self._any(columns, asked))
-            if excluded is not None:
-                exclude(f"excluded_{kind}", self._any(columns, excluded))
-        low, high = profile.min_price, profile.max_price
-        if low is not None or high is not None:  # a comparison with NaN is false
-            inside = (self.prices >= (low or 0.0)) & (
-                self.prices <= (np.inf if high is None else high)
-            )
-            exclude("price", ~inside)
+        for constraint, kind, names, required in profile.memberships:
+            exclude(constraint, self._any(getattr(self, kind), names) != required)
+        if profile.prices is not None:
+            low, high = profile.prices  # a comparison with NaN is false
+            exclude("price", ~((self.prices >= low) & (self.prices <= high)))
         bias = self._log_boosts(profile)
         bias[excluded_by != 0] = -np.inf
         pins = sorted((pin.position, pin.item_id) for pin in profile.pins)

@@ -31,6 +31,7 @@ from nextclick.shared.model.constraints import (
     explored_top_k,
     left_out,
     most_popular,
+    popularity_keys,
 )
 from nextclick.shared.model.exploration import seed_text
 from nextclick.shared.model.item_index import ItemIndex
@@ -38,7 +39,7 @@ from nextclick.shared.model.session_model import Encoded
 from nextclick.shared.model.shortlist import MAX_ITEMS, Shortlist
 from nextclick.shared.model.top_k import top_k
 from nextclick.shared.profiles import Profile
-from nextclick.shared.schemas import DrawnItems, ScoredItem
+from nextclick.shared.schemas import DrawnItems, KeptOutItems, ScoredItem
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING, IntArray, windows
 
 _SCORES_PER_BLOCK = 640_000
@@ -67,6 +68,8 @@ class Ranking:
     """Why the list is shorter than it was to be: see `constraints.left_out`."""
     drawn: DrawnItems | None = None
     """What of the list was drawn; None: nothing."""
+    kept_out: KeptOutItems | None = None
+    """What the user's own clicks kept out; None: nothing was asked."""
 
 
 class Scorer:
@@ -210,7 +213,8 @@ class Scorer:
             drawn = None
             if propensities is not None and seed is not None:
                 drawn = DrawnItems.model_construct(seed=seed_text(seed), propensities=propensities)
-            rankings.append(Ranking(items, fallback, shortened_by, drawn))
+            kept_out = None if constraint.kept_out is None else constraint.kept_out.items
+            rankings.append(Ranking(items, fallback, shortened_by, drawn, kept_out))
         return rankings
 
     def log_probabilities(self, batch: IntArray) -> torch.Tensor:
@@ -334,14 +338,12 @@ class Scorer:
     ) -> _List:
         drawn = seed is not None and constraint.drawn_places > 0
         head = constraint.head if drawn else constraint
-        columns = most_popular(self._by_popularity, self.log_popularity, head, withheld)
+        keys = popularity_keys(self.log_popularity, constraint, withheld)
+        columns = most_popular(keys, self._by_popularity, head)
         propensities = None
         if drawn and seed is not None:
-            keys = torch.from_numpy(self.log_popularity.astype(np.float32)[None])
-            keys.masked_fill_(withheld.mask.cpu(), -torch.inf)
-            if (bias := constraint.bias) is not None:
-                keys += bias.cpu()
-            (propensities,) = draw_places(keys, [columns], [constraint], [seed], self._users)
+            whole = torch.from_numpy(keys[None])
+            (propensities,) = draw_places(whole, [columns], [constraint], [seed], self._users)
         shares = round_to_six_digits(self._popularity[columns]).tolist()
         ids = self.vocabulary.item_ids
         items = [ScoredItem(ids[i], share) for i, share in zip(columns, shares, strict=True)]

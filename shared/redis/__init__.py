@@ -5,6 +5,7 @@ from nextclick.shared.redis.sessions import (
     MAX_UNCOMMITTED_CLICKS_PER_USER,
     MemorySessions,
     RedisSessions,
+    Session,
     SessionStore,
     session_store,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "MAX_UNCOMMITTED_CLICKS_PER_USER",
     "MemorySessions",
     "RedisSessions",
+    "Session",
     "SessionStore",
     "session_store",
 ]

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import struct
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any, Protocol
 
 import redis
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
+from nextclick.shared.event_types import is_purchase
 from nextclick.shared.messages import Place
+from nextclick.shared.past import PAST_KEPT, PastClick
 from nextclick.shared.redis.client import RedisServer, Script, translated_errors
 from nextclick.shared.redis.cluster import RedisCluster, connect
 from nextclick.shared.runtime import metrics
@@ -32,6 +35,8 @@ log = logging.getLogger(__name__)
 
 ENTRIES_KEPT = 32
 """Clicks kept per user. More than HISTORY_LENGTH, so that a replayed click is found."""
+ENTRIES_KEPT_WITH_PAST = ENTRIES_KEPT + PAST_KEPT
+"""The same where profiles keep out what users clicked: a replayed click finds its past, too."""
 
 MAX_UNCOMMITTED_CLICKS_PER_USER = ENTRIES_KEPT - HISTORY_LENGTH
 """Most clicks of one user that may be appended before their offsets are committed.
@@ -49,6 +54,8 @@ class Session:
     """The session's last HISTORY_LENGTH items, oldest first; empty for an unknown user."""
     last_click: int | None = None
     """The newest event time seen from the user, epoch ms."""
+    past: list[PastClick] = field(default_factory=list)
+    """The user's newest clicks, PAST_KEPT at most, oldest first; none if a store keeps no past."""
 
 
 class SessionStore(Protocol):
@@ -71,8 +78,22 @@ class SessionStore(Protocol):
         """
         ...
 
+    def append_with_past(
+        self, clicks: Sequence[Click], places: Sequence[Place] | None = None
+    ) -> list[Session]:
+        """As `append`; return the session of each as of this click, which ends history and past.
+
+        Only for a store that keeps a past. A click that is replayed gets the past of its first
+        append, as it gets the history. Raises Unavailable.
+        """
+        ...
+
     def preview(self, clicks: Sequence[Click]) -> list[list[str]]:
         """What `append` would return now; nothing is changed. Raises Unavailable."""
+        ...
+
+    def preview_with_past(self, clicks: Sequence[Click]) -> list[Session]:
+        """What `append_with_past` would return now; nothing is changed. Raises Unavailable."""
         ...
 
     def read(self, user_ids: Sequence[str]) -> list[Session]:
@@ -130,10 +151,11 @@ def _server_info(answer: dict[str, Any]) -> ServerInfo:
 
 
 _NOWHERE = Place(-1, -1)
-_READ = Script(f"""
-local list = redis.pcall('LRANGE', KEYS[1], {-HISTORY_LENGTH}, -1)
-if list.err and string.find(list.err, 'WRONGTYPE', 1, true) then return {{}} end
-return list
+_READ = Script("""
+local list = redis.pcall('LRANGE', KEYS[1], -tonumber(ARGV[1]), -1)
+if list.err and string.find(list.err, 'WRONGTYPE', 1, true) then return '' end
+for i = 1, #list do list[i] = struct.pack('>H', #list[i] % 65536) .. list[i] end
+return table.concat(list)
 """)
 # Deletes a key without the permission for DEL.
 _FORGET = Script("return redis.call('EXPIRE', KEYS[1], 0)")
@@ -157,40 +179,71 @@ class RedisSessions:
         timeout_seconds: float,
         cluster: bool = False,
         password_file: str = "",
+        past_days: float = 0,
         connect: Callable[..., RedisServer | RedisCluster] = connect,
     ) -> None:
         """Connects at the first call.
 
-        `cluster`: the URL is of any node of a cluster. `password_file`: holds the password, read at
-        each connection. `connect` makes the client; a simulation has its own. Raises
-        ConfigurationError if `url` is not a Redis URL, or cannot be that of a cluster, or if the
-        file cannot be read.
+        `past_days`: for how long a past is kept; 0: none is. `cluster`: the URL is of any node of a
+        cluster. `password_file`: holds the password, read at each connection. `connect` makes the
+        client; a simulation has its own. Raises ConfigurationError if `url` is not a Redis URL, or
+        cannot be that of a cluster, or if the file cannot be read.
         """
         self._redis = connect(url, timeout_seconds, cluster=cluster, password_file=password_file)
         self._password_file = password_file
         self._key_prefix = key_prefix.encode()
         self._script = Script(resources.files(__package__).joinpath("sessions.lua").read_text())
         self._anomalies = Anomalies()
-        self._constants = (gap_ms, ttl_seconds, HISTORY_LENGTH, ENTRIES_KEPT)
+        self._ttl_ms = ttl_seconds * 1000
+        self._keeps_past = past_days > 0
+        kept = ENTRIES_KEPT_WITH_PAST if self._keeps_past else ENTRIES_KEPT
+        if self._keeps_past:  # keys live longer than sessions
+            gap_ms = min(gap_ms or self._ttl_ms, self._ttl_ms)
+            ttl_seconds = max(ttl_seconds, math.ceil(past_days * 86_400))
+        longest, searched = ENTRIES_KEPT_WITH_PAST, ENTRIES_KEPT
+        self._constants = (gap_ms, ttl_seconds, HISTORY_LENGTH, kept, longest, searched)
 
     def append(
         self, clicks: Sequence[Click], places: Sequence[Place] | None = None
     ) -> list[list[str]]:
         """See SessionStore.append. One round trip for any number of clicks."""
-        return self._append(clicks, places or [_NOWHERE] * len(clicks), writes=True)
+        found = self._append(clicks, places, 0, writes=True)
+        return [[_text(item) for item in items] for items in found]
+
+    def append_with_past(
+        self, clicks: Sequence[Click], places: Sequence[Place] | None = None
+    ) -> list[Session]:
+        """See SessionStore.append_with_past. One round trip for any number of clicks."""
+        found = self._append(clicks, places, PAST_KEPT, writes=True)
+        return [_session(_split(entries), with_past=True) for entries in found]
 
     def preview(self, clicks: Sequence[Click]) -> list[list[str]]:
         """See SessionStore.preview. The same script, so the same rules; one round trip."""
-        return self._append(clicks, [_NOWHERE] * len(clicks), writes=False)
+        found = self._append(clicks, None, 0, writes=False)
+        return [[_text(item) for item in items] for items in found]
+
+    def preview_with_past(self, clicks: Sequence[Click]) -> list[Session]:
+        """See SessionStore.preview_with_past. One round trip."""
+        found = self._append(clicks, None, PAST_KEPT, writes=False)
+        return [_session(_split(entries), with_past=True) for entries in found]
 
     def _append(
-        self, clicks: Sequence[Click], places: Sequence[Place], writes: bool
-    ) -> list[list[str]]:
+        self,
+        clicks: Sequence[Click],
+        places: Sequence[Place] | None,
+        entries: int,
+        *,
+        writes: bool,
+    ) -> list[Any]:
+        """For each click what sessions.lua returns: items, or so many entries in one string."""
+        places = places or [_NOWHERE] * len(clicks)
         of_user: dict[str, list[bytes | str | int]] = {}
         for click, (partition, offset) in zip(clicks, places, strict=True):
-            arguments = of_user.setdefault(click.user_id, [*self._constants, int(writes)])
+            constants = (*self._constants, entries, int(writes))
+            arguments = of_user.setdefault(click.user_id, [*constants])
             digest = event_digest(click.event_id)
-            arguments += (digest, click.item_id, click.timestamp, partition, offset)
+            bought = self._keeps_past and is_purchase(click.event_type)
+            arguments += (digest, click.item_id, click.timestamp, partition, offset, int(bought))
         calls = [(self._key_prefix + user.encode(), rest) for user, rest in of_user.items()]
         with translated_errors(self._password_file):
             answers = self._redis.evaluate(self._script, calls)
@@ -205,13 +258,18 @@ class RedisSessions:
                     printable((self._key_prefix + user.encode()).decode()),
                 )
         histories = {u: iter(rest) for u, (_, _, *rest) in zip(of_user, answers, strict=True)}
-        return [[_text(item) for item in next(histories[click.user_id])] for click in clicks]
+        return [next(histories[click.user_id]) for click in clicks]
 
     def read(self, user_ids: Sequence[str]) -> list[Session]:
         """See SessionStore.read. One round trip for any number of users."""
         with translated_errors(self._password_file):
-            calls = [(self._key_prefix + user_id.encode(), ()) for user_id in user_ids]
-            return [_session(entries) for entries in self._redis.evaluate(_READ, calls)]
+            newest = PAST_KEPT if self._keeps_past else HISTORY_LENGTH
+            calls = [(self._key_prefix + user_id.encode(), (newest,)) for user_id in user_ids]
+            answers = self._redis.evaluate(_READ, calls)
+        sessions = [_session(_split(entries), self._keeps_past) for entries in answers]
+        if self._keeps_past:
+            sessions = [_as_read_now(session, self._ttl_ms) for session in sessions]
+        return sessions
 
     def forget(self, user_id: str) -> bool:
         """See SessionStore.forget."""
@@ -257,17 +315,49 @@ class RedisSessions:
 
 _ENTRY = struct.Struct(">8sBd")
 """Header of an entry of sessions.lua: digest, history length, session clock; the item follows."""
+_BOUGHT = 128
+"""Is added to the history length of an item that was bought."""
 
 
-def _session(entries: list[bytes]) -> Session:
+def _split(joined: bytes) -> list[bytes]:
+    """The entries of a string, each of which stands after its length. A foreign value gives any."""
+    entries, at = [], 0
+    while at < len(joined):
+        end = at + 2 + int.from_bytes(joined[at : at + 2])
+        entries.append(joined[at + 2 : end])
+        at = end
+    return entries
+
+
+def _session(entries: list[bytes], with_past: bool) -> Session:
     """Decode the newest entries of a key, oldest first; entries of earlier sessions are skipped."""
     if not entries or len(entries[-1]) <= _ENTRY.size:
         return Session([])  # empty, or not a session: the next click replaces it
     _, length, clock = _ENTRY.unpack_from(entries[-1])
+    length %= _BOUGHT
     history = [entry[_ENTRY.size :] for entry in entries[-length:]]
     if not (1 <= length <= HISTORY_LENGTH and 0 <= clock <= 2**53 and all(history)):
         return Session([])
-    return Session([_text(item) for item in history], int(clock))
+    return Session(
+        [_text(item) for item in history], int(clock), _past(entries) if with_past else []
+    )
+
+
+def _past(entries: list[bytes]) -> list[PastClick]:
+    """Decode entries; the fence, which may be among them, and what is none are left out."""
+    past = []
+    for entry in entries:
+        if len(entry) > _ENTRY.size:
+            _, mark, at = _ENTRY.unpack_from(entry)
+            if 0 <= at <= 2**53:  # no NaN
+                past.append(PastClick(_text(entry[_ENTRY.size :]), int(at), mark >= _BOUGHT))
+    return past
+
+
+def _as_read_now(session: Session, ttl_ms: int) -> Session:
+    """Without the history of a session that ended; what is past lives longer than it."""
+    ended = session.last_click is not None and session.last_click < time.time() * 1000 - ttl_ms
+    return replace(session, history=[]) if ended else session
 
 
 def _text(item: bytes) -> str:
@@ -285,6 +375,7 @@ def session_store(settings: Settings) -> RedisSessions:
         timeout_seconds=settings.redis.timeout_seconds,
         cluster=settings.redis.cluster,
         password_file=settings.redis.password_file,
+        past_days=settings.past_days,
     )
 
 
@@ -296,6 +387,7 @@ class _Entry:
     """Newest event time of the user up to this click, epoch ms."""
     length: int
     """Number of items in its history."""
+    bought: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,8 +402,18 @@ class MemorySessions:
     """Session state in a dictionary of this process; `clock` (seconds) drives the expiry."""
 
     def __init__(
-        self, *, gap_ms: int, ttl_seconds: int, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        gap_ms: int,
+        ttl_seconds: int,
+        past_days: float = 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._keeps_past, self._ttl_ms = past_days > 0, ttl_seconds * 1000
+        self._entries_kept = ENTRIES_KEPT_WITH_PAST if self._keeps_past else ENTRIES_KEPT
+        if self._keeps_past:
+            gap_ms = min(gap_ms or ttl_seconds * 1000, ttl_seconds * 1000)
+            ttl_seconds = max(ttl_seconds, math.ceil(past_days * 86_400))
         self._gap_ms = gap_ms
         self._ttl_seconds = ttl_seconds
         self._clock = clock
@@ -321,42 +423,62 @@ class MemorySessions:
         self, clicks: Sequence[Click], places: Sequence[Place] | None = None
     ) -> list[list[str]]:
         """See SessionStore.append."""
+        return [session.history for session in self.append_with_past(clicks, places)]
+
+    def append_with_past(
+        self, clicks: Sequence[Click], places: Sequence[Place] | None = None
+    ) -> list[Session]:
+        """See SessionStore.append_with_past."""
         places = places or [_NOWHERE] * len(clicks)
         return [self._append(*one) for one in zip(clicks, places, strict=True)]
 
     def preview(self, clicks: Sequence[Click]) -> list[list[str]]:
         """See SessionStore.preview."""
-        before = self._users.copy()
-        try:
-            return self.append(clicks)
-        finally:
-            self._users = before
+        return [session.history for session in self.preview_with_past(clicks)]
 
-    def _append(self, click: Click, place: Place) -> list[str]:
+    def preview_with_past(self, clicks: Sequence[Click]) -> list[Session]:
+        """See SessionStore.preview_with_past."""
+        users, self._users = self._users, self._users.copy()
+        try:
+            return self.append_with_past(clicks)
+        finally:
+            self._users = users
+
+    def _append(self, click: Click, place: Place) -> Session:
         user = self._users.get(click.user_id)
         entries = user.entries if user is not None and user.expires > self._clock() else []
         digest = event_digest(click.event_id)
-        for position in reversed(range(len(entries))):
+        for position in reversed(range(max(0, len(entries) - ENTRIES_KEPT), len(entries))):
             if entries[position].digest == digest:
-                return self._history(entries, position)
+                return self._session(entries, position)
 
         length, clock = 1, click.timestamp
         if user is not None and entries:
             last = entries[-1]
             behind = place.partition == user.fence.partition and place.offset <= user.fence.offset
             if behind and place.offset >= 0 and click.timestamp <= last.clock:
-                return []
+                return Session([])
             if not starts_new_session(last.clock, click.timestamp, self._gap_ms):
                 length = min(last.length + 1, HISTORY_LENGTH)
             clock = max(last.clock, click.timestamp)
-        entries = [*entries, _Entry(digest, click.item_id, clock, length)][-ENTRIES_KEPT:]
+        bought = self._keeps_past and is_purchase(click.event_type)
+        entries = [*entries, _Entry(digest, click.item_id, clock, length, bought)]
+        entries = entries[-self._entries_kept :]
         self._users[click.user_id] = _User(self._clock() + self._ttl_seconds, place, entries)
-        return self._history(entries, len(entries) - 1)
+        return self._session(entries, len(entries) - 1)
 
-    @staticmethod
-    def _history(entries: list[_Entry], position: int) -> list[str]:
+    def _session(self, entries: list[_Entry], position: int) -> Session:
+        """As of one of the entries."""
         first = position - entries[position].length + 1
-        return [entry.item_id for entry in entries[first : position + 1]] if first >= 0 else []
+        if first < 0:
+            return Session([])
+        before = entries[: position + 1]
+        past = before[-PAST_KEPT:] if self._keeps_past else []
+        return Session(
+            [entry.item_id for entry in before[first:]],
+            entries[position].clock,
+            [PastClick(entry.item_id, entry.clock, entry.bought) for entry in past],
+        )
 
     def read(self, user_ids: Sequence[str]) -> list[Session]:
         """See SessionStore.read."""
@@ -366,8 +488,8 @@ class MemorySessions:
         user = self._users.get(user_id)
         if user is None or user.expires <= self._clock():
             return Session([])
-        history = self._history(user.entries, len(user.entries) - 1)
-        return Session(history, user.entries[-1].clock)
+        session = self._session(user.entries, len(user.entries) - 1)
+        return _as_read_now(session, self._ttl_ms) if self._keeps_past else session
 
     def forget(self, user_id: str) -> bool:
         """See SessionStore.forget."""

@@ -3,8 +3,8 @@
     <url>/<version>/model.safetensors, vocabulary.json, manifest.json
     <url>/<version>/related.safetensors    see nextclick.shared.model.related
     <url>/<version>/judged.safetensors    the weights before the refit, for the next retraining
-    <url>/current.json          {"version": …, "history": [older …], "changed_at": …}, and
-                                live experiments, if there were any
+    <url>/current.json          {"version": …, "history": [older …], "changed_at": …}, and if
+                                there are any: the version that waits, live experiments
     <url>/<version>/delta-<number>    what was learned since, see nextclick.shared.model.delta
     <url>/<version>/delta.json        {"number": …}: the newest
     <url>/refused.json          [{"at": …, "reason": …}, …]: candidates that the gate refused
@@ -20,7 +20,6 @@ S3 (see `object_store`).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import secrets
 from collections.abc import Callable, Collection, Iterator
@@ -82,6 +81,8 @@ class Pointer:
     """The newest ones, newest last."""
     experiments: list[Experiment] = field(default_factory=list)
     """The newest ones, newest last. Only the last one may be running."""
+    waiting: str | None = None
+    """The newest version that was published without being promoted, until it is."""
 
     @property
     def running(self) -> Experiment | None:
@@ -159,10 +160,13 @@ class Registry:
         checkpoint: Checkpoint,
         now: datetime | None = None,
         judged: Checkpoint | None = None,
+        promote: bool = True,
     ) -> str:
         """Write a new version and point to it; returns its name.
 
-        judged: the model that was judged, if `checkpoint` is its refit; see `load_judged`.
+        judged: the model that was judged, if `checkpoint` is its refit; see `load_judged`. Without
+        `promote` the pointer names the version as the one that waits, in the place of any other,
+        and workers do not load it; but where no version serves yet it is promoted.
         Names sort by time: a second, and of it the 65,536ths in hex. A name is never used twice.
         Raises Unavailable if the registry cannot be written.
         """
@@ -182,7 +186,10 @@ class Registry:
                 else:
                     for name, content in files.items():  # the manifest is last
                         self._fs.pipe_file(self._path(version, name), content)
-        self.promote(version)
+        if promote:
+            self.promote(version)
+        else:
+            self._let_wait(version)
         return version
 
     def pointer(self) -> Pointer | None:
@@ -224,15 +231,24 @@ class Registry:
         return self._load(manifest, checkpoints.JUDGED_WEIGHTS if refitted else WEIGHTS)
 
     def _load(self, manifest: Manifest, weights: str) -> Checkpoint:
-        version, files = manifest.version, {}
-        for name in (weights, checkpoints.VOCABULARY):
-            try:
-                with self._translated("read"):
-                    files[name] = self._fs.cat_file(self._path(version, name))
-            except FileNotFoundError:
-                raise CheckpointError(f"version {version}: {name} is missing") from None
+        names = (weights, checkpoints.VOCABULARY)
+        files = {name: self._file(manifest.version, name) for name in names}
         files[MANIFEST] = manifest.model_dump_json().encode()
-        return checkpoints.from_files(files, version, judged=weights != WEIGHTS)
+        return checkpoints.from_files(files, manifest.version, judged=weights != WEIGHTS)
+
+    def _file(self, version: str, name: str) -> bytes:
+        """Read a file that a version must have; raises as `load` does."""
+        try:
+            with self._translated("read"):
+                content: bytes = self._fs.cat_file(self._path(version, name))
+        except FileNotFoundError:
+            raise CheckpointError(f"version {version}: {name} is missing") from None
+        return content
+
+    def item_ids(self, version: str) -> list[str]:
+        """Read and validate the item ids of a version, without its weights; raises as `load`."""
+        manifest = self.manifest(version)
+        return checkpoints.read_item_ids(self._file(version, checkpoints.VOCABULARY), manifest)
 
     def related_lists(self, version: str) -> RelatedLists | None:
         """Read and validate the related items of a version; None if it has none.
@@ -240,15 +256,10 @@ class Registry:
         Raises as `load` does.
         """
         manifest = self.manifest(version)
-        if (sha256 := manifest.files.get(RELATED)) is None:
+        if RELATED not in manifest.files:
             return None
-        try:
-            with self._translated("read"):
-                content = self._fs.cat_file(self._path(version, RELATED))
-        except FileNotFoundError:
-            raise CheckpointError(f"version {version}: {RELATED} is missing") from None
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise CheckpointError(f"version {version}: {RELATED} does not match its SHA-256")
+        content = self._file(version, RELATED)
+        checkpoints.check_sha256(RELATED, content, manifest)
         try:
             return related_tables.from_bytes(content, manifest.model.items)
         except CheckpointError as error:
@@ -333,22 +344,23 @@ class Registry:
         """Remove old versions; returns their names, oldest first.
 
         What stays: the newest `keep_versions`, all younger than `keep_days`, those whose names
-        hold no time, the current one, the one that a rollback would go back to, and those of an
-        experiment that runs. Removed versions leave the pointer's history first. On an object store
-        nothing keeps others from promoting a version just as it is removed; its files are then
-        gone. Raises Unavailable, and CheckpointError for an invalid pointer.
+        hold no time, the current one, the one that a rollback would go back to, the one that waits
+        to be promoted, and those of an experiment that runs. Removed versions leave the pointer's
+        history first. On an object store nothing keeps others from promoting a version just as it
+        is removed; its files are then gone. Raises Unavailable, and CheckpointError for an invalid
+        pointer.
         """
         now, age = now or datetime.now(UTC), timedelta(days=keep_days)
 
         def old(pointer: Pointer) -> set[str]:
             versions = self.versions()
-            served = {pointer.version, *pointer.history[-1:]}
+            in_use = {pointer.version, *pointer.history[-1:], pointer.waiting}
             if (running := pointer.running) is not None:
-                served |= {running.a, running.b}
+                in_use |= {running.a, running.b}
             return {
                 version
                 for version in versions[:-keep_versions]
-                if version not in served
+                if version not in in_use
                 and (at := published_at(version)) is not None
                 and now - at >= age
             }
@@ -390,7 +402,8 @@ class Registry:
                 return None
             doomed.update(choose(pointer))
             history = [version for version in pointer.history if version not in doomed]
-            new = replace(pointer, history=history)
+            waiting = None if pointer.waiting in doomed else pointer.waiting
+            new = replace(pointer, history=history, waiting=waiting)
             if (running := pointer.running) and (gone := doomed & {running.a, running.b}):
                 new = new.without_running(f"version {min(gone)} was removed", datetime.now(UTC))
             return None if new == pointer else new
@@ -419,6 +432,15 @@ class Registry:
             return Pointer(version, []) if old is None else _at_version(old, version)
 
         self._move_pointer(to_version, replace_invalid=True)
+
+    def _let_wait(self, version: str) -> None:
+        """Name a version as the one that waits, after checking that it loads."""
+        self._check_loads(version, "publish")
+
+        def with_waiting(old: Pointer | None) -> Pointer:
+            return Pointer(version, []) if old is None else replace(old, waiting=version)
+
+        self._move_pointer(with_waiting, replace_invalid=True)
 
     def _check_loads(self, version: str, verb: str) -> None:
         if base_of(version) != version:
@@ -665,7 +687,8 @@ class Registry:
 
 def _at_version(pointer: Pointer, version: str) -> Pointer:
     history = [*pointer.history, pointer.version][-_HISTORY_KEPT:]
-    return replace(pointer, version=version, history=history)
+    waiting = None if pointer.waiting == version else pointer.waiting
+    return replace(pointer, version=version, history=history, waiting=waiting)
 
 
 def _bytes_of(pointer: Pointer) -> bytes:
@@ -679,6 +702,8 @@ def _bytes_of(pointer: Pointer) -> bytes:
         "rollbacks": rollbacks,
         "changed_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if pointer.waiting is not None:
+        content["waiting"] = pointer.waiting
     if pointer.experiments:
         content["experiments"] = [
             asdict(one)
@@ -698,7 +723,8 @@ def _pointer_of(content: dict[str, Any]) -> Pointer:
         for one in content.get("rollbacks", ())  # not written by earlier versions of nextclick
     ]
     experiments = [_experiment_of(one) for one in content.get("experiments", ())]
-    return Pointer(version, history, rollbacks, experiments)
+    waiting = content.get("waiting")
+    return Pointer(version, history, rollbacks, experiments, waiting and str(waiting))
 
 
 def _experiment_of(one: dict[str, Any]) -> Experiment:

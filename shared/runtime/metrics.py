@@ -71,6 +71,9 @@ BAD_ITEMS = Counter("nextclick_bad_items", "Messages on the items topic that wer
 ITEMS_WITHHELD = Gauge(
     "nextclick_items_withheld", "Items that are in no list: retired, or not available"
 )
+RELATED_MESSAGES = Counter(
+    "nextclick_related_messages", "Messages sent to the topic of related items"
+)
 REMOVED_UNREAD = Counter(
     "nextclick_clicks_removed_unread",
     "Messages that Kafka removed before this process read them: retention, or deleted records",

@@ -244,6 +244,11 @@ class TrainerSettings(_Section):
     flush_seconds: float = Field(
         5.0, gt=0, description="write collected clicks to the event log at least this often"
     )
+    promote: bool = Field(
+        True,
+        description="workers serve what the gate agreed to; false: it waits for an experiment or "
+        "nextclick models promote",
+    )
     delta_seconds: float = Field(
         0,
         ge=0,
@@ -255,6 +260,14 @@ class TrainerSettings(_Section):
     max_fit_seconds: float = Field(600, gt=0, description="longest time of one fit")
     seed: int = Field(42, description="seed of initialisation and shuffling")
     torch_threads: int = Field(0, ge=0, description="threads of a fit; 0 = all cores")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0 = off"
+    )
+
+
+class RelatedSettings(_Section):
+    """Settings of `nextclick related`."""
+
     metrics_port: int = Field(
         0, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0 = off"
     )
@@ -379,6 +392,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     worker: WorkerSettings = WorkerSettings()
     trainer: TrainerSettings = TrainerSettings()
+    related: RelatedSettings = RelatedSettings()
     api: ApiSettings = ApiSettings()
     dlq: DlqSettings = DlqSettings()
 
@@ -413,10 +427,18 @@ class Settings(BaseSettings):
         settings._check_profiles()
         return settings
 
+    @property
+    def past_days(self) -> float:
+        """For how many days a profile asks what users clicked or bought; 0: none does."""
+        days = (
+            d for p in self.profiles.values() for d in (p.exclude_seen_days, p.exclude_bought_days)
+        )
+        return max((d for d in days if d is not None), default=0)
+
     def answer_schema(self, topic: str, experiment: bool = False) -> AnswerSchema:
         """The schema of the answers on a topic, outside of experiments or in them."""
         name = self.kafka.profile_topics.get(topic)
-        if name is not None and self.profiles[name].exploration is not None:
+        if name is not None and self.profiles[name].is_extended:
             return "extended-recommendation"
         if experiment:
             return "experiment-recommendation"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import struct
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +21,7 @@ from nextclick.shared.embedded import Server, start_redis
 from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.messages import Place
 from nextclick.shared.model import Vocabulary
+from nextclick.shared.past import PAST_KEPT, PastClick
 from nextclick.shared.redis import (
     ENTRIES_KEPT,
     MAX_UNCOMMITTED_CLICKS_PER_USER,
@@ -54,13 +57,18 @@ def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def make_store(request: pytest.FixtureRequest, key_prefix: str) -> Iterator[MakeStore]:
     made: list[SessionStore] = []
 
-    def make(gap_ms: int = GAP_MS, ttl_seconds: int = 3600) -> SessionStore:
+    known = MemorySessions(gap_ms=0, ttl_seconds=1)._users, LocalRedis()
+
+    def make(gap_ms: int = GAP_MS, ttl_seconds: int = 3600, past_days: float = 0) -> SessionStore:
+        """All that a test makes have the same sessions."""
         if request.param == "memory":
-            return MemorySessions(gap_ms=gap_ms, ttl_seconds=ttl_seconds)
+            store = MemorySessions(gap_ms=gap_ms, ttl_seconds=ttl_seconds, past_days=past_days)
+            store._users = known[0]
+            return store
         if request.param == "simulated":
-            return simulated_store(gap_ms, ttl_seconds)
+            return simulated_store(gap_ms, ttl_seconds, past_days, known[1])
         where = request.getfixturevalue("backend" if request.param == "redis" else "redis_cluster")
-        made.append(redis_store(where, key_prefix, gap_ms, ttl_seconds))
+        made.append(redis_store(where, key_prefix, gap_ms, ttl_seconds, past_days))
         return made[-1]
 
     yield make
@@ -68,7 +76,9 @@ def make_store(request: pytest.FixtureRequest, key_prefix: str) -> Iterator[Make
         store.close()
 
 
-def simulated_store(gap_ms: int, ttl_seconds: int) -> RedisSessions:
+def simulated_store(
+    gap_ms: int, ttl_seconds: int, past_days: float = 0, server: LocalRedis | None = None
+) -> RedisSessions:
     """sessions.lua as the simulation has it (tests/simulation/redis.py)."""
     return RedisSessions(
         "redis://simulated",
@@ -76,12 +86,13 @@ def simulated_store(gap_ms: int, ttl_seconds: int) -> RedisSessions:
         gap_ms=gap_ms,
         ttl_seconds=ttl_seconds,
         timeout_seconds=5,
-        connect=lambda url, timeout, **_: cast(Any, LocalRedis()),
+        past_days=past_days,
+        connect=lambda url, timeout, **_: cast(Any, server or LocalRedis()),
     )
 
 
 def redis_store(
-    where: Backend | Cluster, prefix: str, gap_ms: int, ttl_seconds: int
+    where: Backend | Cluster, prefix: str, gap_ms: int, ttl_seconds: int, past_days: float = 0
 ) -> RedisSessions:
     return RedisSessions(
         where.redis_url if isinstance(where, Backend) else where.url,
@@ -90,6 +101,7 @@ def redis_store(
         ttl_seconds=ttl_seconds,
         timeout_seconds=5,
         cluster=isinstance(where, Cluster),
+        past_days=past_days,
     )
 
 
@@ -302,7 +314,7 @@ clicks_of_few_users = st.lists(
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(drawn=clicks_of_few_users, cut=st.integers(0, 60))
+@given(drawn=clicks_of_few_users, cut=st.integers(0, 60), keeps_past=st.booleans())
 @pytest.mark.parametrize("where", ["backend", "redis_cluster"])
 def test_redis_and_memory_agree_on_everything(
     request: pytest.FixtureRequest,
@@ -310,20 +322,35 @@ def test_redis_and_memory_agree_on_everything(
     name: str,
     drawn: list[tuple[str, int, str, int, Place]],
     cut: int,
+    keeps_past: bool,
 ) -> None:
     clicks = [
-        Click(event_id=f"{user}{event}", user_id=user, item_id=item, timestamp=at)
+        Click(
+            event_id=f"{user}{event}",
+            user_id=user,
+            item_id=item,
+            timestamp=at,
+            event_type=("click", "Purchase")[event % 2],
+        )
         for user, event, item, at, _ in drawn
     ]
     places = [place for *_, place in drawn]
-    memory = MemorySessions(gap_ms=GAP_MS, ttl_seconds=60)
+    past_days = 60 / 86_400 if keeps_past else 0
+    memory = MemorySessions(gap_ms=GAP_MS, ttl_seconds=60, past_days=past_days)
     prefix = f"test:{name}:{uuid.uuid4().hex}:"  # gone after a minute
-    real = redis_store(request.getfixturevalue(where), prefix, GAP_MS, 60)
-    simulated = simulated_store(GAP_MS, 60)
+    real = redis_store(request.getfixturevalue(where), prefix, GAP_MS, 60, past_days)
+    simulated = simulated_store(GAP_MS, 60, past_days)
     for part in (slice(cut), slice(cut, None)):
-        histories = real.append(clicks[part], places[part])
-        assert histories == memory.append(clicks[part], places[part])
-        assert histories == simulated.append(clicks[part], places[part])
+        for store in (memory, simulated):
+            assert store.preview(clicks[part]) == real.preview(clicks[part])
+        if keeps_past:
+            sessions = real.append_with_past(clicks[part], places[part])
+            assert sessions == memory.append_with_past(clicks[part], places[part])
+            assert sessions == simulated.append_with_past(clicks[part], places[part])
+        else:
+            histories = real.append(clicks[part], places[part])
+            assert histories == memory.append(clicks[part], places[part])
+            assert histories == simulated.append(clicks[part], places[part])
     real.close()
 
 
@@ -365,6 +392,90 @@ def test_training_sees_exactly_the_histories_that_serving_saw(
         for row, target in zip(trained.histories, trained.targets, strict=True)
     ]
     assert sorted(got) == sorted(expected)
+
+
+def past_of(clicks: list[Click]) -> list[PastClick]:
+    clocks = accumulate((c.timestamp for c in clicks), max)
+    return [
+        PastClick(c.item_id, at, c.event_type == "purchase")
+        for c, at in zip(clicks, clocks, strict=True)
+    ][-PAST_KEPT:]
+
+
+def long_past(count: int) -> list[Click]:
+    """Ten clicks a session, every third a purchase, some of them late."""
+    return [
+        click(f"i{n % 90}", at=n * GAP_MS // 8 + n // 10 * GAP_MS - n % 5 * 1000, event_id=f"e{n}")
+        .model_copy(update={"event_type": ("click", "cart", "purchase")[n % 3]})
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def test_a_past_goes_back_behind_the_session_and_ends_with_the_click(make_store: MakeStore) -> None:
+    store, plain = make_store(past_days=7), MemorySessions(gap_ms=GAP_MS, ttl_seconds=60)
+    clicks = long_past(PAST_KEPT + 60)
+    for start in range(0, len(clicks), 70):
+        part = clicks[start : start + 70]
+        foreseen = store.preview_with_past(part)
+        assert store.append_with_past(part) == foreseen
+        assert [session.history for session in foreseen] == plain.append(part)
+        for n, session in enumerate(foreseen, start + 1):
+            assert session.past == past_of(clicks[:n])
+            assert session.last_click == session.past[-1].at
+
+
+def test_a_replayed_click_gets_the_past_of_its_first_append(make_store: MakeStore) -> None:
+    store, clicks = make_store(past_days=7), long_past(PAST_KEPT + 80)
+    places = [Place(0, n) for n in range(len(clicks))]
+    first = store.append_with_past(clicks, places)
+    again = slice(-MAX_UNCOMMITTED_CLICKS_PER_USER, None)
+    assert store.append_with_past(clicks[again], places[again]) == first[again]
+    for long_ago in (slice(3), slice(-100, -97)):
+        assert store.append_with_past(clicks[long_ago], places[long_ago]) == [Session([])] * 3
+
+
+def test_forgetting_includes_the_past(make_store: MakeStore) -> None:
+    store = make_store(past_days=7)
+    store.append_with_past([click("1"), click("2", at=2 * GAP_MS)])
+    assert store.forget("u")
+    (after,) = store.append_with_past([click("3")])
+    assert after.past == [PastClick("3", 0, False)]
+
+
+def test_who_keeps_no_past_shares_sessions_with_who_does(make_store: MakeStore) -> None:
+    """As when the setting changes while workers and the HTTP service are restarted one by one."""
+    keeping, other = make_store(past_days=7), make_store()
+    clicks = long_past(200)
+    expected = MemorySessions(gap_ms=GAP_MS, ttl_seconds=60).append(clicks)
+    assert keeping.append(clicks[:120]) == expected[:120]
+    assert other.preview(clicks[118:122]) == expected[118:122]
+    assert other.append(clicks[120:130]) == expected[120:130]
+    found = keeping.append_with_past(clicks[130:])
+    assert [session.history for session in found] == expected[130:]
+    # Who keeps none has left ENTRIES_KEPT of the clicks by then, without what was bought last.
+    assert [c.item_id for c in found[0].past] == [c.item_id for c in clicks[130 - 32 : 131]]
+
+
+def test_a_past_outlives_the_session(make_store: MakeStore) -> None:
+    """Keys live for days then; who reads, reads no history that has ended."""
+    now = int(time.time() * 1000)
+    store = make_store(gap_ms=0, ttl_seconds=3600, past_days=7)
+    store.append_with_past([click("1", at=now - 2 * 3_600_000), click("2", at=now, user="v")])
+    old, new = store.read(["u", "v"])
+    assert (old.history, [c.item_id for c in old.past]) == ([], ["1"])
+    assert (new.history, [c.item_id for c in new.past]) == (["2"], ["2"])
+    (back,) = store.append_with_past([click("3", at=now)])
+    assert (back.history, [c.item_id for c in back.past]) == (["3"], ["1", "3"])
+
+
+def test_redis_keeps_a_past_for_its_days(backend: Backend, key_prefix: str) -> None:
+    store = redis_store(backend, key_prefix, GAP_MS, ttl_seconds=77, past_days=0.01)
+    store.append(long_past(1000))
+    raw = redis.Redis.from_url(backend.redis_url)
+    assert 800 < raw.ttl(f"{key_prefix}u") <= 864
+    assert raw.llen(f"{key_prefix}u") == 1 + ENTRIES_KEPT + PAST_KEPT  # the fence
+    raw.close()
+    store.close()
 
 
 def test_memory_forgets_after_the_ttl() -> None:

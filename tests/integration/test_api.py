@@ -21,7 +21,8 @@ from fastapi.testclient import TestClient
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from nextclick.services.api.access import access
-from nextclick.services.api.app import Components, create_app
+from nextclick.services.api.app import create_app
+from nextclick.services.api.components import Components
 from nextclick.services.api.main import open_components
 from nextclick.shared import embedded
 from nextclick.shared.kafka import ItemCatalogue, TopicReader, ensure_topics
@@ -428,6 +429,13 @@ WRONG = [
         422,
         "position 2 of a list of 1",
     ),
+    (
+        "POST",
+        "/recommendations",
+        b'{"history": [], "constraints": {"exclude_bought_days": 3}}',
+        422,
+        "constraints: clicks of 3 days are asked for, and kept for 0",
+    ),
     ("GET", "/items/1/similar?k=0", None, 422, "query.k"),
     ("GET", "/items/1/similar?k=31", None, 422, "query.k"),
     ("GET", "/items/1/bought-together?k=ten", None, 422, "query.k"),
@@ -480,7 +488,9 @@ def test_what_is_wrong_is_said(client: TestClient) -> None:
         assert says in problem["detail"] + " ".join(problem["errors"])
 
 
-CONTRADICTION = re.compile(r"is above max_price|has several pins|is pinned to|and in excluded_")
+CONTRADICTION = re.compile(
+    r"is above max_price|has several pins|is pinned to|and in excluded_|days are asked for"
+)
 """What JSON Schema cannot say of constraints."""
 
 

@@ -78,6 +78,15 @@ def test_latency_is_measured_beside_lists_under_profiles(servers: Servers, floor
 
 
 @pytest.mark.long
+def test_latency_is_measured_with_a_second_model(servers: Servers, floor: Floor) -> None:
+    """A run in which it answers no click is no figure."""
+    row = latency.measure(
+        servers, floor, 1, items=40, guarantee="at_least_once", swap=False, experiment=True
+    )
+    assert (row.latency.clicks, row.models, row.swaps, row.duplicates) == (50, 2, 0, 0)
+
+
+@pytest.mark.long
 def test_a_process_that_dies_is_no_figure(servers: Servers) -> None:
     with pytest.raises(NextclickError, match=r"broken.* died"):
         round_trip.round_trip("broken", Contestant("bench.no_such_module"), servers, 10, 1)

@@ -217,6 +217,14 @@ def test_models_can_be_listed_shown_promoted_and_rolled_back(
     assert "no earlier version" in refused(nextclick(environ, "models", "rollback"))
     assert second in nextclick(environ, "models", "promote", second).stdout
     assert "models list" in refused(nextclick(environ, "models", "promote", "nonsense"))
+    waits = publish_model(tmp_path / "registry", seed=3, promote=False)
+    nextclick(environ, "models", "list", "--json", str(file))
+    states = {m["version"]: (m["current"], m["waiting"]) for m in json.loads(file.read_text())}
+    assert states == {first: (False, False), second: (True, False), waits: (False, True)}
+    (line,) = [
+        one for one in nextclick(environ, "models", "list").stdout.splitlines() if waits in one
+    ]
+    assert "+" in line
 
 
 def test_old_models_are_removed(environ: dict[str, str], tmp_path: Path) -> None:

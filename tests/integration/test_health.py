@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import socket
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from nextclick.shared import embedded
+from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX
 from tests.conftest import Launch
 from tests.integration.traffic import publish_model
+from tests.unit.builders import checkpoint, related_lists
 from tests.waiting import until
 
 
@@ -102,6 +105,22 @@ def test_a_trainer_is_ready_while_log_and_registry_are_there(
     shutil.rmtree(tmp_path / "event_log")
     until(lambda: ask(port, "/readyz")[0] == 503, "the event log is missed")
     assert "NEXTCLICK_TRAINER__EVENT_LOG" in ask(port, "/readyz")[1]["event_log"]
+
+
+def test_related_items_are_ready_once_their_topic_is_up_to_date(
+    launch: Launch, port: int, tmp_path: Path
+) -> None:
+    launch("related", **{f"{PREFIX}RELATED__METRICS_PORT": str(port)})
+    until(
+        lambda: "no model yet" in ask(port, "/readyz")[1].get("topic", ""),
+        "it says what is missing",
+    )
+    assert ask(port, "/readyz")[1]["items"] == "ok"
+    assert ask(port, "/healthz") == (200, {"loop": "ok"})
+    made = dataclasses.replace(checkpoint(), related=related_lists())
+    Registry(str(tmp_path / "registry")).publish(made)
+    until(lambda: ask(port, "/readyz")[0] == 200, "the topic is up to date")
+    assert "nextclick_related_messages_total 30.0" in scrape(port)
 
 
 def test_a_trainer_that_misses_kafka_is_alive_and_not_ready(

@@ -14,7 +14,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from nextclick.services.api.access import Access, Keys
-from nextclick.services.api.app import Components, create_app
+from nextclick.services.api.app import create_app
+from nextclick.services.api.components import Components
 from nextclick.services.api.main import open_components
 from nextclick.services.api.page import routes
 from nextclick.services.api.page.feed import Feed

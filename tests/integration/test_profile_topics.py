@@ -13,7 +13,8 @@ from nextclick.services.items.publish import publish
 from nextclick.shared.items import ItemTable
 from nextclick.shared.kafka import TopicReader, ensure_topics, read_offsets, retained_offsets
 from nextclick.shared.profiles import Profile, profile_id
-from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
+from nextclick.shared.redis import session_store
+from nextclick.shared.runtime.settings import PREFIX, KafkaSettings, Settings
 from nextclick.shared.schemas import DrawnItems, ExtendedRecommendation, Item
 from tests.conftest import Launch
 from tests.integration.traffic import ITEMS, Shop, make_clicks, publish_model
@@ -102,3 +103,63 @@ def holds(profile: str, answer: ExtendedRecommendation, table: ItemTable) -> Non
         names = [category for item in listed for category in item.categories]
         assert max(map(names.count, names)) <= 2
         assert len(listed) == 10
+
+
+def test_lists_leave_out_what_users_clicked_in_the_last_days(
+    kafka: KafkaSettings, name: str, environ: dict[str, str], launch: Launch, tmp_path: Path
+) -> None:
+    """Also after a crash, which repeats clicks, and after the sessions were lost and rebuilt."""
+    topic = f"recommendations.fresh-{name}"
+    ours = {
+        f"{PREFIX}PROFILES": json.dumps({"fresh": {"exclude_seen_days": 1}}),
+        f"{PREFIX}KAFKA__PROFILE_TOPICS": json.dumps({topic: "fresh"}),
+    }
+    publish_model(tmp_path / "registry", seed=1)
+    assert launch("topics", "create", **ours).wait(60) == 0
+    clicks = make_clicks(900, users=30)
+    number = {click.event_id: i for i, click in enumerate(clicks)}
+    found: dict[str, ExtendedRecommendation] = {}
+    with closing(TopicReader(kafka, [topic])) as reader:
+
+        def answered(at_least: int) -> bool:
+            for message in reader.poll(timeout=0.2):
+                answer = ExtendedRecommendation.model_validate_json(message.value or b"")
+                first = found.setdefault(answer.event_id, answer)
+                assert (first.items, first.kept_out) == (answer.items, answer.kept_out)
+            return len(found) >= at_least
+
+        shop = Shop(kafka)
+        worker = launch("worker", **ours)
+        shop.send(clicks[:500])
+        until(lambda: answered(200), "some answers", 60)
+        worker.kill()
+        worker.wait()
+        launch("worker", **ours)
+        shop.send(clicks[500:800])
+        until(lambda: answered(800), "all answers", 60)
+        with pytest.MonkeyPatch.context() as patch:
+            for variable, value in (environ | ours).items():
+                patch.setenv(variable, value)
+            store = session_store(Settings.from_environment())
+            users = sorted({click.user_id for click in clicks})
+            before = store.read(users)
+            for user in users:
+                assert store.forget(user)
+            assert launch("sessions", "rebuild", **ours).wait(60) == 0
+            assert store.read(users) == before
+            store.close()
+        shop.send(clicks[800:])
+        until(lambda: answered(len(clicks)), "all answers after the rebuild", 60)
+    beyond = 0
+    for answer in found.values():
+        assert answer.kept_out is not None
+        seen = {
+            c.item_id
+            for c in clicks[: number[answer.event_id] + 1]
+            if c.user_id == answer.user_id and c.item_id != "unheard-of"
+        }
+        assert {*answer.kept_out.seen} == seen
+        assert not seen & {item.item_id for item in answer.items}
+        assert len(answer.items) == min(10, ITEMS - len(seen))
+        beyond += not seen <= {*answer.history}
+    assert beyond > 300, "most users have clicked more than a history holds"

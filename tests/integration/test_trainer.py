@@ -6,6 +6,7 @@ import json
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,15 +75,19 @@ def test_once_logs_everything_publishes_and_exits(
     assert manifest.training["clicks"] == len(clicks)
     assert manifest.metrics["test_hr@10"] > manifest.metrics["test_popularity_hr@10"]
 
-    # Again, as cron would: the old clicks are not logged twice, the model starts from its parent.
+    # Again, as cron would: the old clicks are not logged twice, the model starts from its parent,
+    # and waits.
     more = world_clicks(1000, seed=2)
     shop.send(more)
-    assert launch("trainer", "--once", **QUICK).wait(120) == 0, logs("trainer")
+    waits = {f"{PREFIX}TRAINER__PROMOTE": "false"}
+    assert launch("trainer", "--once", **QUICK, **waits).wait(120) == 0, logs("trainer")
     assert Counter(event_log.read()["event_id"]) == Counter(c.event_id for c in [*clicks, *more])
     newest = registry.versions()[-1]
     if newest == pointer.version:  # the gate may say no; then it says why
         assert "refused the candidate" in logs("trainer")
     else:
+        assert registry.pointer() == replace(pointer, waiting=newest)
+        assert f"published {newest}, which waits" in logs("trainer")
         assert registry.manifest(newest).parent == pointer.version
         assert registry.manifest(newest).training["warm_start"] is True
 

@@ -34,7 +34,11 @@ ITEMS = 50
 
 
 def publish_model(
-    registry: Path, seed: int, weight: float | None = None, related: RelatedLists | None = None
+    registry: Path,
+    seed: int,
+    weight: float | None = None,
+    related: RelatedLists | None = None,
+    promote: bool = True,
 ) -> str:
     """Publish a model with random weights: what it recommends is arbitrary but fixed.
 
@@ -48,7 +52,8 @@ def publish_model(
     vocabulary = Vocabulary([str(i) for i in range(1, ITEMS + 1)])
     popularity = np.arange(ITEMS, 0, -1)
     return Registry(str(registry)).publish(
-        Checkpoint(model.eval(), vocabulary, popularity, "test", None, {}, {}, related=related)
+        Checkpoint(model.eval(), vocabulary, popularity, "test", None, {}, {}, related=related),
+        promote=promote,
     )
 
 

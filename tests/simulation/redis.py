@@ -47,30 +47,53 @@ class Lists:
         key, arguments = call
         if script is sessions._FORGET:
             return int(self._lists.pop(key, None) is not None)
-        if not arguments:
-            return self._lists.get(key, [])[-10:]
-        gap, _, history_length, keep, writes, *clicks = arguments
+        if script is sessions._READ:
+            return _joined(self._lists.get(key, [])[-int(arguments[0]) :])
+        gap, _, history_length, keep, _, searched, returned, writes, *clicks = arguments
         entries = self._lists.setdefault(key, []) if writes else [*self._lists.get(key, [])]
-        lua = _Append(entries, int(gap), int(history_length), int(keep))
-        return [0, 0, *(lua.append(*clicks[i : i + 5]) for i in range(0, len(clicks), 5))]
+        lua = _Append(
+            entries, int(gap), int(history_length), int(keep), int(searched), int(returned)
+        )
+        return [0, 0, *(lua.append(*clicks[i : i + 6]) for i in range(0, len(clicks), 6))]
+
+
+def _joined(entries: list[bytes]) -> bytes:
+    return b"".join(struct.pack(">H", len(entry)) + entry for entry in entries)
 
 
 class _Append:
     """sessions.lua, name by name."""
 
-    def __init__(self, entries: list[bytes], gap: int, history_length: int, keep: int) -> None:
+    def __init__(
+        self,
+        entries: list[bytes],
+        gap: int,
+        history_length: int,
+        keep: int,
+        searched: int,
+        returned: int,
+    ) -> None:
         self._list, self._gap = entries, gap
         self._history_length, self._keep = history_length, keep
+        self._searched, self._returned = searched, returned
 
-    def _history_at(self, position: int) -> list[bytes]:
-        first = position - self._list[position][8] + 1
-        return [e[17:] for e in self._list[first : position + 1]] if first > 0 else []
+    def _history_at(self, position: int) -> Any:
+        first = position - self._list[position][8] % 128 + 1
+        if first < 1:
+            return self._nothing
+        if self._returned:
+            return _joined(self._list[max(1, position - self._returned + 1) : position + 1])
+        return [e[17:] for e in self._list[first : position + 1]]
+
+    @property
+    def _nothing(self) -> Any:
+        return b"" if self._returned else []
 
     def append(
-        self, digest: Any, item: Any, timestamp: Any, partition: Any, offset: Any
-    ) -> list[bytes]:
+        self, digest: Any, item: Any, timestamp: Any, partition: Any, offset: Any, bought: Any
+    ) -> Any:
         entries = self._list
-        for position in range(len(entries) - 1, 0, -1):
+        for position in range(len(entries) - 1, max(0, len(entries) - 1 - self._searched), -1):
             if entries[position][:8] == digest:
                 return self._history_at(position)
         length, clock = 1, timestamp
@@ -82,17 +105,17 @@ class _Append:
                 and 0 <= offset <= last_offset
                 and timestamp <= last_clock
             ):
-                return []
+                return self._nothing
             if not (self._gap > 0 and timestamp - last_clock > self._gap):
-                length = min(last_length + 1, self._history_length)
+                length = min(last_length % 128 + 1, self._history_length)
             clock = max(last_clock, timestamp)
         fence = _FENCE.pack(partition, offset)
         if not entries:
             entries.append(fence)
-        elif len(entries) > self._keep:
-            del entries[1]
+        else:
+            del entries[1 : 1 + max(0, len(entries) - self._keep)]
         entries[0] = fence
-        entries.append(_ENTRY.pack(digest, length, clock) + item.encode())
+        entries.append(_ENTRY.pack(digest, length + 128 * bought, clock) + item.encode())
         return self._history_at(len(entries) - 1)
 
 

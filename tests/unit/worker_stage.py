@@ -11,7 +11,7 @@ from nextclick.services.worker.loop import Worker
 from nextclick.shared.kafka.publisher import Receipt
 from nextclick.shared.messages import Message, OutMessage, Place
 from nextclick.shared.model import Scorer
-from nextclick.shared.redis import MemorySessions
+from nextclick.shared.redis import MemorySessions, Session
 from nextclick.shared.registry import Arms, ServedModel
 from nextclick.shared.schemas import Click, Recommendation
 from tests.unit.builders import CPU, checkpoint
@@ -42,7 +42,7 @@ class Stage:
         self.arms: Arms | None = None
         self.during_poll: Callable[[], None] = lambda: None
         self._messages = messages
-        self._store = MemorySessions(gap_ms=0, ttl_seconds=60)
+        self._store = MemorySessions(gap_ms=0, ttl_seconds=60, past_days=365)
         self._receipts: list[Receipt] = []
         self._commit_outcome: Mapping[int, int] = {}
 
@@ -106,6 +106,12 @@ class Stage:
     ) -> list[list[str]]:
         self.note("append", len(clicks))
         return self._store.append(clicks, places)
+
+    def append_with_past(
+        self, clicks: Sequence[Click], places: Sequence[Place] | None = None
+    ) -> list[Session]:
+        self.note("append", len(clicks))
+        return self._store.append_with_past(clicks, places)
 
     def close(self) -> None:
         self.note("close", 0)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nextclick.shared.event_types import PURCHASES, normalised
+from nextclick.shared.event_types import is_purchase
 from nextclick.shared.model import SessionModel, Vocabulary
 from nextclick.shared.model.related import MAX_RELATED, ItemLists, RelatedLists
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING, IntArray
@@ -61,8 +61,8 @@ def _purchases(log: ClickLog) -> npt.NDArray[np.bool_]:
     """Bool [N]: which clicks of the log are purchases."""
     if log.event_types is None:
         return np.zeros(len(log.items), bool)
-    is_purchase = {name: normalised(name) in PURCHASES for name in set(log.event_types)}
-    return np.array([is_purchase[name] for name in log.event_types], bool)
+    bought_by = {name: is_purchase(name) for name in set(log.event_types)}
+    return np.array([bought_by[name] for name in log.event_types], bool)
 
 
 def _rows_of(one: Table, other: Table, chosen: npt.NDArray[np.bool_]) -> Table:

@@ -21,9 +21,9 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from nextclick.services.api.access import Access, client_address, key_of
-from nextclick.services.api.app import Components
 from nextclick.services.api.batches import MicroBatcher
 from nextclick.services.api.click_publisher import click_of
+from nextclick.services.api.components import Components
 from nextclick.services.api.messages import MAX_HISTORY, ClickRequest, Id, Text
 from nextclick.services.api.page.events import Broadcaster
 from nextclick.services.api.page.feed import Feed

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from nextclick.services.api.app import Components
+from nextclick.services.api.components import Components
 from nextclick.services.api.page.feed import Feed
 from nextclick.services.api.page.stream import AnsweredClick, Point, Stream
 from nextclick.services.api.page.versions import Versions

@@ -79,12 +79,17 @@ class Versions:
 
 
 def _state(name: str, pointer: Pointer | None) -> str:
-    """current, before: it served once; taken_back: it served, and the pointer went back."""
+    """current, before: it served once; taken_back: it served, and the pointer went back.
+
+    not_promoted: it was published and has not served.
+    """
     if pointer is None:
         return "unknown"
     if name == pointer.version:
         return "current"
-    return "before" if name in pointer.history else "taken_back"
+    if name in pointer.history:
+        return "before"
+    return "taken_back" if name in [one.version for one in pointer.rollbacks] else "not_promoted"
 
 
 def _ms(at: datetime) -> float:

@@ -20,7 +20,7 @@ from nextclick.shared.schemas import AnswerSchema, ExtendedRecommendation, Recom
 _FIELDS: dict[AnswerSchema, tuple[str, ...]] = {
     "profiled-recommendation": ("profile", "shortened_by"),
     "experiment-recommendation": ("experiment",),
-    "extended-recommendation": ("exploration",),
+    "extended-recommendation": ("exploration", "kept_out"),
 }
 """By schema, the fields that those before it have not."""
 _REQUIRED: dict[AnswerSchema, tuple[str, ...]] = {
@@ -31,7 +31,8 @@ _REQUIRED: dict[AnswerSchema, tuple[str, ...]] = {
 _DESCRIPTIONS: dict[AnswerSchema, str] = {
     "profiled-recommendation": "An answer on a topic of NEXTCLICK_KAFKA__PROFILE_TOPICS.",
     "experiment-recommendation": "An answer in a live experiment, under a profile or not.",
-    "extended-recommendation": "An answer on a topic whose profile explores.",
+    "extended-recommendation": "An answer on a topic whose profile explores, or keeps out what the "
+    "user clicked.",
 }
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -94,6 +95,14 @@ _AVRO_ADDED: dict[str, Any] = {
         "fields": [
             {"name": "seed", "type": "string"},
             {"name": "propensities", "type": {"type": "array", "items": "double"}},
+        ],
+    },
+    "kept_out": {
+        "type": "record",
+        "name": "KeptOutItems",
+        "fields": [
+            {"name": name, "type": {"type": "array", "items": "string"}}
+            for name in ("seen", "bought")
         ],
     },
 }
@@ -174,6 +183,11 @@ def protobuf_recommendation(schema: AnswerSchema = "recommendation") -> FileDesc
         drawn = file.message_type.add(name="DrawnItems")
         _add(drawn, "seed", _STRING)
         _add(drawn, "propensities", _DOUBLE, repeated=True)
+    if "kept_out" in added:
+        _add(answer, "kept_out", _MESSAGE).type_name = ".nextclick.KeptOutItems"
+        kept_out = file.message_type.add(name="KeptOutItems")
+        _add(kept_out, "seen", _STRING, repeated=True)
+        _add(kept_out, "bought", _STRING, repeated=True)
     item = file.message_type.add(name="ScoredItem")
     _add(item, "item_id", _STRING)
     _add(item, "score", _DOUBLE)

@@ -90,7 +90,7 @@ def _json(frame: bytes) -> EncodeRecommendation:
 def _fields(answer: Recommendation) -> dict[str, Any]:
     fields = dict(answer)
     fields["items"] = [{"item_id": item.item_id, "score": item.score} for item in answer.items]
-    for name in ("experiment", "exploration"):
+    for name in ("experiment", "exploration", "kept_out"):
         # One that is missing may be unknown to the schema as well.
         if (part := fields.pop(name, None)) is not None:
             fields[name] = dict(part)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from nextclick.bench import arrivals, cli, echo, load, train
 from nextclick.bench.latency import GUARANTEES, Floor, LatencyTable, Row, seconds_of
@@ -57,6 +58,12 @@ def test_choices_are_among_what_is_known() -> None:
     ]
     with pytest.raises(ConfigurationError, match=r"--guarantee.*'twice'.*at_least_once"):
         parse_choices("--guarantee", "at_least_once,twice", GUARANTEES)
+
+
+def test_a_swap_is_not_timed_during_an_experiment() -> None:
+    done = CliRunner().invoke(cli.app, ["latency", "--swap", "yes", "--experiment", "yes"])
+    assert isinstance(done.exception, ConfigurationError)
+    assert "do not change models during an experiment" in str(done.exception)
 
 
 class Clock:
@@ -191,7 +198,7 @@ def test_the_table_of_latencies_is_not_cut() -> None:
     table = LatencyTable()
     table.add_floor(Floor(3000, latency, 0.1))
     for guarantee in GUARANTEES:
-        table.add(Row(3000, 100_000, guarantee, True, 3, 2, latency, 12.3, 45.6, 0, 0.012, 0.1))
+        table.add(Row(3000, 100_000, guarantee, True, 3, 1, 2, latency, 12.3, 45.6, 0, 0.012, 0.1))
     console = Console(width=cli.console.width, record=True, file=io.StringIO())
     table.show(console, Servers(Path(), {}, "4.1.0", 29_000))
     text = console.export_text()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +19,11 @@ from nextclick.services.simulator.publish import click_frame
 from nextclick.shared.errors import ConfigurationError
 from nextclick.shared.model import Constraints, Scorer
 from nextclick.shared.model.checkpoint import to_files
+from nextclick.shared.model.related import RelatedLists
 from nextclick.shared.schemas import ScoredItem
 from nextclick.trainer.collect import EventLog
 from nextclick.trainer.data import Split, click_log
+from nextclick.trainer.fit.related import related_lists
 from tests.unit import builders
 
 LAST_CLICK = 1_700_000_000_000
@@ -221,7 +225,8 @@ def test_related_items_are_there_after_a_fit_and_come_back_from_a_registry(
         assert item not in ids(found)
         scores = [one.score for one in found]
         assert scores == sorted(scores, reverse=True)
-    nextclick.Recommender(fitted.checkpoint, device="cpu").publish(registry)
+    checkpoint = replace(fitted.checkpoint, related=fitted.related)
+    nextclick.Recommender(checkpoint, device="cpu").publish(registry)
     same = nextclick.Recommender.from_registry(registry, device="cpu")
     assert (same.similar(item, k=4), same.bought_together(item, k=4)) == (similar, bought)
 
@@ -233,6 +238,33 @@ def test_a_version_from_before_knows_nothing_of_purchases(
         random_model.bought_together("7")
     with pytest.raises(ValueError, match="is not among the model's 30 items"):
         random_model.bought_together("never seen")
+
+
+def test_related_items_are_made_or_read_when_they_are_asked_for(
+    clicks: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def counted(*arguments: Any) -> RelatedLists:
+        made.append(1)
+        return related_lists(*arguments)
+
+    monkeypatch.setattr("nextclick.interface.training.related_lists", counted)
+    fitted = nextclick.fit(clicks, seed=1, max_epochs=1, device="cpu")
+    fitted.recommend([fitted.items[0]])
+    assert made == []
+    version = fitted.publish(str(tmp_path))
+    fitted.similar(fitted.items[0])
+    assert made == [1]
+
+    file = tmp_path / version / "related.safetensors"
+    content = file.read_bytes()
+    file.unlink()
+    loaded = nextclick.Recommender.from_registry(str(tmp_path), device="cpu")
+    with pytest.raises(nextclick.NextclickError, match=r"related\.safetensors is missing"):
+        loaded.similar(fitted.items[0])
+    file.write_bytes(content)
+    assert loaded.similar(fitted.items[0]) == fitted.similar(fitted.items[0])
 
 
 def test_without_lists_similar_items_are_those_with_the_nearest_vectors(

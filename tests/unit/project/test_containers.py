@@ -24,6 +24,7 @@ WRITABLE = {
     "redis": {"sessions:/data"},
     "simulator": set(),
     "worker": {"registry:/data/registry"},
+    "related": set(),
     "trainer": {"registry:/data/registry", "event_log:/data/event_log"},
     "api": {"registry:/data/registry", "keys:/data/keys"},
     "prometheus": {"prometheus:/prometheus"},
@@ -73,10 +74,15 @@ def test_every_setting_in_the_compose_file_is_one(name: str) -> None:
     assert ours <= set(environment_names())
 
 
-def test_observability_is_asked_for() -> None:
-    asked = {name for name, service in SERVICES.items() if "profiles" in service}
-    assert asked == {"prometheus", "grafana"}
-    assert all(SERVICES[name]["profiles"] == ["observability"] for name in asked)
+def test_observability_and_related_items_are_asked_for() -> None:
+    asked = {
+        name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service
+    }
+    assert asked == {
+        "related": ["related"],
+        "prometheus": ["observability"],
+        "grafana": ["observability"],
+    }
 
 
 def test_no_secret_and_no_engine_socket_in_the_compose_file() -> None:
@@ -110,7 +116,7 @@ def compose_command() -> list[str] | None:
     return None
 
 
-@pytest.mark.parametrize("profile", ["", "observability"])
+@pytest.mark.parametrize("profile", ["", "observability", "related"])
 def test_compose_reads_it_so_too(profile: str) -> None:
     compose = compose_command()
     if compose is None:

@@ -27,6 +27,7 @@ from nextclick.shared.runtime.settings import (
 
 TREE = Path(__file__).parents[3] / "deploy" / "k8s"
 BASE, EXAMPLE = TREE / "base", TREE / "overlays" / "example"
+RELATED = TREE / "components" / "related"
 API_VERSIONS = ("1.31", kubernetes_validate.latest_version())
 
 KEDA = {
@@ -82,6 +83,8 @@ def files(folder: Path) -> list[dict[str, Any]]:
 
 
 OBJECTS = files(BASE) + files(EXAMPLE)
+"""What the example makes."""
+ALL_OBJECTS = OBJECTS + files(RELATED)
 
 
 def name_of(thing: dict[str, Any]) -> str:
@@ -98,7 +101,7 @@ def check(thing: dict[str, Any]) -> None:
 
 def pods() -> Iterator[tuple[str, dict[str, Any]]]:
     """Every pod template."""
-    for thing in OBJECTS:
+    for thing in ALL_OBJECTS:
         if thing["kind"] == "Deployment":
             yield name_of(thing), thing["spec"]["template"]
         if thing["kind"] == "CronJob":
@@ -108,7 +111,7 @@ def pods() -> Iterator[tuple[str, dict[str, Any]]]:
 PODS = dict(pods())
 
 
-@pytest.mark.parametrize("thing", OBJECTS, ids=name_of)
+@pytest.mark.parametrize("thing", ALL_OBJECTS, ids=name_of)
 def test_an_object_is_what_its_kind_says(thing: dict[str, Any]) -> None:
     check(thing)
 
@@ -122,7 +125,7 @@ def test_a_wrong_object_is_refused() -> None:
 
 
 def test_every_file_is_listed() -> None:
-    for folder in (BASE, EXAMPLE):
+    for folder in (BASE, EXAMPLE, RELATED):
         listed = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
         here = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
         assert here == {name for name in listed if name.endswith(".yaml")}
@@ -152,6 +155,29 @@ def test_kustomize_builds_it(folder: Path) -> None:
         assert trigger["metadata"]["bootstrapServers"] == brokers
         assert "image: registry.example.com/nextclick:0.1.0" in built.stdout
         assert "image: nextclick\n" not in built.stdout
+
+
+def test_an_overlay_asks_for_related_items(tmp_path: Path) -> None:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("needs kubectl; the component's files were checked one by one")
+    shutil.copytree(TREE, tmp_path / "k8s")
+    overlay = tmp_path / "k8s" / "overlays" / "example"
+    kustomization = (overlay / "kustomization.yaml").read_text()
+    asked = kustomization.replace("# components:", "components:")
+    assert asked != kustomization
+    (overlay / "kustomization.yaml").write_text(asked)
+    built = subprocess.run(
+        [kubectl, "kustomize", str(overlay)], capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    things = {name_of(thing): thing for thing in yaml.safe_load_all(built.stdout)}
+    assert things.keys() == {name_of(thing) for thing in ALL_OBJECTS}
+    related = things["Deployment/nextclick-related"]
+    check(related)
+    assert related["metadata"]["namespace"] == "nextclick"
+    (container,) = related["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example.com/nextclick:0.1.0"
 
 
 @pytest.mark.parametrize("name", PODS)
@@ -188,7 +214,9 @@ def test_a_pods_settings_are_settings(name: str) -> None:
 
 
 def test_probes_ask_where_the_process_answers() -> None:
-    for name in (f"Deployment/nextclick-{part}" for part in ("worker", "collector", "api")):
+    for name in (
+        f"Deployment/nextclick-{part}" for part in ("worker", "collector", "api", "related")
+    ):
         (container,) = PODS[name]["spec"]["containers"]
         ports = {port["name"]: str(port["containerPort"]) for port in container["ports"]}
         settings = {entry["name"]: entry["value"] for entry in container["env"]}
@@ -211,7 +239,7 @@ def test_workers_scale_by_the_lag_of_their_group_up_to_the_partitions() -> None:
 
 def test_selectors_select() -> None:
     labels = [template["metadata"]["labels"] for template in PODS.values()]
-    for thing in OBJECTS:
+    for thing in ALL_OBJECTS:
         spec = thing.get("spec") or {}
         if thing["kind"] == "Service":
             wanted = spec["selector"]

@@ -107,7 +107,7 @@ def test_label_values_are_known(where: str) -> None:
         "stage": {*re.findall(r"[a-z]+", metrics.STAGE_SECONDS._documentation), "load", "smoke"},
         "check": {"model", "partitions", "redis", "kafka", "event_log", "registry"},
         "outcome": set(metrics.LABEL_VALUES[metrics.RETRAINS]),
-        "job": {"worker", "collector", "trainer", "api"},
+        "job": {"worker", "collector", "trainer", "api", "related"},
         "status": {"5.."},
     }
     for node in nodes(QUERIES[where]):

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from nextclick.shared.profiles import Profile, profile_id, unknown_profile
+from nextclick.shared.items import UNKNOWN, Attributes
+from nextclick.shared.profiles import Boosts, CategoryCounts, Profile, profile_id, unknown_profile
 
 
 @pytest.mark.parametrize(
@@ -76,3 +77,47 @@ def test_what_the_page_shows_is_what_is_taken() -> None:
         assert Profile.model_validate(content).content != "{}"
     for field in Profile.model_fields:
         assert f"`{field}`" in page
+
+
+ITEM = Attributes(("red", "dogs"), ("new",), 10.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "attributes", "why"),
+    [
+        ({"categories": ["dogs", "cats"]}, ITEM, None),
+        ({"categories": ["cats"], "excluded_tags": ["new"]}, ITEM, "categories"),
+        ({"categories": ["red"], "excluded_categories": ["dogs"]}, ITEM, "excluded_categories"),
+        ({"tags": ["old"], "max_price": 1}, ITEM, "tags"),
+        ({"excluded_tags": ["new"], "max_price": 1}, ITEM, "excluded_tags"),
+        ({"min_price": 10, "max_price": 10}, ITEM, None),
+        ({"min_price": 10.5}, ITEM, "price"),
+        ({"max_price": 9.5}, ITEM, "price"),
+        ({"min_price": 0}, UNKNOWN, "price"),
+        ({"categories": ["red"]}, UNKNOWN, "categories"),
+        ({"excluded_categories": ["red"], "excluded_tags": ["new"]}, UNKNOWN, None),
+    ],
+    ids=str,
+)
+def test_the_first_constraint_that_keeps_an_item_out_is_named(
+    content: dict[str, Any], attributes: Attributes, why: str | None
+) -> None:
+    assert Profile.model_validate(content).excluded_by(attributes) == why
+
+
+def test_boosts_of_one_item_multiply() -> None:
+    boosts = Boosts(categories={"red": 2, "dogs": 3}, tags={"new": 5, "old": 7}, items={"1": 0.5})
+    assert boosts.of("1", ITEM) == 15
+    assert boosts.of("2", ITEM) == 30
+    assert boosts.of("2", UNKNOWN) == 1
+
+
+def test_the_smallest_limit_per_category_holds() -> None:
+    counts = CategoryCounts(map(Profile.model_validate, ({"max_per_category": n} for n in (3, 1))))
+    assert counts.limit == 1
+    taken = [counts.take(names) for names in (("a", "b"), ("b", "c"), (), ("c",), ("a",))]
+    assert taken == [True, False, True, True, False]
+    assert sorted(counts.full) == ["a", "b", "c"]
+    without = CategoryCounts([Profile()])
+    assert all(without.take(("a",)) for _ in range(5))
+    assert without.full == []

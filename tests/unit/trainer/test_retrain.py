@@ -241,6 +241,20 @@ def test_a_candidate_worse_than_the_champion_is_refused_and_changes_nothing(
     assert registry.pointer() == Pointer(champion, [])
 
 
+def test_a_version_that_waits_is_neither_compared_with_nor_started_from(
+    registry: Registry, champion: str
+) -> None:
+    waits = registry.publish(registry.load(champion), promote=False)
+    wider = pd.concat([pattern_log(30), pattern_log(33, offset=1)], ignore_index=True)
+    outcome = run(wider, registry, promote=False)
+    assert outcome is not None
+    assert outcome.version is not None, outcome.reason
+    assert outcome.waits
+    assert registry.manifest(outcome.version).parent == champion
+    assert registry.pointer() == Pointer(champion, [], waiting=outcome.version)
+    assert registry.versions() == [champion, waits, outcome.version]
+
+
 def test_a_stop_after_a_champion_leaves_it_current(registry: Registry, champion: str) -> None:
     assert run(pattern_log(31), registry, stopped=lambda: True) is None
     assert registry.versions() == [champion]

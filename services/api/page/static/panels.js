@@ -93,7 +93,7 @@ export function showHealth({ anomalies, bots, max_per_minute: most, clicks, dead
   );
 }
 
-const STATES = { current: "current", before: "served before", taken_back: "taken back", unreadable: "cannot be read" };
+const STATES = { current: "current", before: "served before", taken_back: "taken back", not_promoted: "not promoted", unreadable: "cannot be read" };
 
 /** The timeline of versions, refusals and rollbacks. onPromote(version) is asked by a button. */
 export function showModels({ models, first_answers: answered }, onPromote) {
@@ -120,7 +120,7 @@ function versionRow(entry, { serving }, onPromote) {
     clicks ? `${count(clicks)} clicks learned` : "",
     live ? `live: ${count(live.hits)} of ${count(live.judged)} next clicks, first answer ${timeOf(live.at)}` : "",
   ].filter(Boolean);
-  const promote = ["before", "taken_back"].includes(state)
+  const promote = ["before", "taken_back", "not_promoted"].includes(state)
     ? h("button", { type: "button", class: "quiet", "data-key": version, onclick: () => onPromote(version) }, "Promote")
     : null;
   return h(

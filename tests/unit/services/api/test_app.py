@@ -11,7 +11,8 @@ import httpx2 as httpx
 import pytest
 
 from nextclick.services.api.access import Access, Keys
-from nextclick.services.api.app import Components, create_app
+from nextclick.services.api.app import create_app
+from nextclick.services.api.components import Components
 from nextclick.shared.runtime import health
 from nextclick.shared.runtime.settings import ApiSettings
 

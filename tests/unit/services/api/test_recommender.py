@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from nextclick.shared.model import Ranking, Scorer
 from nextclick.shared.profiles import Profile
 from nextclick.shared.redis import MemorySessions
 from nextclick.shared.registry import Arms, ServedModel
-from nextclick.shared.schemas import Click, ExperimentArm
+from nextclick.shared.schemas import Click, ExperimentArm, KeptOutItems, ScoredItem
 from tests.unit.builders import CPU, checkpoint
 
 EXPERIMENT = Experiment("try", "5a17", "va", "vb", 0.5, datetime(2026, 1, 31, tzinfo=UTC))
@@ -129,6 +130,64 @@ def test_a_list_for_a_click_is_drawn_as_the_workers() -> None:
     assert answer.history == ["3"]
     assert lists_agree(answer.items, ranking.items)
     assert answer.exploration == ranking.drawn
+
+
+FRESH = Profile(exclude_seen_days=1, exclude_bought_days=7)
+DAY_MS = 86_400_000
+
+
+def test_lists_leave_out_what_the_user_clicked_of_late() -> None:
+    """As of now; for a click as the worker's; of a visitor without an id by the history given."""
+    slot, now_ms = Slot(), int(time.time() * 1000)
+    slot.arms = None
+    sessions = MemorySessions(gap_ms=0, ttl_seconds=60, past_days=7)
+    before = [
+        Click(event_id="e1", user_id="ann", item_id="1", timestamp=now_ms - 5 * DAY_MS),
+        Click(
+            event_id="e2",
+            user_id="ann",
+            item_id="2",
+            timestamp=now_ms - 4 * DAY_MS,
+            event_type="order",
+        ),
+        Click(event_id="e3", user_id="ann", item_id="3", timestamp=now_ms - 1000),
+    ]
+    sessions.append(before)
+    click = Click(event_id="e4", user_id="ann", item_id="4", timestamp=now_ms - 4 * DAY_MS)
+    published: Any = SimpleNamespace(up_to=lambda click: [click])
+    rules: Any = SimpleNamespace(rules=Rules())
+    recommender = Recommender(slot, sessions, rules, published, lambda: STATES)  # type: ignore[arg-type]
+    asked = ListRequest("ann", [], 30, False, (FRESH,), "fresh")
+    of_now, of_click, of_nobody, of_history, plain = recommender.answer(
+        [
+            asked,
+            replace(asked, click=click),
+            replace(asked, user_id="bob"),
+            replace(asked, user_id=None, history=["7", "8"]),
+            replace(asked, profiles=(), profile=None),
+        ]
+    )
+    for answer, seen, bought in (
+        (of_now, ["3"], ["2"]),
+        (of_click, ["3", "4"], ["2"]),
+        (of_nobody, [], []),
+        (of_history, ["7", "8"], []),
+    ):
+        assert answer.kept_out == KeptOutItems(seen=seen, bought=bought)
+        listed = {item.item_id for item in answer.items}
+        assert listed == {str(i) for i in range(1, 31)} - {*seen, *bought}
+    assert plain.kept_out is None
+    assert len(plain.items) == 30
+    topic = AnswerTopic("recommendations.fresh", profile=FRESH, profile_id="fresh@1")
+    (session,) = sessions.append_with_past([click])
+    past = {("ann", "e4"): session.past}
+    ((ranking,),) = rankings([topic], STATES, A.scorer, [(click, session.history)], past)
+    assert ranking.kept_out == of_click.kept_out
+    assert ids(of_click.items)[:5] == ids(ranking.items)
+
+
+def ids(items: list[ScoredItem]) -> list[str]:
+    return [item.item_id for item in items]
 
 
 def test_a_request_without_such_a_profile_draws_nothing() -> None:

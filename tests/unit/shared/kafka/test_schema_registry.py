@@ -42,8 +42,10 @@ from nextclick.shared.runtime.settings import SchemaRegistrySettings, Settings
 from nextclick.shared.schemas import (
     SCHEMA_ID_HEADER,
     Click,
+    DrawnItems,
     ExperimentArm,
     ExtendedRecommendation,
+    KeptOutItems,
     ReadFramed,
     Recommendation,
     ScoredItem,
@@ -565,6 +567,30 @@ def test_a_recommendation_under_a_profile_says_more_and_is_read_as_one(
             counts = dict(of_protobuf.shortened_by) or None
             found = {"profile": of_protobuf.profile, "shortened_by": counts}
         assert (found["profile"], found["shortened_by"]) == (answer.profile, shortened_by)
+
+
+@pytest.mark.parametrize("kind", ["avro", "protobuf", "json_schema"])
+def test_a_recommendation_says_what_was_drawn_and_what_was_kept_out(
+    registry: Registry, kind: Any
+) -> None:
+    chosen = settings(registry, recommendations_format=kind, auto_register=True)
+    encode = answer_encoder(chosen, "answers", "extended-recommendation")
+    read_framed = framed_reader(settings(registry), ExtendedRecommendation)
+    arm = ExperimentArm(name="e", arm="a")
+    for added in (
+        {"kept_out": KeptOutItems(seen=["17", "é"], bought=["4"])},
+        {"exploration": DrawnItems(seed="00", propensities=[1, 0.5])},
+        {
+            "kept_out": KeptOutItems(seen=[], bought=["4"]),
+            "experiment": arm,
+        },
+    ):
+        answer = ExtendedRecommendation(
+            **dict(ANSWER), profile="fresh@69fea1de5ef8", shortened_by=None, **added
+        )
+        read = decode_extended(encode(answer), (), read_framed)
+        assert (read.kept_out, read.exploration) == (answer.kept_out, answer.exploration)
+        assert read.items == answer.items
 
 
 @pytest.mark.parametrize("kind", ["avro", "protobuf", "json_schema"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from nextclick.shared.items import NOTHING_KNOWN, ItemAttributes
-from nextclick.shared.model import Ranking, Scorer, seed_of
+from nextclick.shared.model import KeptOut, Ranking, Scorer, seed_of
 from nextclick.shared.model.exploration import Stratum, strata, uniform
 from nextclick.shared.profiles import Exploration, Profile
+from nextclick.shared.schemas import KeptOutItems
 from tests.unit.builders import CPU, checkpoint
 from tests.unit.profile_oracle import Asked
 from tests.unit.shared.model.test_profiles_in_lists import (
@@ -129,9 +131,12 @@ def test_items_are_shown_as_often_as_their_propensities_say(history: list[str]) 
         assert statistic < freedom + 5 * math.sqrt(2 * freedom)
 
 
-def test_temperature_1_draws_by_probability_times_boosts() -> None:
+@pytest.mark.parametrize("epsilon", [0, 0.25])
+def test_temperature_1_draws_by_probability_times_boosts(epsilon: float) -> None:
+    """But for a share of epsilon, which is drawn with equal probabilities."""
     boosts = {"boosts": {"items": {"20": 3.0}}}
-    profile = Profile.model_validate({**boosts, "exploration": {"candidates": 5}})
+    explores = {"candidates": 5, "epsilon": epsilon}
+    profile = Profile.model_validate({**boosts, "exploration": explores})
     shown: dict[str, tuple[float, float]] = {}
     for number in range(300):
         ranking = listed(profile, ["3"], number)
@@ -142,7 +147,8 @@ def test_temperature_1_draws_by_probability_times_boosts() -> None:
     total = sum(score for score, _ in shown.values())
     assert len(shown) == 5
     for score, propensity in shown.values():
-        assert math.isclose(propensity, score / total, rel_tol=1e-4)
+        expected = (1 - epsilon) * score / total + epsilon / 5
+        assert math.isclose(propensity, expected, rel_tol=1e-4)
 
 
 def test_places_go_to_the_other_kind_where_one_has_too_few_items() -> None:
@@ -175,6 +181,20 @@ def test_seeds_and_their_numbers_can_be_computed_by_anybody() -> None:
     assert 0 <= min(numbers) < 0.01
     assert 0.99 < max(numbers) < 1
     assert abs(np.mean(numbers) - 0.5) < 0.02
+
+
+@pytest.mark.parametrize("history", [["3"], ["unknown"]], ids=["model", "popular"])
+def test_what_the_user_has_bought_is_not_drawn_either(history: list[str]) -> None:
+    profile = Profile.model_validate(
+        {"exclude_bought_days": 3, "exploration": {"slots": 2, "candidates": 30}}
+    )
+    bought = [str(i) for i in range(1, 25)]
+    made = SCORER.prepare([profile], BASE)(4, False)
+    kept_out = KeptOut.of(KeptOutItems(seen=[], bought=bought), SCORER.vocabulary)
+    for seed in range(30):
+        (ranking,) = SCORER.recommend([history], [replace(made, kept_out=kept_out)], seeds=[seed])
+        assert len(ranking.items) == 4
+        assert not {item.item_id for item in ranking.items} & {*bought}
 
 
 def test_without_seeds_the_best_items_take_all_places() -> None:

@@ -92,6 +92,23 @@ def test_stopping_promotes_an_arm_in_the_same_step(
     assert pointer.experiments[-1].outcome == f"promoted {arm}"
 
 
+def test_a_version_that_waits_is_tried_and_kept(registry: Registry) -> None:
+    """Also when the next one waits in its place."""
+    days = [datetime(2020, 1, day, tzinfo=UTC) for day in (1, 2, 3, 4)]
+    a = registry.publish(checkpoint(seed=1), days[0])
+    b = registry.publish(checkpoint(seed=2), days[1], promote=False)
+    slot = slot_of(registry)
+    assert held(slot) == (a, None)
+    registry.start_experiment("e", "current", b, 0.5)
+    assert held(slot) == (a, b)
+    replaced, waits = (registry.publish(checkpoint(seed=3), d, promote=False) for d in days[2:])
+    assert registry.prune(1, 0) == [replaced]
+    assert held(slot) == (a, b)
+    assert registry.stop_experiment("b") == pointer_of(registry)
+    assert (pointer_of(registry).version, pointer_of(registry).waiting) == (b, waits)
+    assert held(slot) == (b, None)
+
+
 def test_what_cannot_be_tried_changes_nothing(
     registry: Registry, versions: tuple[str, str]
 ) -> None:

@@ -383,6 +383,64 @@ def test_the_version_in_use_and_the_one_before_it_are_never_too_old(registry: Re
     assert registry.rollback().version == made[5]
 
 
+def test_a_version_waits_until_it_is_promoted_or_the_next_one_waits(registry: Registry) -> None:
+    first = registry.publish(checkpoint(), DAYS[0], promote=False)
+    assert registry.pointer() == Pointer(first, []), "where nothing serves nothing waits"
+    second, third = (registry.publish(checkpoint(), day, promote=False) for day in DAYS[1:3])
+    assert registry.pointer() == Pointer(first, [], waiting=third)
+    fourth = registry.publish(checkpoint(), DAYS[3])
+    assert registry.pointer() == Pointer(fourth, [first], waiting=third)
+    assert registry.rollback() == Pointer(first, [], waiting=third)
+    registry.promote(second)
+    assert registry.pointer() == Pointer(second, [first], waiting=third)
+    registry.promote(third)
+    assert registry.pointer() == Pointer(third, [first, second])
+
+
+def test_the_version_that_waits_is_never_too_old(registry: Registry) -> None:
+    """Those that waited before it are as any other."""
+    served = registry.publish(checkpoint(), DAYS[0])
+    waited, waits = (registry.publish(checkpoint(), day, promote=False) for day in DAYS[1:3])
+    later = [registry.publish(checkpoint(), day) for day in DAYS[3:]]
+    assert registry.prune(1, 0, DAYS[-1]) == [served, waited, later[0]]
+    assert registry.prune(1, 0, DAYS[-1] + timedelta(days=1000)) == []
+    registry.promote(waits)
+    registry.promote(later[2])
+    registry.promote(later[1])
+    assert registry.prune(1, 0, DAYS[-1]) == [waits]
+
+
+def test_a_version_that_waits_can_be_removed_by_name(registry: Registry) -> None:
+    """As after a forgetting."""
+    served = registry.publish(checkpoint(), DAYS[0])
+    waits = registry.publish(checkpoint(), DAYS[1], promote=False)
+    assert registry.remove([served, waits]) == [waits]
+    assert registry.pointer() == Pointer(served, [])
+
+
+def test_without_a_version_that_waits_the_pointer_has_no_field_for_it(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path))
+    registry.publish(checkpoint(), DAYS[0])
+    before = json.loads((tmp_path / POINTER).read_text())
+    assert before.keys() == {"version", "history", "rollbacks", "changed_at"}
+    waits = registry.publish(checkpoint(), DAYS[1], promote=False)
+    after = json.loads((tmp_path / POINTER).read_text())
+    assert after == before | {"waiting": waits, "changed_at": after["changed_at"]}
+
+
+def test_item_ids_are_read_without_the_weights(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path))
+    version = registry.publish(checkpoint())
+    (tmp_path / version / "model.safetensors").unlink()
+    assert registry.item_ids(version) == [str(i) for i in range(1, 31)]
+    (tmp_path / version / "vocabulary.json").write_text('["1"]')
+    with pytest.raises(CheckpointError, match=r"vocabulary\.json does not match its SHA-256"):
+        registry.item_ids(version)
+    (tmp_path / version / "vocabulary.json").unlink()
+    with pytest.raises(CheckpointError, match=r"vocabulary\.json is missing"):
+        registry.item_ids(version)
+
+
 def test_only_what_has_a_date_is_too_old(tmp_path: Path) -> None:
     registry = Registry(str(tmp_path))
     made = published(registry)

@@ -10,6 +10,7 @@ import pytest
 from nextclick.services.api.page.versions import Versions
 from nextclick.shared.registry import ModelSlot, Registry
 from tests.integration.traffic import publish_model
+from tests.unit.builders import checkpoint
 
 
 @pytest.fixture
@@ -40,6 +41,18 @@ def test_a_rollback_is_shown_with_its_time_and_reason(
     read = versions.read()
     assert states(read) == [(second, "current"), (first, "before")]
     assert len(read["rollbacks"]) == 1
+
+
+def test_a_version_that_was_never_promoted_was_not_taken_back(
+    registry: Registry, versions: Versions
+) -> None:
+    days = (datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3))
+    first, second, third = (registry.publish(checkpoint(), day, promote=False) for day in days)
+    assert states(versions.read()) == [
+        (third, "not_promoted"),
+        (second, "not_promoted"),
+        (first, "current"),
+    ]
 
 
 def test_refusals_come_with_their_numbers_and_broken_versions_are_named(
