@@ -102,7 +102,7 @@ class Learner:
         frame = weighted(frame, clicks.event_weights, clicks.label_weights)
         frame, _ = bound_contributions(frame, clicks.max_per_minute)
         gap_ms = int(self._settings.session.gap_seconds * 1000)
-        newest = self._registry.newest_delta(base.version) or 0
+        newest = max(self._registry.delta_numbers(base.version), default=0)
         delta = learn(
             click_log(frame, gap_ms, validation=0, test=0),
             base.checkpoint,
@@ -117,8 +117,9 @@ class Learner:
         forgotten = newest > 0 and self._forget_count(base.version, newest) != tombstones.count
         self._registry.publish_delta(delta)
         metrics.DELTAS.labels("published").inc()
-        keep_from = delta.number - int(self._settings.registry.keep_delta_seconds)
-        # Older deltas may know who was forgotten since.
+        # Who has just read that `newest` is the newest must find it. But older deltas may know who
+        # was forgotten since.
+        keep_from = min(newest, delta.number - int(self._settings.registry.keep_delta_seconds))
         self._registry.prune_deltas(base.version, delta.number if forgotten else keep_from)
         metrics.DELTA_SECONDS.observe(time.monotonic() - began)
         return delta.number
