@@ -26,10 +26,12 @@ import secrets
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from nextclick.shared import object_store
@@ -116,13 +118,16 @@ def published_at(version: str) -> datetime | None:
 class Registry:
     """Publishes, lists, promotes and loads model versions."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, fs: AbstractFileSystem | None = None) -> None:
         """Open the registry at `url`, without reading or writing.
 
-        Raises ConfigurationError if no fsspec implementation supports the URL.
+        fs: the file system on which `url` is a path; None: that of the URL. Raises
+        ConfigurationError if no fsspec implementation supports the URL.
         """
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+            found = (
+                fsspec.core.url_to_fs(url, use_listings_cache=False) if fs is None else (fs, url)
+            )
         except (ValueError, ImportError) as error:
             raise ConfigurationError(
                 f"NEXTCLICK_REGISTRY__URL = {masked_url(url)!r}: "
@@ -130,6 +135,8 @@ class Registry:
                 "use a folder, or a URL whose fsspec package is installed "
                 "(for s3://: pip install 'nextclick[s3]')"
             ) from None
+        self._fs: AbstractFileSystem = found[0]
+        self._root: str = found[1]
         self.url = masked_url(url)  # without secrets, for logs and error texts
         self._secrets = secrets_of_url(url)
         self._local = isinstance(self._fs, LocalFileSystem)
@@ -283,10 +290,15 @@ class Registry:
                 raise Unavailable(
                     self._complaint("write", f"another process has published {name}")
                 ) from None
-            content = json.dumps({"number": delta.number}).encode()
-            self._replace(f"{delta.base}/{NEWEST_DELTA}", content)
+            self._change(f"{delta.base}/{NEWEST_DELTA}", partial(self._newest_to, delta))
             if not self._local:
                 self._remove_if_no_version(delta.base)
+
+    def _newest_to(self, delta: Delta) -> bytes | None:
+        newest = self.newest_delta(delta.base)
+        if newest is not None and newest > delta.number:
+            return None
+        return json.dumps({"number": delta.number}).encode()
 
     def _remove_if_no_version(self, version: str) -> None:
         """Remove what was written beside a base that another process removed at the same moment."""
