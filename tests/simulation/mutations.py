@@ -34,7 +34,7 @@ from nextclick.shared.registry import ModelSlot, Registry, ServedModel
 from nextclick.shared.registry.registry import NEWEST_DELTA
 from nextclick.trainer.collect.collector import Collector
 from nextclick.trainer.data import ClickLog
-from nextclick.trainer.learn import main as learner
+from nextclick.trainer.learn import learning
 from nextclick.trainer.learn.learning import learn
 from tests.simulation.faults import (
     ADDED,
@@ -485,7 +485,7 @@ def delta_of_the_newest_clicks_alone(patch: pytest.MonkeyPatch) -> None:
         return learn(log, base, version, *rest, len(log.items) - before)
 
     learned: dict[str, int] = {}
-    patch.setattr(learner, "learn", learn_new)
+    patch.setattr(learning, "learn", learn_new)
 
 
 def commits_held(drawn: Scenario) -> Scenario:
