@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nextclick.bench.options import check_folder, parse_choices, parse_sizes, write_json
+from nextclick.shared.errors import ConfigurationError
 
 app = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios and budgets, within one run.")
 console = Console(soft_wrap=True, width=max(124, Console().width))
@@ -100,6 +101,9 @@ def latency(
     profiles: Annotated[
         str, typer.Option(help="Lists under so many profiles beside the plain ones: 0, 1, 3.")
     ] = "0",
+    deltas: Annotated[
+        str, typer.Option(help="Runs with a delta of the model each second: no, yes, or both.")
+    ] = "no",
     seconds: Annotated[
         float, typer.Option(help="Length of a run; longer if it had fewer than 100 clicks.", min=3)
     ] = 12,
@@ -110,8 +114,10 @@ def latency(
     Example: nextclick bench latency --rate 1000 --guarantee at_least_once --json latency.json
     """
     rates, items = parse_sizes("--rate", rate), parse_sizes("--catalogue", catalogue)
-    (swaps,) = parse_choices("--swap", swap, ("no", "yes", "both"))[:1]
-    with_swap = {"no": (False,), "yes": (True,), "both": (False, True)}[swaps]
+    with_swap = _no_yes_both("--swap", swap)
+    with_deltas = _no_yes_both("--deltas", deltas)
+    if all(with_swap) and all(with_deltas):
+        raise ConfigurationError("--swap yes --deltas yes: deltas are measured on one version")
     counts = sorted({int(n) for n in parse_choices("--profiles", profiles, ("0", "1", "2", "3"))})
     check_folder(json)
 
@@ -138,10 +144,12 @@ def latency(
                 floor = measure_floor(servers, clicks, seconds)
             floors.append(floor)
             table.add_floor(floor)
-            runs = itertools.product(items, guarantees, with_swap, counts)
-            for size, kind, swapped, count in runs:
+            runs = itertools.product(items, guarantees, with_swap, counts, with_deltas)
+            for size, kind, swapped, count, learning in runs:
+                if swapped and learning:
+                    continue
                 what = f"{clicks:,} clicks/s, {size:,} items, {kind}, swap: {swapped}"
-                with console.status(f"{what}, profiles: {count}"):
+                with console.status(f"{what}, profiles: {count}, deltas: {learning}"):
                     row = measure(
                         servers,
                         floor,
@@ -150,6 +158,7 @@ def latency(
                         guarantee=kind,
                         swap=swapped,
                         profiles=count,
+                        deltas=learning,
                     )
                 rows.append(row)
                 table.add(row)
@@ -157,6 +166,12 @@ def latency(
     if json is not None:
         echo = [asdict(floor) for floor in floors]
         write_json(json, rows, torch.device("cpu"), **servers.facts, echo=echo)
+
+
+def _no_yes_both(option: str, given: str) -> tuple[bool, ...]:
+    """Whether runs are without, with, or both; raises ConfigurationError for another word."""
+    (chosen,) = parse_choices(option, given, ("no", "yes", "both"))[:1]
+    return {"no": (False,), "yes": (True,), "both": (False, True)}[chosen]
 
 
 @app.command()

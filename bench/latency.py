@@ -5,8 +5,9 @@
 Broker, Redis, one worker, the load generator and the reader share this machine; bench/round_trip.py
 describes a measurement. For each rate the echo (bench/echo.py) is measured first: the cost of Kafka
 and its client, a floor that the worker's figures are divided by. Then the worker runs for each
-guarantee, alone, and with a retrain beside it and a new model version halfway; and with lists under
-profiles, on topics of their own, beside the plain ones that are timed.
+guarantee, alone, and with a retrain beside it and a new model version halfway; with lists under
+profiles, on topics of their own, beside the plain ones that are timed; and with a delta of the
+served version each second.
 """
 
 from __future__ import annotations
@@ -20,19 +21,23 @@ from rich.console import Console
 from rich.table import Table
 
 from nextclick.bench.contestants import ECHO, WORKER
-from nextclick.bench.models import random_checkpoint
+from nextclick.bench.models import random_checkpoint, random_delta
 from nextclick.bench.profiles import PROFILES, item
 from nextclick.bench.round_trip import Event, Percentiles, Servers, round_trip
 from nextclick.services.demo.local_servers import Processes
 from nextclick.services.items.publish import publish
 from nextclick.shared.kafka import ensure_topics
+from nextclick.shared.model.checkpoint import WEIGHTS
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX
+from nextclick.shared.version_names import base_of
 
 LEAST_CLICKS = 100
 """Fewest clicks of a run; at low rates, runs are longer than requested."""
 _TRANSACTIONS_WARM_UP = (300, 60.0)
 """Clicks per second, and seconds."""
+DELTA_SECONDS = 1.0
+"""Between two deltas."""
 _SWAP_AT = 0.5
 """Fraction of the run at which the new version is published; the retrain starts with the run."""
 
@@ -61,6 +66,8 @@ class Row:
     """Whether the run included a retrain and a swap."""
     profiles: int
     """Number of profiles, each with a list of its own for every click."""
+    deltas: int
+    """Deltas seen in the answers; -1: none was published."""
     swaps: int
     """Model changes seen in the answers."""
     latency: Percentiles
@@ -105,12 +112,15 @@ def measure(
     guarantee: Guarantee,
     swap: bool,
     profiles: int = 0,
+    deltas: bool = False,
 ) -> Row:
     """Measure the worker at the rate of `floor`, on the same servers.
 
-    profiles: how many of `PROFILES` have a topic. Raises NextclickError if a click is not answered.
+    profiles: how many of `PROFILES` have a topic. deltas: whether one is published each second, as
+    by a learner on another machine; not with `swap`, because they are of the first version. Raises
+    NextclickError if a click is not answered.
     """
-    kind = f"{'swap' if swap else 'alone'}-{profiles}"
+    kind = f"{'swap' if swap else 'deltas' if deltas else 'alone'}-{profiles}"
     name = f"{guarantee.replace('_', '-')}-{floor.rate:g}-{items}-{kind}"
     settings = _settings(servers, name, guarantee)
     if profiles:
@@ -118,6 +128,9 @@ def measure(
     registry = Registry(settings[f"{PREFIX}REGISTRY__URL"])
     registry.publish(random_checkpoint(items, seed=0))
     run_seconds = seconds_of(floor.rate, seconds)
+    events = _retrain_and_swap(registry, settings, items, run_seconds) if swap else []
+    if deltas:
+        events += _publish_deltas(registry, run_seconds)
     run = round_trip(
         name,
         replace(WORKER, settings=settings),
@@ -125,15 +138,17 @@ def measure(
         floor.rate,
         run_seconds,
         items=items,
-        events=_retrain_and_swap(registry, settings, items, run_seconds) if swap else (),
+        events=events,
     )
+    versions = {base_of(name) for name in run.versions}
     return Row(
         rate=floor.rate,
         items=items,
         guarantee=guarantee,
         swap=swap,
         profiles=profiles,
-        swaps=len(run.versions) - 1,
+        deltas=sum(name not in versions for name in run.versions) if deltas else -1,
+        swaps=len(versions) - 1,
         latency=run.latency,
         p50_ratio=run.latency.p50_ms / floor.latency.p50_ms,
         p99_ratio=run.latency.p99_ms / floor.latency.p99_ms,
@@ -180,12 +195,24 @@ def _retrain_and_swap(
     return [(0.0, retrain), (_SWAP_AT * seconds, swap)]
 
 
+def _publish_deltas(registry: Registry, seconds: float) -> list[Event]:
+    """One each second. They are made before the run: learning costs this machine nothing."""
+    (version,) = registry.versions()
+    base, sha256 = registry.load(version), registry.manifest(version).files[WEIGHTS]
+
+    def event(number: int) -> Event:
+        delta = random_delta(base, version, sha256, number)
+        return (number - 1) * DELTA_SECONDS, lambda _: registry.publish_delta(delta)
+
+    return [event(number) for number in range(1, 1 + max(1, int(seconds / DELTA_SECONDS)))]
+
+
 class LatencyTable:
     """The table that `nextclick bench latency` prints."""
 
     def __init__(self) -> None:
         self._table = Table(
-            *("clicks/s", "guarantee", "items", "swaps", "profiles", "clicks"),
+            *("clicks/s", "guarantee", "items", "swaps", "profiles", "deltas", "clicks"),
             *("p50, ms", "× echo", "p90", "p99", "× echo", "max", "idle"),
             box=SIMPLE,
             padding=(0, 0, 0, 1),
@@ -200,7 +227,7 @@ class LatencyTable:
         latency = floor.latency
         self._table.add_section()
         self._table.add_row(
-            *(f"{floor.rate:,.0f}", "echo", "", "", "", f"{latency.clicks:,}"),
+            *(f"{floor.rate:,.0f}", "echo", "", "", "", "", f"{latency.clicks:,}"),
             *(f"{latency.p50_ms:,.1f}", "", f"{latency.p90_ms:,.1f}", f"{latency.p99_ms:,.1f}", ""),
             *(f"{latency.max_ms:,.0f}", ""),
         )
@@ -210,7 +237,8 @@ class LatencyTable:
         latency = row.latency
         self._table.add_row(
             *(f"{row.rate:,.0f}", row.guarantee.replace("_", " "), f"{row.items:,}"),
-            *(f"{row.swaps}" if row.swap else "no", f"{row.profiles}", f"{latency.clicks:,}"),
+            *(f"{row.swaps}" if row.swap else "no", f"{row.profiles}"),
+            *(f"{row.deltas}" if row.deltas >= 0 else "no", f"{latency.clicks:,}"),
             *(f"{latency.p50_ms:,.1f}", f"{row.p50_ratio:.1f}", f"{latency.p90_ms:,.1f}"),
             *(f"{latency.p99_ms:,.1f}", f"{row.p99_ratio:.1f}", f"{latency.max_ms:,.0f}"),
             f"{row.idle_cpu:.1%}",
@@ -223,7 +251,8 @@ class LatencyTable:
             "Latency: from the time a click was due until a reader had its answer (exactly once: "
             "until it was committed). echo: consume and produce, no model, no Redis. swaps: new "
             "versions seen, in runs with a retrain. profiles: lists under so many, each on a topic "
-            "of its own, beside the timed ones. clicks: number of timed clicks; with 100 or 200, "
+            "of its own, beside the timed ones. deltas: those seen, if one was published each "
+            "second. clicks: number of timed clicks; with 100 or 200, "
             "p99 is nearly the maximum. idle: share of a core used without clicks."
         )
         console.print(". ".join(f"{name}: {text}" for name, text in servers.facts.items()) + ".")

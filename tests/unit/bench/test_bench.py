@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from nextclick.bench import arrivals, cli, echo, load, train
 from nextclick.bench.latency import GUARANTEES, Floor, LatencyTable, Row, seconds_of
-from nextclick.bench.models import random_checkpoint
+from nextclick.bench.models import random_checkpoint, random_delta
 from nextclick.bench.options import parse_choices, parse_sizes, write_json
 from nextclick.bench.round_trip import Percentiles, Servers, join, percentiles
 from nextclick.bench.scorer import measure
@@ -21,6 +22,7 @@ from nextclick.services.worker import decide
 from nextclick.shared.errors import ConfigurationError, NextclickError
 from nextclick.shared.messages import Message
 from nextclick.shared.model import BST, Scorer
+from nextclick.shared.model.delta import applied, from_bytes, to_bytes
 from nextclick.shared.schemas import Click
 from tests.unit.builders import CPU
 
@@ -111,6 +113,19 @@ def answer(event_id: str, version: str = "v1") -> bytes:
     return json.dumps({"event_id": event_id, "model_version": version}).encode()
 
 
+def test_a_swap_is_not_timed_with_deltas() -> None:
+    done = CliRunner().invoke(cli.app, ["latency", "--swap", "yes", "--deltas", "yes"])
+    assert isinstance(done.exception, ConfigurationError)
+    assert "deltas are measured on one version" in str(done.exception)
+
+
+def test_a_random_delta_fits_its_base() -> None:
+    base = random_checkpoint(40)
+    delta = random_delta(base, "v1", "ab", 3)
+    assert from_bytes(to_bytes(delta)).number == 3
+    assert len(applied(delta, base).vocabulary) == 50
+
+
 def test_latency_counts_from_when_a_click_was_due(tmp_path: Path) -> None:
     """Not from its timestamp, which has whole milliseconds only."""
     recorded = [
@@ -191,7 +206,7 @@ def test_the_table_of_latencies_is_not_cut() -> None:
     table = LatencyTable()
     table.add_floor(Floor(3000, latency, 0.1))
     for guarantee in GUARANTEES:
-        table.add(Row(3000, 100_000, guarantee, True, 3, 2, latency, 12.3, 45.6, 0, 0.012, 0.1))
+        table.add(Row(3000, 100_000, guarantee, True, 3, 12, 2, latency, 12.3, 45.6, 0, 0.012, 0.1))
     console = Console(width=cli.console.width, record=True, file=io.StringIO())
     table.show(console, Servers(Path(), {}, "4.1.0", 29_000))
     text = console.export_text()
