@@ -286,7 +286,13 @@ class Soak:
 
     def kill_service(self) -> None:
         """SIGKILL or SIGTERM, and a supervisor that takes some seconds."""
-        service = self._some_service("worker", "worker", "trainer")
+        self._kill(self._some_service("worker", "trainer"))
+
+    def kill_trainer(self) -> None:
+        """The same; now and then within a delta, of which it publishes one each second."""
+        self._kill(self._some_service("trainer"))
+
+    def _kill(self, service: Service | None) -> None:
         if service is None:
             return
         seconds = self._random.choice((0.0, 2.0, 15.0))
@@ -539,6 +545,7 @@ class Soak:
 FAULTS: list[Callable[[Soak], None]] = [
     Soak.kill_service,
     Soak.kill_service,
+    Soak.kill_trainer,
     Soak.pause_service,
     Soak.cut_connections,
     Soak.kill_brokers,
