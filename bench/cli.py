@@ -104,6 +104,9 @@ def latency(
     experiment: Annotated[
         str, typer.Option(help="Runs with a second model for half of the users: no, yes, or both.")
     ] = "no",
+    deltas: Annotated[
+        str, typer.Option(help="Runs with a delta of the model each second: no, yes, or both.")
+    ] = "no",
     seconds: Annotated[
         float, typer.Option(help="Length of a run; longer if it had fewer than 100 clicks.", min=3)
     ] = 12,
@@ -116,11 +119,12 @@ def latency(
     rates, items = parse_sizes("--rate", rate), parse_sizes("--catalogue", catalogue)
     with_swap = _no_yes_both("--swap", swap)
     with_experiment = _no_yes_both("--experiment", experiment)
-    counts = sorted({int(n) for n in parse_choices("--profiles", profiles, ("0", "1", "2", "3"))})
-    if all(with_swap) and all(with_experiment):
+    with_deltas = _no_yes_both("--deltas", deltas)
+    if sum(map(all, (with_swap, with_experiment, with_deltas))) > 1:
         raise ConfigurationError(
-            "--swap yes --experiment yes: workers do not change models during an experiment"
+            "--swap, --experiment, --deltas: only one of them can be yes, which excludes the others"
         )
+    counts = sorted({int(n) for n in parse_choices("--profiles", profiles, ("0", "1", "2", "3"))})
     check_folder(json)
 
     import torch
@@ -146,12 +150,16 @@ def latency(
                 floor = measure_floor(servers, clicks, seconds)
             floors.append(floor)
             table.add_floor(floor)
-            runs = itertools.product(items, guarantees, with_swap, counts, with_experiment)
-            for size, kind, swapped, count, tried in runs:
-                if swapped and tried:  # workers do not change models during an experiment
+            runs = itertools.product(
+                items, guarantees, counts, with_swap, with_experiment, with_deltas
+            )
+            for size, kind, count, swapped, tried, learning in runs:
+                if swapped + tried + learning > 1:  # see `measure`
                     continue
-                what = f"{clicks:,} clicks/s, {size:,} items, {kind}, swap: {swapped}"
-                with console.status(f"{what}, profiles: {count}, experiment: {tried}"):
+                what = f"{clicks:,} clicks/s, {size:,} items, {kind}, profiles: {count}"
+                with console.status(
+                    f"{what}, swap: {swapped}, experiment: {tried}, deltas: {learning}"
+                ):
                     row = measure(
                         servers,
                         floor,
@@ -161,6 +169,7 @@ def latency(
                         swap=swapped,
                         profiles=count,
                         experiment=tried,
+                        deltas=learning,
                     )
                 rows.append(row)
                 table.add(row)

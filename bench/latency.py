@@ -6,8 +6,8 @@ Broker, Redis, one worker, the load generator and the reader share this machine;
 describes a measurement. For each rate the echo (bench/echo.py) is measured first: the cost of Kafka
 and its client, a floor that the worker's figures are divided by. Then the worker runs for each
 guarantee, alone, and with a retrain beside it and a new model version halfway; with lists under
-profiles, on topics of their own, beside the plain ones that are timed; and with a second model for
-half of the users.
+profiles, on topics of their own, beside the plain ones that are timed; with a delta of the served
+version each second; and with a second model for half of the users.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nextclick.bench.contestants import ECHO, WORKER
-from nextclick.bench.models import random_checkpoint
+from nextclick.bench.models import random_checkpoint, random_delta
 from nextclick.bench.profiles import PROFILES, item
 from nextclick.bench.round_trip import Event, Percentiles, Servers, round_trip
 from nextclick.services.demo.local_servers import Processes
@@ -29,13 +29,17 @@ from nextclick.services.items.publish import publish
 from nextclick.shared.errors import NextclickError
 from nextclick.shared.experiments import CURRENT
 from nextclick.shared.kafka import ensure_topics
+from nextclick.shared.model.checkpoint import WEIGHTS
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime.settings import PREFIX
+from nextclick.shared.version_names import base_of
 
 LEAST_CLICKS = 100
 """Fewest clicks of a run; at low rates, runs are longer than requested."""
 _TRANSACTIONS_WARM_UP = (300, 60.0)
 """Clicks per second, and seconds."""
+DELTA_SECONDS = 1.0
+"""Between two deltas."""
 _SWAP_AT = 0.5
 """Fraction of the run at which the new version is published; the retrain starts with the run."""
 _SHARE = 0.5
@@ -68,6 +72,8 @@ class Row:
     """Number of profiles, each with a list of its own for every click."""
     models: int
     """Versions that serve at once: 2 in a live experiment, each half of the users."""
+    deltas: int
+    """Deltas seen in the answers; -1: none was published."""
     swaps: int
     """Model changes seen in the answers."""
     latency: Percentiles
@@ -113,14 +119,18 @@ def measure(
     swap: bool,
     profiles: int = 0,
     experiment: bool = False,
+    deltas: bool = False,
 ) -> Row:
     """Measure the worker at the rate of `floor`, on the same servers.
 
     profiles: how many of `PROFILES` have a topic. experiment: whether half of the users get a
-    second model of the same size; not with `swap`, because workers do not change models during an
-    experiment. Raises NextclickError if a click is not answered, or by one model only.
+    second model of the same size. deltas: whether one is published each second, as by a learner on
+    another machine. Only one of `swap`, `experiment` and `deltas`: workers do not change models
+    during an experiment, and deltas are of the first version. Raises NextclickError if a click is
+    not answered, or by one of two models only.
     """
-    kind = f"{'experiment' if experiment else 'swap' if swap else 'alone'}-{profiles}"
+    chosen = {"swap": swap, "experiment": experiment, "deltas": deltas}
+    kind = f"{next((name for name, is_so in chosen.items() if is_so), 'alone')}-{profiles}"
     name = f"{guarantee.replace('_', '-')}-{floor.rate:g}-{items}-{kind}"
     settings = _settings(servers, name, guarantee)
     if profiles:
@@ -131,6 +141,9 @@ def measure(
         b = registry.publish(random_checkpoint(items, seed=1), promote=False)
         registry.start_experiment(name, CURRENT, b, _SHARE)
     run_seconds = seconds_of(floor.rate, seconds)
+    events = _retrain_and_swap(registry, settings, items, run_seconds) if swap else []
+    if deltas:
+        events += _publish_deltas(registry, run_seconds)
     run = round_trip(
         name,
         replace(WORKER, settings=settings),
@@ -138,10 +151,11 @@ def measure(
         floor.rate,
         run_seconds,
         items=items,
-        events=_retrain_and_swap(registry, settings, items, run_seconds) if swap else (),
+        events=events,
     )
+    versions = {base_of(name) for name in run.versions}
     models = 2 if experiment else 1
-    if len(run.versions) < models:
+    if len(versions) < models:
         raise NextclickError(f"{name}: one of two models answered no click")
     return Row(
         rate=floor.rate,
@@ -150,7 +164,8 @@ def measure(
         swap=swap,
         profiles=profiles,
         models=models,
-        swaps=len(run.versions) - models,
+        deltas=sum(name not in versions for name in run.versions) if deltas else -1,
+        swaps=len(versions) - models,
         latency=run.latency,
         p50_ratio=run.latency.p50_ms / floor.latency.p50_ms,
         p99_ratio=run.latency.p99_ms / floor.latency.p99_ms,
@@ -197,12 +212,33 @@ def _retrain_and_swap(
     return [(0.0, retrain), (_SWAP_AT * seconds, swap)]
 
 
+def _publish_deltas(registry: Registry, seconds: float) -> list[Event]:
+    """One each second. They are made before the run: learning costs this machine nothing."""
+    (version,) = registry.versions()
+    base, sha256 = registry.load(version), registry.manifest(version).files[WEIGHTS]
+
+    def event(number: int) -> Event:
+        delta = random_delta(base, version, sha256, number)
+        return (number - 1) * DELTA_SECONDS, lambda _: registry.publish_delta(delta)
+
+    return [event(number) for number in range(1, 1 + max(1, int(seconds / DELTA_SECONDS)))]
+
+
+def _changes(row: Row) -> str:
+    """What happened to the model in a run."""
+    if row.swap:
+        return f"{row.swaps} swaps"
+    if row.deltas >= 0:
+        return f"{row.deltas} deltas"
+    return "alone" if row.models == 1 else f"{row.models} models"
+
+
 class LatencyTable:
     """The table that `nextclick bench latency` prints."""
 
     def __init__(self) -> None:
         self._table = Table(
-            *("clicks/s", "guarantee", "items", "swaps", "profiles", "models", "clicks"),
+            *("clicks/s", "guarantee", "items", "model", "profiles", "clicks"),
             *("p50, ms", "× echo", "p90", "p99", "× echo", "max", "idle"),
             box=SIMPLE,
             padding=(0, 0, 0, 1),
@@ -217,7 +253,7 @@ class LatencyTable:
         latency = floor.latency
         self._table.add_section()
         self._table.add_row(
-            *(f"{floor.rate:,.0f}", "echo", "", "", "", "", f"{latency.clicks:,}"),
+            *(f"{floor.rate:,.0f}", "echo", "", "", "", f"{latency.clicks:,}"),
             *(f"{latency.p50_ms:,.1f}", "", f"{latency.p90_ms:,.1f}", f"{latency.p99_ms:,.1f}", ""),
             *(f"{latency.max_ms:,.0f}", ""),
         )
@@ -227,8 +263,8 @@ class LatencyTable:
         latency = row.latency
         self._table.add_row(
             *(f"{row.rate:,.0f}", row.guarantee.replace("_", " "), f"{row.items:,}"),
-            *(f"{row.swaps}" if row.swap else "no", f"{row.profiles}", f"{row.models}"),
-            f"{latency.clicks:,}",
+            _changes(row),
+            *(f"{row.profiles}", f"{latency.clicks:,}"),
             *(f"{latency.p50_ms:,.1f}", f"{row.p50_ratio:.1f}", f"{latency.p90_ms:,.1f}"),
             *(f"{latency.p99_ms:,.1f}", f"{row.p99_ratio:.1f}", f"{latency.max_ms:,.0f}"),
             f"{row.idle_cpu:.1%}",
@@ -239,10 +275,12 @@ class LatencyTable:
         console.print(self._table)
         console.print(
             "Latency: from the time a click was due until a reader had its answer (exactly once: "
-            "until it was committed). echo: consume and produce, no model, no Redis. swaps: new "
-            "versions seen, in runs with a retrain. profiles: lists under so many, each on a topic "
-            "of its own, beside the timed ones. models: 2 in an experiment, each for half of the "
-            "users. clicks: number of timed clicks; with 100 or 200, "
+            "until it was committed). echo: consume and produce, no model, no Redis. profiles: "
+            "lists under so many, each on a topic "
+            "of its own, beside the timed ones. model: alone; with a retrain, and the new versions "
+            "that were seen; with a delta each second, and those that were seen; or 2 models in an "
+            "experiment, each for half of the users. clicks: number of timed clicks; with 100 or "
+            "200, "
             "p99 is nearly the maximum. idle: share of a core used without clicks."
         )
         console.print(". ".join(f"{name}: {text}" for name, text in servers.facts.items()) + ".")

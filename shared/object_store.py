@@ -38,9 +38,14 @@ def is_bucket_error(error: Exception) -> bool:
     return _code(error) == "NoSuchBucket"
 
 
+def has_etags(fs: Any) -> bool:
+    """Whether writes can be made conditional on what is there."""
+    return bool(_protocols(fs) & _S3)
+
+
 def etag_of(fs: Any, path: str) -> str | None:
     """The ETag of an object; None if the object is missing, "" if the store has no ETags."""
-    if not _protocols(fs) & _S3:
+    if not has_etags(fs):
         return ""
     try:
         return str(fs.info(path)["ETag"])

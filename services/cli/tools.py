@@ -165,6 +165,13 @@ def evaluate(
             "1d); default: NEXTCLICK_TRAINER__EVERY_CLICKS."
         ),
     ] = "",
+    deltas: Annotated[
+        int,
+        typer.Option(
+            help="With --stream: also learn between retrainings, after so many clicks; 0: not.",
+            min=0,
+        ),
+    ] = 0,
     plot: Annotated[
         Path | None, typer.Option(help="With --stream: write a plot over time here.")
     ] = None,
@@ -187,7 +194,7 @@ def evaluate(
 
     Example: nextclick evaluate missions --html report.html
     Example: nextclick evaluate sessions/ --methods bst,vsknn --seeds 3 --json report.json
-    Example: nextclick evaluate event_log/ --stream --every 6h --plot stream.png
+    Example: nextclick evaluate event_log/ --stream --every 6h --deltas 500 --plot stream.png
     Example: nextclick evaluate recommendations.news --off-policy --versions current
     """
     import torch
@@ -234,14 +241,15 @@ def evaluate(
                 settings.clicks.max_per_minute,
                 json,
                 plot,
+                deltas,
             ),
             device,
             gap_ms,
             console,
         )
         return
-    if every or plot is not None:
-        raise ConfigurationError("--every and --plot go with --stream")
+    if every or deltas or plot is not None:
+        raise ConfigurationError("--every, --deltas and --plot go with --stream")
     options = evaluation.Options(
         data,
         reading,

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from nextclick.services.evaluate import stream_report
 from nextclick.services.evaluate.stream import (
+    Deltas,
     Retraining,
     parse_every,
     prequential,
@@ -79,6 +80,8 @@ class StreamOptions:
     max_per_minute: int
     json: Path | None
     plot: Path | None
+    deltas: int = 0
+    """Clicks between two deltas; 0: none."""
 
 
 def names(listed: str) -> list[str]:
@@ -152,9 +155,11 @@ def run_stream(options: StreamOptions, device: torch.device, gap_ms: int, consol
             options.reading.event_weights,
             options.reading.label_weights,
         )
+        name = f"{update.name}, deltas"
+        deltas = Deltas(options.deltas, name, update.learn) if options.deltas else None
         stretches = list(
             tqdm(
-                prequential(clicks, gap_ms, updates, update),
+                prequential(clicks, gap_ms, updates, update, deltas),
                 total=len(updates),
                 unit="update",
                 leave=False,
@@ -169,6 +174,7 @@ def run_stream(options: StreamOptions, device: torch.device, gap_ms: int, consol
         every=options.every if every.ms else f"{every.clicks:,} clicks",
         problems=[str(problem) for problem in problems],
         environment=environment(device),
+        deltas=options.deltas,
     )
     stream_report.show(report, console)
     if options.json is not None:

@@ -5,6 +5,9 @@ Prequential evaluation (Gama, Sebastião & Rodrigues, "On Evaluating Stream Lear
 trainer on the clicks before it: warm from the served model, bounded per user, through the gate; and
 V-SkNN is fitted on the same clicks. Both then rank the clicks until the next update, each click
 from those before it in its session. Nothing looks ahead.
+
+With `Deltas` the model also learns between two updates, as the learner does, but after so many
+clicks instead of each second; it is judged beside the one without.
 """
 
 from __future__ import annotations
@@ -19,14 +22,24 @@ import pandas as pd
 import torch
 
 from nextclick.shared.errors import ConfigurationError
-from nextclick.shared.model import Vocabulary
+from nextclick.shared.model import Checkpoint, Vocabulary
+from nextclick.shared.model.checkpoint import WEIGHTS
+from nextclick.shared.model.delta import applied
 from nextclick.shared.registry import Registry
 from nextclick.shared.windows import IntArray
 from nextclick.trainer.compare.baselines.neighbours import VSkNN
-from nextclick.trainer.data import Split, bound_contributions, click_log, samples, weighted
+from nextclick.trainer.data import (
+    ClickLog,
+    Split,
+    bound_contributions,
+    click_log,
+    samples,
+    weighted,
+)
 from nextclick.trainer.evaluate import evaluate, model_score
 from nextclick.trainer.evaluate.metrics import Score
 from nextclick.trainer.fit.presets import Preset
+from nextclick.trainer.learn.learning import Base, Counting, clicks_to_read, learn_newest
 from nextclick.trainer.retrain import FitLimits, Outcome, retrain
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -79,6 +92,18 @@ Update = Callable[[pd.DataFrame], Mapping[str, Ranker]]
 
 
 @dataclass(frozen=True)
+class Deltas:
+    """What is learned between two updates."""
+
+    clicks: int
+    """Between two deltas."""
+    name: str
+    """Of the ranker."""
+    learn: Callable[[pd.DataFrame], Ranker]
+    """All clicks before a delta → the served model with it."""
+
+
+@dataclass(frozen=True)
 class Stretch:
     """The clicks from one update to the next."""
 
@@ -93,7 +118,11 @@ class Stretch:
 
 
 def prequential(
-    clicks: pd.DataFrame, gap_ms: int, updates: IntArray, update: Update
+    clicks: pd.DataFrame,
+    gap_ms: int,
+    updates: IntArray,
+    update: Update,
+    deltas: Deltas | None = None,
 ) -> Iterator[Stretch]:
     """Predict all clicks from the first update on.
 
@@ -103,18 +132,33 @@ def prequential(
     log = click_log(clicks, gap_ms, validation=0.0, test=0.0)
     order = log.order
     assert order is not None
+
+    def ranked(first: int, end: int, ranker: Ranker) -> IntArray:
+        """Ranks of the clicks in [first, end) that follow one of their session, by arrival."""
+        asked = _asking(log, first, end)
+        cases = samples(asked, Split.TEST, ranker.vocabulary)
+        ranks = evaluate(ranker.score, ranker.popularity, cases).ranks
+        return ranks[np.argsort(order[asked.cases(Split.TEST)])]
+
     for first, end in zip(updates, [*updates[1:], len(clicks)], strict=True):
         rankers = update(clicks.iloc[:first])
-        inside = (order >= first) & (order < end)
-        asked = replace(log, split=np.where(inside, Split.TEST, Split.TRAIN))
-        cases = asked.cases(Split.TEST)
-        by_arrival = np.argsort(order[cases])
-        ranks = {}
-        for name, (score, vocabulary, popularity) in rankers.items():
-            found = evaluate(score, popularity, samples(asked, Split.TEST, vocabulary))
-            ranks[name] = found.ranks[by_arrival]
-        cases = cases[by_arrival]
+        ranks = {name: ranked(first, end, ranker) for name, ranker in rankers.items()}
+        if deltas is not None and rankers:
+            parts = [
+                ranked(at, min(end, at + deltas.clicks), deltas.learn(clicks.iloc[:at]))
+                for at in range(first, end, deltas.clicks)
+            ]
+            ranks[deltas.name] = np.concatenate(parts)
+        cases = _asking(log, first, end).cases(Split.TEST)
+        cases = cases[np.argsort(order[cases])]
         yield Stretch(int(first), order[cases], log.users[cases], ranks)
+
+
+def _asking(log: ClickLog, first: int, end: int) -> ClickLog:
+    """The log with the clicks of positions in [first, end) as its test."""
+    assert log.order is not None
+    inside = (log.order >= first) & (log.order < end)
+    return replace(log, split=np.where(inside, Split.TEST, Split.TRAIN))
 
 
 @dataclass
@@ -134,6 +178,9 @@ class Retraining:
     label_weights: Mapping[str, float]
     outcomes: list[Outcome] = field(default_factory=list)
     """How each retraining ended."""
+    _served: Base | None = None
+    _trained_on: int = 0
+    """Clicks that came before the served model was trained."""
 
     @property
     def name(self) -> str:
@@ -158,13 +205,38 @@ class Retraining:
         pointer = self.registry.pointer()
         if pointer is None:
             return {}
-        served = self.registry.load(pointer.version)
+        if outcome.version is not None or self._served is None:
+            manifest = self.registry.manifest(pointer.version)
+            self._served = Base(
+                pointer.version,
+                manifest.files[WEIGHTS],
+                self.registry.load(pointer.version),
+                "refit" in manifest.training,
+            )
+            self._trained_on = len(clicks)
+        served = self._served.checkpoint
         self.registry.prune(keep_versions=1, keep_days=0)
         bounded, _ = bound_contributions(frame, self.max_per_minute)
         log = click_log(bounded, self.gap_ms, validation=0.0, test=0.0)
         vocabulary = Vocabulary([]).extended(log.ids_in(Split.TRAIN))
         neighbours = VSkNN()
         neighbours.fit(log, vocabulary, seed=0)
-        of_model = Ranker(model_score(served, self.device), served.vocabulary, served.popularity)
+        of_model = self._ranker(served)
         of_neighbours = Ranker(neighbours.score, vocabulary, log.users_per_item(vocabulary))
         return {self.name: of_model, neighbours.name: of_neighbours}
+
+    def learn(self, clicks: pd.DataFrame) -> Ranker:
+        """The served model with the delta that the clicks since it was trained make of it."""
+        assert self._served is not None
+        base, new = self._served, len(clicks) - self._trained_on
+        if new == 0:
+            return self._ranker(base.checkpoint)
+        newest = clicks.iloc[-clicks_to_read(new) :].drop(columns="weight", errors="ignore")
+        counting = Counting(
+            self.gap_ms, self.max_per_minute, self.event_weights, self.label_weights
+        )
+        delta = learn_newest(newest.reset_index(drop=True), base, new, 1, counting, 0)
+        return self._ranker(base.checkpoint if delta is None else applied(delta, base.checkpoint))
+
+    def _ranker(self, model: Checkpoint) -> Ranker:
+        return Ranker(model_score(model, self.device), model.vocabulary, model.popularity)

@@ -68,6 +68,10 @@ class StreamReport(_Part):
     """Method → hr@20, mrr@20."""
     versus: dict[str, Difference]
     """hr@20, mrr@20 → difference of our model to V-SkNN on the same cases, bootstrap over users."""
+    deltas: int = 0
+    """Clicks between two deltas; 0: there were none."""
+    by_deltas: dict[str, Difference] = {}
+    """hr@20, mrr@20 → difference of our model with deltas to that without."""
     problems: list[str]
     environment: dict[str, str]
 
@@ -81,8 +85,13 @@ def summarise(
     every: str,
     problems: Sequence[str],
     environment: dict[str, str],
+    deltas: int = 0,
 ) -> StreamReport:
-    """Build the report. outcomes: of the retraining before each stretch. times: of all clicks."""
+    """Build the report.
+
+    outcomes: of the retraining before each stretch. times: of all clicks. deltas: clicks between
+    two; the third ranker is the model with them.
+    """
     windows = [
         Window(
             first_click=stretch.first,
@@ -113,15 +122,17 @@ def summarise(
         name: {metric: _mean(found, users) for metric, found in of_method.items()}
         for name, of_method in values.items()
     }
-    versus = {}
-    if names:
-        model, other = names
+
+    def difference(method: str, other: str) -> dict[str, Difference]:
+        found = {}
         for metric in METRICS:
-            apart = values[model][metric] - values[other][metric]
+            apart = values[method][metric] - values[other][metric]
             low, high = paired_interval(apart, users)
-            versus[metric] = Difference(
+            found[metric] = Difference(
                 other=other, difference=float(apart.mean()), low=low, high=high
             )
+        return found
+
     return StreamReport(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         data=data,
@@ -130,7 +141,9 @@ def summarise(
         cases=len(users),
         windows=windows,
         totals=totals,
-        versus=versus,
+        versus=difference(*names[:2]) if names else {},
+        deltas=deltas,
+        by_deltas=difference(names[2], names[0]) if deltas and names else {},
         problems=list(problems),
         environment=environment,
     )
@@ -148,7 +161,8 @@ def _mean(values: npt.NDArray[np.float64], users: IntArray) -> Mean:
 def show(report: StreamReport, console: Console) -> None:
     """Print the windows and the totals."""
     console.print(
-        f"{report.data}: {report.clicks:,} clicks, updated every {report.every}; "
+        f"{report.data}: {report.clicks:,} clicks, updated every {report.every}"
+        f"{f', deltas every {report.deltas:,} clicks' if report.deltas else ''}; "
         f"{report.cases:,} clicks predicted",
         markup=False,
     )
@@ -208,6 +222,8 @@ def _totals(report: StreamReport) -> Table:
         )
     other = next(iter(report.versus.values())).other
     totals.add_row(f"difference to {other}", *map(text.points, report.versus.values()))
+    if report.by_deltas:
+        totals.add_row("difference by deltas", *map(text.points, report.by_deltas.values()))
     return totals
 
 
@@ -216,7 +232,7 @@ def _time(epoch_ms: int) -> str:
 
 
 def plot(report: StreamReport, file: Path) -> None:
-    """Plot HR@20 of both methods over the windows, and mark the refused updates."""
+    """Plot HR@20 of all methods over the windows, and mark the refused updates."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")

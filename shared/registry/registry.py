@@ -25,10 +25,12 @@ import secrets
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from nextclick.shared import object_store
@@ -117,13 +119,16 @@ def published_at(version: str) -> datetime | None:
 class Registry:
     """Publishes, lists, promotes and loads model versions."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, fs: AbstractFileSystem | None = None) -> None:
         """Open the registry at `url`, without reading or writing.
 
-        Raises ConfigurationError if no fsspec implementation supports the URL.
+        fs: the file system on which `url` is a path; None: that of the URL. Raises
+        ConfigurationError if no fsspec implementation supports the URL.
         """
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+            found = (
+                fsspec.core.url_to_fs(url, use_listings_cache=False) if fs is None else (fs, url)
+            )
         except (ValueError, ImportError) as error:
             raise ConfigurationError(
                 f"NEXTCLICK_REGISTRY__URL = {masked_url(url)!r}: "
@@ -131,6 +136,8 @@ class Registry:
                 "use a folder, or a URL whose fsspec package is installed "
                 "(for s3://: pip install 'nextclick[s3]')"
             ) from None
+        self._fs: AbstractFileSystem = found[0]
+        self._root: str = found[1]
         self.url = masked_url(url)  # without secrets, for logs and error texts
         self._secrets = secrets_of_url(url)
         self._local = isinstance(self._fs, LocalFileSystem)
@@ -282,13 +289,36 @@ class Registry:
     def publish_delta(self, delta: Delta) -> None:
         """Write a delta beside its base, then name it as the newest.
 
-        Raises Unavailable, and CheckpointError if the base is not in the registry.
+        A number is used once: two learners cannot give one name to two deltas. Raises Unavailable,
+        also if the number is used, and CheckpointError if the base is not in the registry.
         """
-        self.manifest(delta.base)
+        name = f"{delta.base}/{_DELTA}{delta.number}"
         with self._exclusive_lock():
-            self._replace(f"{delta.base}/{_DELTA}{delta.number}", deltas.to_bytes(delta))
-            content = json.dumps({"number": delta.number}).encode()
-            self._replace(f"{delta.base}/{NEWEST_DELTA}", content)
+            self.manifest(delta.base)
+            try:
+                self._add(name, deltas.to_bytes(delta))
+            except object_store.PreconditionFailed:
+                raise Unavailable(
+                    self._complaint("write", f"another process has published {name}")
+                ) from None
+            self._change(f"{delta.base}/{NEWEST_DELTA}", partial(self._newest_to, delta))
+            if not self._local:
+                self._remove_if_no_version(delta.base)
+
+    def _newest_to(self, delta: Delta) -> bytes | None:
+        newest = self.newest_delta(delta.base)
+        if newest is not None and newest > delta.number:
+            return None
+        return json.dumps({"number": delta.number}).encode()
+
+    def _remove_if_no_version(self, version: str) -> None:
+        """Remove what was written beside a base that another process removed at the same moment."""
+        try:
+            self.manifest(version)
+        except CheckpointError:
+            with self._translated("write"):
+                self._fs.rm(self._path(version), recursive=True)
+            raise
 
     def newest_delta(self, version: str) -> int | None:
         """The number of a version's newest delta; None if there is none. Raises Unavailable."""
@@ -317,20 +347,20 @@ class Registry:
             raise CheckpointError(f"the delta {name} belongs to another base, or number")
         return delta
 
+    def delta_numbers(self, version: str) -> list[int]:
+        """Numbers of all deltas of a version that are there, ascending. Raises Unavailable."""
+        with self._translated("read"):
+            found = self._fs.find(self._path(version), maxdepth=1)
+        names = [PurePosixPath(path).name for path in found]
+        numbers = [name.removeprefix(_DELTA) for name in names if name.startswith(_DELTA)]
+        return sorted(int(number) for number in numbers if number.isdecimal())
+
     def prune_deltas(self, version: str, before: int) -> int:
         """Remove a version's deltas with lower numbers; returns how many. Raises Unavailable."""
+        old = [number for number in self.delta_numbers(version) if number < before]
         with self._translated("write"):
-            found = self._fs.find(self._path(version), maxdepth=1)
-            names = [PurePosixPath(path).name for path in found]
-            old = [
-                name
-                for name in names
-                if name.startswith(_DELTA)
-                and (number := name.removeprefix(_DELTA)).isdecimal()
-                and int(number) < before
-            ]
-            for name in old:
-                self._fs.rm_file(self._path(version, name))
+            for number in old:
+                self._fs.rm_file(self._path(version, f"{_DELTA}{number}"))
         return len(old)
 
     def versions(self) -> list[str]:
@@ -652,6 +682,14 @@ class Registry:
                 continue
             return
         raise Unavailable(self._complaint("write", f"other processes keep changing {name}"))
+
+    def _add(self, name: str, content: bytes) -> None:
+        """Write a file that is not there; else PreconditionFailed. For who holds the lock."""
+        has_etags = object_store.has_etags(self._fs)
+        with self._translated("read"):
+            if not has_etags and self._fs.exists(self._path(name)):
+                raise object_store.PreconditionFailed
+        self._replace(name, content, None if has_etags else "")
 
     def _replace(self, name: str, content: bytes, tag: str | None = "") -> None:
         """tag: see `object_store.write_if_unchanged`; by default whatever is there is replaced."""

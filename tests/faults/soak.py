@@ -1,5 +1,7 @@
 """A shop for a long time: three brokers, Redis, workers, trainer, HTTP service, page, and faults.
 
+The trainer publishes deltas each second.
+
 A seed draws the faults. Beside them an observer asks every second what the services say of
 themselves, and compares it with what it knows of the servers.
 """
@@ -27,11 +29,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from nextclick.services.api.page.feed import Feed
 from nextclick.shared.embedded import KafkaCluster, Server, free_port
 from nextclick.shared.kafka.lag import EVERY_SECONDS
+from nextclick.shared.registry import Registry
+from nextclick.shared.registry.registry import published_at
 from nextclick.shared.runtime.settings import PREFIX
 from nextclick.shared.schemas import Click
 from tests.faults.stand import Stand, go_on, memory_mb, open_files, pause
 from tests.faults.tampering import hang_up_on_signal
 from tests.integration.traffic import make_clicks, publish_model
+from tests.waiting import until
 
 RATE = 60
 """Clicks a second."""
@@ -160,6 +165,27 @@ class Soak:
         for thread in self._threads:
             thread.join(60)
 
+    def learn(self) -> None:
+        """Wait until a delta, or a retraining, knows clicks that are made now."""
+        registry, now = Registry(str(self.stand.registry)), int(time.time())
+        self.stand.send(make_clicks(20, seed=10**9 + self.seed))
+
+        def known() -> bool:
+            self._supervise()
+            pointer = registry.pointer()
+            assert pointer is not None
+            published = published_at(pointer.version)
+            assert published is not None
+            delta = registry.newest_delta(pointer.version) or 0
+            return max(published.timestamp(), delta) > now + 1
+
+        until(known, "what is clicked now is learned", 60)
+
+    def refused_models(self) -> list[str]:
+        """What processes have said of versions and deltas that they could not serve."""
+        logs = [path.read_text(errors="replace") for path in self.stand.folder.glob("*.log")]
+        return [line for text in logs for line in text.splitlines() if "cannot serve" in line]
+
     def close(self) -> None:
         """End the threads, and with them the brokers that they have started again.
 
@@ -260,7 +286,13 @@ class Soak:
 
     def kill_service(self) -> None:
         """SIGKILL or SIGTERM, and a supervisor that takes some seconds."""
-        service = self._some_service("worker", "worker", "trainer")
+        self._kill(self._some_service("worker", "trainer"))
+
+    def kill_trainer(self) -> None:
+        """The same; now and then within a delta, of which it publishes one each second."""
+        self._kill(self._some_service("trainer"))
+
+    def _kill(self, service: Service | None) -> None:
         if service is None:
             return
         seconds = self._random.choice((0.0, 2.0, 15.0))
@@ -513,6 +545,7 @@ class Soak:
 FAULTS: list[Callable[[Soak], None]] = [
     Soak.kill_service,
     Soak.kill_service,
+    Soak.kill_trainer,
     Soak.pause_service,
     Soak.cut_connections,
     Soak.kill_brokers,
@@ -541,6 +574,8 @@ def _trainer(port: int, folder: Path) -> Service:
         "TRAINER__WINDOW_CLICKS": "5000",
         "TRAINER__MAX_EPOCHS": "1",
         "TRAINER__TORCH_THREADS": "1",
+        "TRAINER__DELTA_SECONDS": "1",
+        "REGISTRY__KEEP_DELTA_SECONDS": "1e9",  # each list is computed again in the end
     }
     return Service("trainer", "trainer", port, settings)
 

@@ -28,7 +28,7 @@ def test_soak(
     stand: MakeStand,
     report: Report,
 ) -> None:
-    """Nothing is lost or wrong, memory is flat, health and lag say what is so at each moment."""
+    """Nothing is lost, nor wrong by a model or a delta; memory is flat; health and lag are true."""
     guarantee = GUARANTEES[soak_seed % 2]
     ours = stand(guarantee, kafka_cluster)
     soak = Soak(ours, kafka_cluster, soak_seed)
@@ -39,7 +39,11 @@ def test_soak(
         ours.wait_for_all(120)
         seconds = watch.seconds()
         until(lambda: log.count() >= ours.sent, "the trainer has logged every click", 60)
+        soak.learn()
+        ours.wait_for_all(120)
+        until(lambda: log.count() >= ours.sent, "the trainer has logged every click", 60)
         verdict = ours.verdict()
+        by_deltas = [answer for answer in ours.answers() if "+" in answer.model_version]
     finally:
         soak.close()
         print("\n".join([*soak.history, *soak.trouble]))
@@ -48,6 +52,8 @@ def test_soak(
     what = f"soak of {soak_minutes:g} minutes, seed {soak_seed}, {guarantee}"
     report(what, verdict, seconds)
     assert not soak.trouble, "\n".join(soak.trouble)
+    assert not soak.refused_models()
+    assert len({answer.model_version for answer in by_deltas}) > soak_minutes
     assert set(logged.values()) == {1}
     assert len(logged) == ours.sent
     for service in soak.services:

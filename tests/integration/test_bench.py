@@ -87,6 +87,15 @@ def test_latency_is_measured_with_a_second_model(servers: Servers, floor: Floor)
 
 
 @pytest.mark.long
+def test_latency_is_measured_with_deltas(servers: Servers, floor: Floor) -> None:
+    row = latency.measure(
+        servers, floor, 4, items=40, guarantee="at_least_once", swap=False, deltas=True
+    )
+    assert (row.latency.clicks, row.swaps, row.duplicates) == (200, 0, 0)
+    assert 1 <= row.deltas <= 4
+
+
+@pytest.mark.long
 def test_a_process_that_dies_is_no_figure(servers: Servers) -> None:
     with pytest.raises(NextclickError, match=r"broken.* died"):
         round_trip.round_trip("broken", Contestant("bench.no_such_module"), servers, 10, 1)

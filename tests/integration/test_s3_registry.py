@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from nextclick.services.replay.log import ReadOptions, load
 from nextclick.shared.embedded import free_port
 from nextclick.shared.errors import CheckpointError, ConfigurationError, Unavailable
 from nextclick.shared.kafka import ensure_topics
-from nextclick.shared.registry import Registry
+from nextclick.shared.model import Scorer
+from nextclick.shared.registry import ModelSlot, Registry
 from nextclick.shared.runtime.settings import PREFIX, KafkaSettings
 from nextclick.trainer.collect import EventLog
 from tests.conftest import Launch
@@ -38,7 +40,8 @@ from tests.integration.s3_servers import (
 )
 from tests.integration.terminal import nextclick, refused
 from tests.integration.traffic import Answers, Shop, make_clicks
-from tests.unit.builders import checkpoint
+from tests.unit.builders import CPU, checkpoint
+from tests.unit.shared.registry.test_deltas import delta_of
 from tests.waiting import until
 
 __all__ = ["aws", "moto", "server", "versitygw"]  # fixtures
@@ -243,11 +246,14 @@ def test_the_documented_actions_are_enough(
     trainer.check_writable()
     second = trainer.publish(checkpoint(seed=2))
     assert set(trainer.versions()) == {first, second}
+    for number in (7, 8):
+        trainer.publish_delta(delta_of(trainer, second, number))
+    assert trainer.prune_deltas(second, before=8) == 1
 
     tell(server, "reset-auth", "inf")
     log_in_as("worker", permitted("worker"), monkeypatch, server)
     worker = Registry(URL)
-    worker.load(second)
+    worker.load(f"{second}+8")
     assert worker.rollback(only_if=second).version == first
     with pytest.raises(Unavailable):
         worker.check_writable()  # its probe could not be removed
@@ -315,6 +321,91 @@ def test_old_versions_are_removed_from_a_bucket(aws: dict[str, str]) -> None:
     assert registry.versions() == made[1:]
     keys = fsspec.filesystem("s3").find("models/shop")
     assert not any(made[0] in key for key in keys)
+
+
+def keys_of(version: str) -> list[str]:
+    """The names of a version's objects."""
+    found: list[str] = fsspec.filesystem("s3").find(f"models/shop/{version}")
+    return [key.rpartition("/")[2] for key in found]
+
+
+def test_deltas_are_published_taken_and_pruned(aws: dict[str, str]) -> None:
+    trainer, worker = Registry(URL), Registry(URL)
+    version = trainer.publish(checkpoint())
+    assert worker.newest_delta(version) is None
+    slot = ModelSlot(worker, lambda c: Scorer(c, CPU, 5), 1.0, deltas=True)
+    slot.check()
+    for number in (7, 9, 10):
+        trainer.publish_delta(delta_of(trainer, version, number))
+        slot.check()  # at once: nothing is cached
+        assert slot.model is not None
+        assert slot.model.name == f"{version}+{number}"
+    lists = slot.model.scorer.recommend([["1", "2"]])
+    assert Scorer(worker.load(slot.model.name), CPU, 5).recommend([["1", "2"]]) == lists
+    assert trainer.prune_deltas(version, before=10) == 2
+    assert worker.delta_numbers(version) == [10]
+    assert worker.versions() == [version]
+    with pytest.raises(CheckpointError, match="not in the registry"):
+        worker.load(f"{version}+9")
+    trainer.publish(checkpoint(seed=1))
+    assert trainer.remove([version]) == [version]
+    assert keys_of(version) == [], "the deltas went with their base"
+
+
+def test_a_damaged_delta_is_refused_and_the_next_one_taken(aws: dict[str, str]) -> None:
+    registry = Registry(URL)
+    version = registry.publish(checkpoint())
+    slot = ModelSlot(registry, lambda c: Scorer(c, CPU, 5), 1.0, deltas=True)
+    slot.check()
+    bucket, damaged = fsspec.filesystem("s3"), f"models/shop/{version}/delta-7"
+    registry.publish_delta(delta_of(registry, version, 7))
+    bucket.pipe_file(damaged, bucket.cat_file(damaged)[:-1] + b"x")
+    slot.check()
+    assert slot.model is not None
+    assert slot.model.name == version
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        registry.load(f"{version}+7")
+    registry.publish_delta(delta_of(registry, version, 8))
+    slot.check()
+    assert slot.model.name == f"{version}+8"
+
+
+def test_of_two_deltas_with_one_number_the_first_stays(
+    aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two trainers in the same second: a list must name one delta."""
+    ours, other = Registry(URL), Registry(URL)
+    version = ours.publish(checkpoint())
+    first = delta_of(ours, version, 7)
+    second = replace(first, weight=0.5)
+    add = ours._add
+
+    def the_other_is_faster(*arguments: object) -> None:
+        other.publish_delta(first)
+        add(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ours, "_add", the_other_is_faster)
+    with pytest.raises(Unavailable, match="another process has published"):
+        ours.publish_delta(second)
+    assert ours.load_delta(version, 7).weight == pytest.approx(first.weight)
+
+
+def test_a_delta_of_a_base_that_is_removed_meanwhile_leaves_nothing(
+    aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, other = Registry(URL), Registry(URL)
+    version = ours.publish(checkpoint())
+    ours.publish(checkpoint(seed=1))
+    delta, add = delta_of(ours, version), ours._add
+
+    def it_is_removed(*arguments: object) -> None:
+        assert other.remove([version]) == [version]
+        add(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ours, "_add", it_is_removed)
+    with pytest.raises(CheckpointError, match="not in the registry"):
+        ours.publish_delta(delta)
+    assert keys_of(version) == []
 
 
 def test_clicks_are_read_from_a_bucket(aws: dict[str, str]) -> None:

@@ -1,7 +1,8 @@
 """Deterministic simulation: one seed is one history of workers, Kafka, Redis and what befalls them.
 
 The real `Worker`, `AtLeastOnce`, `ExactlyOnce`, `ClickConsumer`, `Publisher`,
-`TransactionalPublisher`, `RedisSessions` and `Collector` run. What is simulated lies below them:
+`TransactionalPublisher`, `RedisSessions` and `Collector` run, and in some histories `Registry`,
+`ModelSlot` and `Learner`. What is simulated lies below them:
 
     scheduler.py     time, processes and their threads: greenlets, one runs at a time
     faults.py        what befalls a history: all of it follows from the seed
@@ -13,7 +14,9 @@ The real `Worker`, `AtLeastOnce`, `ExactlyOnce`, `ClickConsumer`, `Publisher`,
     producer.py      confluent_kafka.Producer
     redis.py         a Redis that runs sessions.lua
     event_log.py     an EventLog in memory
-    programs.py      what runs in a process: a worker, or a trainer that collects
+    bucket.py        a bucket of S3, for a registry
+    models.py        models with deltas, and what workers should serve
+    programs.py      what runs in a process: a worker, or a trainer that collects or publishes
     history.py       one seed from its beginning to the oracle's verdict
     oracle.py        what must hold
     shrink.py        fewer faults, fewer clicks, the same violation

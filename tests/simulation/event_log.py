@@ -1,4 +1,4 @@
-"""An EventLog in memory, for the collector: what it writes outlives the process.
+"""An EventLog in memory, for collector and learner: what it writes outlives the process.
 
 test_simulation.py compares it with the real one. Rules of the model: an append with its offsets
 appears whole or not at all, and never in the place of another; the disk may be full for a moment;
@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import pandas as pd
+
 from nextclick.shared.errors import Unavailable
-from nextclick.trainer.collect import Row
+from nextclick.trainer.collect import LogState, Row
+from nextclick.trainer.collect.event_log import COLUMNS
 from nextclick.trainer.collect.maintenance import Maintained
+from nextclick.trainer.collect.tombstones import Tombstones
 
 URL = "log"
 
@@ -29,7 +33,7 @@ class Disk:
 
 
 class MemoryEventLog:
-    """EventLog, as far as a Collector uses it.
+    """EventLog, as far as a Collector and a Learner use it.
 
     `write` is called with what makes an append appear; it may die before or after that, or raise
     Unavailable.
@@ -70,9 +74,31 @@ class MemoryEventLog:
         self._write(put)
         return len(added)
 
+    def state(self) -> LogState:
+        """See EventLog.state."""
+        newest = max((row.arrival for _, row in self._disk.rows), default=-1)
+        return LogState(URL if self._disk.rows else "", len(self._disk.rows), newest)
+
+    def read(self, newest: int | None = None, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
+        """See EventLog.read."""
+        rows = sorted((row for _, row in self._disk.rows), key=_arrival)
+        return pd.DataFrame(rows[-newest:] if newest else rows, columns=Row._fields)[[*columns]]
+
+    def items_since(self, earlier: LogState) -> list[str]:
+        """The items of the clicks that were logged since."""
+        return [row.item_id for _, row in self._disk.rows[earlier.clicks :]]
+
+    def tombstones(self) -> Tombstones:
+        """See EventLog.tombstones: nobody is ever forgotten."""
+        return Tombstones()
+
     def maintain(self, keep_days: int = 0) -> Maintained:
         """See EventLog.maintain."""
         return Maintained(0, 0, 0)
+
+
+def _arrival(row: Row) -> tuple[int, int, int]:
+    return row.arrival, row.kafka_partition, row.kafka_offset
 
 
 def disk_full() -> Unavailable:

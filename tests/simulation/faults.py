@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.simulation.scheduler import Crash, Process, World
 
@@ -36,6 +36,8 @@ EVICTED = "keys evicted"
 """Redis drops half of its keys; all of them, if `seconds` is not 0."""
 REMOVED = "records removed"
 """Retention, or somebody, takes clicks away, read or not."""
+REGISTRY_DOWN = "registry down"
+"""In histories with a registry only."""
 ADDED = "partitions added"
 MADE_ANEW = "topic made anew"
 """The clicks topic is deleted, and created again after `seconds`."""
@@ -46,6 +48,9 @@ AT_TIMES = (
 RARE = (EVICTED, REMOVED, ADDED, MADE_ANEW)
 """At most one kind of these befalls a history: what each may cost is then told apart."""
 
+OF_TRAINER = (LEAVE, KILL, PAUSE, CLOCK_JUMP)
+"""These may befall a trainer that publishes deltas, too."""
+
 FOCI = ("", "", "poll", "append", "after polled", "after scored", "produce", "commit_transaction")
 """Calls of which one in each history may be struck FOCUS times as often."""
 FOCUS = 20
@@ -53,7 +58,10 @@ FOCUS = 20
 AT_LEAST_ONCE, EXACTLY_ONCE = "at_least_once", "exactly_once"
 EVENT_LOG = "event_log"
 """Not of workers, but of trainers: each click of the topic is in the event log once."""
-SUBJECTS = (AT_LEAST_ONCE, EXACTLY_ONCE, EVENT_LOG)
+DELTAS = "deltas"
+"""At least once, by workers that follow a registry in a bucket, to which a trainer publishes
+versions and deltas of them."""
+SUBJECTS = (AT_LEAST_ONCE, EXACTLY_ONCE, EVENT_LOG, DELTAS)
 
 QUIET_SECONDS = 60.0
 """A topic that was made anew is empty for so long after the last fault: whoever stood still or was
@@ -114,6 +122,8 @@ class Scenario:
     """Between two versions of the model; 0: there is one."""
     rebalance_delay: float
     """group.initial.rebalance.delay.ms, in seconds."""
+    delta_seconds: float = 0.0
+    """Of a trainer; 0: there is none, nor a registry."""
 
 
 def scenario(seed: int, guarantee: str) -> Scenario:
@@ -125,7 +135,7 @@ def scenario(seed: int, guarantee: str) -> Scenario:
     rate = rng.choice((0.002, 0.006, 0.02))
     users = rng.choice((1, 1, 2, 4, 8))
     timed = _timed(rng, workers, quiet_after)
-    return Scenario(
+    drawn = Scenario(
         seed=seed,
         guarantee=guarantee,
         workers=workers,
@@ -145,6 +155,26 @@ def scenario(seed: int, guarantee: str) -> Scenario:
         flush=rng.choice((0.0, 0.5, 5.0)),
         swap_seconds=rng.choice((0.0, 0.0, 0.3, 5.0)),
         rebalance_delay=rng.choice((0.0, 0.0, 3.0)),
+    )
+    return _with_trainer(drawn, rng) if guarantee == DELTAS else drawn
+
+
+def _with_trainer(drawn: Scenario, rng: random.Random) -> Scenario:
+    """Also befall a trainer, as if it were one worker more, and the registry."""
+    timed = [
+        replace(fault, worker=drawn.workers)
+        if fault.kind in OF_TRAINER and not fault.number % 2
+        else fault
+        for fault in drawn.timed
+    ]
+    if rng.random() < 0.35:
+        seconds, at = rng.choice((0.5, 5.0, 15.0)), rng.random() * drawn.quiet_after
+        timed.append(Fault(-1 - len(timed), REGISTRY_DOWN, seconds, at))
+    return replace(
+        drawn,
+        timed=tuple(timed),
+        swap_seconds=rng.choice((0.0, 2.0, 7.0)),
+        delta_seconds=rng.choice((0.5, 1.0, 5.0)),
     )
 
 

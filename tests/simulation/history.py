@@ -13,8 +13,10 @@ from nextclick.shared.errors import ConfigurationError, Fenced, Unavailable
 from nextclick.shared.messages import of_user
 from nextclick.shared.runtime import metrics
 from nextclick.shared.schemas import Click
+from nextclick.trainer.collect import Row
+from tests.simulation.bucket import Bucket
 from tests.simulation.cluster import Cluster
-from tests.simulation.event_log import Disk
+from tests.simulation.event_log import Disk, MemoryEventLog
 from tests.simulation.faults import (
     ADDED,
     ADDED_PARTITIONS,
@@ -31,6 +33,7 @@ from tests.simulation.faults import (
     MADE_ANEW,
     PAUSE,
     REDIS_DOWN,
+    REGISTRY_DOWN,
     REMOVED,
     Fault,
     Faults,
@@ -38,6 +41,7 @@ from tests.simulation.faults import (
     scenario,
 )
 from tests.simulation.log import Record
+from tests.simulation.models import Models
 from tests.simulation.network import Server
 from tests.simulation.oracle import Oracle, event_of
 from tests.simulation.programs import KAFKA, Programs, items_of
@@ -95,8 +99,9 @@ def run(
 class _Place:
     """Where a worker runs; who dies there is started again."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, is_trainer: bool = False) -> None:
         self.number = number
+        self.is_trainer = is_trainer
         self.process: Process | None = None
         self.stop: StopEvent | None = None
         self.starts = 0
@@ -128,6 +133,8 @@ class _History:
         self._redis = Server(self.world, "redis", self._faults)
         self._lists = Lists()
         self._disk = Disk(on_logged=lambda events: self._oracle.answered(-1, events))
+        self._bucket_server = Server(self.world, "bucket", self._faults)
+        self._bucket = Bucket(on_changed=self._oracle.changed)
         self._programs = Programs(
             self.world,
             self._faults,
@@ -136,8 +143,15 @@ class _History:
             self._redis,
             self._lists,
             self._disk,
+            self._bucket_server,
+            self._bucket,
         )
         self._places = [_Place(number) for number in range(drawn.workers)]
+        self._models: Models | None = None
+        if drawn.delta_seconds:
+            self._places.append(_Place(drawn.workers, is_trainer=True))
+            log = MemoryEventLog(self._disk)
+            self._models = Models(self._bucket, log, len(drawn.clicks))
         self._times = random.Random(f"restarts {drawn.seed}")
         self._left = len(drawn.clicks)
         self._quiet_since: float | None = None
@@ -152,6 +166,8 @@ class _History:
             world.at(fault.at, partial(self._befall, fault))
         counted = metrics.REMOVED_UNREAD._value.get()
         self._start(self._places[0])
+        if self._models is not None:
+            self._start(self._places[-1])
         world.after(LOOK_SECONDS, self._look)
         world.run()
         world.close()
@@ -179,9 +195,13 @@ class _History:
             ]
             gentle = struck <= {JOIN, LEAVE, CLOCK_JUMP}
             once = drawn.guarantee == EXACTLY_ONCE or gentle
-            oracle.judge(answers, items_of, once=once)
+            oracle.judge(answers, self._items_of, once=once)
         exactly = drawn.workers == 1 and struck <= {REMOVED, CLOCK_JUMP}
         oracle.judge_counted(counted, exactly=exactly)
+
+    def _items_of(self, version: str, history: Sequence[str]) -> list[str]:
+        """What a version, perhaps with a delta, recommends."""
+        return items_of(self._models.content_of(version) if self._models else version, history)
 
     def _appended(self, topic: str, producer: int, records: Sequence[Record]) -> None:
         if topic == KAFKA.recommendations_topic:
@@ -204,7 +224,20 @@ class _History:
         message = of_user(topic, click)
         self.world.say("shop", f"{click.event_id} of {click.user_id} to partition {partition}")
         self._oracle.clicked(click, partition)
-        self._cluster.partitions[topic, partition].put(Record(message.key, message.value))
+        log = self._cluster.partitions[topic, partition]
+        log.put(Record(message.key, message.value))
+        if self._models is not None:
+            row = Row(
+                click.event_id,
+                click.user_id,
+                click.item_id,
+                click.timestamp,
+                click.event_type,
+                1_700_000_000_000 + int(1000 * self.world.now),
+                partition,
+                len(log.records) - 1,
+            )
+            self._disk.rows.append((str(self._cluster.ids[topic]), row))
 
     # Processes
 
@@ -212,7 +245,7 @@ class _History:
         if place.process is not None and place.process.alive:
             return
         place.starts += 1
-        kind = "t" if self._scenario.guarantee == EVENT_LOG else "w"
+        kind = "t" if self._scenario.guarantee == EVENT_LOG or place.is_trainer else "w"
         process = self.world.process(f"{kind}{place.number}.{place.starts}")
         place.process, place.stop = process, StopEvent(process)
         self.world.say(process.name, "starts")
@@ -222,7 +255,7 @@ class _History:
 
     def _died(self, place: _Place) -> None:
         """Start another."""
-        if place.gone_for < 1000.0 or place.number == 0:
+        if place.gone_for < 1000.0 or place.number == 0 or place.is_trainer:
             wait = min(place.gone_for, 3.0) or self._times.choice((0.0, 0.5, 3.0))
             place.gone_for = 0.0
             self.world.after(wait, partial(self._start, place))
@@ -231,8 +264,12 @@ class _History:
         drawn, programs = self._scenario, self._programs
         instance = process.name.partition(".")[0] if drawn.static else ""
         try:
-            program = programs.train if drawn.guarantee == EVENT_LOG else programs.work
-            program(process, instance, stop)
+            if place.is_trainer:
+                programs.publish(process, stop)
+            elif drawn.guarantee == EVENT_LOG:
+                programs.train(process, instance, stop)
+            else:
+                programs.work(process, instance, stop)
         except (Fenced, Unavailable, ConfigurationError) as error:
             self.world.say(process.name, f"ends: {error}")
             if isinstance(error, ConfigurationError):
@@ -256,6 +293,8 @@ class _History:
             self._cluster.server.go_down(fault.seconds)
         elif fault.kind == REDIS_DOWN:
             self._redis.go_down(fault.seconds)
+        elif fault.kind == REGISTRY_DOWN:
+            self._bucket_server.go_down(fault.seconds)
         elif fault.kind in (LEADER_LOST, EVICTED, REMOVED, ADDED, MADE_ANEW):
             self._befall_data(fault)
         elif process is None or not process.alive:
@@ -328,23 +367,35 @@ class _History:
             self.world.stopped = True
         ended = max(faults_until, drawn.clicks[-1][0])
         if now > ended + BOUND_SECONDS:
+            missing = self._missing_in_models() if not self._left else ""
             self._oracle.violations.append(
-                f"not everything is answered and committed {BOUND_SECONDS:g} s after the last fault"
+                (missing or "not everything is answered and committed")
+                + f" {BOUND_SECONDS:g} s after the last fault"
             )
             self.world.stopped = True
         if self._left or not self._is_done():
             self._quiet_since = None
         elif self._quiet_since is None:
-            self._quiet_since = now
+            if not self._missing_in_models():
+                self._quiet_since = now
         elif now - self._quiet_since >= SETTLED_SECONDS:
             self.world.stopped = True
+
+    def _missing_in_models(self) -> str:
+        """What the workers that run do not serve yet; "" if nothing."""
+        if self._models is None:
+            return ""
+        slots = self._programs.slots
+        running = [p.process.name for p in self._places if p.process and p.process.alive]
+        models = [slots[name].model for name in running if name in slots]
+        return self._models.missing([model.name for model in models if model is not None])
 
     def _faults_until(self) -> float:
         return self._scenario.quiet_after if self._faults.struck else 0.0
 
     def _is_quiet(self) -> bool:
         """Whether nothing is wrong at this moment."""
-        servers = (self._cluster.server, self._redis)
+        servers = (self._cluster.server, self._redis, self._bucket_server)
         paused = any(
             place.process is not None
             and place.process.alive

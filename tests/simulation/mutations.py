@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,11 +28,19 @@ from nextclick.shared.kafka.positions import Positions
 from nextclick.shared.kafka.publisher import Receipt
 from nextclick.shared.kafka.unassigned import UnassignedPartitions
 from nextclick.shared.messages import Message, OutMessage, offsets_after
+from nextclick.shared.model.delta import Delta
 from nextclick.shared.redis import RedisSessions, sessions
+from nextclick.shared.registry import ModelSlot, Registry, ServedModel
+from nextclick.shared.registry.registry import NEWEST_DELTA
 from nextclick.trainer.collect.collector import Collector
+from nextclick.trainer.data import ClickLog
+from nextclick.trainer.learn import learning
+from nextclick.trainer.learn.learning import learn
 from tests.simulation.faults import (
     ADDED,
     AT_LEAST_ONCE,
+    DELTAS,
+    DIES_AFTER,
     EVENT_LOG,
     EXACTLY_ONCE,
     HELD,
@@ -410,6 +419,75 @@ def partitions_found_late(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(consumer, "METADATA_REFRESH_MS", 300_000)
 
 
+def delta_not_named(patch: pytest.MonkeyPatch) -> None:
+    """Lists by a delta name its base alone."""
+    patch.setattr(ServedModel, "name", property(lambda self: self.version))
+
+
+def delta_outlives_its_base(patch: pytest.MonkeyPatch) -> None:
+    """A version that takes over is served under the number of the last delta of the one before."""
+    swap = ModelSlot._swap
+
+    def swap_and_keep(self: ModelSlot, version: str, **options: Any) -> None:
+        before = self._model
+        swap(self, version, **options)
+        if before is not None and self._model is not None:
+            self._model = replace(self._model, delta=before.delta)
+
+    patch.setattr(ModelSlot, "_swap", swap_and_keep)
+
+
+def delta_named_before_it_serves(patch: pytest.MonkeyPatch) -> None:
+    """The slot takes a delta's number at once, and its scorer when it has been loaded."""
+    take = ModelSlot._take_delta
+
+    def number_first(self: ModelSlot, served: ServedModel) -> None:
+        number = self._registry.newest_delta(served.version)
+        if number is not None and number != served.delta:
+            self._model = replace(served, delta=number)
+            self._registry.load_delta(served.version, number)
+            self._model = served
+        take(self, served)
+
+    patch.setattr(ModelSlot, "_take_delta", number_first)
+
+
+def delta_named_before_it_is_there(patch: pytest.MonkeyPatch) -> None:
+    """`delta.json` is written first, and then the delta."""
+    add = Registry._add
+
+    def name_first(self: Registry, name: str, content: bytes) -> None:
+        base, _, file = name.partition("/")
+        number = int(file.removeprefix("delta-"))
+        self._replace(f"{base}/{NEWEST_DELTA}", json.dumps({"number": number}).encode())
+        add(self, name, content)
+
+    patch.setattr(Registry, "_add", name_first)
+
+
+def number_of_a_delta_used_twice(patch: pytest.MonkeyPatch) -> None:
+    """As it was: who made a delta and died before it was named makes another of its number."""
+
+    def named(self: Registry, version: str) -> list[int]:
+        newest = self.newest_delta(version)
+        return [] if newest is None else [newest]
+
+    patch.setattr(Registry, "delta_numbers", named)
+    patch.setattr(Registry, "_add", lambda self, name, content: self._replace(name, content))
+
+
+def delta_of_the_newest_clicks_alone(patch: pytest.MonkeyPatch) -> None:
+    """A delta counts what came since the one before, which it replaces."""
+
+    def learn_new(log: ClickLog, base: Any, version: str, *rest: Any) -> Delta | None:
+        before, learned[version] = learned.get(version, 0), len(log.items)
+        *rest, _ = rest
+        return learn(log, base, version, *rest, len(log.items) - before)
+
+    learned: dict[str, int] = {}
+    patch.setattr(learning, "learn", learn_new)
+
+
 def commits_held(drawn: Scenario) -> Scenario:
     """A stream of clicks, slow requests, and commits that are held for long."""
     return replace(
@@ -444,6 +522,25 @@ def removed(drawn: Scenario) -> Scenario:
     return replace(drawn, timed=tuple(Fault(-n, REMOVED, at=n * 0.5) for n in (1, 2, 3, 4)))
 
 
+def trainer_dies(drawn: Scenario) -> Scenario:
+    """Often just after it has sent a delta, while there are clicks all the time."""
+    return replace(
+        drawn,
+        clicks=tuple((number * 0.2, number % 4) for number in range(75)),
+        timed=(),
+        rates=((DIES_AFTER, 0.01),),
+        focus="bucket pipe_file",
+        swap_seconds=0.0,
+        delta_seconds=0.5,
+        quiet_after=20.0,
+    )
+
+
+def slow(drawn: Scenario) -> Scenario:
+    """Requests take up to two seconds."""
+    return replace(drawn, slowest=2.0, timed=(), swap_seconds=0.0)
+
+
 def busy_user_who_stays(drawn: Scenario) -> Scenario:
     """The same, and neither partitions nor models change more than they must."""
     return replace(busy_user(drawn), max_batch=8, assignor="cooperative-sticky", swap_seconds=0.0)
@@ -461,6 +558,13 @@ def added(drawn: Scenario) -> Scenario:
 
 
 MUTATIONS = [
+    Mutation("a swap within a batch, or a delta", DELTAS, swap_within_a_batch),
+    Mutation("a delta is not named", DELTAS, delta_not_named),
+    Mutation("a delta outlives its base", DELTAS, delta_outlives_its_base),
+    Mutation("a delta is named before it serves", DELTAS, delta_named_before_it_serves),
+    Mutation("a delta is named before it is there", DELTAS, delta_named_before_it_is_there, slow),
+    Mutation("a delta's number is used twice", DELTAS, number_of_a_delta_used_twice, trainer_dies),
+    Mutation("a delta of the newest clicks alone", DELTAS, delta_of_the_newest_clicks_alone),
     Mutation("a swap within a batch", AT_LEAST_ONCE, swap_within_a_batch),
     Mutation("collector commits ahead of its append", EVENT_LOG, commit_ahead_of_append),
     Mutation("collector logs what was revoked", EVENT_LOG, log_what_was_revoked),

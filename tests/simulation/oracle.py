@@ -5,8 +5,10 @@
   are alike, and if nothing but joins and orderly departures happened there is one.
 - Every answer has the history of a run that nothing interrupts: the user's last ten items, in the
   order of the log, up to the click.
-- Every list is the one that the model version which it names gives for that history, and no batch
-  has answers of two.
+- Every list is the one that the model version, or version and delta, which it names gives for that
+  history, and no batch has answers of two.
+- What is published is never replaced by something else of the same name, and once faults have ended
+  every worker serves the newest version and delta, which knows the newest click.
 - Offsets are committed only when every click before them is answered.
 - Once faults have ended everything is answered within a bound.
 
@@ -154,6 +156,10 @@ class Oracle:
         """A worker has scored a batch; the versions of the models that its answers name."""
         if len(set(versions)) > 1:
             self.violations.append(f"a batch has answers of the models {sorted(set(versions))}")
+
+    def changed(self, path: str) -> None:
+        """A file of a model version, or a delta, was replaced by one with another content."""
+        self.violations.append(f"{path} was written twice, and is not the same")
 
     @property
     def all_is_answered(self) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
 
@@ -19,6 +21,7 @@ from nextclick.services.worker.exactly_once import ExactlyOnce
 from nextclick.services.worker.guarantee import Batch, Guarantee
 from nextclick.services.worker.guard import Guard
 from nextclick.services.worker.loop import Worker
+from nextclick.shared.errors import NextclickError
 from nextclick.shared.kafka import (
     ClickConsumer,
     Publisher,
@@ -27,18 +30,21 @@ from nextclick.shared.kafka import (
 )
 from nextclick.shared.kafka.background import BackgroundCall
 from nextclick.shared.kafka.group_description import describe_group
-from nextclick.shared.model import Ranking
+from nextclick.shared.model import Checkpoint, Ranking, Scorer, Vocabulary
 from nextclick.shared.redis import RedisSessions
 from nextclick.shared.registry import ModelSlot, ServedModel
 from nextclick.shared.runtime.retry import RetryUntilAvailable, ShutdownRequested
-from nextclick.shared.runtime.settings import KafkaSettings
+from nextclick.shared.runtime.settings import ClickSettings, KafkaSettings, Settings
 from nextclick.shared.schemas import ScoredItem
 from nextclick.trainer.collect import EventLog
 from nextclick.trainer.collect.collector import Collector
+from nextclick.trainer.learn.main import Learner
+from tests.simulation.bucket import Bucket, BucketClient
 from tests.simulation.cluster import Cluster
 from tests.simulation.consumer import Admin, Consumer
 from tests.simulation.event_log import Disk, MemoryEventLog, disk_full
 from tests.simulation.faults import EXACTLY_ONCE, Faults, Scenario
+from tests.simulation.models import fingerprint, registry_on, trained
 from tests.simulation.network import Server
 from tests.simulation.oracle import Oracle
 from tests.simulation.producer import Producer
@@ -55,21 +61,27 @@ SETTINGS = {
     ),
 }
 FULL_DISK_ONE_IN = 40
+POLL_SECONDS = 1.0
+TRAINER = Settings(clicks=ClickSettings(max_per_minute=0))
+"""All clicks count, whoever makes them."""
 
 log = logging.getLogger("nextclick.simulation")
 
 
-def items_of(version: str, history: Sequence[str]) -> list[str]:
-    """What a model recommends: something that depends on its version and the history only."""
-    number = zlib.crc32(f"{version} {' '.join(history)}".encode())
+def items_of(content: str, history: Sequence[str]) -> list[str]:
+    """What a model recommends: something that depends on what it is and the history only."""
+    number = zlib.crc32(f"{content} {' '.join(history)}".encode())
     return [str((number >> shift) % 50) for shift in (0, 8, 16)]
 
 
 class _Scorer:
     """A model; scoring takes time."""
 
-    def __init__(self, version: str, wait: Callable[[], None]) -> None:
-        self._version = version
+    def __init__(
+        self, content: str, wait: Callable[[], None], vocabulary: Vocabulary | None = None
+    ) -> None:
+        self.vocabulary = vocabulary
+        self._content = content
         self._wait = wait
 
     def recommend(
@@ -77,7 +89,7 @@ class _Scorer:
     ) -> list[Ranking]:
         self._wait()
         return [
-            Ranking([ScoredItem(item, 0.5) for item in items_of(self._version, history)], None)
+            Ranking([ScoredItem(item, 0.5) for item in items_of(self._content, history)], None)
             for history in histories
         ]
 
@@ -124,6 +136,11 @@ class Programs:
     redis: Server
     lists: Lists
     disk: Disk
+    bucket_server: Server
+    bucket: Bucket
+    slots: dict[str, ModelSlot] = field(default_factory=dict)
+    """By the name of the process, of workers that follow a registry."""
+    _retrainings: int = 1
 
     @property
     def _scenario(self) -> Scenario:
@@ -174,6 +191,62 @@ class Programs:
         finally:
             if process.alive:
                 consumer.close()
+
+    def publish(self, process: Process, stop: StopEvent) -> None:
+        """As trainer.main does it, in two threads: retrainings, and what is learned between them.
+
+        Its event log has each click as soon as the topic has it.
+        """
+        registry = registry_on(BucketClient(process, self.bucket_server, self.bucket))
+        event_log = MemoryEventLog(self.disk)
+        learner = Learner(TRAINER, registry, cast(EventLog, event_log), process.wall)
+        self._in_thread(process, "learner", partial(self._learn, learner, stop))
+        while not stop.wait(self._scenario.swap_seconds or None):
+            if self.world.now < self._scenario.quiet_after:
+                model = trained(len(self._scenario.clicks), self._retrainings, event_log.state())
+                self._retrainings += 1
+                with contextlib.suppress(NextclickError):
+                    registry.publish(model, datetime.fromtimestamp(process.wall(), UTC))
+
+    def _learn(self, learner: Learner, stop: StopEvent) -> None:
+        while not stop.wait(self._scenario.delta_seconds):
+            with contextlib.suppress(NextclickError):
+                learner.step()
+
+    def _in_thread(self, process: Process, name: str, work: Callable[[], None]) -> None:
+        """Run a thread of the product's own; a bug there ends the history."""
+
+        def run() -> None:
+            try:
+                work()
+            except Exception as bug:
+                self.oracle.violations.append(f"the {name} of {process.name} ended: {bug!r}")
+                self.world.stopped = True
+
+        process.thread(run, name).start()
+
+    def _slot(self, process: Process, stop: StopEvent) -> ModelSlot:
+        """The slot of a worker that starts, with a model in it."""
+        if not self._scenario.delta_seconds:
+            return cast(ModelSlot, _Slot(process, self.faults))
+
+        def make_scorer(checkpoint: Checkpoint) -> Scorer:
+            wait = partial(process.sleep, self.faults.latency())
+            return cast(Scorer, _Scorer(fingerprint(checkpoint), wait, checkpoint.vocabulary))
+
+        registry = registry_on(BucketClient(process, self.bucket_server, self.bucket))
+        slot = ModelSlot(registry, make_scorer, POLL_SECONDS, process.monotonic, deltas=True)
+        slot.check()
+        while slot.model is None and not stop.wait(POLL_SECONDS):
+            slot.check()
+
+        def follow() -> None:
+            while not stop.wait(POLL_SECONDS):
+                slot.check()
+
+        self._in_thread(process, "model slot", follow)
+        self.slots[process.name] = slot
+        return slot
 
     def _write(self, process: Process, put: Callable[[], None]) -> None:
         self.faults.at_point(process, "log append")
@@ -244,7 +317,7 @@ class Programs:
         return Worker(
             consumer=consumer,
             sessions=sessions,
-            slot=cast(ModelSlot, _Slot(process, self.faults)),
+            slot=self._slot(process, stop),
             guarantee=guarantee,
             topics=[AnswerTopic(settings.recommendations_topic)],
             dlq_topic=settings.dlq_topic,

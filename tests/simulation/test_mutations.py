@@ -14,6 +14,9 @@ RARE = {
     "replay depth too small",
     "reads on from the client's position",
     "takes commits of a former topic",
+    "a swap within a batch, or a delta",
+    "a delta is named before it serves",
+    "a delta is named before it is there",
 }
 """Found after more than a second or two."""
 CASES = [pytest.param(m, id=m.name, marks=[pytest.mark.long] * (m.name in RARE)) for m in MUTATIONS]

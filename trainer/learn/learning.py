@@ -12,11 +12,12 @@ needs LEAST_USERS.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import scipy.sparse
 import torch
 from torch import Tensor
@@ -24,12 +25,17 @@ from torch import Tensor
 from nextclick.shared.model import BST, Checkpoint, SessionModel
 from nextclick.shared.model.delta import MAX_NEW_ITEMS, MAX_ROWS, Delta, applied
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING, IntArray, windows
-from nextclick.trainer.data import ClickLog
+from nextclick.trainer.data import ClickLog, bound_contributions, click_log, weighted
 from nextclick.trainer.evaluate import discounted_gain, ranks_of
 from nextclick.trainer.fit.cooccurrence import PAIR_REACH, Table, largest
 
 FloatArray = npt.NDArray[np.float64]
 
+LEAST_CLICKS = 2_000
+"""Newest clicks that are read even if they are older than the base, as histories of the new ones.
+Unless the base was refitted they are counted, too: it did not learn each user's newest ones."""
+MAX_CLICKS = 50_000
+"""Most clicks that are counted, the newest."""
 LEAST_USERS = 3
 """Users who must have clicked an item that the base does not know."""
 _CASES = 1_000
@@ -41,7 +47,7 @@ _STANDARD_ERRORS = 2.0
 CROWD = 40
 """Users who may all be bots, as for the guard."""
 _LEAST_USERS_LEFT = 10
-WEIGHTS = (0.5, 0.9)
+WEIGHTS = (0.5, 0.9, 0.97)
 """Of the neighbours in the mixture, beside the base's own."""
 _ALONE = 0.1
 """Weight of a user's click as a pair with itself. In the base it is 1; but where the network knows
@@ -88,6 +94,55 @@ class _Recent:
     def windows(self, cases: IntArray) -> IntArray:
         """The windows before some clicks: [M, HISTORY_LENGTH]."""
         return windows(self.rows, self.starts[cases], cases)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A version, and what of it deltas need."""
+
+    version: str
+    sha256: str
+    """Of its weights."""
+    checkpoint: Checkpoint
+    refitted: bool
+    """Whether it learned all clicks until it was trained."""
+
+
+@dataclass(frozen=True)
+class Counting:
+    """How clicks count, as for a retraining."""
+
+    gap_ms: int
+    max_per_minute: int
+    """See `bound_contributions`."""
+    event_weights: Mapping[str, float]
+    label_weights: Mapping[str, float]
+
+
+def clicks_to_read(new: int) -> int:
+    """How many of the newest clicks `learn_newest` wants, if so many came since the base."""
+    return min(MAX_CLICKS, max(LEAST_CLICKS, new))
+
+
+def learn_newest(
+    frame: pd.DataFrame, base: Base, new: int, number: int, counting: Counting, forget_count: int
+) -> Delta | None:
+    """The delta that a log's newest clicks make of a base; None if there is nothing to learn.
+
+    frame: columns user_id, item_id, timestamp, event_type, in order of arrival. new: how many
+    clicks came since the base was trained. The other arguments are the delta's.
+    """
+    frame = weighted(frame, counting.event_weights, counting.label_weights)
+    frame, _ = bound_contributions(frame, counting.max_per_minute)
+    return learn(
+        click_log(frame, counting.gap_ms, validation=0, test=0),
+        base.checkpoint,
+        base.version,
+        base.sha256,
+        number,
+        forget_count,
+        new if base.refitted else None,
+    )
 
 
 def learn(

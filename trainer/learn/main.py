@@ -11,10 +11,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from nextclick.shared.errors import CheckpointError, NextclickError
-from nextclick.shared.model import Checkpoint
 from nextclick.shared.model.checkpoint import WEIGHTS
 from nextclick.shared.registry import Registry
 from nextclick.shared.runtime import metrics
@@ -22,28 +20,12 @@ from nextclick.shared.runtime.background import BackgroundThread
 from nextclick.shared.runtime.rate_limit import RateLimit
 from nextclick.shared.runtime.settings import Settings
 from nextclick.trainer.collect import EventLog, LogState
-from nextclick.trainer.data import bound_contributions, click_log, weighted
-from nextclick.trainer.learn.learning import learn
+from nextclick.trainer.learn.learning import Base, Counting, clicks_to_read, learn_newest
 
 log = logging.getLogger(__name__)
 
 COLUMNS = ("user_id", "item_id", "timestamp", "event_type")
-LEAST_CLICKS = 2_000
-"""Newest clicks that are read even if they are older than the base, as histories of the new ones.
-Unless the base was refitted they are counted, too: it did not learn each user's newest ones."""
-MAX_CLICKS = 50_000
-"""Most clicks that are counted, the newest."""
 _STOP_SECONDS = 20.0
-
-
-@dataclass(frozen=True)
-class _Base:
-    version: str
-    sha256: str
-    checkpoint: Checkpoint
-    trained_on: LogState
-    refitted: bool
-    """Whether it learned all clicks until then."""
 
 
 class Learner:
@@ -61,7 +43,16 @@ class Learner:
         self._registry = registry
         self._event_log = event_log
         self._now = now
-        self._base: _Base | None = None
+        clicks = settings.clicks
+        self._counting = Counting(
+            int(settings.session.gap_seconds * 1000),
+            clicks.max_per_minute,
+            clicks.event_weights,
+            clicks.label_weights,
+        )
+        self._base: Base | None = None
+        self._trained_on: LogState | None = None
+        """The state of the log when the base was trained."""
         self._learned: LogState | None = None
         """The state of the log at the newest delta of the base."""
 
@@ -75,16 +66,18 @@ class Learner:
             return None
         state = self._event_log.state()
         if self._base is None or self._base.version != pointer.version:
-            self._base, self._learned = self._load(pointer.version, state), None
-        base = self._base
-        new = state.new_since(base.trained_on)
+            self._base, self._trained_on = self._load(pointer.version, state)
+            self._learned = None
+        base, trained_on = self._base, self._trained_on
+        assert trained_on is not None
+        new = state.new_since(trained_on)
         if state == self._learned or new == 0:
             return None
-        number = self._publish(base, state, new)
+        number = self._publish(base, new)
         self._learned = state
         return number
 
-    def _load(self, version: str, state: LogState) -> _Base:
+    def _load(self, version: str, state: LogState) -> tuple[Base, LogState]:
         manifest = self._registry.manifest(version)
         try:
             trained_on = LogState(**manifest.training["event_log"])
@@ -92,33 +85,23 @@ class Learner:
             trained_on = state
         checkpoint = self._registry.load(version)
         refitted = "refit" in manifest.training
-        return _Base(version, manifest.files[WEIGHTS], checkpoint, trained_on, refitted)
+        return Base(version, manifest.files[WEIGHTS], checkpoint, refitted), trained_on
 
-    def _publish(self, base: _Base, state: LogState, new: int) -> int | None:
+    def _publish(self, base: Base, new: int) -> int | None:
         began = time.monotonic()
-        clicks = self._settings.clicks
         tombstones = self._event_log.tombstones()  # before the clicks: never more than they know
-        frame = self._event_log.read(min(MAX_CLICKS, max(LEAST_CLICKS, new)), COLUMNS)
-        frame = weighted(frame, clicks.event_weights, clicks.label_weights)
-        frame, _ = bound_contributions(frame, clicks.max_per_minute)
-        gap_ms = int(self._settings.session.gap_seconds * 1000)
-        newest = self._registry.newest_delta(base.version) or 0
-        delta = learn(
-            click_log(frame, gap_ms, validation=0, test=0),
-            base.checkpoint,
-            base.version,
-            base.sha256,
-            max(int(self._now()), newest + 1),
-            tombstones.count,
-            new if base.refitted else None,
-        )
+        frame = self._event_log.read(clicks_to_read(new), COLUMNS)
+        newest = max(self._registry.delta_numbers(base.version), default=0)
+        number = max(int(self._now()), newest + 1)
+        delta = learn_newest(frame, base, new, number, self._counting, tombstones.count)
         if delta is None:
             return None
         forgotten = newest > 0 and self._forget_count(base.version, newest) != tombstones.count
         self._registry.publish_delta(delta)
         metrics.DELTAS.labels("published").inc()
-        keep_from = delta.number - int(self._settings.registry.keep_delta_seconds)
-        # Older deltas may know who was forgotten since.
+        # Who has just read that `newest` is the newest must find it. But older deltas may know who
+        # was forgotten since.
+        keep_from = min(newest, delta.number - int(self._settings.registry.keep_delta_seconds))
         self._registry.prune_deltas(base.version, delta.number if forgotten else keep_from)
         metrics.DELTA_SECONDS.observe(time.monotonic() - began)
         return delta.number

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from nextclick.bench import arrivals, cli, echo, load, train
 from nextclick.bench.latency import GUARANTEES, Floor, LatencyTable, Row, seconds_of
-from nextclick.bench.models import random_checkpoint
+from nextclick.bench.models import random_checkpoint, random_delta
 from nextclick.bench.options import parse_choices, parse_sizes, write_json
 from nextclick.bench.round_trip import Percentiles, Servers, join, percentiles
 from nextclick.bench.scorer import measure
@@ -22,6 +23,7 @@ from nextclick.services.worker import decide
 from nextclick.shared.errors import ConfigurationError, NextclickError
 from nextclick.shared.messages import Message
 from nextclick.shared.model import BST, Scorer
+from nextclick.shared.model.delta import applied, from_bytes, to_bytes
 from nextclick.shared.schemas import Click
 from tests.unit.builders import CPU
 
@@ -60,10 +62,12 @@ def test_choices_are_among_what_is_known() -> None:
         parse_choices("--guarantee", "at_least_once,twice", GUARANTEES)
 
 
-def test_a_swap_is_not_timed_during_an_experiment() -> None:
-    done = CliRunner().invoke(cli.app, ["latency", "--swap", "yes", "--experiment", "yes"])
+@pytest.mark.parametrize("pair", itertools.combinations(("swap", "experiment", "deltas"), 2))
+def test_only_one_thing_happens_to_the_model_of_a_run(pair: tuple[str, str]) -> None:
+    options = [word for name in pair for word in (f"--{name}", "yes")]
+    done = CliRunner().invoke(cli.app, ["latency", *options])
     assert isinstance(done.exception, ConfigurationError)
-    assert "do not change models during an experiment" in str(done.exception)
+    assert "only one of them can be yes" in str(done.exception)
 
 
 class Clock:
@@ -116,6 +120,13 @@ def test_a_load_generator_that_is_late_catches_up_and_says_so() -> None:
 
 def answer(event_id: str, version: str = "v1") -> bytes:
     return json.dumps({"event_id": event_id, "model_version": version}).encode()
+
+
+def test_a_random_delta_fits_its_base() -> None:
+    base = random_checkpoint(40)
+    delta = random_delta(base, "v1", "ab", 3)
+    assert from_bytes(to_bytes(delta)).number == 3
+    assert len(applied(delta, base).vocabulary) == 50
 
 
 def test_latency_counts_from_when_a_click_was_due(tmp_path: Path) -> None:
@@ -198,7 +209,9 @@ def test_the_table_of_latencies_is_not_cut() -> None:
     table = LatencyTable()
     table.add_floor(Floor(3000, latency, 0.1))
     for guarantee in GUARANTEES:
-        table.add(Row(3000, 100_000, guarantee, True, 3, 1, 2, latency, 12.3, 45.6, 0, 0.012, 0.1))
+        table.add(
+            Row(3000, 100_000, guarantee, True, 3, 1, -1, 2, latency, 12.3, 45.6, 0, 0.012, 0.1)
+        )
     console = Console(width=cli.console.width, record=True, file=io.StringIO())
     table.show(console, Servers(Path(), {}, "4.1.0", 29_000))
     text = console.export_text()

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from nextclick import __main__ as cli
 from nextclick.services.evaluate.stream import (
+    Deltas,
     Every,
     Ranker,
     Retraining,
@@ -163,6 +164,66 @@ def test_models_are_retrained_as_by_the_trainer_and_served_if_the_gate_agrees(
     assert len(second.positions) > 0
 
 
+def shifted_ring(clicks: int, changes_at: int) -> pd.DataFrame:
+    """A ring in which ever new users step by five from a position on, and one item is new."""
+    whole = ring(clicks)
+    turned = ring(clicks, seed=1).iloc[changes_at:]
+    items = (5 * turned["item_id"].str[1:].astype(int) % 12).replace(0, 12)  # i12 is new
+    whole.loc[turned.index, "item_id"] = "i" + items.astype(str)
+    visit = (turned.index // 100).astype(str)
+    whole.loc[turned.index, "user_id"] = "visit-" + visit + turned["user_id"]
+    return whole
+
+
+def test_deltas_learn_between_two_retrainings(tmp_path: Path) -> None:
+    clicks, update = shifted_ring(1_200, 500), retraining(tmp_path)
+    deltas = Deltas(50, "with deltas", update.learn)
+    (stretch,) = prequential(clicks, 10**9, np.array([500]), update, deltas)
+    without, learned = stretch.ranks["BST default"], stretch.ranks["with deltas"]
+    early, late = stretch.positions < 550, stretch.positions >= 900
+    # Nothing is learned from before the first click, and it is the model of the retraining.
+    np.testing.assert_array_equal(learned[early], without[early])
+    assert (learned[late] <= 3).mean() > (without[late] <= 3).mean() + 0.3
+    ranked_new = clicks["item_id"].to_numpy()[stretch.positions] == "i12"
+    assert (without[ranked_new] == MISS).all()
+    assert (learned[ranked_new & late] != MISS).all()
+
+
+def test_deltas_learn_from_no_click_that_they_predict(tmp_path: Path) -> None:
+    clicks = shifted_ring(700, 500)
+    ranks = []
+    for name, other in (("a", clicks.iloc[650:]), ("b", ring(50, seed=9))):
+        update = retraining(tmp_path / name)
+        frame_of = pd.concat([clicks.iloc[:650], other], ignore_index=True)
+        deltas = Deltas(30, "with deltas", update.learn)
+        (stretch,) = prequential(frame_of, 10**9, np.array([500]), update, deltas)
+        ranks.append(stretch.ranks["with deltas"][stretch.positions < 650])
+    np.testing.assert_array_equal(*ranks)
+
+
+def test_the_report_has_what_deltas_gave(report: StreamReport, tmp_path: Path) -> None:
+    ranks = {"BST": np.array([3, 4, 4]), "V-SkNN": np.array([2, 2, 2]), "with": np.array([1, 2, 2])}
+    stretch = Stretch(100, np.arange(100, 103), np.arange(3), ranks)
+    found = summarise(
+        [stretch],
+        [Outcome("v1", "good", 2.0)],
+        1_700_000_000_000 + 1000 * np.arange(103),
+        data="log",
+        every="50 clicks",
+        problems=[],
+        environment={},
+        deltas=20,
+    )
+    assert found.by_deltas["mrr@20"].other == "BST"
+    assert found.by_deltas["mrr@20"].difference == pytest.approx((2 / 3 + 1 / 4 + 1 / 4) / 3)
+    console = Console(file=io.StringIO(), width=200)
+    show(found, console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "deltas every 20 clicks" in shown
+    assert "+38.89" in shown
+    assert (report.deltas, report.by_deltas) == (0, {})
+
+
 @pytest.fixture
 def report() -> StreamReport:
     """Three windows: no model yet, one with hits of the model, one with hits of both."""
@@ -231,6 +292,7 @@ def test_without_a_model_the_report_says_why(report: StreamReport) -> None:
         (["clicks.csv", "--stream", "--plot", "nowhere/x.png"], "nowhere"),
         (["clicks.csv", "--stream", "--preset", "source_table"], "test data"),
         (["clicks.csv", "--every", "100"], "go with --stream"),
+        (["clicks.csv", "--deltas", "100"], "go with --stream"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nextclick.shared.errors import CheckpointError
+from nextclick.shared.errors import CheckpointError, Unavailable
 from nextclick.shared.model import Scorer
 from nextclick.shared.model.checkpoint import WEIGHTS
 from nextclick.shared.model.delta import Delta
@@ -114,12 +114,30 @@ def test_a_rolled_back_version_does_not_come_back_with_a_delta(registry: Registr
     assert pointer.version == first
 
 
+def test_a_number_is_used_once(registry: Registry) -> None:
+    version = registry.publish(checkpoint())
+    registry.publish_delta(delta_of(registry, version))
+    with pytest.raises(Unavailable, match="another process has published"):
+        registry.publish_delta(replace(delta_of(registry, version), weight=0.5))
+    assert registry.load_delta(version, 7).weight == pytest.approx(0.9)
+
+
+def test_a_delta_of_a_version_that_was_removed_is_refused(registry: Registry) -> None:
+    first = registry.publish(checkpoint())
+    delta = delta_of(registry, first)
+    registry.publish(checkpoint(seed=1))
+    registry.remove([first])
+    with pytest.raises(CheckpointError, match="not in the registry"):
+        registry.publish_delta(delta)
+
+
 def test_old_deltas_are_removed_and_a_delta_is_no_version(registry: Registry) -> None:
     version = registry.publish(checkpoint())
     for number in (7, 8, 9):
         registry.publish_delta(delta_of(registry, version, number))
     assert registry.prune_deltas(version, before=9) == 2
     assert registry.newest_delta(version) == 9
+    assert registry.delta_numbers(version) == [9]
     assert len(registry.load(f"{version}+9").vocabulary) == 31
     with pytest.raises(CheckpointError, match="not in the registry"):
         registry.load(f"{version}+7")

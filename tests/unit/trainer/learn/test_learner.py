@@ -60,6 +60,36 @@ def test_a_delta_is_published_for_new_clicks_only(registry: Registry, event_log:
     assert again.users.tolist() == before.users.tolist()
 
 
+def test_after_a_learner_died_before_its_delta_was_named_the_next_has_another_number(
+    registry: Registry, event_log: EventLog, tmp_path: Path
+) -> None:
+    version = registry.publish(checkpoint())
+    base = learner(registry, event_log)
+    assert base.step() is None
+    add(event_log, ("b", "3", "4"))
+    assert base.step() == 1000
+    (tmp_path / "registry" / version / "delta.json").unlink()
+    add(event_log, ("c", "3", "4"), at_ms=FIRST_MS + 1000)
+    again = learner(registry, event_log)
+    assert again.step() is None, "it takes all of that for learned"
+    add(event_log, ("d", "3", "4"), at_ms=FIRST_MS + 2000)
+    assert again.step() == 1001
+    assert registry.newest_delta(version) == 1001
+
+
+def test_the_delta_before_the_newest_stays_for_who_has_just_read_its_number(
+    registry: Registry, event_log: EventLog
+) -> None:
+    version = registry.publish(checkpoint())
+    clock = iter((1_000, 9_000, 17_000))
+    ours = Learner(Settings(), registry, event_log, now=lambda: next(clock))
+    assert ours.step() is None
+    for n, user in enumerate("bcd"):
+        add(event_log, (user, "3", "4"), at_ms=FIRST_MS + 1000 * n)
+        ours.step()
+    assert registry.delta_numbers(version) == [9_000, 17_000]
+
+
 def test_what_a_refitted_base_knows_is_not_counted_again(
     registry: Registry, event_log: EventLog
 ) -> None:
