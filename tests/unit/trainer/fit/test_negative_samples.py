@@ -47,3 +47,11 @@ def test_nothing_is_drawn_if_the_step_holds_the_whole_catalogue() -> None:
     found = draw_negative_samples(3, torch.tensor([[1, 2, 3]]), np.random.default_rng(0))
     assert found.rows.tolist() == [1, 2, 3]
     assert found.weights.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_cold_items_are_not_drawn_and_represented_by_none() -> None:
+    cold = np.zeros(20, bool)
+    cold[[14, 19]] = True
+    found = draw_negative_samples(20, CLICKED, np.random.default_rng(0), cold)
+    assert not {15, 20} & set(found.rows.tolist())
+    assert found.weights.sum() == 18

@@ -1,0 +1,125 @@
+"""Item vectors of two parts, which a fit trains jointly: the item's own, and that of its content.
+
+vector = own + content. An item without a training click has no own part: its vector is its content.
+One with many clicks has learned what its content does not say. So that content alone carries, the
+own part is left out at random in training, as in DropoutNet (Volkovs et al., "DropoutNet:
+Addressing Cold Start in Recommender Systems", 2017).
+
+After a fit both are one row of the item embedding again: see `fold`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+
+from nextclick.shared.model import BST
+from nextclick.shared.model.content import PRICE_BOUNDS, ContentEncoder, ItemFeatures
+from nextclick.shared.windows import IntArray
+
+Mask = npt.NDArray[np.bool_]
+
+OWN_DROPOUT = 0.2
+"""P(the own part of an item is left out), for each place at which a training step uses it."""
+_RIDGE = 1.0
+"""Penalty of the regression from which the embeddings of features start."""
+_TRUSTED_CLICKS = 5.0
+"""An item with so many training clicks counts half in it."""
+_STEPS = 30
+"""Of the conjugate gradients that solve it."""
+
+
+class JointEmbedding(nn.Module):
+    """Stands in for the item embedding of a network during a fit."""
+
+    def __init__(self, own: nn.Embedding, encoder: ContentEncoder, features: ItemFeatures) -> None:
+        """features: of rows 0, 1, …; row 0 is padding and has none."""
+        super().__init__()
+        self.own = own
+        self.encoder = encoder
+        self._features = features
+
+    @property
+    def weight(self) -> Tensor:
+        """The vectors of all rows, [items + 1, d]."""
+        self._features = self._features.to(self.own.weight.device)
+        vectors: Tensor = self.own.weight + self.encoder(self._features)
+        return vectors
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Vectors [..., d] of rows [...], before they are scaled to length 1."""
+        self._features = self._features.to(rows.device)
+        features = self._features.take(rows.flatten())
+        content = self.encoder(features).view(*rows.shape, -1)
+        own = self.own(rows)
+        if self.training:
+            drawn = torch.rand(rows.shape, device=rows.device) < OWN_DROPOUT
+            has_content = (features.counts > 0).view(rows.shape)
+            own = own.masked_fill((drawn & has_content).unsqueeze(-1), 0.0)
+        vectors: Tensor = own + content
+        return vectors
+
+
+def join(model: BST, features: ItemFeatures, cold: Mask, clicks: IntArray | None) -> None:
+    """Split the item vectors of a model with a content encoder into both parts.
+
+    features: as of JointEmbedding. cold: shape [items], items that have nothing but their content,
+    which becomes their vector; those of the others stay as they are. clicks: shape [items], if the
+    encoder is not trained yet: its embeddings then start where they explain the vectors of the
+    items with clicks best.
+    """
+    encoder, own = model.content, model.network.item_embedding
+    assert encoder is not None
+    with torch.no_grad():
+        vectors = own.weight[1:]
+        if clicks is not None:
+            encoder.embedding.copy_(_explaining(vectors, features, clicks, encoder.buckets))
+        own.weight[1:] = vectors - encoder(features)[1:]
+        own.weight[1:][torch.from_numpy(cold)] = 0.0
+    model.network.item_embedding = JointEmbedding(own, encoder, features)  # type: ignore[assignment]
+
+
+def fold(model: BST) -> None:
+    """Make both parts one row of the item embedding, after a fit."""
+    joint = model.network.item_embedding
+    if isinstance(joint, JointEmbedding):
+        with torch.no_grad():
+            joint.own.weight.copy_(joint.weight)
+        model.network.item_embedding = joint.own
+
+
+def price_bounds(prices: Sequence[float]) -> Tensor:
+    """Quantiles that part prices into equally large buckets: shape [PRICE_BOUNDS]."""
+    shares = np.arange(1, PRICE_BOUNDS + 1) / (PRICE_BOUNDS + 1)
+    bounds = np.quantile(prices, shares) if len(prices) else np.zeros(PRICE_BOUNDS)
+    return torch.from_numpy(bounds.astype(np.float32))
+
+
+def _explaining(vectors: Tensor, features: ItemFeatures, clicks: IntArray, buckets: int) -> Tensor:
+    """Embeddings [buckets + 1, d] of features whose sums come closest to vectors [items, d].
+
+    Ridge regression, in which an item counts more the more clicks it has, by conjugate gradients
+    for all dimensions at once.
+    """
+    bounds, trust = features.bounds.numpy(), np.sqrt(clicks / (clicks + _TRUSTED_CLICKS))
+    table = scipy.sparse.csr_matrix(
+        (features.weights.numpy(), features.buckets.numpy(), bounds), (len(features), buckets + 1)
+    )[1:]
+    weighted = (scipy.sparse.diags(trust) @ table).tocsr()
+    transposed = weighted.T.tocsr()
+    solution = np.zeros((buckets + 1, vectors.shape[1]))
+    residual = transposed @ (trust[:, None] * vectors.numpy())
+    direction, square = residual.copy(), (residual**2).sum(axis=0)
+    for _ in range(_STEPS):
+        image = transposed @ (weighted @ direction) + _RIDGE * direction
+        step = square / np.maximum((direction * image).sum(axis=0), 1e-30)
+        solution += step * direction
+        residual -= step * image
+        before, square = square, (residual**2).sum(axis=0)
+        direction = residual + square / np.maximum(before, 1e-30) * direction
+    return torch.from_numpy(solution.astype(np.float32))
