@@ -1,9 +1,11 @@
 """Item vectors of two parts, which a fit trains jointly: the item's own, and that of its content.
 
-vector = own + content. An item without a training click has no own part: its vector is its content.
-One with many clicks has learned what its content does not say. So that content alone carries, the
-own part is left out at random in training, as in DropoutNet (Volkovs et al., "DropoutNet:
-Addressing Cold Start in Recommender Systems", 2017).
+vector = trust · own + content. An item without a training click has no own part: its vector is its
+content. One with many clicks has learned what its content does not say. Trust grows with evidence:
+an item that was launched late has been a negative in most steps, and few clicks speak against that,
+so without it a new item would fall behind one that nobody has clicked. So that content alone
+carries, the own part is left out at random in training, as in DropoutNet (Volkovs et al.,
+"DropoutNet: Addressing Cold Start in Recommender Systems", 2017).
 
 After a fit both are one row of the item embedding again: see `fold`.
 """
@@ -11,25 +13,29 @@ After a fit both are one row of the item embedding again: see `fold`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nextclick.shared.model import BST
 from nextclick.shared.model.content import PRICE_BOUNDS, ContentEncoder, ItemFeatures
-from nextclick.shared.windows import IntArray
+from nextclick.trainer.data import Sessions
 
+FloatArray = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
 
+TRUSTED_CLICKS = 10.0
+"""Evidence with which the own part has half of its say."""
 OWN_DROPOUT = 0.2
 """P(the own part of an item is left out), for each place at which a training step uses it."""
+_LEAST_TRUST = 0.01
 _RIDGE = 1.0
 """Penalty of the regression from which the embeddings of features start."""
-_TRUSTED_CLICKS = 5.0
-"""An item with so many training clicks counts half in it."""
 _STEPS = 30
 """Of the conjugate gradients that solve it."""
 
@@ -37,18 +43,23 @@ _STEPS = 30
 class JointEmbedding(nn.Module):
     """Stands in for the item embedding of a network during a fit."""
 
-    def __init__(self, own: nn.Embedding, encoder: ContentEncoder, features: ItemFeatures) -> None:
-        """features: of rows 0, 1, …; row 0 is padding and has none."""
+    trust: Tensor
+
+    def __init__(
+        self, own: nn.Embedding, encoder: ContentEncoder, features: ItemFeatures, trust: Tensor
+    ) -> None:
+        """features, trust: of rows 0, 1, …; row 0 is padding and has no features."""
         super().__init__()
         self.own = own
         self.encoder = encoder
+        self.register_buffer("trust", trust[:, None], persistent=False)
         self._features = features
 
     @property
     def weight(self) -> Tensor:
         """The vectors of all rows, [items + 1, d]."""
         self._features = self._features.to(self.own.weight.device)
-        vectors: Tensor = self.own.weight + self.encoder(self._features)
+        vectors: Tensor = self.trust * self.own.weight + self.encoder(self._features)
         return vectors
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -56,7 +67,7 @@ class JointEmbedding(nn.Module):
         self._features = self._features.to(rows.device)
         features = self._features.take(rows.flatten())
         content = self.encoder(features).view(*rows.shape, -1)
-        own = self.own(rows)
+        own = self.trust[rows] * self.own(rows)
         if self.training:
             drawn = torch.rand(rows.shape, device=rows.device) < OWN_DROPOUT
             has_content = (features.counts > 0).view(rows.shape)
@@ -65,23 +76,38 @@ class JointEmbedding(nn.Module):
         return vectors
 
 
-def join(model: BST, features: ItemFeatures, cold: Mask, clicks: IntArray | None) -> None:
+def join(
+    model: BST,
+    features: ItemFeatures,
+    evidence: FloatArray,
+    cold: Mask,
+    trained: int,
+    *,
+    fresh: bool,
+) -> None:
     """Split the item vectors of a model with a content encoder into both parts.
 
-    features: as of JointEmbedding. cold: shape [items], items that have nothing but their content,
-    which becomes their vector; those of the others stay as they are. clicks: shape [items], if the
-    encoder is not trained yet: its embeddings then start where they explain the vectors of the
-    items with clicks best.
+    features: as of JointEmbedding. evidence: shape [items], as of `click_evidence`. cold: shape
+    [items], items that have nothing but their content, which becomes their vector. trained: the
+    vectors of so many first items come from a champion, and stay as they are unless cold; the
+    others start between their content and where their clicks put them. fresh: the encoder is not
+    trained yet; its embeddings start where they explain the vectors of the items with most evidence
+    best.
     """
     encoder, own = model.content, model.network.item_embedding
     assert encoder is not None
     with torch.no_grad():
-        vectors = own.weight[1:]
-        if clicks is not None:
-            encoder.embedding.copy_(_explaining(vectors, features, clicks, encoder.buckets))
-        own.weight[1:] = vectors - encoder(features)[1:]
-        own.weight[1:][torch.from_numpy(cold)] = 0.0
-    model.network.item_embedding = JointEmbedding(own, encoder, features)  # type: ignore[assignment]
+        shares, vectors = evidence / (evidence + TRUSTED_CLICKS), own.weight[1:]
+        if fresh:
+            encoder.embedding.copy_(_explaining(vectors, features, shares, encoder.buckets))
+        trust = torch.from_numpy(shares).float().clamp(min=_LEAST_TRUST)
+        trust[features.counts[1:] == 0] = 1.0
+        parts = vectors - encoder(features)[1:]
+        parts[:trained] /= trust[:trained, None]
+        parts[torch.from_numpy(cold)] = 0.0
+        own.weight[1:] = parts
+    joint = JointEmbedding(own, encoder, features, functional.pad(trust, (1, 0)))
+    model.network.item_embedding = joint  # type: ignore[assignment]
 
 
 def fold(model: BST) -> None:
@@ -93,6 +119,20 @@ def fold(model: BST) -> None:
         model.network.item_embedding = joint.own
 
 
+def click_evidence(sessions: Sessions, items: int) -> FloatArray:
+    """How much is known of each item by its clicks: shape [items], 0 without a click.
+
+    Its clicks, or as many as items have on average since its first one, if that is more: that few
+    clicked what has been there for long says something, too.
+    """
+    clicks = np.bincount(sessions.rows - 1, minlength=items)
+    first = np.full(items, len(sessions.rows))
+    np.minimum.at(first, sessions.rows - 1, np.arange(len(sessions.rows)))
+    usual = (len(sessions.rows) - first) / max(1, np.count_nonzero(clicks))
+    more: FloatArray = np.maximum(clicks, usual)
+    return more
+
+
 def price_bounds(prices: Sequence[float]) -> Tensor:
     """Quantiles that part prices into equally large buckets: shape [PRICE_BOUNDS]."""
     shares = np.arange(1, PRICE_BOUNDS + 1) / (PRICE_BOUNDS + 1)
@@ -100,13 +140,13 @@ def price_bounds(prices: Sequence[float]) -> Tensor:
     return torch.from_numpy(bounds.astype(np.float32))
 
 
-def _explaining(vectors: Tensor, features: ItemFeatures, clicks: IntArray, buckets: int) -> Tensor:
+def _explaining(vectors: Tensor, features: ItemFeatures, trust: FloatArray, buckets: int) -> Tensor:
     """Embeddings [buckets + 1, d] of features whose sums come closest to vectors [items, d].
 
-    Ridge regression, in which an item counts more the more clicks it has, by conjugate gradients
-    for all dimensions at once.
+    Ridge regression with the weights `trust` of items, by conjugate gradients for all dimensions at
+    once.
     """
-    bounds, trust = features.bounds.numpy(), np.sqrt(clicks / (clicks + _TRUSTED_CLICKS))
+    bounds, trust = features.bounds.numpy(), np.sqrt(trust)
     table = scipy.sparse.csr_matrix(
         (features.weights.numpy(), features.buckets.numpy(), bounds), (len(features), buckets + 1)
     )[1:]

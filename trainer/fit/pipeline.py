@@ -22,7 +22,6 @@ from nextclick.shared.model import (
 from nextclick.shared.model.calibration import UNCALIBRATED
 from nextclick.shared.model.checkpoint import ModelConfig, build
 from nextclick.shared.model.content import BUCKETS
-from nextclick.shared.windows import IntArray
 from nextclick.trainer.data import (
     ClickLog,
     Samples,
@@ -36,7 +35,7 @@ from nextclick.trainer.data import (
 from nextclick.trainer.fit import cooccurrence
 from nextclick.trainer.fit.calibrating import calibrate
 from nextclick.trainer.fit.distributed import SINGLE_PROCESS, ProcessGroup
-from nextclick.trainer.fit.joint_embedding import Mask, fold, join, price_bounds
+from nextclick.trainer.fit.joint_embedding import Mask, click_evidence, fold, join, price_bounds
 from nextclick.trainer.fit.loop import Epoch, fit
 from nextclick.trainer.fit.mixing import mix
 from nextclick.trainer.fit.objectives import CandidateObjective, Objective, SequenceObjective
@@ -93,7 +92,7 @@ def fit_model(
         clicks = np.bincount(train.rows - 1, minlength=len(vocabulary))
         cooccurrence.set_neighbours(model.neighbours, table, clicks)
         if model.content is not None:
-            cold = _join_content(model, known, clicks, champion if warm else None, kept)
+            cold = _join_content(model, known, train, champion if warm else None, kept)
     objective, validation = _training_data(model, train, data, vocabulary, preset, seed, cold)
     curve = fit(
         model,
@@ -149,7 +148,7 @@ def _training_data(
 def _join_content(
     model: BST,
     known: Sequence[ItemContent | None],
-    clicks: IntArray,
+    train: Sessions,
     champion: Checkpoint | None,
     kept: Vocabulary,
 ) -> Mask:
@@ -160,18 +159,19 @@ def _join_content(
     """
     encoder = model.content
     assert encoder is not None
-    clicked, trained = clicks > 0, False
+    by_clicks = click_evidence(train, len(known))
+    clicked, fresh = by_clicks > 0, True
     if champion is not None:
         rows = champion.vocabulary.rows(kept.item_ids)
         clicked[: len(rows)] |= champion.popularity[rows - 1] > 0
         before = champion.model.config
-        trained = isinstance(before, BSTConfig) and before.content_buckets == encoder.buckets
-    if not trained:
+        fresh = not isinstance(before, BSTConfig) or before.content_buckets != encoder.buckets
+    if fresh:
         prices = [c.price for c in known if c is not None and c.price is not None]
         encoder.price_bounds.copy_(price_bounds(prices))
     features = encoder.features([None, *known])  # row 0 is padding
     cold: Mask = ~clicked & (features.counts[1:] > 0).numpy()
-    join(model, features, cold, None if trained else clicks)
+    join(model, features, by_clicks, cold, len(kept) if champion else 0, fresh=fresh)
     return cold
 
 

@@ -54,11 +54,15 @@ def refit(
     if isinstance(model, BST) and isinstance(judged.model, BST):
         model.about_share.copy_(judged.model.about_share)
         model.neighbours.weight.copy_(judged.model.neighbours.weight)
+    popularity = everything.users_per_item(vocabulary)
+    training = dict(judged.training)
+    if "cold_items" in training:
+        training["cold_items"] = int((popularity == 0).sum())
     return replace(
         judged,
         model=model,
         vocabulary=vocabulary,
-        popularity=everything.users_per_item(vocabulary),
+        popularity=popularity,
         metrics=dict(judged.metrics),
-        training=dict(judged.training),
+        training=training,
     )

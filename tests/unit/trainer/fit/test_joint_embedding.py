@@ -8,10 +8,19 @@ from torch import nn
 from nextclick.shared.item_features import ItemContent
 from nextclick.shared.model import BST, BSTConfig
 from nextclick.shared.model.content import PRICE_BOUNDS, ItemFeatures
-from nextclick.trainer.fit.joint_embedding import JointEmbedding, Mask, fold, join, price_bounds
+from nextclick.trainer.data import Sessions
+from nextclick.trainer.fit.joint_embedding import (
+    FloatArray,
+    JointEmbedding,
+    Mask,
+    click_evidence,
+    fold,
+    join,
+    price_bounds,
+)
 
 ITEMS = 12
-CLICKS = np.array([9, 9, 9, 9, 9, 9, 9, 9, 9, 0, 0, 9])
+EVIDENCE = np.array([30.0] * 9 + [0.0, 0.0, 30.0])
 COLD = np.arange(ITEMS) // 9 == 1
 COLD[11] = False
 
@@ -25,10 +34,12 @@ def made() -> tuple[BST, ItemFeatures]:
     return model, model.content.features([None, *known, None])
 
 
-def joined(cold: Mask = COLD) -> tuple[BST, JointEmbedding, torch.Tensor]:
+def joined(
+    evidence: FloatArray = EVIDENCE, cold: Mask = COLD, trained: int = ITEMS
+) -> tuple[BST, JointEmbedding, torch.Tensor]:
     model, features = made()
     before = model.network.item_embedding.weight.detach().clone()
-    join(model, features, cold, CLICKS)
+    join(model, features, evidence, cold, trained, fresh=True)
     joint = model.network.item_embedding
     assert isinstance(joint, JointEmbedding)
     return model, joint, before
@@ -64,7 +75,7 @@ def test_the_own_part_is_left_out_in_training_where_something_is_known() -> None
     assert as_ever[1000:].all(), "item 12 has nothing else"
     left_out = vectors[:1000][~as_ever[:1000]]
     assert 140 < len(left_out) < 260
-    content = joint.weight[3] - joint.own.weight[3]
+    content = joint.weight[3] - joint.trust[3] * joint.own.weight[3]
     assert torch.allclose(left_out, content.expand_as(left_out), atol=1e-6)
 
 
@@ -91,3 +102,24 @@ def test_bounds_part_prices_into_equally_large_buckets() -> None:
     filled = np.histogram(range(1600), [-np.inf, *bounds.tolist(), np.inf])[0]
     assert filled.tolist() == pytest.approx([100] * (PRICE_BOUNDS + 1), abs=1)
     assert price_bounds([]).tolist() == [0.0] * PRICE_BOUNDS
+
+
+def test_an_item_leans_on_its_content_the_less_the_more_is_known_by_clicks() -> None:
+    evidence = EVIDENCE.copy()
+    evidence[:2] = 1.0, 1e6
+    _, joint, before = joined(evidence, trained=0)
+    assert joint.trust[:, 0].tolist() == pytest.approx(
+        [0, 1 / 11, 1, *[0.75] * 7, 0.01, 0.01, 1], abs=1e-4
+    )
+    _, kept, _ = joined(evidence)
+    assert torch.allclose(kept.weight[1:10], before[1:10], atol=1e-5), "a champion's vectors stay"
+    content = joint.weight - joint.trust * joint.own.weight
+    for row, share in ((1, 1 / 11), (2, 1.0), (3, 0.75)):
+        between = torch.lerp(content[row], before[row], share)
+        assert torch.allclose(joint.weight[row], between, atol=1e-5)
+
+
+def test_evidence_is_clicks_or_as_many_as_items_have_since_the_first() -> None:
+    rows = np.array([1, 1, 2, 1, 1, 1, 1, 1, 3, 1])
+    found = click_evidence(Sessions(rows, np.array([0, 10])), 4)
+    assert found.tolist() == pytest.approx([8, 8 / 3, 1, 0])
