@@ -1,11 +1,12 @@
 """Item vectors of two parts, which a fit trains jointly: the item's own, and that of its content.
 
 vector = trust · own + content. An item without a training click has no own part: its vector is its
-content. One with many clicks has learned what its content does not say. Trust grows with evidence:
-an item that was launched late has been a negative in most steps, and few clicks speak against that,
-so without it a new item would fall behind one that nobody has clicked. So that content alone
-carries, the own part is left out at random in training, as in DropoutNet (Volkovs et al.,
-"DropoutNet: Addressing Cold Start in Recommender Systems", 2017).
+content. One with many clicks has learned what its content does not say; trust grows with them. So
+that content alone carries, the own part is left out at random in training, as in DropoutNet
+(Volkovs et al., "DropoutNet: Addressing Cold Start in Recommender Systems", 2017).
+
+Nobody could click an item before it was there. So it is a negative (`negative_samples`) in as large
+a share of the steps as the log has clicks since its first one; without a click it is none.
 
 After a fit both are one row of the item embedding again: see `fold`.
 """
@@ -24,6 +25,7 @@ from torch.nn import functional
 
 from nextclick.shared.model import BST
 from nextclick.shared.model.content import PRICE_BOUNDS, ContentEncoder, ItemFeatures
+from nextclick.shared.windows import IntArray
 from nextclick.trainer.data import Sessions
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -119,17 +121,22 @@ def fold(model: BST) -> None:
         model.network.item_embedding = joint.own
 
 
-def click_evidence(sessions: Sessions, items: int) -> FloatArray:
+def since_first_click(sessions: Sessions, items: int) -> FloatArray:
+    """The share of all clicks that came since an item's first one: shape [items], 0 without any."""
+    count = len(sessions.rows)
+    first = np.full(items, count)
+    np.minimum.at(first, sessions.rows - 1, np.arange(count))
+    return (count - first) / max(1, count)
+
+
+def click_evidence(clicks: IntArray, since_first: FloatArray) -> FloatArray:
     """How much is known of each item by its clicks: shape [items], 0 without a click.
 
     Its clicks, or as many as items have on average since its first one, if that is more: that few
-    clicked what has been there for long says something, too.
+    clicked what has been there for long says something, too. clicks, since_first: shape [items].
     """
-    clicks = np.bincount(sessions.rows - 1, minlength=items)
-    first = np.full(items, len(sessions.rows))
-    np.minimum.at(first, sessions.rows - 1, np.arange(len(sessions.rows)))
-    usual = (len(sessions.rows) - first) / max(1, np.count_nonzero(clicks))
-    more: FloatArray = np.maximum(clicks, usual)
+    usual = clicks.sum() / max(1, np.count_nonzero(clicks))
+    more: FloatArray = np.maximum(clicks, since_first * usual)
     return more
 
 

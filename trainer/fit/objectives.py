@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -55,16 +55,16 @@ class SequenceObjective:
         batch: int,
         stride: int,
         label_smoothing: float = 0.0,
-        cold: npt.NDArray[np.bool_] | None = None,
+        available: npt.NDArray[np.floating[Any]] | None = None,
     ) -> None:
-        """batch: predicted clicks per step. stride: see `segments`. cold: never in a softmax, see
+        """batch: predicted clicks per step. stride: see `segments`. available: see
         `draw_negative_samples`."""
         self._model = model
         self._sessions = sessions
         self._batch = batch
         self._stride = stride
         self._loss = CatalogueCrossEntropy(label_smoothing)
-        self._cold = cold
+        self._available = available
         self.steps_per_epoch = max(1, round(sessions.targets / batch))
 
     def epoch(
@@ -76,7 +76,7 @@ class SequenceObjective:
             length = int(segments.lengths[batch].max())
             rows = torch.from_numpy(segments.rows[batch, -length - 1 :]).to(device)
             negative_samples = draw_negative_samples(
-                self._model.config.items, rows, rng, self._cold
+                self._model.config.items, rows, rng, self._available
             )
             shard, weight = ranks.shard(segments.trained[batch])
             trained = torch.from_numpy(segments.trained[batch][shard]).to(device)

@@ -22,6 +22,7 @@ from nextclick.shared.model import (
 from nextclick.shared.model.calibration import UNCALIBRATED
 from nextclick.shared.model.checkpoint import ModelConfig, build
 from nextclick.shared.model.content import BUCKETS
+from nextclick.shared.windows import IntArray
 from nextclick.trainer.data import (
     ClickLog,
     Samples,
@@ -35,7 +36,14 @@ from nextclick.trainer.data import (
 from nextclick.trainer.fit import cooccurrence
 from nextclick.trainer.fit.calibrating import calibrate
 from nextclick.trainer.fit.distributed import SINGLE_PROCESS, ProcessGroup
-from nextclick.trainer.fit.joint_embedding import Mask, click_evidence, fold, join, price_bounds
+from nextclick.trainer.fit.joint_embedding import (
+    FloatArray,
+    click_evidence,
+    fold,
+    join,
+    price_bounds,
+    since_first_click,
+)
 from nextclick.trainer.fit.loop import Epoch, fit
 from nextclick.trainer.fit.mixing import mix
 from nextclick.trainer.fit.objectives import CandidateObjective, Objective, SequenceObjective
@@ -85,15 +93,16 @@ def fit_model(
     model = build(config)
     kept = champion.vocabulary.only(vocabulary.item_ids) if champion else Vocabulary([])
     warm = champion is not None and _warm_start(model, champion, kept, _tensors_per_item(config))
-    cold = None
+    available = None
     if isinstance(model, BST):
         table = cooccurrence.count_pairs(train, len(vocabulary))
         cooccurrence.initialise_item_vectors(model, table, len(kept) if warm else 0)
         clicks = np.bincount(train.rows - 1, minlength=len(vocabulary))
         cooccurrence.set_neighbours(model.neighbours, table, clicks)
         if model.content is not None:
-            cold = _join_content(model, known, train, champion if warm else None, kept)
-    objective, validation = _training_data(model, train, data, vocabulary, preset, seed, cold)
+            since = since_first_click(train, len(vocabulary))
+            available = _join_content(model, known, clicks, since, champion if warm else None, kept)
+    objective, validation = _training_data(model, train, data, vocabulary, preset, seed, available)
     curve = fit(
         model,
         objective,
@@ -122,14 +131,14 @@ def _training_data(
     vocabulary: Vocabulary,
     preset: Preset,
     seed: int,
-    cold: Mask | None,
+    available: FloatArray | None,
 ) -> tuple[Objective, Samples]:
     """The objective with the training data, and the validation cases."""
     validation = samples(data, Split.VALIDATION, vocabulary)
     if isinstance(model, BST):
         smoothing = preset.regularisation_for(len(vocabulary), len(train.rows)).label_smoothing
         return SequenceObjective(
-            model, train, preset.batch_size, preset.stride, smoothing, cold
+            model, train, preset.batch_size, preset.stride, smoothing, available
         ), validation
     assert isinstance(model, SourceBST)
     if preset.sampling == "source":
@@ -148,19 +157,21 @@ def _training_data(
 def _join_content(
     model: BST,
     known: Sequence[ItemContent | None],
-    train: Sessions,
+    clicks: IntArray,
+    since_first: FloatArray,
     champion: Checkpoint | None,
     kept: Vocabulary,
-) -> Mask:
-    """Let a fit learn what is known of the items, too; returns the cold ones, shape [items].
+) -> FloatArray:
+    """Let a fit learn what is known of the items, too.
 
-    Cold are items of which something is known, and that nobody clicked, now or before. champion:
-    the model starts from its weights, and its first items are `kept`.
+    clicks, since_first: see `click_evidence`. champion: the model starts from its weights, and its
+    first items are `kept`. Cold are items of which something is known, and that nobody clicked, now
+    or before: they have no vector but that of their content. Returns the share of the log in which
+    each item could be clicked, as far as is known: shape [items].
     """
     encoder = model.content
     assert encoder is not None
-    by_clicks = click_evidence(train, len(known))
-    clicked, fresh = by_clicks > 0, True
+    clicked, fresh = clicks > 0, True
     if champion is not None:
         rows = champion.vocabulary.rows(kept.item_ids)
         clicked[: len(rows)] |= champion.popularity[rows - 1] > 0
@@ -170,9 +181,11 @@ def _join_content(
         prices = [c.price for c in known if c is not None and c.price is not None]
         encoder.price_bounds.copy_(price_bounds(prices))
     features = encoder.features([None, *known])  # row 0 is padding
-    cold: Mask = ~clicked & (features.counts[1:] > 0).numpy()
-    join(model, features, by_clicks, cold, len(kept) if champion else 0, fresh=fresh)
-    return cold
+    has_content = (features.counts[1:] > 0).numpy()
+    cold = ~clicked & has_content
+    proof = click_evidence(clicks, since_first)
+    join(model, features, proof, cold, len(kept) if champion else 0, fresh=fresh)
+    return np.where(has_content & (cold | (clicks > 0)), since_first, 1.0)
 
 
 def _warm_start(

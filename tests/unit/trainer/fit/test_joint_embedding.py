@@ -17,6 +17,7 @@ from nextclick.trainer.fit.joint_embedding import (
     fold,
     join,
     price_bounds,
+    since_first_click,
 )
 
 ITEMS = 12
@@ -121,5 +122,7 @@ def test_an_item_leans_on_its_content_the_less_the_more_is_known_by_clicks() -> 
 
 def test_evidence_is_clicks_or_as_many_as_items_have_since_the_first() -> None:
     rows = np.array([1, 1, 2, 1, 1, 1, 1, 1, 3, 1])
-    found = click_evidence(Sessions(rows, np.array([0, 10])), 4)
+    since = since_first_click(Sessions(rows, np.array([0, 10])), 4)
+    assert since.tolist() == pytest.approx([1, 0.8, 0.2, 0])
+    found = click_evidence(np.array([8, 1, 1, 0]), since)
     assert found.tolist() == pytest.approx([8, 8 / 3, 1, 0])
