@@ -120,6 +120,9 @@ bench-exploration: $(INSTALLED) ## does exploration pay? ARGS="--png exploration
 bench-calibration: $(INSTALLED) ## are scores probabilities? ARGS="missions sessions/ --png calibration.png"
 	@$(BIN)/python -m nextclick.bench.calibration $(ARGS)
 
+bench-cold-items: $(INSTALLED) ## items without a click, by what the shop says of them; ARGS="--png cold-items.png"
+	@$(BIN)/python -m nextclick.bench.cold_items $(ARGS)
+
 bench-http: $(INSTALLED) ## the HTTP service at given rates and as fast as it can
 	@$(BIN)/python -m nextclick.bench.http $(ARGS)
 

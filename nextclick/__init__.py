@@ -17,18 +17,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nextclick.interface.clicks import read_clicks
+    from nextclick.interface.clicks import read_clicks, read_items
     from nextclick.interface.recommender import Recommender, open_registry
     from nextclick.interface.streams import publish_clicks, recommendations
     from nextclick.interface.training import evaluate, fit
     from nextclick.shared.errors import NextclickError
     from nextclick.shared.runtime.settings import KafkaSettings
-    from nextclick.shared.schemas import Click, Recommendation
+    from nextclick.shared.schemas import Click, Item, Recommendation
 
     __version__: str
 
 __all__ = [
     "Click",
+    "Item",
     "KafkaSettings",
     "NextclickError",
     "Recommendation",
@@ -39,11 +40,13 @@ __all__ = [
     "open_registry",
     "publish_clicks",
     "read_clicks",
+    "read_items",
     "recommendations",
 ]
 
 _MODULES = {
     "Click": "shared.schemas",
+    "Item": "shared.schemas",
     "KafkaSettings": "shared.runtime.settings",
     "NextclickError": "shared.errors",
     "Recommendation": "shared.schemas",
@@ -53,6 +56,7 @@ _MODULES = {
     "open_registry": "interface.recommender",
     "publish_clicks": "interface.streams",
     "read_clicks": "interface.clicks",
+    "read_items": "interface.clicks",
     "recommendations": "interface.streams",
 }
 

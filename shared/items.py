@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pydantic_core import PydanticSerializationError
 
 from nextclick.shared.errors import BadItem
+from nextclick.shared.item_features import ItemContent
 from nextclick.shared.messages import Message, OutMessage
 from nextclick.shared.schemas import Item, decode_item
 
@@ -187,6 +188,18 @@ def attributes_of(item: Item | None) -> Attributes:
         tuple(map(sys.intern, dict.fromkeys(item.tags))),
         item.price,
     )
+
+
+def content_of(item: Item) -> ItemContent:
+    """What a model learns about an item beside its clicks."""
+    same = attributes_of(item)
+    return ItemContent(same.categories, same.tags, item.price, item.title or "", item.available)
+
+
+def contents_of(table: ItemTable) -> dict[str, ItemContent]:
+    """What models learn about the items of a table with values, the newest items last."""
+    known = ((item_id, known_item(table, item_id)) for item_id in table.values)
+    return {item_id: content_of(item) for item_id, item in known if item is not None}
 
 
 def known_item(table: ItemTable, item_id: str) -> Item | None:

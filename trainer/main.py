@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from nextclick.shared.errors import ConfigurationError, NextclickError, Unavailable
+from nextclick.shared.item_features import NO_CONTENTS
+from nextclick.shared.items import ItemTable, contents_of
 from nextclick.shared.kafka import read_items
 from nextclick.shared.model import select_device
 from nextclick.shared.registry import Registry
@@ -127,7 +129,7 @@ def _run_rank_zero(
 
     def retrain_now(state: LogState, stopped: Callable[[], bool]) -> Outcome | None:
         # First, so that a missing permission is said before hours of clicks are logged.
-        retired = read_items(settings.kafka).states.retired if items else frozenset()
+        table = read_items(settings.kafka) if items else ItemTable()
         if state.clicks < trainer.min_clicks:
             log.info(
                 "%d clicks logged, too few to train on (minimum %d)",
@@ -151,7 +153,9 @@ def _run_rank_zero(
             device=device,
             max_per_minute=settings.clicks.max_per_minute,
             forget_count=tombstones.count,
-            retired=retired,
+            retired=table.states.retired,
+            contents=contents_of(table) if trainer.max_cold_items else NO_CONTENTS,
+            max_cold_items=trainer.max_cold_items,
             log_state=state,
             promote=trainer.promote,
             stopped=stopped,

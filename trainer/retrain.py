@@ -22,7 +22,8 @@ import pandas as pd
 import torch
 
 from nextclick.shared.errors import CheckpointError
-from nextclick.shared.model import Checkpoint, Vocabulary
+from nextclick.shared.item_features import MAX_COLD_ITEMS, NO_CONTENTS, Contents
+from nextclick.shared.model import BSTConfig, Checkpoint, Vocabulary
 from nextclick.shared.registry import Registry
 from nextclick.shared.windows import IntArray
 from nextclick.trainer.collect import LogState
@@ -100,6 +101,8 @@ def retrain(
     max_per_minute: int = 0,
     forget_count: int = 0,
     retired: Collection[str] = (),
+    contents: Contents = NO_CONTENTS,
+    max_cold_items: int = MAX_COLD_ITEMS,
     log_state: LogState | None = None,
     promote: bool = True,
     stopped: Callable[[], bool] = lambda: False,
@@ -111,6 +114,7 @@ def retrain(
     `bound_contributions`. forget_count: see `Tombstones.count`, from before the log was read; from
     a champion that was trained at another count nothing is taken over, and it is not compared with.
     retired: items on which clicks do not count, so that the candidate does not know them.
+    contents, max_cold_items: what is known about items, by item id; see `learnable_contents`.
     log_state: that of the event log before it was read, for `last_trained_on`. promote: see
     `Registry.publish`. Returns None if `stopped` turns true.
     Of several ranks, rank 0 calls this; the others call `fit_with_rank_zero`. Raises Unavailable if
@@ -136,7 +140,8 @@ def retrain(
         restarted = f"{name} was trained on users who were forgotten since"
         log.info("the fit starts from scratch: %s", restarted)
         name, champion = None, None
-    ranks.send_log(_recipe(preset, limits, gap_ms), frame, champion)
+    contents = learnable_contents(contents, data, max_cold_items)
+    ranks.send_log(_recipe(preset, limits, gap_ms), frame, champion, contents)
     try:
         candidate = fit_candidate(
             data,
@@ -147,6 +152,7 @@ def retrain(
             device=device,
             stopped=stopped,
             ranks=ranks,
+            contents=contents,
         )
         if stopped():
             return None
@@ -169,7 +175,14 @@ def retrain(
     if log_state is not None:
         candidate.training["event_log"] = log_state._asdict()
     refitted = refit_checked(
-        data, candidate, evaluation, preset, limits, device=device, stopped=stopped
+        data,
+        candidate,
+        evaluation,
+        preset,
+        limits,
+        device=device,
+        stopped=stopped,
+        contents=contents,
     )
     if stopped():
         return None
@@ -203,7 +216,7 @@ def fit_with_rank_zero(
 ) -> None:
     """Take part in the fits of rank 0 until it calls `send_end`."""
     while (work := ranks.receive_log(_recipe(preset, limits, gap_ms))) is not None:
-        frame, champion = work
+        frame, champion, contents = work
         fit_candidate(
             click_log(frame, gap_ms, stable=True),
             champion,
@@ -212,12 +225,27 @@ def fit_with_rank_zero(
             limits,
             device=device,
             ranks=ranks,
+            contents=contents,
         )
 
 
 def _recipe(preset: Preset, limits: FitLimits, gap_ms: int) -> str:
     """A text of everything that must be equal on all ranks for the same fit of the same log."""
     return repr((preset, limits, gap_ms))
+
+
+def learnable_contents(contents: Contents, data: ClickLog, max_cold_items: int) -> Contents:
+    """What is known about the items of a log, and about others that lists may hold without a click.
+
+    contents: in order of age; of these others the newest `max_cold_items` stay. With 0 of them
+    nothing is learned of any content.
+    """
+    if not max_cold_items:
+        return NO_CONTENTS
+    clicked = set(data.item_ids)
+    cold = [i for i, c in contents.items() if i not in clicked and c.available and c.is_known]
+    kept = clicked.union(cold[-max_cold_items:])
+    return {i: content for i, content in contents.items() if i in kept}
 
 
 def nothing_to_learn(data: ClickLog) -> str | None:
@@ -251,14 +279,19 @@ def fit_candidate(
     device: torch.device,
     stopped: Callable[[], bool] = lambda: False,
     ranks: ProcessGroup = SINGLE_PROCESS,
+    contents: Contents = NO_CONTENTS,
 ) -> Checkpoint:
     """Fit a model on the training split; from the champion's weights if its shape is the same.
 
+    contents: as from `learnable_contents`; a BST then knows these items without a click, too.
     Items of the champion's without a click in the log are retired: no list has them any more.
     """
+    if not isinstance(preset.shape, BSTConfig):
+        contents = NO_CONTENTS
+    cold = [item_id for item_id, content in contents.items() if content.available]
     known = champion.vocabulary if champion else Vocabulary([])
-    kept = known.only(data.item_ids)
-    vocabulary = kept.extended(data.ids_in(Split.TRAIN))
+    kept = known.only({*data.item_ids, *cold})
+    vocabulary = kept.extended(data.ids_in(Split.TRAIN)).extended(cold)
     fitted = fit_model(
         data,
         vocabulary,
@@ -270,11 +303,14 @@ def fit_candidate(
         max_seconds=limits.max_seconds,
         stopped=stopped,
         ranks=ranks,
+        contents=contents,
     )
+    popularity = data.users_per_item(vocabulary)
+    about_cold = {"cold_items": int((popularity == 0).sum())} if contents else {}
     return Checkpoint(
         model=fitted.model,
         vocabulary=vocabulary,
-        popularity=data.users_per_item(vocabulary),
+        popularity=popularity,
         preset=preset.name,
         parent=parent,
         metrics={
@@ -286,6 +322,7 @@ def fit_candidate(
             "users": int(data.users.max(initial=-1)) + 1,
             "items": len(data.item_ids),
             "retired_items": len(known) - len(kept),
+            **about_cold,
             "first_click": _iso(data.first_timestamp),
             "last_click": _iso(data.last_timestamp),
             "warm_start": fitted.warm,
@@ -361,6 +398,7 @@ def refit_checked(
     *,
     device: torch.device,
     stopped: Callable[[], bool] = lambda: False,
+    contents: Contents = NO_CONTENTS,
 ) -> Checkpoint | None:
     """The refit of a judged model, or None if something is wrong with it; the manifest says what.
 
@@ -376,6 +414,7 @@ def refit_checked(
         device=device,
         max_seconds=limits.max_seconds,
         stopped=stopped,
+        contents=contents,
     )
     if stopped():
         return None

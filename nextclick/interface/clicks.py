@@ -1,4 +1,4 @@
-"""Reads clicks into a pandas frame, and validates frames of clicks."""
+"""Reads clicks into a pandas frame, validates frames of clicks, and reads items."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from nextclick.services.items.files import read_item_files
 from nextclick.services.replay.frame import to_frame
 from nextclick.services.replay.log import ReadOptions, load
+from nextclick.shared.data_problems import Problems
 from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.schemas import Item
 
 COLUMNS = ["user_id", "item_id", "timestamp"]
 
@@ -57,6 +60,19 @@ def read_clicks(
     for problem in clicks.problems:
         warnings.warn(str(problem), stacklevel=2)
     return to_frame(clicks)
+
+
+def read_items(path: str | PathLike[str]) -> dict[str, Item]:
+    """Read a file of items, as `nextclick items load` does: item id → item, in the file's order.
+
+    What is no item is left out, with a warning for each kind of error. Raises ConfigurationError if
+    the path cannot be read.
+    """
+    problems = Problems()
+    items = read_item_files([str(path)], problems)
+    for problem in problems.listed():
+        warnings.warn(str(problem), stacklevel=2)
+    return items
 
 
 def checked(clicks: pd.DataFrame) -> pd.DataFrame:

@@ -11,8 +11,11 @@ import pandas as pd
 from nextclick.interface.clicks import checked
 from nextclick.interface.recommender import Recommender, positive
 from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.item_features import MAX_COLD_ITEMS, Contents
+from nextclick.shared.items import content_of
 from nextclick.shared.model import select_device
 from nextclick.shared.runtime.settings import ClickSettings, SessionSettings, TrainerSettings
+from nextclick.shared.schemas import Item
 from nextclick.trainer.compare.benchmark import Benchmark
 from nextclick.trainer.compare.methods import MethodOptions, method_factories
 from nextclick.trainer.data import (
@@ -27,7 +30,7 @@ from nextclick.trainer.evaluate import Evaluation, evaluate_model
 from nextclick.trainer.evaluate import evaluate as rank_cases
 from nextclick.trainer.fit.presets import preset as preset_named
 from nextclick.trainer.fit.related import related_lists
-from nextclick.trainer.retrain import FitLimits, fit_candidate, nothing_to_learn
+from nextclick.trainer.retrain import FitLimits, fit_candidate, learnable_contents, nothing_to_learn
 
 _GAP_SECONDS = SessionSettings().gap_seconds
 _SEED, _MAX_SECONDS = TrainerSettings().seed, TrainerSettings().max_fit_seconds
@@ -45,6 +48,8 @@ def fit(
     event_weights: Mapping[str, float] | None = None,
     label_weights: Mapping[str, float] | None = None,
     bound_users: bool = False,
+    items: Mapping[str, Item] | None = None,
+    max_cold_items: int = MAX_COLD_ITEMS,
 ) -> Recommender:
     """Fit a model from scratch, as the trainer does, with a progress bar on a terminal.
 
@@ -57,15 +62,20 @@ def fit(
     pause that ends a session; 0: sessions never end. max_epochs: 0: as in the preset.
     event_weights: event type → weight, on top of the defaults (docs/messages.md); 0: no click.
     label_weights: the same as a target, where that is another one; 0: in histories, but never
-    predicted. Raises ConfigurationError for an unknown preset or device, and if no session has two
-    clicks or there are fewer than two items.
+    predicted. items: by id, oldest first, as from `read_items`: the model learns from them, too,
+    and knows the newest `max_cold_items` of those that are available and that nobody clicked
+    (docs/cold-items.md). Raises ConfigurationError for an unknown preset or device, and if no
+    session has two clicks or there are fewer than two items.
     """
     recipe, log = (
         preset_named(preset),
         _log(clicks, gap_seconds, event_weights, label_weights, bound_users),
     )
     limits = FitLimits(seed, max_epochs, max_seconds)
-    checkpoint = fit_candidate(log, None, None, recipe, limits, device=select_device(device))
+    contents = learnable_contents(_contents(items), log, max_cold_items)
+    checkpoint = fit_candidate(
+        log, None, None, recipe, limits, device=select_device(device), contents=contents
+    )
     related = partial(related_lists, log, checkpoint.vocabulary, checkpoint.model)
     return Recommender(checkpoint, device=device, related=related)
 
@@ -82,6 +92,7 @@ def evaluate(
     event_weights: Mapping[str, float] | None = None,
     label_weights: Mapping[str, float] | None = None,
     bound_users: bool = False,
+    items: Mapping[str, Item] | None = None,
 ) -> pd.DataFrame:
     """Evaluate methods on the clicks that `fit` leaves out: each user's newest tenth.
 
@@ -89,15 +100,15 @@ def evaluate(
     "bst", …; "all"), or several of both. A Recommender is evaluated as it is; the others are fitted
     first, on all other clicks, each for at most `max_seconds`. clicks, gap_seconds, event_weights,
     label_weights, bound_users: as given to `fit`, or newer clicks; a Recommender must not have been
-    trained on the newest tenth.
+    trained on the newest tenth. items: as given to `fit`, for methods that are given by name.
 
     Returns one row per method with columns hr@k, mrr@k, ndcg@k for each k (0 to 1, over the full
     catalogue, ties count against the method), cases, and seconds (fit and ranking). Raises
     ConfigurationError for an unknown name, and for clicks without a test case.
     """
-    benchmark = Benchmark(
-        "clicks", _log(clicks, gap_seconds, event_weights, label_weights, bound_users)
-    )
+    log = _log(clicks, gap_seconds, event_weights, label_weights, bound_users)
+    contents = learnable_contents(_contents(items), log, MAX_COLD_ITEMS)
+    benchmark = Benchmark("clicks", log, contents=contents)
     if len(benchmark.cases) == 0:
         raise ConfigurationError("too few clicks for a test of the newest tenth")
     used = select_device(device)
@@ -126,6 +137,10 @@ def _row(evaluation: Evaluation, ks: Sequence[int], began: float) -> dict[str, f
         "cases": len(evaluation.ranks),
         "seconds": round(time.perf_counter() - began, 3),
     }
+
+
+def _contents(items: Mapping[str, Item] | None) -> Contents:
+    return {item_id: content_of(item) for item_id, item in (items or {}).items()}
 
 
 def _log(

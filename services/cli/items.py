@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -11,9 +11,32 @@ from rich.table import Table
 from nextclick.services.cli.common import app, cell, console, read_settings
 from nextclick.shared.runtime.terminal import output
 
+if TYPE_CHECKING:
+    from nextclick.shared.item_features import ItemContent
+    from nextclick.shared.schemas import Item
+
 items_app = typer.Typer(no_args_is_help=True, help="The shop's items: attributes, and who is out.")
 app.add_typer(items_app, name="items")
 _IDS = typer.Argument(help="Item ids.", metavar="ID...")
+
+
+def read_files(files: list[str]) -> tuple[dict[str, Item], bool]:
+    """Read files of items and print what is wrong with them; returns whether anything is."""
+    from nextclick.services.items.files import read_item_files
+    from nextclick.shared.data_problems import Problems
+
+    problems = Problems()
+    items = read_item_files(files, problems)
+    for problem in problems.listed():
+        console.print(str(problem), markup=False, highlight=False)
+    return items, bool(problems.listed())
+
+
+def contents(file: str) -> dict[str, ItemContent]:
+    """What models learn about the items of a file, or of several (as for `items load`)."""
+    from nextclick.shared.items import content_of
+
+    return {item_id: content_of(item) for item_id, item in read_files([file])[0].items()}
 
 
 @items_app.command("load")
@@ -27,16 +50,12 @@ def items_load(
 
     Example: nextclick items load items.csv
     """
-    from nextclick.services.items.files import read_item_files
     from nextclick.services.items.publish import publish
-    from nextclick.shared.data_problems import Problems
     from nextclick.shared.errors import ConfigurationError
 
-    settings, problems = read_settings(), Problems()
-    items = read_item_files(files, problems)
-    for problem in problems.listed():
-        console.print(str(problem), markup=False, highlight=False)
-    if strict and problems.listed():
+    settings = read_settings()
+    items, wrong = read_files(files)
+    if strict and wrong:
         raise ConfigurationError("refused, as --strict asks; nothing was sent")
     publish(settings.kafka, items)
     typer.echo(f"{len(items):,} items sent to {settings.kafka.items_topic}")

@@ -67,6 +67,10 @@ def simulate(
     log: Annotated[
         Path | None, typer.Option(help="Write a Parquet log here instead of publishing.")
     ] = None,
+    items: Annotated[
+        Path | None,
+        typer.Option(help="With --log --world variants: write what the shop says of its items."),
+    ] = None,
     interactions: Annotated[
         int,
         typer.Option(help="Length of the log; on missions every one is a click.", min=1),
@@ -79,13 +83,17 @@ def simulate(
 
     Example: nextclick simulate --rate 200 --seconds 60
     Example: nextclick simulate --log clicks.parquet --rate 1 --interactions 200000
+    Example: nextclick simulate --world variants --log clicks.parquet --items items.csv --rate 1
     """
     from nextclick.services.simulator import publish, worlds
+    from nextclick.services.simulator.variants import VariantsWorld
 
     settings, stop = start("simulate")
-    shop = worlds.world(world, world_seed)
     if log is not None:
-        clicks = worlds.historic_clicks(shop, interactions, seed)
+        logged = worlds.logged_world(world, world_seed)
+        if items is not None and not isinstance(logged, VariantsWorld):
+            raise ConfigurationError(f"--items: only of --world variants, and this is {world}")
+        clicks = worlds.historic_clicks(logged, interactions, seed)
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
         frame = publish.click_frame(clicks, now_ms, rate, seed)
         try:
@@ -93,10 +101,19 @@ def simulate(
         except OSError as error:
             raise ConfigurationError(f"--log {log} cannot be written ({error})") from None
         console.print(f"{len(frame):,} clicks written to {log}")
+        if items is not None and isinstance(logged, VariantsWorld):
+            try:
+                items.write_text(logged.items_csv(), "utf-8")
+            except OSError as error:
+                raise ConfigurationError(f"--items {items} cannot be written ({error})") from None
+            console.print(f"{len(logged.contents):,} items written to {items}")
         return
+    if items is not None:
+        raise ConfigurationError("--items goes with --log")
 
     from nextclick.shared.kafka import Publisher, ensure_topics
 
+    shop = worlds.world(world, world_seed)
     ensure_topics(settings.kafka, [settings.kafka.clicks_topic])
     sent = publish.publish_live(
         shop.traffic(seed),

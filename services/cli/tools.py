@@ -120,9 +120,9 @@ def evaluate(
     data: Annotated[
         str,
         typer.Argument(
-            help="A simulated world (missions, missions-nogap, missions-purchases, source), a "
-            "folder with train_sessions.txt and test_sessions.txt, an event log, or files as for "
-            "import."
+            help="A simulated world (missions, missions-nogap, missions-purchases, variants, "
+            "source), a folder with train_sessions.txt and test_sessions.txt, an event log, or "
+            "files as for import."
         ),
     ],
     methods: Annotated[str, typer.Option(help="Names, separated by commas, or all.")] = "all",
@@ -133,6 +133,13 @@ def evaluate(
     max_seconds: Annotated[
         float, typer.Option(help="Longest fit of a method; 0 = no limit.", min=0)
     ] = 0,
+    items: Annotated[
+        str,
+        typer.Option(
+            help="Files of items, as for `items load`: our model learns from them, too, and those "
+            "that nobody clicked are ranked."
+        ),
+    ] = "",
     json: Annotated[Path | None, typer.Option(help="Write the numbers here.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots here.")] = None,
     format: Annotated[str, _FORMAT] = "auto",
@@ -194,11 +201,13 @@ def evaluate(
 
     Example: nextclick evaluate missions --html report.html
     Example: nextclick evaluate sessions/ --methods bst,vsknn --seeds 3 --json report.json
+    Example: nextclick evaluate event_log/ --items items.csv
     Example: nextclick evaluate event_log/ --stream --every 6h --deltas 500 --plot stream.png
     Example: nextclick evaluate recommendations.news --off-policy --versions current
     """
     import torch
 
+    from nextclick.services.cli import items as items_command
     from nextclick.services.evaluate import evaluation
     from nextclick.services.replay import cli as replaying
     from nextclick.shared.model import select_device
@@ -225,9 +234,11 @@ def evaluate(
         output(content, json, lambda: off_policy_report.show(found, console))
         return
     if stream:
-        if html is not None or seeds != 1 or methods != "all" or bound_users is not None:
+        other = html is not None or seeds != 1 or methods != "all" or bound_users is not None
+        if other or items:
             raise ConfigurationError(
-                "--stream goes without --methods, --seeds, --html, --bound-users and --all-clicks"
+                "--stream goes without --methods, --seeds, --items, --html, --bound-users and "
+                "--all-clicks"
             )
         trainer = settings.trainer
         evaluation.run_stream(
@@ -261,6 +272,8 @@ def evaluate(
         html,
         bound_users,
         settings.clicks.max_per_minute,
+        items_command.contents(items) if items else None,
+        settings.trainer.max_cold_items,
     )
     evaluation.run(options, device, gap_ms, console)
 

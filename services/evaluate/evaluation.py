@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from nextclick.services.replay.log import ReadOptions, load
 from nextclick.services.replay.sources import find_sources
 from nextclick.shared.data_problems import Problem
 from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.item_features import MAX_COLD_ITEMS, Contents
 from nextclick.shared.registry import Registry
 from nextclick.trainer.collect import EventLog, is_event_log
 from nextclick.trainer.compare.benchmark import (
@@ -45,7 +46,7 @@ from nextclick.trainer.compare.report.summary import summarise
 from nextclick.trainer.data import weighted
 from nextclick.trainer.data.session_files import is_session_folder
 from nextclick.trainer.fit.presets import preset
-from nextclick.trainer.retrain import FitLimits
+from nextclick.trainer.retrain import FitLimits, learnable_contents
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ class Options:
     """Whether clicks of bots do not count, as in a retraining; None: in an event log."""
     max_per_minute: int = 0
     """What of one user and minute counts then; 0: all."""
+    contents: Contents | None = None
+    """What is known about items; None: as much as a simulated world says, else nothing."""
+    max_cold_items: int = MAX_COLD_ITEMS
+    """See `learnable_contents`."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +218,9 @@ def run(options: Options, device: torch.device, gap_ms: int, console: Console) -
         bound_users=options.bound_users,
         max_per_minute=options.max_per_minute,
     )
+    if options.contents is not None:
+        known = learnable_contents(options.contents, benchmark.log, options.max_cold_items)
+        benchmark = replace(benchmark, contents=known)
     chosen = method_factories(
         options.methods,
         benchmark,

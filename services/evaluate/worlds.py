@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from nextclick.services.simulator.missions import MissionWorld
 from nextclick.services.simulator.publish import click_frame
+from nextclick.services.simulator.variants import VariantsWorld
 from nextclick.services.simulator.world import World
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import IntArray
@@ -60,11 +62,25 @@ def purchases() -> Benchmark:
     return Benchmark("missions-purchases", click_log(frame, _GAP_MS))
 
 
+def variants(seed: int = 42, clicks: int = CLICKS) -> Benchmark:
+    """The variants world, in which items are new: the newest tenth of all clicks is the test.
+
+    The tenth before is the validation. What the shop says of its items is known before the test.
+    """
+    world = VariantsWorld(seed)
+    frame = click_frame(world.clicks(clicks, _SEED), _LAST_CLICK, rate=1, seed=0)
+    log = click_log(frame, _GAP_MS)
+    assert log.order is not None
+    split = np.digitize(log.order, [0.8 * clicks, 0.9 * clicks])  # TRAIN, VALIDATION, TEST
+    return Benchmark("variants", replace(log, split=split), contents=world.contents)
+
+
 WORLDS: dict[str, Callable[[], Benchmark]] = {
     "source": source,
     "missions": partial(missions, gap_ms=_GAP_MS),
     "missions-nogap": partial(missions, gap_ms=0),
     "missions-purchases": purchases,
+    "variants": variants,
 }
 """Name on the command line → benchmark. Add new worlds here."""
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nextclick.shared.model.bst_encoder import BSTEncoder
 from nextclick.shared.model.bst_network import BSTConfig, Network, Readings, Sessions
+from nextclick.shared.model.content import ContentEncoder
 from nextclick.shared.model.neighbours import ItemNeighbours
 from nextclick.shared.model.session_model import Encoded, Encoder, SessionModel
 
@@ -22,6 +23,9 @@ class BST(SessionModel):
     """See the module docstring."""
 
     config: BSTConfig
+    content: ContentEncoder | None
+    """Makes vectors of items from what is said about them. Those in the catalogue need it no more.
+    """
     about_share: Tensor
     """Scalar in [0, 1]: weight of the *about* reading; the *ahead* reading has the rest."""
 
@@ -29,6 +33,11 @@ class BST(SessionModel):
         super().__init__(config)
         self.network = Network(config)
         self.neighbours = ItemNeighbours(config.items, config.neighbours)
+        self.content = (
+            ContentEncoder(config.content_buckets, config.embed_dim)
+            if config.content_buckets
+            else None
+        )
         self.register_buffer("about_share", torch.tensor(0.5))
 
     def catalogue(self) -> Tensor:

@@ -18,10 +18,10 @@ After Chen et al., "Behavior Sequence Transformer for E-commerce Recommendation 
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,6 +30,7 @@ from nextclick.shared.windows import HISTORY_LENGTH, PADDING
 
 _FIRST_SCALE = 16.0
 """Initial value of the learned factor that turns a cosine in [-1, 1] into a logit."""
+MAX_BUCKETS = 1 << 20
 
 
 class BSTConfig(SessionModelConfig):
@@ -40,6 +41,16 @@ class BSTConfig(SessionModelConfig):
     """Share of the history's embedding entries dropped in training."""
     neighbours: int = Field(50, ge=1)
     """Neighbours kept per item."""
+    content_buckets: int = Field(0, ge=0, le=MAX_BUCKETS)
+    """Hashed features of the content encoder; 0: the model has none."""
+
+    @model_serializer(mode="wrap")
+    def _without_content_as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What was written before there was content stays so, byte by byte."""
+        written: dict[str, Any] = write(self)
+        if not self.content_buckets:
+            written.pop("content_buckets", None)
+        return written
 
 
 class Sessions(NamedTuple):

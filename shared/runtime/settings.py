@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.item_features import MAX_COLD_ITEMS
 from nextclick.shared.profiles import Profile, ProfileName, unknown_profile
 from nextclick.shared.runtime.environment import API_KEY, CLIENT_CONFIG, URLS
 from nextclick.shared.schemas import AnswerSchema
@@ -256,6 +257,12 @@ class TrainerSettings(_Section):
         "0 = off",
     )
     preset: str = Field("default", description="model and fit preset: default or source")
+    max_cold_items: int = Field(
+        MAX_COLD_ITEMS,
+        ge=0,
+        description="most items without a click that a model knows by what the items topic says of "
+        "them; 0 = models learn from clicks alone",
+    )
     max_epochs: int = Field(0, ge=0, description="most epochs of a fit; 0 = as in the preset")
     max_fit_seconds: float = Field(600, gt=0, description="longest time of one fit")
     seed: int = Field(42, description="seed of initialisation and shuffling")

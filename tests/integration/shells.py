@@ -13,6 +13,8 @@ from pathlib import Path
 from tests.waiting import until
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
+STAY = ("nextclick servers", "nextclick worker", "nextclick api")
+"""They run in terminals of their own until the end."""
 PREPARATION = ("make demo", "export PATH")
 """Of the checkout, which a test has."""
 

@@ -8,11 +8,8 @@ import shutil
 
 import pytest
 
-from tests.integration.shells import Terminals, typed
+from tests.integration.shells import STAY, Terminals, typed
 from tests.waiting import until
-
-STAY = ("nextclick servers", "nextclick worker", "nextclick api")
-"""They run in terminals of their own until the end."""
 
 
 @pytest.mark.long

@@ -14,6 +14,7 @@ import pandas as pd
 
 from nextclick.shared.data_problems import Problem
 from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.item_features import Contents
 from nextclick.shared.model import Vocabulary
 from nextclick.shared.windows import HISTORY_LENGTH, PADDING, IntArray
 from nextclick.trainer.collect import EventLog
@@ -42,6 +43,8 @@ class Benchmark:
     log: ClickLog
     problems: list[Problem] = field(default_factory=list)
     oracle: Oracle | None = None
+    contents: Contents = field(default_factory=dict)
+    """What is known about items; those that lists may hold are ranked, though nobody clicked."""
 
     @cached_property
     def learnable(self) -> ClickLog:
@@ -50,9 +53,10 @@ class Benchmark:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The items clicked outside the test split: the catalogue that is ranked."""
+        """The catalogue that is ranked: items clicked outside the test split, and cold ones."""
         known = Vocabulary([]).extended(self.log.ids_in(Split.TRAIN))
-        return known.extended(self.log.ids_in(Split.VALIDATION))
+        known = known.extended(self.log.ids_in(Split.VALIDATION))
+        return known.extended([i for i, content in self.contents.items() if content.available])
 
     @cached_property
     def popularity(self) -> IntArray:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from nextclick.shared.item_features import NO_CONTENTS, Contents
 from nextclick.shared.model import BST, Checkpoint, Vocabulary
 from nextclick.shared.model.calibration import UNCALIBRATED
 from nextclick.trainer.compare.method import Scores
@@ -33,8 +34,9 @@ class BSTMethod:
         *,
         max_seconds: float = float("inf"),
         refit: bool = True,
+        contents: Contents = NO_CONTENTS,
     ) -> None:
-        """max_seconds: longest time of the fit, including the refit."""
+        """max_seconds: longest time of the fit, including the refit. contents: of items, by id."""
         self.name = f"BST {preset.name}"
         self.curve: list[Epoch] = []
         """The training curve of the first fit."""
@@ -42,6 +44,7 @@ class BSTMethod:
         """From log P to the probabilities that lists would show."""
         self._preset = preset
         self._device = device
+        self._contents = contents
         self._refit = refit and preset.sampling != "source"  # whose split is not by time
         self._max_seconds = max_seconds / 2 if self._refit else max_seconds
 
@@ -77,4 +80,5 @@ class BSTMethod:
             device=self._device,
             max_epochs=epochs,
             max_seconds=self._max_seconds,
+            contents=self._contents,
         )

@@ -10,6 +10,7 @@ import torch
 
 from nextclick.shared.errors import ConfigurationError
 from nextclick.trainer.compare.baselines import BASELINES
+from nextclick.trainer.compare.baselines.categories import CategoryPopularity
 from nextclick.trainer.compare.benchmark import Benchmark
 from nextclick.trainer.compare.bst_method import BSTMethod
 from nextclick.trainer.compare.ceiling import Ceiling
@@ -54,7 +55,9 @@ def method_factories(
 def _known(benchmark: Benchmark, options: MethodOptions) -> dict[str, list[Factory]]:
     """Name → factories, for this data set."""
     known = {_normalised(name): [_bounded(make, options)] for name, make in BASELINES.items()}
-    known["bst"] = [_bst(name, options) for name in options.presets]
+    if contents := benchmark.contents:
+        known["categorypopularity"] = [lambda: CategoryPopularity(contents)]
+    known["bst"] = [_bst(name, benchmark, options) for name in options.presets]
     if (oracle := benchmark.oracle) is not None:
         known["ceiling"] = [lambda: Ceiling(oracle)]
     return known
@@ -72,10 +75,12 @@ def _bounded(make: Factory, options: MethodOptions) -> Factory:
     return bounded
 
 
-def _bst(name: str, options: MethodOptions) -> Factory:
+def _bst(name: str, benchmark: Benchmark, options: MethodOptions) -> Factory:
     recipe = preset(name)
     seconds = float("inf") if options.max_seconds is None else options.max_seconds
-    return lambda: BSTMethod(recipe, options.device, max_seconds=seconds)
+    return lambda: BSTMethod(
+        recipe, options.device, max_seconds=seconds, contents=benchmark.contents
+    )
 
 
 def _normalised(name: str) -> str:

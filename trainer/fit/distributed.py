@@ -15,9 +15,10 @@ other: keep their ports inside your network.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 import numpy as np
@@ -28,6 +29,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nextclick.shared.errors import ConfigurationError, RankLost
+from nextclick.shared.item_features import NO_CONTENTS, Contents, ItemContent
 from nextclick.shared.model import Checkpoint
 from nextclick.shared.model import checkpoint as checkpoints
 from nextclick.shared.windows import IntArray
@@ -108,10 +110,16 @@ class ProcessGroup:
         """The value of rank 0, on all ranks."""
         return self.sum(value if self.rank == 0 else 0.0)[0]
 
-    def send_log(self, recipe: str, frame: pd.DataFrame, champion: Checkpoint | None) -> None:
-        """On rank 0: send log and champion to the other ranks, which then take part in the fit.
+    def send_log(
+        self,
+        recipe: str,
+        frame: pd.DataFrame,
+        champion: Checkpoint | None,
+        contents: Contents = NO_CONTENTS,
+    ) -> None:
+        """On rank 0: send log, champion and contents of items to the other ranks.
 
-        recipe: must be equal on all ranks, see `receive_log`.
+        They then take part in the fit. recipe: must be equal on all ranks, see `receive_log`.
         """
         if self.world_size > 1:
             columns = [name for name in _COLUMNS if name in frame]
@@ -119,7 +127,7 @@ class ProcessGroup:
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, table.schema) as stream:
                 stream.write_table(table)
-            blobs = [recipe.encode(), sink.getvalue().to_pybytes()]
+            blobs = [recipe.encode(), sink.getvalue().to_pybytes(), _contents_json(contents)]
             if champion is not None:
                 files = checkpoints.to_files(champion, "champion", "")
                 blobs += [files[name] for name in _FILES]
@@ -130,8 +138,8 @@ class ProcessGroup:
         if self.world_size > 1:
             self._send([])
 
-    def receive_log(self, recipe: str) -> tuple[pd.DataFrame, Checkpoint | None] | None:
-        """On other ranks: wait for log and champion from rank 0; None if there are no more fits.
+    def receive_log(self, recipe: str) -> tuple[pd.DataFrame, Checkpoint | None, Contents] | None:
+        """On other ranks: wait for what `send_log` sends; None if there are no more fits.
 
         Raises ConfigurationError if rank 0 has another recipe, RankLost if it has died.
         """
@@ -144,10 +152,11 @@ class ProcessGroup:
                 "NEXTCLICK_TRAINER__… and NEXTCLICK_SESSION__…"
             )
         frame: pd.DataFrame = pa.ipc.open_stream(blobs[1]).read_all().to_pandas()
-        if len(blobs) == 2:
-            return frame, None
-        files = dict(zip(_FILES, blobs[2:], strict=True))
-        return frame, checkpoints.from_files(files, "champion")
+        contents = _contents_of(blobs[2])
+        if len(blobs) == 3:
+            return frame, None, contents
+        files = dict(zip(_FILES, blobs[3:], strict=True))
+        return frame, checkpoints.from_files(files, "champion"), contents
 
     def _send(self, blobs: Sequence[bytes]) -> None:
         sizes = [len(blobs), *(len(blob) for blob in blobs)]
@@ -165,6 +174,19 @@ class ProcessGroup:
         with _raise_rank_lost():
             dist.broadcast(tensor, 0, group=self.idle_group)
         return tensor
+
+
+def _contents_json(contents: Contents) -> bytes:
+    return json.dumps({item_id: asdict(content) for item_id, content in contents.items()}).encode()
+
+
+def _contents_of(content: bytes) -> Contents:
+    return {
+        item_id: ItemContent(
+            **fields | {"categories": tuple(fields["categories"]), "tags": tuple(fields["tags"])}
+        )
+        for item_id, fields in json.loads(content).items()
+    }
 
 
 SINGLE_PROCESS = ProcessGroup()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -29,17 +31,28 @@ class NegativeSamples:
         return self._column_of[rows]
 
 
-def draw_negative_samples(items: int, clicked: Tensor, rng: np.random.Generator) -> NegativeSamples:
+def draw_negative_samples(
+    items: int,
+    clicked: Tensor,
+    rng: np.random.Generator,
+    available: npt.NDArray[np.floating[Any]] | None = None,
+) -> NegativeSamples:
     """All items of a step and at most MAX_DRAWN random others.
 
-    clicked: catalogue rows of the step's sessions, any shape. The items of the step are included
-    exactly; the rest of the softmax is estimated from a uniform sample. With scores that are scaled
-    cosines, the error of the estimate is small compared with the noise of a step.
+    clicked: catalogue rows of the step's sessions, any shape. available: shape [items], the share
+    of the log in which an item could be clicked; outside of the step's sessions it is drawn in this
+    share of the steps only: that nobody clicks what is not there says nothing. None: 1 each.
+    The items of the step are included exactly; the rest of the softmax is estimated from a uniform
+    sample. With scores that are scaled cosines, the error of the estimate is small compared with
+    the noise of a step.
     """
     in_step = np.zeros(items + 1, bool)
     in_step[clicked.cpu().numpy()] = True
     in_step[0] = False
-    rest = np.flatnonzero(~in_step[1:]) + 1
+    possible = ~in_step[1:]
+    if available is not None:
+        possible &= rng.random(items) < available
+    rest = np.flatnonzero(possible) + 1
     drawn = rest if len(rest) <= MAX_DRAWN else rng.choice(rest, MAX_DRAWN, replace=False)
     chosen = in_step.copy()
     chosen[drawn] = True

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -54,13 +55,16 @@ class SequenceObjective:
         batch: int,
         stride: int,
         label_smoothing: float = 0.0,
+        available: npt.NDArray[np.floating[Any]] | None = None,
     ) -> None:
-        """batch: predicted clicks per step. stride: see `segments`."""
+        """batch: predicted clicks per step. stride: see `segments`. available: see
+        `draw_negative_samples`."""
         self._model = model
         self._sessions = sessions
         self._batch = batch
         self._stride = stride
         self._loss = CatalogueCrossEntropy(label_smoothing)
+        self._available = available
         self.steps_per_epoch = max(1, round(sessions.targets / batch))
 
     def epoch(
@@ -71,7 +75,9 @@ class SequenceObjective:
         for batch in batches(segments, self._batch, rng):
             length = int(segments.lengths[batch].max())
             rows = torch.from_numpy(segments.rows[batch, -length - 1 :]).to(device)
-            negative_samples = draw_negative_samples(self._model.config.items, rows, rng)
+            negative_samples = draw_negative_samples(
+                self._model.config.items, rows, rng, self._available
+            )
             shard, weight = ranks.shard(segments.trained[batch])
             trained = torch.from_numpy(segments.trained[batch][shard]).to(device)
             inputs, targets = rows[shard, :-1], rows[shard, 1:]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from nextclick.shared.item_features import NO_CONTENTS, Contents
 from nextclick.shared.model import BST, Checkpoint
 from nextclick.trainer.data import ClickLog, Split
 from nextclick.trainer.fit.pipeline import fit_model
@@ -25,13 +26,15 @@ def refit(
     device: torch.device,
     max_seconds: float = float("inf"),
     stopped: Callable[[], bool] = lambda: False,
+    contents: Contents = NO_CONTENTS,
 ) -> Checkpoint:
     """Fit a model, which learned the training part of a log, on all of its clicks.
 
     A few epochs at the learning rate of a fit from scratch, at most half as many as the model had.
     Neighbours and popularity are counted from all clicks, and items that only the held-out clicks
     have get rows at the end. No click is left to choose anything by: number of epochs, mixing
-    weights and calibration stay those of the judged model. The other arguments are those of `fit`.
+    weights and calibration stay those of the judged model. contents: that the judged model was
+    fitted with. The other arguments are those of `fit`.
     """
     everything = replace(log, split=np.full(len(log.items), Split.TRAIN))
     vocabulary = judged.vocabulary.extended(everything.ids_in(Split.TRAIN))
@@ -46,15 +49,20 @@ def refit(
         max_epochs=max(1, epochs),
         max_seconds=max_seconds,
         stopped=stopped,
+        contents=contents,
     ).model
     if isinstance(model, BST) and isinstance(judged.model, BST):
         model.about_share.copy_(judged.model.about_share)
         model.neighbours.weight.copy_(judged.model.neighbours.weight)
+    popularity = everything.users_per_item(vocabulary)
+    training = dict(judged.training)
+    if "cold_items" in training:
+        training["cold_items"] = int((popularity == 0).sum())
     return replace(
         judged,
         model=model,
         vocabulary=vocabulary,
-        popularity=everything.users_per_item(vocabulary),
+        popularity=popularity,
         metrics=dict(judged.metrics),
-        training=dict(judged.training),
+        training=training,
     )

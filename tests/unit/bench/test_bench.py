@@ -62,7 +62,7 @@ def test_choices_are_among_what_is_known() -> None:
         parse_choices("--guarantee", "at_least_once,twice", GUARANTEES)
 
 
-@pytest.mark.parametrize("pair", itertools.combinations(("swap", "experiment", "deltas"), 2))
+@pytest.mark.parametrize("pair", [*itertools.combinations(("swap", "experiment", "deltas"), 2)])
 def test_only_one_thing_happens_to_the_model_of_a_run(pair: tuple[str, str]) -> None:
     options = [word for name in pair for word in (f"--{name}", "yes")]
     done = CliRunner().invoke(cli.app, ["latency", *options])

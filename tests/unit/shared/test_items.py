@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextclick.shared.errors import BadItem
+from nextclick.shared.item_features import ItemContent
 from nextclick.shared.items import (
     UNKNOWN,
     Attributes,
     ItemStates,
     ItemTable,
+    contents_of,
     item_message,
     known_item,
     with_availability,
@@ -181,3 +183,21 @@ def test_a_snapshot_of_attributes_stays_while_they_do() -> None:
     nobody = ItemTable()
     nobody.apply([message(0, b"1", {"item_id": "1", "price": 3})])
     assert len(nobody.states.attributes) == 0
+
+
+def test_what_models_learn_about_items_is_what_the_topic_says_last() -> None:
+    table = ItemTable(keep_values=True)
+    bowl = {"item_id": "1", "title": "Bowl", "categories": ["dogs"], "tags": ["a"], "price": 3}
+    table.apply(
+        [
+            message(0, b"1", bowl),
+            message(1, b"2", {"item_id": "2", "title": "Leash"}),
+            message(2, b"3", {"item_id": "3"}),
+            message(3, b"2", None),
+            message(4, b"1", bowl | {"available": False}),
+        ]
+    )
+    assert contents_of(table) == {
+        "1": ItemContent(("dogs",), ("a",), 3.0, "Bowl", available=False),
+        "3": ItemContent(),
+    }

@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from nextclick.shared.errors import Unavailable
-from nextclick.shared.model import BST, BSTConfig, Checkpoint, Scorer, SessionModel
+from nextclick.shared.item_features import ItemContent
+from nextclick.shared.model import (
+    BST,
+    BSTConfig,
+    Checkpoint,
+    Scorer,
+    SessionModel,
+    SourceBSTConfig,
+)
 from nextclick.shared.registry import Pointer, Registry
 from nextclick.trainer.collect import EventLog
 from nextclick.trainer.data import LeftOut, click_log
@@ -19,7 +27,14 @@ from nextclick.trainer.fit.loop import Epoch
 from nextclick.trainer.fit.presets import DEFAULT, Preset, Regularisation, preset
 from nextclick.trainer.fit.refit import refit
 from nextclick.trainer.main import TRAINED_ON
-from nextclick.trainer.retrain import FitLimits, Outcome, current_champion, fit_candidate, retrain
+from nextclick.trainer.retrain import (
+    FitLimits,
+    Outcome,
+    current_champion,
+    fit_candidate,
+    learnable_contents,
+    retrain,
+)
 from tests.unit.builders import CPU
 
 SHAPE = BSTConfig(items=1, embed_dim=16, heads=2, layers=1, feedforward=16)
@@ -556,3 +571,101 @@ def test_a_retraining_after_forgetting_gives_the_model_of_a_log_that_never_held_
     child = registry.manifest(third.version)
     assert (child.parent, child.training["warm_start"]) == (second, True)
     assert "restarted" not in child.training
+
+
+def twins(items: int = 20, cold: int = 6) -> tuple[pd.DataFrame, dict[str, ItemContent]]:
+    """A walk in a circle, at each place of which an item and its twin are clicked alike.
+
+    The twins of the first places are cold: nobody clicks them. Titles say where an item belongs.
+    """
+    frame = pattern_log(items, users=40)
+    number = frame["item_id"].str.slice(start=4).astype(int)
+    twin = (np.random.default_rng(5).random(len(frame)) < 0.5) & (number >= cold)
+    frame["item_id"] = frame["item_id"].where(~twin, "twin" + number.astype(str))
+    names = [f"place{chr(97 + i % 26) * 3}{i}" for i in range(items)]
+    contents = {
+        f"{kind}{i}": ItemContent(("shop",), title=f"{names[i]} {kind}", price=float(i))
+        for i in range(items)
+        for kind in ("item", "twin")
+    }
+    return frame, contents
+
+
+def check_cold_items(served: Checkpoint) -> None:
+    """The twins of the places 1 to 5 have no click and are in lists; twin0 is not available."""
+    assert served.training["cold_items"] == 5
+    assert len(served.vocabulary) == 20 + 14 + 5
+    assert "twin0" not in served.vocabulary.item_ids, "no list may hold it"
+    counts = dict(zip(served.vocabulary.item_ids, served.popularity.tolist(), strict=True))
+    assert {i for i, count in counts.items() if count == 0} == {f"twin{i}" for i in range(1, 6)}
+    scorer = Scorer(served, CPU, top_k=4)
+    for place in range(1, 6):
+        (ranking,) = scorer.recommend([[f"item{(place - 2) % 20}", f"item{place - 1}"]])
+        assert f"twin{place}" in {item.item_id for item in ranking.items}
+        assert all(0 < item.score < 1 for item in ranking.items)
+    (after_cold,) = scorer.recommend([["twin2"]])
+    assert after_cold.fallback is None
+
+
+def test_a_cold_item_is_in_lists_by_its_content_and_stays_there(registry: Registry) -> None:
+    frame, contents = twins()
+    contents["twin0"] = replace(contents["twin0"], available=False)
+    outcome = run(frame, registry, contents=contents)
+    assert outcome is not None
+    assert outcome.version is not None, outcome.reason
+    served = registry.load(outcome.version)
+    assert "refit" in served.training
+    check_cold_items(served)
+    related = registry.related_lists(outcome.version)
+    assert related is not None
+    ids = served.vocabulary.item_ids
+    assert "item3" in {i.item_id for i in related.similar.of(ids.index("twin3") + 1, ids, 4)}
+
+    name, champion = current_champion(registry)
+    data, limits = click_log(frame, gap_ms=0), FitLimits(1, max_epochs=1)
+    again = fit_candidate(data, champion, name, RECIPE, limits, device=CPU, contents=contents)
+    assert again.training["warm_start"] is True
+    check_cold_items(again)
+
+
+def test_a_content_encoder_can_come_and_go() -> None:
+    """The champion's items keep their places, with an encoder and without."""
+    frame, contents = twins()
+    data, limits = click_log(frame, gap_ms=0), FitLimits(1, max_epochs=1)
+    champion, before = None, None
+    for known in ({}, contents, {}):
+        made = fit_candidate(data, champion, "v", RECIPE, limits, device=CPU, contents=known)
+        assert isinstance(made.model, BST)
+        assert (made.model.config.content_buckets > 0) is bool(known)
+        assert made.training["warm_start"] is (champion is not None)
+        assert ("cold_items" in made.training) is bool(known)
+        assert len(made.vocabulary) == 20 + 14 + (6 if known else 0)
+        vectors = made.model.item_vectors()[:34]
+        if before is not None:
+            assert (vectors * before).sum(dim=1).mean() > 0.9
+        champion, before = made, vectors
+
+
+def test_the_newest_cold_items_are_learned_and_those_that_have_clicks() -> None:
+    data = click_log(pattern_log(3), gap_ms=0)
+    known, bowl = ItemContent(title="Bowl"), ItemContent(title="Bowl", available=False)
+    contents = {
+        "old": known, "item1": known, "newer": known, "empty": ItemContent(), "gone": bowl,
+        "newest": known, "item2": bowl,
+    }  # fmt: skip
+    assert list(learnable_contents(contents, data, 2)) == ["item1", "newer", "newest", "item2"]
+    assert list(learnable_contents(contents, data, 9)) == [
+        "old", "item1", "newer", "newest", "item2",
+    ]  # fmt: skip
+    assert not learnable_contents(contents, data, 0), "models learn from clicks alone"
+
+
+def test_the_source_model_learns_from_clicks_alone() -> None:
+    frame, contents = twins()
+    source = replace(preset("source"), shape=SourceBSTConfig(items=1, embed_dim=16, feedforward=16))
+    made = fit_candidate(
+        click_log(frame, gap_ms=0), None, None, source, FitLimits(1, max_epochs=1), device=CPU,
+        contents=contents,
+    )  # fmt: skip
+    assert len(made.vocabulary) == 34
+    assert "cold_items" not in made.training

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from nextclick.shared.errors import ConfigurationError
+from nextclick.shared.item_features import ItemContent
 from nextclick.trainer.compare.baselines import BASELINES
 from nextclick.trainer.compare.benchmark import Benchmark
 from nextclick.trainer.compare.methods import MethodOptions, method_factories
@@ -25,6 +28,9 @@ def names(*asked: str, benchmark: Benchmark = PLAIN, options: MethodOptions = OP
 def test_all_means_every_baseline_our_model_and_the_ceiling_where_it_is_known() -> None:
     assert names("all") == [*BASELINES, "BST default"]
     assert names("all", benchmark=WORLD) == [*BASELINES, "BST default", "Ceiling"]
+    with_items = replace(PLAIN, contents={"a": ItemContent(("first",))})
+    found = names("all", benchmark=with_items)
+    assert found == [*BASELINES, "Category popularity", "BST default"]
 
 
 def test_names_are_taken_as_people_write_them_and_once() -> None:

@@ -47,3 +47,16 @@ def test_nothing_is_drawn_if_the_step_holds_the_whole_catalogue() -> None:
     found = draw_negative_samples(3, torch.tensor([[1, 2, 3]]), np.random.default_rng(0))
     assert found.rows.tolist() == [1, 2, 3]
     assert found.weights.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_an_item_is_drawn_in_the_share_of_the_steps_in_which_it_was_there() -> None:
+    available = np.ones(20)
+    available[[2, 13, 14, 19]] = 0.0, 0.1, 0.0, 0.5
+    rng, drawn = np.random.default_rng(0), np.zeros(21)
+    for _ in range(2000):
+        found = draw_negative_samples(20, CLICKED, rng, available)
+        drawn[found.rows.numpy()] += 1
+        assert found.weights.sum() == len(found.rows)
+    assert drawn[15] == 0
+    assert (drawn[[1, 3, 7, 9, 12, 18]] == 2000).all(), "3 was clicked in the step"
+    assert drawn[[14, 20]] / 2000 == pytest.approx([0.1, 0.5], abs=0.03)
