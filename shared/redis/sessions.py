@@ -153,7 +153,9 @@ def _server_info(answer: dict[str, Any]) -> ServerInfo:
 _NOWHERE = Place(-1, -1)
 _READ = Script("""
 local list = redis.pcall('LRANGE', KEYS[1], -tonumber(ARGV[1]), -1)
-if list.err and string.find(list.err, 'WRONGTYPE', 1, true) then return '' end
+if list.err then
+  return string.find(list.err, 'WRONGTYPE', 1, true) and '' or redis.error_reply(list.err)
+end
 for i = 1, #list do list[i] = struct.pack('>H', #list[i] % 65536) .. list[i] end
 return table.concat(list)
 """)

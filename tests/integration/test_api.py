@@ -130,6 +130,7 @@ def test_a_user_gets_what_the_worker_would_answer(
         "shortened_by": None,
         "experiment": None,
         "exploration": None,
+        "kept_out": None,
     }
     assert client.get("/users/a%2Fb%20%C3%BC/session").json() == {
         "user_id": "a/b ü",
