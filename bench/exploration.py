@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -175,20 +177,22 @@ def main() -> None:
         "without exploration": None,
         "1 drawn, 1 new": {"slots": 1, "new_slots": 1},
     }
-    found = [
-        one
-        for seed in range(asked.seeds)
-        for name, part in profiles.items()
-        for one in measure(
-            name,
-            None if part is None else Profile.model_validate({"exploration": part}),
-            asked.rounds,
-            asked.shoppers,
-            asked.search,
-            asked.epochs,
-            seed,
-        )
-    ]
+    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        jobs = [
+            pool.submit(
+                measure,
+                name,
+                None if part is None else Profile.model_validate({"exploration": part}),
+                asked.rounds,
+                asked.shoppers,
+                asked.search,
+                asked.epochs,
+                seed,
+            )
+            for name, part in profiles.items()
+            for seed in range(asked.seeds)
+        ]
+    found = [one for job in jobs for one in job.result()]
     show(found, Console(width=100))
     if asked.png:
         plot(found, asked.png)

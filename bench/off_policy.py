@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -165,7 +167,7 @@ def measure(
     for name, lists in others.items():
         true = truth([np.array([row_of[i.item_id] for i in one]) for one in lists])
         of_model = [estimate(entries[part], lists[part]) for part in parts]
-        support = float(np.mean([one.support for one in of_model]))
+        support = float(np.mean([one.support.mean for one in of_model]))
         for estimator in ESTIMATORS:
             estimates = [one.by[estimator] for one in of_model]
             found.append(_reliability(reaction, name, estimator, true, estimates, support))
@@ -257,22 +259,22 @@ def plot(found: Sequence[Reliability], file: Path) -> None:
 def main() -> None:
     """Measure, print, and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--logs", type=int, default=200)
-    parser.add_argument("--shoppers", type=int, default=1000, help="of each log")
-    parser.add_argument("--epochs", type=int, default=8, help="of each model")
+    parser.add_argument("--logs", type=int, default=100)
+    parser.add_argument("--shoppers", type=int, default=1500, help="of each log")
+    parser.add_argument("--epochs", type=int, default=5, help="of each model")
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--candidates", type=int, default=100)
+    parser.add_argument("--candidates", type=int, default=300)
+    parser.add_argument("--epsilon", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--png", type=Path)
     asked = parser.parse_args()
-    explores = {n: getattr(asked, n) for n in ("slots", "temperature", "candidates")}
+    explores = {n: getattr(asked, n) for n in ("slots", "temperature", "candidates", "epsilon")}
     profile = Profile.model_validate({"exploration": explores})
-    found = [
-        one
-        for reaction in ("intent", "choice")
-        for one in measure(reaction, profile, asked.logs, asked.shoppers, asked.epochs, asked.seed)
-    ]
+    size = (profile, asked.logs, asked.shoppers, asked.epochs, asked.seed)
+    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        jobs = [pool.submit(measure, reaction, *size) for reaction in get_args(Reaction)]
+    found = [one for job in jobs for one in job.result()]
     show(found, Console(width=140))
     if asked.png:
         plot(found, asked.png)

@@ -107,7 +107,7 @@ class Log:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share of lists that the next click follows, with a 95 % interval over users."""
+    """A share, with a 95 % interval over users."""
 
     mean: float
     low: float
@@ -121,8 +121,8 @@ class Estimates:
     by: dict[Estimator, Estimate]
     uplift: Estimate
     """DR, less what the lists were worth that were shown: the difference by list."""
-    support: float
-    """Share of the lists' items that the log could show; 1 without noise if it could show all."""
+    support: Estimate
+    """Share of the lists' items that the log could show: around 1 if it could show all."""
     effective_lists: float
     """Kish's effective sample size of the weights of clicked items."""
 
@@ -167,7 +167,7 @@ def estimate(lists: Sequence[LoggedList], others: Sequence[Sequence[ScoredItem]]
             "dr": _mean(dr, each, users),
         },
         uplift=_mean(dr - shown, each, users),
-        support=float(weights.sum() / max(1.0, lengths.sum())),
+        support=_mean(weights, lengths, users),
         effective_lists=float(clicked.sum()) ** 2 / squares if squares else 0.0,
     )
 

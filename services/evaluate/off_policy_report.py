@@ -179,10 +179,10 @@ def _lists_of(
 
 
 def _notes(name: str, found: Estimates) -> Iterator[str]:
-    if found.support < _LITTLE_SUPPORT:
+    if found.support.high < _LITTLE_SUPPORT:
         yield (
-            f"{name}: the log could show {found.support:.0%} of its items; IPS takes the others to "
-            "be worthless, SNIPS and DR guess: explore with more candidates"
+            f"{name}: the log could show {found.support.mean:.0%} of its items; IPS takes the "
+            "others to be worthless, SNIPS and DR guess: explore with more candidates"
         )
     if found.effective_lists < _FEW_LISTS:
         yield (
@@ -216,7 +216,7 @@ def show(report: Report, console: Console) -> None:
             Text(printable(name)),
             *(_percent(found.by[estimator]) for estimator in ESTIMATORS),
             _percent(found.uplift, "+"),
-            f"{found.support:.1%}",
+            _percent(found.support),
         )
     console.print(table)
     for note in report.notes:

@@ -49,7 +49,7 @@ def test_a_log_of_drawn_lists_says_what_another_model_would_be_worth(
             return len(lines) >= CLICKS
 
         launch("worker", **ours)
-        shop.send(make_clicks(CLICKS, users=200))
+        shop.send(make_clicks(CLICKS, users=200, seed=1))
         until(read, "all answers", 90)
 
     def report(data: str) -> dict[str, Any]:
@@ -82,15 +82,17 @@ def test_a_log_of_drawn_lists_says_what_another_model_would_be_worth(
                 for one, ranking in zip(judged, lists, strict=True)
             ]
         )
-        assert found["support"] == pytest.approx(1, abs=0.25)
+        assert found["support"]["low"] < 1 <= found["support"]["high"]
         for estimate in found["by"].values():
             assert estimate["low"] < worth < estimate["high"]
-    assert of_topic["notes"] == []
+    assert not any("could show" in note for note in of_topic["notes"])
 
     file = tmp_path / "answers.jsonl"
     file.write_bytes(b"\n".join([*lines, b"no message", b""]))
     of_file = report(str(file))
-    assert of_file["models"] == of_topic["models"]
+    for version, found in of_topic["models"].items():  # in another order, so rounded otherwise
+        for name, estimate in found["by"].items():
+            assert of_file["models"][version]["by"][name] == pytest.approx(estimate)
     assert of_file["notes"][0] == "1 × no recommendation: left out"
 
     assert launch("evaluate", kafka.recommendations_topic, "--off-policy", **ours).wait(60) == 2

@@ -101,7 +101,7 @@ def test_a_model_with_the_same_lists_is_worth_what_they_were() -> None:
         assert found.by[name].mean == pytest.approx(0.8)
         assert (found.by[name].low, found.by[name].high) == pytest.approx((shown.low, shown.high))
     assert found.uplift.mean == pytest.approx(0)
-    assert found.support == 1
+    assert (found.support.low, found.support.mean, found.support.high) == (1, 1, 1)
     assert found.effective_lists == pytest.approx(16)
 
 
@@ -133,14 +133,14 @@ def test_ips_and_dr_are_unbiased_whatever_is_clicked_and_expected(
     found = estimate(lists, [other] * len(lists))
     for name in ESTIMATORS:  # the draws are balanced here, so that SNIPS is exact as well
         assert found.by[name].mean == pytest.approx(truth, abs=1e-9)
-    assert found.support == pytest.approx(1)
+    assert found.support.mean == pytest.approx(1)
 
 
 def test_items_that_could_not_be_shown_are_said_to_be_missing() -> None:
     lists = [listed(i, {"a": 1.0}, "a" if i % 2 else None) for i in range(20)]
     other = [ScoredItem("a", 0.25), ScoredItem("never", 0.25)]
     found = estimate(lists, [other] * 20)
-    assert found.support == 0.5
+    assert found.support.mean == 0.5
     assert found.by["ips"].mean == pytest.approx(0.5), "worthless"
     assert found.by["snips"].mean == pytest.approx(1.0), "as the others"
     assert found.by["dr"].mean == pytest.approx(1.0), "as the model says, times 2"
