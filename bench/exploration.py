@@ -2,10 +2,10 @@
 
     make bench-exploration ARGS="--png exploration.png"
 
-The model knows a shop that then adds items. Shoppers click what they want if it is in their list;
-of what is not there they find little. After each round the model is fitted anew to all clicks.
-Without exploration a new item is hardly ever in a list, so hardly ever clicked, so never learned.
-What is measured is the worth of the lists *without* drawn places, on the visits of all shoppers.
+A shop adds items, of which only the category is known. Shoppers click what they want if it is in
+their list; of what is not there they find little. After each round the model is fitted anew to all
+clicks. It cannot know which of the new items of a category are wanted before they were shown. What
+is measured is the worth of the lists *without* drawn places, on the visits of all shoppers.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from rich.table import Table
 from nextclick.bench.off_policy import CPU, K, lists_of, simulate
 from nextclick.bench.reactive_shop import Shop, click_frame
 from nextclick.services.evaluate.off_policy import LoggedList
+from nextclick.shared.item_features import Contents, ItemContent
 from nextclick.shared.model import Checkpoint, Scorer
 from nextclick.shared.profiles import Profile
 from nextclick.shared.schemas import ScoredItem
@@ -65,7 +66,11 @@ def measure(
     seed: int,
 ) -> list[Round]:
     """Play so many rounds; the same shop and visits for every profile."""
-    shop = Shop(items=200, search=search, seed=seed)
+    shop = Shop(items=120, search=search, group_size=30, seed=seed)
+    contents = {
+        item: ItemContent(categories=(f"category {row // shop.group_size}",))
+        for row, item in enumerate(shop.ids)
+    }
     rng = np.random.default_rng(seed)
     new = rng.choice(shop.items, shop.items // 4, replace=False)
     old_shop, row_of = shop.without(new), {item: row for row, item in enumerate(shop.ids)}
@@ -77,7 +82,7 @@ def measure(
     frames = [old_shop.organic_clicks(shoppers * 2, 5, seed + 2)]
     found = []
     for number in range(rounds + 1):
-        checkpoint = _fit(pd.concat(frames, ignore_index=True), epochs, seed)
+        checkpoint = _fit(pd.concat(frames, ignore_index=True), contents, epochs, seed)
         scorer = Scorer(checkpoint, CPU, K)
         (log,) = simulate(shop, scorer, profile, shoppers, seed + 10 + number)
         plain = [_rows(one, row_of) for one in lists_of(scorer, histories)]
@@ -96,9 +101,11 @@ def measure(
     return found
 
 
-def _fit(clicks: pd.DataFrame, epochs: int, seed: int) -> Checkpoint:
+def _fit(clicks: pd.DataFrame, contents: Contents, epochs: int, seed: int) -> Checkpoint:
     limits = FitLimits(seed, epochs)
-    return fit_candidate(click_log(clicks, 0), None, None, preset("default"), limits, device=CPU)
+    return fit_candidate(
+        click_log(clicks, 0), None, None, preset("default"), limits, device=CPU, contents=contents
+    )
 
 
 def _rows(items: Sequence[ScoredItem], row_of: dict[str, int]) -> IntArray:
@@ -166,16 +173,16 @@ def plot(found: Sequence[Round], file: Path) -> None:
 def main() -> None:
     """Play, print, and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--shoppers", type=int, default=600, help="of each round")
-    parser.add_argument("--search", type=float, default=0.03)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--shoppers", type=int, default=1500, help="of each round")
+    parser.add_argument("--search", type=float, default=0.02)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--png", type=Path)
     asked = parser.parse_args()
     profiles = {
         "without exploration": None,
-        "1 drawn, 1 new": {"slots": 1, "new_slots": 1},
+        "1 drawn, 2 new": {"slots": 1, "new_slots": 2},
     }
     with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
         jobs = [

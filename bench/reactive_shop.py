@@ -20,8 +20,6 @@ FloatArray = npt.NDArray[np.float64]
 Reaction: TypeAlias = Literal["intent", "choice"]
 """intent: a shopper wants one item, and clicks it if it is shown. choice: a shopper looks at all
 that is shown, and what stands in a list takes clicks from what stands beside it."""
-_GROUP = 10
-"""Items that are clicked one after the other belong to groups of so many."""
 _OUTSIDE = 0.15
 """P(the next click is in another group)."""
 _ATTRACTION = 4.0
@@ -38,6 +36,8 @@ class Shop:
     reaction: Reaction = "intent"
     search: float = 0.3
     """P(a shopper finds an item that is wanted and not shown); the others leave."""
+    group_size: int = 10
+    """Items that are clicked one after the other belong to groups of so many."""
     seed: int = 0
     ids: list[str] = field(init=False)
     wanted: FloatArray = field(init=False)
@@ -48,7 +48,7 @@ class Shop:
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
         popularity = _shares(1 / (1 + rng.permutation(self.items)) ** 0.7)
-        group = np.arange(self.items) // _GROUP
+        group = np.arange(self.items) // self.group_size
         within = (group[:, None] == group) & ~np.eye(self.items, dtype=bool)
         weights = np.where(within, rng.exponential(size=within.shape) ** 2, 0.0)
         wanted = (1 - _OUTSIDE) * _shares(weights) + _OUTSIDE * popularity
@@ -58,7 +58,7 @@ class Shop:
 
     def without(self, rows: IntArray) -> Shop:
         """The shop before it sold some items: nobody wants them."""
-        shop = Shop(self.items, self.reaction, self.search, self.seed)
+        shop = Shop(self.items, self.reaction, self.search, self.group_size, self.seed)
         for name in ("popularity", "wanted"):
             shares = getattr(shop, name).copy()
             shares[..., rows] = _NEVER
