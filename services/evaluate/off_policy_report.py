@@ -44,6 +44,7 @@ CURRENT = "current"
 _BATCH = 256
 _LITTLE_SUPPORT = 0.95
 _FEW_LISTS = 100
+_PIPE_WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -205,10 +206,11 @@ def show(report: Report, console: Console) -> None:
         highlight=False,
     )
     table = Table(
-        *("lists of", *(name.upper() for name in ESTIMATORS), "DR, less what was shown", "support"),
+        *("lists of", *(name.upper() for name in ESTIMATORS), "DR − shown", "support"),
         title="share of lists whose items hold the next click: %, and 95 % interval over users",
         title_justify="left",
     )
+    table.columns[0].no_wrap = True  # a version that is cut short cannot be copied
     shown = _percent(report.shown)
     table.add_row("as shown", shown, shown, shown, "", "")
     for name, found in report.models.items():
@@ -218,11 +220,11 @@ def show(report: Report, console: Console) -> None:
             _percent(found.uplift, "+"),
             _percent(found.support),
         )
-    console.print(table)
+    console.print(table, width=None if console.is_terminal else max(console.width, _PIPE_WIDTH))
     for note in report.notes:
         console.print(f"! {note}", style="yellow", markup=False, highlight=False)
 
 
 def _percent(found: Estimate, sign: str = "") -> str:
     mean, low, high = (100 * x for x in (found.mean, found.low, found.high))
-    return f"{mean:{sign}.2f} ({low:{sign}.2f} … {high:{sign}.2f})"
+    return f"{mean:{sign}.2f}\n{low:{sign}.2f} … {high:{sign}.2f}"
