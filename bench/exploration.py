@@ -22,17 +22,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from nextclick.bench.off_policy import CPU, K, lists_of, simulate
+from nextclick.bench.off_policy import CPU, K, fit, lists_of, simulate
 from nextclick.bench.reactive_shop import Shop, click_frame
 from nextclick.services.evaluate.off_policy import LoggedList
-from nextclick.shared.item_features import Contents, ItemContent
-from nextclick.shared.model import Checkpoint, Scorer
+from nextclick.shared.item_features import ItemContent
+from nextclick.shared.model import Scorer
 from nextclick.shared.profiles import Profile
 from nextclick.shared.schemas import ScoredItem
 from nextclick.shared.windows import IntArray
-from nextclick.trainer.data import click_log
-from nextclick.trainer.fit.presets import preset
-from nextclick.trainer.retrain import FitLimits, fit_candidate
 
 _ROUND_MS = 10_000_000
 _VISITS = 400
@@ -82,7 +79,7 @@ def measure(
     frames = [old_shop.organic_clicks(shoppers * 2, 5, seed + 2)]
     found = []
     for number in range(rounds + 1):
-        checkpoint = _fit(pd.concat(frames, ignore_index=True), contents, epochs, seed)
+        checkpoint = fit(pd.concat(frames, ignore_index=True), epochs, seed, contents)
         scorer = Scorer(checkpoint, CPU, K)
         (log,) = simulate(shop, scorer, profile, shoppers, seed + 10 + number)
         plain = [_rows(one, row_of) for one in lists_of(scorer, histories)]
@@ -99,13 +96,6 @@ def measure(
         )
         frames.append(_clicks(log.lists, shop, row_of, number))
     return found
-
-
-def _fit(clicks: pd.DataFrame, contents: Contents, epochs: int, seed: int) -> Checkpoint:
-    limits = FitLimits(seed, epochs)
-    return fit_candidate(
-        click_log(clicks, 0), None, None, preset("default"), limits, device=CPU, contents=contents
-    )
 
 
 def _rows(items: Sequence[ScoredItem], row_of: dict[str, int]) -> IntArray:

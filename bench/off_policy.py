@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import pandas as pd
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +31,7 @@ from nextclick.services.evaluate.off_policy import (
     estimate,
     shown_worth,
 )
+from nextclick.shared.item_features import NO_CONTENTS, Contents
 from nextclick.shared.items import NOTHING_KNOWN
 from nextclick.shared.model import Checkpoint, Constraints, Scorer, seed_of
 from nextclick.shared.profiles import Profile
@@ -74,10 +76,12 @@ class Reliability:
     support: float
 
 
-def fit(shop: Shop, sessions: int, epochs: int, seed: int) -> Checkpoint:
-    """A model of the shop, by clicks without lists."""
-    data = click_log(shop.organic_clicks(sessions, 5, seed), gap_ms=0)
-    return fit_candidate(data, None, None, preset("default"), FitLimits(seed, epochs), device=CPU)
+def fit(
+    clicks: pd.DataFrame, epochs: int, seed: int, contents: Contents = NO_CONTENTS
+) -> Checkpoint:
+    """A model of clicks, each user of whom is one session, and of what is said about the items."""
+    data, limits = click_log(clicks, gap_ms=0), FitLimits(seed, epochs)
+    return fit_candidate(data, None, None, preset("default"), limits, device=CPU, contents=contents)
 
 
 def simulate(
@@ -145,7 +149,11 @@ def measure(
     shop = Shop(reaction=reaction, seed=seed)
     row_of = {item: row for row, item in enumerate(shop.ids)}
     scorers = {
-        name: Scorer(fit(shop, sessions, epochs, seed + 1 + number), CPU, K)
+        name: Scorer(
+            fit(shop.organic_clicks(sessions, 5, seed + 1 + number), epochs, seed + 1 + number),
+            CPU,
+            K,
+        )
         for number, (name, sessions) in enumerate(SESSIONS_OF_MODELS.items())
     }
     made = simulate(shop, scorers["logged"], profile, shoppers, seed + 9, logs)
