@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 from nextclick.shared.model.checkpoint import Vocabulary
-from nextclick.shared.model.exploration import strata, uniform
+from nextclick.shared.model.exploration import NewItems, draw
 from nextclick.shared.model.item_index import ItemIndex, PreparedProfile
+from nextclick.shared.model.rounding import six_digits
 from nextclick.shared.model.top_k import top_k
 from nextclick.shared.profiles import CONSTRAINTS, CategoryCounts, Exploration
 from nextclick.shared.schemas import KeptOutItems
@@ -230,17 +231,17 @@ def explored_top_k(
     batch: IntArray,
     constraints: Sequence[Constraints],
     seeds: Sequence[int],
-    users: IntArray,
+    new: NewItems,
 ) -> tuple[tuple[Tensor, Tensor], list[list[float] | None]]:
     """As `constrained_top_k`, with drawn places; and each list's propensities (None: none drawn).
 
-    seeds: one per window. users: [items], who clicked on each item in what the model has learned.
+    seeds: one per window. new: the new items.
     """
     keys = _keys(scores, batch, constraints)
     values, columns = _best(keys, scores, [c.head for c in constraints])
     lengths = (values != -torch.inf).sum(dim=1).tolist()
     lists = [best[:n] for best, n in zip(columns.tolist(), lengths, strict=True)]
-    propensities = draw_places(keys, lists, constraints, seeds, users)
+    propensities = draw_places(keys, lists, constraints, seeds, new)
     return _gathered(scores, lists), propensities
 
 
@@ -249,7 +250,7 @@ def draw_places(
     lists: Sequence[list[int]],
     constraints: Sequence[Constraints],
     seeds: Sequence[int],
-    users: IntArray,
+    new: NewItems,
 ) -> list[list[float] | None]:
     """Append the drawn places to lists of columns; returns each list's propensities.
 
@@ -260,30 +261,34 @@ def draw_places(
     for row, constraint in enumerate(constraints):
         if constraint.exploration is not None and constraint.drawn_places:
             rows_of.setdefault(constraint.exploration, []).append(row)
-            keys[row, constraint.full_categories(lists[row])] = -torch.inf
+            if closed := constraint.full_categories(lists[row]):
+                keys[row, closed] = -torch.inf
     for exploration, rows in rows_of.items():
-        made = strata(
-            keys[rows],
+        drawn = draw(
+            keys if len(rows) == len(keys) else keys[rows],
             [lists[row] for row in rows],
             exploration,
             [constraints[row].drawn_places for row in rows],
-            np.flatnonzero(users < exploration.new_below),
+            [seeds[row] for row in rows],
+            new.columns(exploration),
         )
-        for row, of_row in zip(rows, made, strict=True):
-            drawn = [one.draw(uniform(seeds[row], place)) for place, one in enumerate(of_row)]
-            propensities[row] = [1.0] * len(lists[row]) + [p for _, p in drawn]
-            lists[row].extend(column for column, _ in drawn)
+        for row, of_row in zip(rows, drawn, strict=True):
+            propensities[row] = [1.0] * len(lists[row]) + [six_digits(p) for _, p in of_row]
+            lists[row].extend(column for column, _ in of_row)
     return propensities
 
 
 def _gathered(scores: Tensor, lists: list[list[int]]) -> tuple[Tensor, Tensor]:
     """Scores and columns of lists of columns, both [B, k]; see `constrained_top_k`."""
-    lengths = torch.tensor([len(columns) for columns in lists])
-    k = int(lengths.max())
-    columns = torch.tensor([[*c, *[0] * (k - len(c))] for c in lists], dtype=torch.int64)
-    columns = columns.view(len(lists), k).to(scores.device)
-    behind = (torch.arange(k) >= lengths[:, None]).to(scores.device)
-    return scores.gather(1, columns).masked_fill_(behind, -torch.inf), columns
+    lengths = [len(columns) for columns in lists]
+    k = max(lengths)
+    padded = np.array([[*c, *[0] * (k - len(c))] for c in lists], np.int64).reshape(len(lists), k)
+    columns = torch.from_numpy(padded).to(scores.device)
+    best = scores.gather(1, columns)
+    if min(lengths) < k:
+        behind = np.arange(k) >= np.array(lengths)[:, None]
+        best.masked_fill_(torch.from_numpy(behind).to(scores.device), -torch.inf)
+    return best, columns
 
 
 def _free_pins(keys: Tensor, constraint: Constraints) -> list[list[bool]]:
@@ -299,13 +304,14 @@ def _keys(scores: Tensor, batch: IntArray, constraints: Sequence[Constraints]) -
     together = all(c.profiles == first for c in constraints)
     bias = constraints[0].bias if together else None
     keys = scores.clone() if bias is None else scores + bias
-    for row, window, constraint in zip(keys, batch, constraints, strict=True):
+    for row, (window, constraint) in enumerate(zip(batch, constraints, strict=True)):
         if not together and (bias := constraint.bias) is not None:
-            row += bias
+            keys[row] += bias
         if constraint.without_history:
-            row[torch.from_numpy(window[window != PADDING] - 1).to(row.device)] = -torch.inf
+            keys[row, torch.from_numpy(window[window != PADDING] - 1).to(keys.device)] = -torch.inf
         if constraint.kept_out is not None:
-            row[torch.from_numpy(constraint.kept_out.columns).to(row.device)] = -torch.inf
+            out = torch.from_numpy(constraint.kept_out.columns).to(keys.device)
+            keys[row, out] = -torch.inf
     return keys
 
 

@@ -21,7 +21,7 @@ differs with about the probability of the difference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -35,6 +35,8 @@ from nextclick.shared.profiles import Exploration
 from nextclick.shared.windows import IntArray
 
 FloatArray = npt.NDArray[np.float64]
+_KEPT = 8
+"""Of a catalogue's lists of new items."""
 
 
 def seed_of(user_id: str, event: str) -> int:
@@ -60,73 +62,139 @@ def uniform(seed: int, place: int) -> float:
 
 
 @dataclass(frozen=True)
-class Stratum:
-    """What one place may hold."""
+class Strata:
+    """What one drawn place of several lists may hold."""
 
     columns: IntArray
-    """Shape [N], N ≥ 1."""
-    probabilities: FloatArray
-    """Shape [N]: of their being drawn."""
+    """Shape [lists, N]."""
+    keys: npt.NDArray[np.floating]
+    """Shape [lists, N]: the log of what items are drawn by; −inf behind the end of a list's own."""
+    sizes: IntArray
+    """Shape [lists]: how many are a list's own."""
 
-    def draw(self, number: float) -> tuple[int, float]:
-        """The column that a uniform number draws, and its probability."""
-        place = int(np.searchsorted(self.probabilities.cumsum(), number, side="right"))
-        # The sum may end just below 1; and NaN, of a broken model, must not raise here.
-        place = min(place, len(self.columns) - 1)
-        return int(self.columns[place]), float(self.probabilities[place])
+    @classmethod
+    def sorted(cls, columns: IntArray, keys: npt.NDArray[np.floating]) -> Strata:
+        """Of keys in descending order, both [lists, N]; −inf: the list must not hold it."""
+        return cls(columns, keys, (keys != -np.inf).sum(axis=1))
+
+    @classmethod
+    def by_column(cls, columns: IntArray, keys: npt.NDArray[np.floating]) -> Strata:
+        """Of keys [lists, N] for columns [N] in this order; −inf: the list must not hold it."""
+        free = keys != -np.inf
+        sizes = free.sum(axis=1)
+        made = cls(
+            np.zeros((len(keys), sizes.max(initial=0)), np.int64),
+            np.full((len(keys), sizes.max(initial=0)), -np.inf, keys.dtype),
+            sizes,
+        )
+        for row, size in enumerate(sizes.tolist()):
+            at = np.flatnonzero(free[row])
+            made.columns[row, :size] = columns[at]
+            made.keys[row, :size] = keys[row, at]
+        return made
+
+    def of(self, lists: list[int]) -> Strata:
+        """Those of some of the lists, in ascending order."""
+        if len(lists) == len(self.sizes):
+            return self
+        return Strata(self.columns[lists], self.keys[lists], self.sizes[lists])
+
+    def dealt(self, count: int) -> Iterator[Strata]:
+        """Deal each list's items out to `count` places, in turn."""
+        for first in range(count):
+            part = np.s_[:, first::count]
+            yield Strata(self.columns[part], self.keys[part], (self.sizes - first - 1) // count + 1)
+
+    def draw(
+        self, exploration: Exploration, numbers: FloatArray
+    ) -> tuple[IntArray, npt.NDArray[np.floating]]:
+        """The column that each list's uniform number draws, and its probability, both [lists].
+
+        Every list must have an item.
+        """
+        logits = self.keys - self.keys.max(axis=1, keepdims=True)
+        if exploration.temperature != 1:
+            logits /= exploration.temperature
+        weights = np.exp(logits)
+        weights *= (1 - exploration.epsilon) / weights.sum(axis=1, keepdims=True)
+        if exploration.epsilon:
+            own = self.keys != -np.inf
+            weights += own * (exploration.epsilon / self.sizes[:, None]).astype(weights.dtype)
+        sums = weights.cumsum(axis=1, dtype=np.float64)
+        below = sums <= numbers[:, None] * sums[:, -1:]  # the last may be just below 1, or above
+        # For numbers that round to 1; and NaN, of a broken model, must not raise here.
+        places = np.minimum(below.sum(axis=1), self.sizes - 1)
+        lists = np.arange(len(places))
+        return self.columns[lists, places], weights[lists, places]
 
 
-def strata(
+class NewItems:
+    """Which items of a catalogue are new: fewer users clicked on them than a profile says."""
+
+    def __init__(self, users: IntArray) -> None:
+        """users: [items], who clicked on each item in what the model has learned."""
+        self._users = users
+        self._below: dict[int, IntArray] = {}
+
+    def columns(self, exploration: Exploration) -> IntArray:
+        """Their columns, ascending; none where no place is for them."""
+        if not exploration.new_slots:
+            return self._users[:0]
+        found = self._below.get(exploration.new_below)
+        if found is None:
+            if len(self._below) >= _KEPT:  # requests over HTTP may ask for any number
+                self._below.clear()
+            found = np.flatnonzero(self._users < exploration.new_below)
+            self._below[exploration.new_below] = found
+        return found
+
+
+def draw(
     keys: Tensor,
     heads: Sequence[Sequence[int]],
     exploration: Exploration,
     places: Sequence[int],
+    seeds: Sequence[int],
     new: IntArray,
-) -> list[list[Stratum]]:
-    """The strata of each list, one for each place that is drawn; those of `new_slots` last.
+) -> list[list[tuple[int, float]]]:
+    """Column and propensity of what is drawn for each list; the `new_slots` are the last.
 
     A list has fewer than its number of places only if too few items are left for it.
 
     keys: float [B, items], the log of what items are ordered by, −inf for those that a list must
-    not hold. Items of its head get −inf here. heads: for each list the columns that are in it.
-    new: ascending columns of the items with fewer than `new_below` users.
+    not hold. Items of its head, and new ones, get −inf here. heads: for each list the columns that
+    are in it. seeds: one per list. new: columns of new items.
     """
-    lengths = [len(head) for head in heads]
-    rows = torch.arange(len(heads)).repeat_interleave(torch.tensor(lengths))
-    columns = torch.tensor([column for head in heads for column in head], dtype=torch.int64)
-    keys[rows.to(keys.device), columns.to(keys.device)] = -torch.inf
-    of_new = np.empty((len(heads), 0))
-    if exploration.new_slots:
-        at = torch.from_numpy(new).to(keys.device)
-        of_new = keys[:, at].cpu().numpy().astype(np.float64)
-        keys[:, at] = -torch.inf
+    others, fresh = _pools(keys, heads, exploration, new)
+    wanted = np.array(places)
+    for_new = np.minimum(np.minimum(exploration.new_slots, wanted), fresh.sizes)
+    for_others = np.minimum(wanted - for_new, others.sizes)
+    for_new = np.minimum(wanted - for_others, fresh.sizes)
+    drawn: list[list[tuple[int, float]]] = [[] for _ in heads]
+    for pool, counts in ((others, for_others.tolist()), (fresh, for_new.tolist())):
+        for count in {*counts} - {0}:
+            lists = [row for row, its_count in enumerate(counts) if its_count == count]
+            for strata in pool.of(lists).dealt(count):
+                numbers = np.array([uniform(seeds[row], len(drawn[row])) for row in lists])
+                columns, probabilities = strata.draw(exploration, numbers)
+                found = zip(columns.tolist(), probabilities.tolist(), strict=True)
+                for row, one in zip(lists, found, strict=True):
+                    drawn[row].append(one)
+    return drawn
+
+
+def _pools(
+    keys: Tensor, heads: Sequence[Sequence[int]], exploration: Exploration, new: IntArray
+) -> tuple[Strata, Strata]:
+    """The items that may follow, and the new ones, of each list; see `draw`."""
+    longest = max(map(len, heads))
+    # Filled up with the first column; a list has none only if none is allowed.
+    listed = [[*head, *[head[0] if head else 0] * (longest - len(head))] for head in heads]
+    keys.scatter_(1, torch.tensor(listed, device=keys.device).view(len(heads), -1), -torch.inf)
+    at = torch.from_numpy(new).to(keys.device)
+    fresh = Strata.by_column(new, keys[:, at].cpu().numpy())
+    keys.index_fill_(1, at, -torch.inf)
     if exploration.candidates < keys.shape[1]:
         best, ranked = top_k(keys, exploration.candidates)
-    else:  # all items, which need not be sorted
-        best, ranked = keys, torch.arange(keys.shape[1]).expand_as(keys)
-    of_best, best_columns = best.cpu().numpy().astype(np.float64), ranked.cpu().numpy()
-    lists = []
-    for row, wanted in enumerate(places):
-        fresh, others = of_new[row] != -np.inf, of_best[row] != -np.inf
-        count = min(exploration.new_slots, wanted, int(fresh.sum()))
-        others_count = min(wanted - count, int(others.sum()))
-        count = min(wanted - others_count, int(fresh.sum()))
-        made = _dealt(best_columns[row, others], of_best[row, others], others_count, exploration)
-        if count:
-            made += _dealt(new[fresh], of_new[row, fresh], count, exploration)
-        lists.append(made)
-    return lists
-
-
-def _dealt(
-    columns: IntArray, keys: FloatArray, count: int, exploration: Exploration
-) -> list[Stratum]:
-    """Deal columns out to `count` strata, each of which then has one at least."""
-    made = []
-    for first in range(count):
-        logits = keys[first::count] / exploration.temperature
-        weights = np.exp(logits - logits.max())
-        weights *= (1 - exploration.epsilon) / weights.sum()
-        weights += exploration.epsilon / len(weights)
-        made.append(Stratum(columns[first::count], weights))
-    return made
+        return Strata.sorted(ranked.cpu().numpy(), best.cpu().numpy()), fresh
+    return Strata.by_column(np.arange(keys.shape[1]), keys.cpu().numpy()), fresh

@@ -33,8 +33,9 @@ from nextclick.shared.model.constraints import (
     most_popular,
     popularity_keys,
 )
-from nextclick.shared.model.exploration import seed_text
+from nextclick.shared.model.exploration import NewItems, seed_text
 from nextclick.shared.model.item_index import ItemIndex
+from nextclick.shared.model.rounding import round_to_six_digits
 from nextclick.shared.model.session_model import Encoded
 from nextclick.shared.model.shortlist import MAX_ITEMS, Shortlist
 from nextclick.shared.model.top_k import top_k
@@ -49,9 +50,6 @@ SHORTLIST_FROM = 200_000
 """Smallest catalogue for which a shortlist is ranked instead of all items."""
 _SHORTLIST_WINDOWS = 64
 """Windows per batch of shortlists."""
-
-_POWERS_OF_TEN = np.array([float(f"1e{exponent}") for exponent in range(60)])
-"""Exact up to 1e22, so that rounding with them gives the nearest double of a decimal."""
 
 Fallback = Literal["cold_start", "unknown_items", "not_finite"]
 _List: TypeAlias = tuple[list[ScoredItem], list[float] | None]
@@ -105,7 +103,7 @@ class Scorer:
         shares = (checkpoint.popularity + 0.5) / (checkpoint.popularity + 0.5).sum()
         self.log_popularity: npt.NDArray[np.float64] = np.log(shares)
         """Shape [items]: log P(next click) if no item of the session is known."""
-        self._users = checkpoint.popularity
+        self._new = NewItems(checkpoint.popularity)
         self._popularity = checkpoint.popularity / max(1, int(checkpoint.popularity.sum()))
         self._by_popularity: IntArray = np.argsort(-checkpoint.popularity, kind="stable")
         self._withheld = Withheld.nothing(len(self.vocabulary), device)
@@ -280,7 +278,7 @@ class Scorer:
                             best[i].append(top_k(scores, self.top_k))
                         elif explores[i] and seeds is not None:
                             top, drawn = explored_top_k(
-                                scores, batch[part], kind[part], seeds[part], self._users
+                                scores, batch[part], kind[part], seeds[part], self._new
                             )
                             best[i].append(top)
                             propensities[i] += drawn
@@ -343,7 +341,7 @@ class Scorer:
         propensities = None
         if drawn and seed is not None:
             whole = torch.from_numpy(keys[None])
-            (propensities,) = draw_places(whole, [columns], [constraint], [seed], self._users)
+            (propensities,) = draw_places(whole, [columns], [constraint], [seed], self._new)
         shares = round_to_six_digits(self._popularity[columns]).tolist()
         ids = self.vocabulary.item_ids
         items = [ScoredItem(ids[i], share) for i, share in zip(columns, shares, strict=True)]
@@ -360,14 +358,3 @@ class Scorer:
 def are_finite(rankings: Iterable[Ranking]) -> bool:
     """Whether all scores are finite numbers."""
     return all(isfinite(sum([item.score for item in r.items])) for r in rankings)
-
-
-def round_to_six_digits(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Round to six significant digits: float32 has no more, and it halves the JSON.
-
-    scores: any shape, in [0, 1].
-    """
-    magnitude = np.floor(np.log10(scores, out=np.zeros_like(scores), where=scores > 0))
-    scale = _POWERS_OF_TEN[np.minimum(5 - magnitude.astype(np.int64), len(_POWERS_OF_TEN) - 1)]
-    rounded: npt.NDArray[np.float64] = np.round(scores * scale) / scale
-    return rounded

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from nextclick.shared.items import NOTHING_KNOWN, ItemAttributes
 from nextclick.shared.model import KeptOut, Ranking, Scorer, seed_of
-from nextclick.shared.model.exploration import Stratum, strata, uniform
+from nextclick.shared.model.exploration import Strata, draw, uniform
 from nextclick.shared.profiles import Exploration, Profile
 from nextclick.shared.schemas import KeptOutItems
 from tests.unit.builders import CPU, checkpoint
@@ -123,7 +123,7 @@ def test_items_are_shown_as_often_as_their_propensities_say(history: list[str]) 
     assert all(users[item] < 12 for item in said[2])
     assert all(users[item] >= 12 for item in {*said[0], *said[1]})
     for place in range(3):
-        assert math.isclose(sum(said[place].values()), 1, rel_tol=1e-6)
+        assert math.isclose(sum(said[place].values()), 1, rel_tol=1e-5)
         expected = {item: lists * p for item, p in said[place].items()}
         statistic = sum((counts[place][i] - e) ** 2 / e for i, e in expected.items())
         # Mean n - 1, deviation sqrt(2 (n - 1)): five of them are never met by chance.
@@ -151,26 +151,67 @@ def test_temperature_1_draws_by_probability_times_boosts(epsilon: float) -> None
         assert math.isclose(propensity, expected, rel_tol=1e-4)
 
 
-def test_places_go_to_the_other_kind_where_one_has_too_few_items() -> None:
+def drawn_from(head: list[int], new: list[int]) -> list[set[int]]:
+    """For each of four places, what 300 seeds draw from twelve equal items, with propensities."""
     keys = torch.zeros(1, 12).log_softmax(1)
-    new = np.array([9, 10, 11])
     exploration = Exploration(slots=2, new_slots=2, candidates=50)
+    found: list[set[int]] = [set() for _ in range(4)]
+    for seed in range(300):
+        (drawn,) = draw(keys.clone(), [head], exploration, [4], [seed], np.array(new, np.int64))
+        for place, (column, _) in zip(found, drawn, strict=False):
+            place.add(column)
+    (drawn,) = draw(keys.clone(), [head], exploration, [4], [1], np.array(new, np.int64))
+    assert [p for _, p in drawn] == pytest.approx([1 / len(place) for place in found if place])
+    return found
+
+
+def test_places_go_to_the_other_kind_where_one_has_too_few_items() -> None:
     head = list(range(8))
-    (made,) = strata(keys.clone(), [head], exploration, [4], new)
     # One item is left that is not new, so three places are for new ones.
-    assert [sorted(one.columns.tolist()) for one in made] == [[8], [9], [10], [11]]
-    (made,) = strata(keys.clone(), [[*head, 9, 10, 11]], exploration, [4], new)
-    assert [one.columns.tolist() for one in made] == [[8]]
-    (made,) = strata(keys.clone(), [[]], exploration, [4], np.array([], np.int64))
-    assert sum(len(one.columns) for one in made) == 12
-    assert len(made) == 4
+    assert drawn_from(head, [9, 10, 11]) == [{8}, {9}, {10}, {11}]
+    assert drawn_from([*head, 9, 10, 11], [9, 10, 11]) == [{8}, set(), set(), set()]
+    assert drawn_from([], []) == [{0, 4, 8}, {1, 5, 9}, {2, 6, 10}, {3, 7, 11}]
+
+
+def test_lists_of_a_batch_draw_what_they_would_alone() -> None:
+    """Whatever is left for the others: heads and numbers of places differ."""
+    rng = np.random.default_rng(3)
+    keys = torch.from_numpy(rng.normal(size=(40, 25)).astype(np.float32))
+    keys[torch.from_numpy(rng.random((40, 25)) < 0.75)] = -torch.inf
+    keys[0], keys[1, 2:] = -torch.inf, -torch.inf
+    heads = [np.flatnonzero(row > -np.inf)[: n % 4].tolist() for n, row in enumerate(keys.numpy())]
+    places, seeds, new = [1 + n % 4 for n in range(40)], list(range(40)), np.arange(20, 25)
+    for candidates in (6, 30):
+        exploration = Exploration(
+            slots=2, new_slots=2, candidates=candidates, temperature=2, epsilon=0.3
+        )
+        together = draw(keys.clone(), heads, exploration, places, seeds, new)
+        for n, drawn in enumerate(together):
+            (alone,) = draw(
+                keys[n : n + 1].clone(), [heads[n]], exploration, [places[n]], [seeds[n]], new
+            )
+            assert [column for column, _ in alone] == [column for column, _ in drawn]
+            assert [p for _, p in alone] == pytest.approx([p for _, p in drawn])
+            left = int((keys[n] > -torch.inf).sum()) - len(heads[n])
+            assert len(drawn) == min(places[n], left) or candidates < left
 
 
 def test_a_draw_at_the_very_end_and_of_a_broken_model_is_still_an_item() -> None:
-    stratum = Stratum(np.array([4, 7]), np.array([0.5, 0.5 - 1e-12]))
-    assert stratum.draw(1 - 2**-53)[0] == 7
-    assert stratum.draw(0.0)[0] == 4
-    assert Stratum(np.array([4, 7]), np.full(2, np.nan)).draw(0.3)[0] in (4, 7)
+    def drawn(keys: list[float], number: float) -> int:
+        # Float32 weights of 1 in 3 sum up to less than 1 or more.
+        strata = Strata(
+            np.arange(len(keys))[None], np.array([keys], np.float32), np.array([len(keys)])
+        )
+        (column,), _ = strata.draw(Exploration(), np.array([number]))
+        return int(column)
+
+    for length in range(1, 200):
+        assert drawn([-1.0] * length, 1 - 2**-53) == length - 1
+        assert drawn([-1.0] * length, 0.0) == 0
+    assert Strata(
+        np.array([[4, 7, 9]]), np.array([[0.0, -1.0, -2000.0]], np.float32), np.array([3])
+    ).draw(Exploration(epsilon=0), np.array([1 - 2**-53]))[0] == [7], "never without propensity"
+    assert drawn([np.nan, np.nan], 0.3) in (0, 1)
 
 
 def test_seeds_and_their_numbers_can_be_computed_by_anybody() -> None:

@@ -14,7 +14,7 @@ from nextclick.bench.agreement import lists_agree
 from nextclick.shared.errors import CheckpointError
 from nextclick.shared.model import BST, Checkpoint, Scorer
 from nextclick.shared.model.checkpoint import build
-from nextclick.shared.model.scorer import round_to_six_digits
+from nextclick.shared.model.rounding import round_to_six_digits
 from nextclick.shared.windows import HISTORY_LENGTH
 from nextclick.trainer.fit.presets import DEFAULT, SOURCE, Preset
 from tests.unit.builders import CPU, checkpoint
