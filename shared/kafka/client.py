@@ -66,6 +66,7 @@ MISCONFIGURED = {
 }
 
 
+_TRANSPORT = KafkaError(KafkaError._TRANSPORT).str()
 _LOGIN_REFUSED = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}
 
 FORBIDDEN = {
@@ -245,6 +246,22 @@ def read_message(raw: RawMessage) -> Message:
     return Message(topic, partition, offset, raw.key(), raw.value(), tuple(headers), timestamp_ms)
 
 
+def login_error(error: KafkaError, former: KafkaError | None) -> KafkaError | None:
+    """The error of a login, given what librdkafka reports beside all requests, and the former one.
+
+    After a refusal it often reports that the connection broke in the next login, with the same
+    code; that is not kept in place of the refusal.
+    """
+    if error.code() != KafkaError._AUTHENTICATION or (former is not None and _broke(error)):
+        return former
+    return error
+
+
+def _broke(error: KafkaError) -> bool:
+    """Whether a login failed because its connection broke, as when a broker restarts."""
+    return error.code() in _LOGIN_REFUSED and _TRANSPORT in error.str()
+
+
 def unavailable(
     settings: KafkaSettings, error: KafkaException, causes: Sequence[KafkaError] = ()
 ) -> Unavailable:
@@ -268,7 +285,8 @@ def failed(
     """Translate the error of a request.
 
     ConfigurationError if a retry cannot help, for example if one of the `needed` permissions is
-    missing; else Unavailable. A password in a file may change, so a refused login is retried.
+    missing; else Unavailable. A password in a file may change, so a refused login is retried, as is
+    one in which the connection broke.
     """
     if error.code() in _LOGIN_REFUSED and settings.sasl_password_file:
         text = redact((), error.str().rstrip("."))
@@ -276,7 +294,7 @@ def failed(
             f"Kafka at {settings.bootstrap_servers}: {text}; trying again with the password that "
             f"is then in {settings.sasl_password_file} ({SETTING})"
         )
-    if error.code() not in MISCONFIGURED and not error.fatal():
+    if _broke(error) or (error.code() not in MISCONFIGURED and not error.fatal()):
         return unavailable(settings, KafkaException(error))
     text = redact(secrets_of_options(settings.client_config), error.str().rstrip("."))
     remedy = missing_permission(error, *needed) or (

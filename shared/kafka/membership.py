@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from nextclick.shared.errors import Fenced, Unavailable
 from nextclick.shared.kafka.background import BackgroundCall
-from nextclick.shared.kafka.client import MakeClient, client_config, failed
+from nextclick.shared.kafka.client import MakeClient, client_config, failed, login_error
 from nextclick.shared.kafka.group_description import DescribeGroup
 from nextclick.shared.kafka.login import Login, login_options
 from nextclick.shared.runtime.rate_limit import RateLimit
@@ -169,8 +169,7 @@ class Membership:
         self.login = Login(self._settings, self.client, self._clock)
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._AUTHENTICATION:
-            self._login_error = error
+        self._login_error = login_error(error, self._login_error)
 
     def check_login(self) -> None:
         """Raise if no broker lets us in: librdkafka would try for ever.

@@ -17,6 +17,7 @@ from nextclick.shared.kafka.client import (
     Permission,
     client_config,
     failed,
+    login_error,
     make_client,
     missing_permission,
     unavailable,
@@ -54,7 +55,7 @@ class Publisher:
         self._settings = settings
         self._refusal: str | None = None
         self._connected = False
-        self._login_error = ""
+        self._login_error: KafkaError | None = None
         self._topics: set[str] = set()
         self._fatal: KafkaError | None = None
         """The fatal error of the client."""
@@ -124,7 +125,7 @@ class Publisher:
         if outstanding:
             raise Unavailable(
                 f"Kafka at {self._settings.bootstrap_servers}: {outstanding} messages not "
-                f"acknowledged within {timeout:g} s{self._login_error}"
+                f"acknowledged within {timeout:g} s{self._login_failed()}"
             )
 
     @contextlib.contextmanager
@@ -156,15 +157,20 @@ class Publisher:
             needed = [Permission("Write", "topic", topic) for topic in sorted(self._topics)]
             raise failed(self._settings, self._fatal or error, *needed) from None
 
+    def _login_failed(self) -> str:
+        """Why no broker lets us in, as the end of an error; empty if one does."""
+        if self._login_error is None:
+            return ""
+        cause = redact(secrets_of_options(self._settings.client_config), self._login_error.str())
+        return f": {cause}; check NEXTCLICK_KAFKA__CLIENT_CONFIG"
+
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._AUTHENTICATION:
-            cause = redact(secrets_of_options(self._settings.client_config), error.str())
-            self._login_error = f": {cause}; check NEXTCLICK_KAFKA__CLIENT_CONFIG"
+        self._login_error = login_error(error, self._login_error)
 
     def _on_delivery(self, receipt: Receipt, error: KafkaError | None, raw: RawMessage) -> None:
         if error is None:
             receipt.outstanding -= 1
-            self._login_error = ""
+            self._login_error = None
         else:
             self._refusal = refusal(error, raw)
 

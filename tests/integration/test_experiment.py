@@ -131,7 +131,7 @@ def test_workers_that_are_killed_serve_two_models(
 def test_the_page(terminals: Terminals) -> None:
     """docs/ab-tests.md, command by command, after the tutorial's first two steps."""
     terminals.stay("nextclick servers", "are up")
-    terminals.say("nextclick simulate --log clicks.parquet --interactions 20000")
+    terminals.say("nextclick simulate --log clicks.parquet --interactions 12000")
     said: dict[str, str] = {}
     versions: list[str] = []
     for command in typed(PAGE):

@@ -103,7 +103,7 @@ def test_a_log_of_drawn_lists_says_what_another_model_would_be_worth(
 def test_the_page(terminals: Terminals) -> None:
     """docs/exploration.md, command by command, after the tutorial's first two steps."""
     terminals.stay("nextclick servers", "are up")
-    terminals.say("nextclick simulate --log clicks.parquet --interactions 20000")
+    terminals.say("nextclick simulate --log clicks.parquet --interactions 12000")
     said: dict[str, str] = {}
     first = ""
     for command in typed(PAGE):

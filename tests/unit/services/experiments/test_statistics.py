@@ -39,26 +39,6 @@ def test_two_points_are_found_within_the_clicks_that_the_documentation_promises(
     assert better.missed.mean() <= ALPHA
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("share", [0.5, 0.2, 0.05])
-def test_equal_models_at_length(share: float) -> None:
-    """2,000 experiments with 200 looks each, and any share."""
-    found = np.concatenate(
-        [simulate(200, 3_000, share, 0.0, looks=200, seed=i).found for i in range(10)]
-    )
-    assert found.mean() <= ALPHA
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("share", "lift", "judged"), [(0.5, 0.02, 75_000), (0.2, 0.02, 120_000), (0.5, 0.01, 400_000)]
-)
-def test_what_the_documentation_promises_at_length(share: float, lift: float, judged: int) -> None:
-    better = simulate(200, judged // LISTS_PER_USER, share, lift, looks=100, seed=3)
-    assert better.found.mean() >= 0.8
-    assert better.missed.mean() <= ALPHA
-
-
 def test_an_ordinary_interval_would_not_do() -> None:
     """The simulation can tell: with 1.96 standard errors, peeking finds what is not there."""
     rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError
 
 from nextclick.shared.errors import ConfigurationError, Unavailable
 from nextclick.shared.kafka import Publisher
-from nextclick.shared.kafka.client import client_config, failed
+from nextclick.shared.kafka.client import client_config, failed, login_error
 from nextclick.shared.kafka.login import Login
 from nextclick.shared.runtime.masking import redact
 from nextclick.shared.runtime.settings import KafkaSettings
@@ -111,3 +111,20 @@ def test_a_refused_login_is_waited_for_if_the_password_may_change(file: Path) ->
     waits = failed(settings(file), refused)
     assert isinstance(waits, Unavailable)
     assert str(file) in str(waits)
+
+
+def test_a_connection_that_breaks_during_the_login_refuses_nothing() -> None:
+    refused = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: no such user")
+    broke = KafkaError(
+        KafkaError._AUTHENTICATION,
+        "GroupCoordinator: SASL SCRAM-SHA-512 mechanism handshake failed: Local: Broker transport "
+        "failure: broker's supported mechanisms: (n/a) (after 0ms in state DOWN)",
+    )
+    elsewhere = KafkaError(KafkaError._TRANSPORT, "Connection refused")
+    assert isinstance(failed(KafkaSettings(), broke), Unavailable)
+    assert login_error(refused, None) is refused
+    assert login_error(broke, refused) is refused
+    assert login_error(elsewhere, refused) is refused
+    assert login_error(broke, None) is broke
+    assert login_error(refused, broke) is refused
+    assert login_error(elsewhere, None) is None
