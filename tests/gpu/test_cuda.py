@@ -23,7 +23,7 @@ from nextclick.shared.model import Checkpoint, Scorer, SourceBSTConfig, select_d
 from nextclick.shared.model.calibration import UNCALIBRATED
 from nextclick.shared.model.checkpoint import from_files, to_files
 from nextclick.shared.model.delta import Delta, applied
-from nextclick.shared.profiles import Boosts, Pin, Profile
+from nextclick.shared.profiles import Boosts, Exploration, Pin, Profile
 from nextclick.shared.registry import ModelSlot, Registry
 from nextclick.shared.schemas import ScoredItem
 from nextclick.shared.windows import HISTORY_LENGTH
@@ -144,6 +144,25 @@ def test_no_list_of_it_breaks_a_constraint(cuda: torch.device) -> None:
         assert max(categories.count(name) for name in categories) <= 3
         assert "category-2" not in categories
         assert max(known[item_id].price or 0.0 for item_id in found) <= 900.0
+
+
+def test_it_draws_what_the_cpu_draws(cuda: torch.device) -> None:
+    of = random_checkpoint(10_000)
+    histories = some_histories(of, 64)
+    explores = Exploration(slots=2, new_slots=1, candidates=200, new_below=100)
+    of_both = []
+    for scorer in on_both(of, cuda):
+        constraint = scorer.prepare([Profile(exploration=explores)], NOTHING_KNOWN)(10, False)
+        of_both.append(scorer.recommend(histories, [constraint] * 64, seeds=range(64)))
+    other = 0
+    for one, two in zip(*of_both, strict=True):
+        assert one.drawn is not None
+        assert two.drawn is not None
+        assert len(one.items) == len(two.items) == 10
+        other += [item.item_id for item in one.items] != [item.item_id for item in two.items]
+        if not other:
+            assert two.drawn.propensities == pytest.approx(one.drawn.propensities, rel=1e-3)
+    assert other <= 1, "a draw differs only where rounding decides"
 
 
 def test_threads_share_a_scorer_of_it(cuda: torch.device) -> None:
