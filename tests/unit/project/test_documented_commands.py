@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,7 @@ def spoken(page: Path) -> list[str]:
     return [" ".join(part.split()) for part in code if "…" not in part]
 
 
+@cache
 def every() -> list[list[str]]:
     """The words of every command; of a pipe, of each of its commands."""
     found = []
@@ -132,10 +134,12 @@ def commands(program: str) -> list[list[str]]:
     return [words for words in every() if words[: len(begins)] == begins and words != begins]
 
 
+PROGRAM: Any = typer.main.get_command(app)
+
+
 def resolved(words: list[str]) -> tuple[str, Any, list[str]]:
     """A command of nextclick: its name in full, what it is, and what is left of the words."""
-    command: Any = typer.main.get_command(app)
-    name, rest = words[0], words[1:]
+    command, name, rest = PROGRAM, words[0], words[1:]
     while rest and (deeper := getattr(command, "commands", {}).get(rest[0])):
         command, name, rest = deeper, f"{name} {rest[0]}", rest[1:]
     return name, command, rest
