@@ -26,7 +26,7 @@ from tests.simulation.shrink import shrink
 
 SEEDS = {subject: range(200) for subject in SUBJECTS} | {DELTAS: range(10)}
 """Models of torch are loaded in histories with deltas, which takes ten times as long."""
-MORE_SEEDS = {subject: range(200, 1200) for subject in SUBJECTS} | {DELTAS: range(10, 150)}
+MORE_SEEDS = {subject: range(200, 800) for subject in SUBJECTS} | {DELTAS: range(10, 100)}
 UNASSIGNED = 101
 """A seed in which a partition stays without an owner if nobody sees to it."""
 each = pytest.mark.parametrize("guarantee", SUBJECTS)
