@@ -190,7 +190,8 @@ def _pools(
     longest = max(map(len, heads))
     # Filled up with the first column; a list has none only if none is allowed.
     listed = [[*head, *[head[0] if head else 0] * (longest - len(head))] for head in heads]
-    keys.scatter_(1, torch.tensor(listed, device=keys.device).view(len(heads), -1), -torch.inf)
+    columns = torch.tensor(listed, dtype=torch.int64, device=keys.device)
+    keys.scatter_(1, columns, -torch.inf)
     at = torch.from_numpy(new).to(keys.device)
     fresh = Strata.by_column(new, keys[:, at].cpu().numpy())
     keys.index_fill_(1, at, -torch.inf)

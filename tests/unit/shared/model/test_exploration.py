@@ -238,6 +238,16 @@ def test_what_the_user_has_bought_is_not_drawn_either(history: list[str]) -> Non
         assert not {item.item_id for item in ranking.items} & {*bought}
 
 
+@pytest.mark.parametrize("history", [["3"], ["unknown"]], ids=["model", "popular"])
+def test_where_nothing_is_allowed_nothing_is_drawn(history: list[str]) -> None:
+    explores = {"categories": ["none has it"], "exploration": {"slots": 2, "new_slots": 1}}
+    ranking = listed(Profile.model_validate(explores), history, 5)
+    assert ranking.items == []
+    assert ranking.shortened_by == {"categories": ITEMS}
+    assert ranking.drawn is not None
+    assert ranking.drawn.propensities == []
+
+
 def test_without_seeds_the_best_items_take_all_places() -> None:
     profile = Profile(exploration=Exploration(slots=3))
     assert listed(profile, ["3"], None) == listed(Profile(), ["3"], None)
