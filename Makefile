@@ -52,8 +52,8 @@ test: $(INSTALLED)   ## run the tests, three files at a time; options by ARGS="-
 	@$(BIN)/pytest -n 3 $(BY_FILE) $(ARGS)
 
 test-long: $(INSTALLED) ## what make test does shorter or leaves out; most faults are left to make faults
-	@$(BIN)/pytest tests/unit tests/integration tests/simulation tests/browser \
-	  tests/faults/test_mutations.py tests/faults/test_ranks.py --long -m long -n 2 $(BY_FILE) $(ARGS)
+	@$(BIN)/pytest tests/faults/test_mutations.py tests/faults/test_ranks.py tests/simulation \
+	  tests/integration tests/browser tests/unit --long -m long -n 2 $(BY_FILE) $(ARGS)
 
 check: lint test-ids test ## what a change has to pass: lint, test-ids, test
 
