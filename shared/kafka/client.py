@@ -67,6 +67,7 @@ MISCONFIGURED = {
 
 
 _TRANSPORT = KafkaError(KafkaError._TRANSPORT).str()
+"""What librdkafka says of a connection that broke."""
 _LOGIN_REFUSED = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}
 
 FORBIDDEN = {
