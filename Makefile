@@ -89,7 +89,7 @@ gpu: $(INSTALLED)    ## lists, fits, swaps and deltas on a CUDA device, beside t
 simulate: $(INSTALLED) ## seed after seed of simulated histories; ARGS="--minutes 60"
 	@$(BIN)/python -m tests.simulation $(ARGS)
 
-quality: $(INSTALLED) ## bots, event types, experiments: what takes minutes each
+quality: $(INSTALLED) ## bots, event types, experiments, worlds: what takes minutes each
 	@$(BIN)/pytest tests/quality --long -s -o faulthandler_timeout=3600 $(ARGS)
 
 faults: $(INSTALLED) ## break everything at length; a line a fault

@@ -87,10 +87,10 @@ class Strata:
             np.full((len(keys), sizes.max(initial=0)), -np.inf, keys.dtype),
             sizes,
         )
-        for row, size in enumerate(sizes.tolist()):
+        for row in np.flatnonzero(sizes).tolist():
             at = np.flatnonzero(free[row])
-            made.columns[row, :size] = columns[at]
-            made.keys[row, :size] = keys[row, at]
+            made.columns[row, : len(at)] = columns[at]
+            made.keys[row, : len(at)] = keys[row, at]
         return made
 
     def of(self, lists: list[int]) -> Strata:
